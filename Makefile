@@ -1,0 +1,40 @@
+# The two commands of the README are `make quickstart` and `make test`.
+PYTHON ?= python3
+BIN := .venv/bin
+OUT ?= quickstart-out
+
+.PHONY: quickstart test test-slow bench lint clean
+
+quickstart: .venv/package
+	$(BIN)/otoscope quickstart $(OUT)
+
+test: .venv/dev lint
+	$(BIN)/pytest
+
+test-slow: .venv/dev
+	$(BIN)/pytest -m slow
+
+bench: .venv/dev
+	$(BIN)/python -m benchmarks
+
+lint: .venv/dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+.venv/pip:
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	touch $@
+
+.venv/package: .venv/pip pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e .
+	touch $@
+
+.venv/dev: .venv/package
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	touch $@
+
+clean:
+	rm -rf .venv build dist $(OUT)

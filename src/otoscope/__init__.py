@@ -1,0 +1,45 @@
+"""otoscope: what the neurons of audio models listen to.
+
+    otoscope.open(url)                          a store as a lazy xarray DataTree, one child per task
+    otoscope.capture(encoder, corpus, url, task=...)    audio in, activations out, resumable
+    otoscope.across(tree, function)             results with a real `task` dimension
+    otoscope.Encoder                            what a `module:` factory returns
+    otoscope.analysis                           the pure functions behind `ds.otoscope`
+
+Names are imported when first used, so that `import otoscope` costs nothing.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from .analysis.accessor import across
+    from .extract.encoder import Encoder
+    from .extract.run import capture
+
+__all__ = ["Encoder", "across", "analysis", "capture", "open"]
+
+_HOMES = {"Encoder": "extract.encoder", "across": "analysis.accessor", "capture": "extract.run"}
+
+
+def open(url: str) -> "xr.DataTree":
+    """Store at a path or URL as a lazy DataTree, one child per task; registers the accessor `ds.otoscope`.
+
+    Shows committed clips only, and computes nothing but names and status. Raises FileNotFoundError where nothing is,
+    ValueError for what is not a store, is damaged, or has another major version of the format.
+    """
+    from .analysis import accessor  # noqa: F401  registers ds.otoscope
+    from .store.reader import open_store
+
+    return open_store(str(url))
+
+
+def __getattr__(name: str) -> Any:
+    import importlib
+
+    if name == "analysis":
+        return importlib.import_module(".analysis", __name__)
+    if name in _HOMES:
+        return getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,359 @@
+"""The command line: parse, call, print. No arithmetic; everything heavy is imported inside the commands.
+
+Conventions: a user's mistake is one line on standard error and exit status 2; tables without -o go to standard
+output; progress and notes go to standard error.
+"""
+
+import logging
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from .analysis.survey import Answer, Question
+
+ENCODERS = "tiny-ssl | tiny-sl | m2d:PATH | module:FILE.py:factory | module:pkg.mod:factory"
+TABLES = ("stats", "overlap", "probability", "aape", "thresholds", "depth")
+
+
+class Mistake(click.ClickException):
+    """Something that the user can mend."""
+
+    exit_code = 2
+
+
+class Commands(click.Group):
+    """Turns the errors that our functions raise for users into one line each."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command."""
+        try:
+            return super().invoke(ctx)
+        except (BrokenPipeError, click.ClickException):
+            raise
+        except (ValueError, LookupError, OSError, ImportError) as error:
+            if ctx.params.get("debug"):
+                raise
+            raise Mistake(" ".join(str(error.args[0] if isinstance(error, KeyError) else error).split())) from error
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@click.version_option(package_name="otoscope")
+def cli(debug: bool) -> None:
+    """What the neurons of audio models listen to.
+
+    Extract what every neuron did on every clip into a store, then ask it which neurons belong to which category.
+    Start with `otoscope quickstart DIR`.
+    """
+
+
+def main() -> None:
+    """Entry point of the `otoscope` command."""
+    try:
+        cli(prog_name="otoscope")
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
+
+
+@cli.command()
+@click.argument("directory", metavar="DIR")
+@click.option("--seed", default=0, show_default=True, help="Seed of the synthesised audio.")
+@click.option("--shuffle-labels", is_flag=True, help="Control: labels dealt out anew; the structure must vanish.")
+def quickstart(directory: str, seed: int, shuffle_labels: bool) -> None:
+    """The whole method on bundled parts: audio, encoders, store, tables, figures, a summary. No download."""
+    from .quickstart import run
+
+    say_progress()
+    click.echo(f"read {run(Path(directory), seed=seed, shuffle_labels=shuffle_labels)}")
+
+
+@cli.command(epilog=f"Encoders: {ENCODERS}")
+@click.argument("store")
+@click.option("--encoder", required=True, metavar="SPEC", help=f"One of {ENCODERS}.")
+@click.option("--corpus", required=True, metavar="MANIFEST", help="CSV, TSV or Parquet: path, labels, ...")
+@click.option("--task", required=True, metavar="NAME", help="Name of this corpus in the store.")
+@click.option("--audio-root", metavar="DIR", help="Folder that relative paths start from [the manifest's].")
+@click.option("--unit-sec", metavar="S|native", help="Crop or zero-pad to S seconds [the manifest's, else native].")
+@click.option("--frames", type=click.Choice(["audio", "published", "all"]), help="Frames that count [audio].")
+@click.option("--keep", metavar="V,V", help="Variables [active_bits,mean,positive_frames,frame_count,embedding]; also hidden.")
+@click.option("--mean-dtype", type=click.Choice(["float16", "float32"]), help="Stored type of the means [float16].")
+@click.option("--block", type=int, metavar="N", help="Clips per block [clips / 8, from 32 to 2048].")
+@click.option("--batch", type=int, metavar="N", help="Clips per forward pass [32].")
+@click.option("--threads", type=int, metavar="N", help="Threads of the arithmetic [all cores].")
+@click.option("--device", metavar="D", help="cpu, cuda, cuda:1, ... [cuda where there is one].")
+@click.option("--allow-missing", is_flag=True, help="Record absent files as failed instead of refusing to start.")
+@click.option("--max-failures", default=0.1, show_default=True, metavar="SHARE", help="Stop above this share of bad clips.")
+@click.option("--dry-run", is_flag=True, help="Check everything, print blocks and sizes, write nothing.")
+def extract(store: str, encoder: str, corpus: str, audio_root: str | None, unit_sec: str | None, keep: str | None, **options: Any) -> None:
+    """Run an encoder over a corpus and store what every neuron did. Run it again to resume, or to append clips."""
+    from .extract.corpus import read_manifest
+    from .extract.run import capture
+
+    say_progress()
+    clips = read_manifest(corpus, audio_root)
+    report = capture(
+        encoder, clips, store, unit_sec=seconds(unit_sec), keep=tuple(keep.split(",")) if keep else None, **options
+    )
+    for name, reason in report.failures[:10]:
+        click.echo(f"failed: {name}: {reason}", err=True)
+    if len(report.failures) > 10:
+        click.echo(f"... and {len(report.failures) - 10} more: otoscope status --failures {store}", err=True)
+    if not options["dry_run"]:
+        click.echo(f"{store} task {options['task']}: {report.n_clips} clips, {report.n_ok} ok, {report.n_failed} failed")
+
+
+def seconds(text: str | None) -> float | str | None:
+    """--unit-sec: a number, "native" or nothing."""
+    if text is None or text == "native":
+        return text
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"--unit-sec is {text!r}; expected seconds such as 2.5, or native") from None
+
+
+def say_progress() -> None:
+    """Log to standard error, as plain lines."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+
+
+@cli.command()
+@click.argument("store")
+@click.option("--failures", is_flag=True, help="List every failed clip with its reason.")
+def status(store: str, failures: bool) -> None:
+    """How far each task has come."""
+    from .store.verify import failed_clips, store_status
+
+    for task in store_status(store):
+        n_blocks = -(-task.plan.n_clips // task.plan.block)
+        click.echo(
+            f"{task.task}: {task.plan.n_clips} clips, {task.n_ok} ok, {task.n_failed} failed, {task.n_pending} pending; "
+            f"{len(task.blocks())} of {n_blocks} blocks committed"
+        )
+        for name, reason in failed_clips(store, task.task) if failures else ():
+            click.echo(f"  {name}: {reason}")
+
+
+@cli.command()
+@click.argument("store")
+def info(store: str) -> None:
+    """What made a store, and what is in it: identity, plans, label columns."""
+    import json
+
+    from .store.verify import describe
+
+    click.echo(json.dumps(describe(store), indent=2, ensure_ascii=False))
+
+
+@cli.command()
+@click.argument("store")
+@click.option("--audio", metavar="DIR", help="Audio root: check too that each file is still the one that was heard.")
+@click.option("--reset", is_flag=True, help="Put damaged blocks back to pending, for `extract` to do again.")
+def verify(store: str, audio: str | None, reset: bool) -> None:
+    """Read everything back: checksums, missing objects, blocks mixed of two writes. Exit status 2 on damage."""
+    from .store import verify as checks
+    from .store.writer import reset_block
+
+    found = list(checks.verify(store))
+    for damage in found:
+        click.echo(str(damage))
+    changed = []
+    if audio is not None:
+        from .extract.run import changed_audio
+
+        for clip in changed_audio(store, Path(audio)):
+            changed.append(clip)
+            click.echo(clip)
+    if reset:
+        for block in {damage.block for damage in found if damage.block}:
+            reset_block(store, block)
+            click.echo(f"{block.task} block {block.index} is pending again")
+    if found or changed:
+        repair = "run the same `otoscope extract` again" if reset else "`otoscope verify --reset`, then extract again"
+        raise Mistake(f"{len(found)} damaged and {len(changed)} changed; expected none: {repair}")
+    click.echo("intact")
+
+
+@cli.command()
+@click.argument("store")
+@click.option("--task", required=True, metavar="NAME")
+@click.argument("table")
+@click.option("--replace", is_flag=True, help="Overwrite columns that exist with other values.")
+def label(store: str, task: str, table: str, replace: bool) -> None:
+    """Add the label columns of TABLE (CSV, TSV, Parquet; keyed by clip, id or path) to a task."""
+    from .extract.corpus import read_labels
+    from .store.verify import clip_names
+    from .store.writer import add_labels
+
+    columns = read_labels(table, clip_names(store, task))
+    add_labels(store, task, {str(name): columns[name].tolist() for name in columns}, overwrite=replace)
+    click.echo(f"{store} task {task}: {', '.join(map(str, columns))}")
+
+
+def selecting(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options by which neurons are selected."""
+    for option in (
+        click.option("--rule", type=click.Choice(["lape", "paper"]), default="lape", show_default=True, help="Selection rule."),
+        click.option("--threshold", type=float, metavar="X", help="With --reading clip: on the mean, instead of 0."),
+        click.option(
+            "--reading", type=click.Choice(["clip", "frame", "any"]), default="clip", show_default=True,
+            help="clip: mean above 0; frame: share of positive frames; any: one positive frame.",
+        ),
+        click.option(
+            "--percentile", "percentiles", multiple=True, metavar="P|TASK=P", help="Share of neurons selected, in percent [1]."
+        ),
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
+def question_of(percentiles: tuple[str, ...], reading: str, threshold: float | None, rule: str) -> "Question":
+    """The options as the analysis takes them."""
+    from .analysis.survey import Question
+
+    general, of_task = 1.0, {}
+    for text in percentiles:
+        task, equals, number = text.rpartition("=")
+        try:
+            value = float(number)
+        except ValueError:
+            raise ValueError(f"--percentile is {text!r}; expected a number such as 1, or a task's such as esc50=2") from None
+        if equals:
+            of_task[task] = value
+        else:
+            general = value
+    return Question(percentile=general, percentiles=of_task, reading=reading, threshold=threshold, rule=rule)
+
+
+def open_stores(stores: tuple[str, ...]) -> "dict[str, xr.DataTree]":
+    """Stores by a short name: the folder's, or the whole path where two are alike."""
+    import otoscope
+
+    short = [Path(store.rstrip("/")).stem for store in stores]
+    names = short if len(set(short)) == len(short) else list(stores)
+    return {name: otoscope.open(store) for name, store in zip(names, stores, strict=True)}
+
+
+def answers_to(stores: tuple[str, ...], tasks: tuple[str, ...], question: "Question") -> "list[Answer]":
+    """Selections for the labellings named, or for all."""
+    from .analysis.survey import answer, labellings
+
+    found = [answer(labelling, question) for labelling in labellings(open_stores(stores), tasks)]
+    if not found:
+        raise LookupError(f"{', '.join(stores)} hold no labelling with at least 2 categories; add one with `otoscope label`")
+    return found
+
+
+def only(answers: "list[Answer]") -> "Answer":
+    """The one answer that a command can show."""
+    if len(answers) != 1:
+        names = ", ".join(f"{a.labelling.store} {a.labelling.name}" for a in answers)
+        raise ValueError(f"found {len(answers)} labellings ({names}); expected one: name it with --task TASK:LABEL")
+    return answers[0]
+
+
+@cli.command()
+@click.argument("store")
+@click.option("--task", required=True, metavar="TASK[:LABEL]")
+@selecting
+@click.option("-o", "--output", metavar="FILE", help="CSV, Parquet, Markdown or LaTeX by its ending [standard output].")
+def neurons(store: str, task: str, output: str | None, **how: Any) -> None:
+    """Class-specific neurons: one row per category, layer and neuron, with probability and AAPE."""
+    from .analysis.selectivity import aape
+    from .analysis.tables import neurons_table
+
+    found = only(answers_to((store,), (task,), question_of(**how)))
+    put_table(neurons_table(found.selection["member"], found.probability, aape(found.probability)), output)
+
+
+@cli.command()
+@click.argument("kind", type=click.Choice(TABLES))
+@click.argument("stores", nargs=-1, required=True, metavar="STORE...")
+@click.option("--task", "tasks", multiple=True, metavar="TASK[:LABEL]", help="Labellings [all].")
+@click.option("--against", metavar="TASK:LABEL", help="overlap: the categories along the other side.")
+@selecting
+@click.option("-o", "--output", metavar="FILE", help="CSV, Parquet, Markdown or LaTeX by its ending [standard output].")
+def table(kind: str, stores: tuple[str, ...], tasks: tuple[str, ...], against: str | None, output: str | None, **how: Any) -> None:
+    """Tables: stats and thresholds over all labellings; overlap, probability, aape and depth of one."""
+    from .analysis import tables
+    from .analysis.select import depth_histogram
+    from .analysis.selectivity import aape
+
+    question = question_of(**how)
+    answers = answers_to(stores, tasks, question)
+    selections = {(a.labelling.store, a.labelling.name): a.selection for a in answers}
+    if kind == "stats":
+        frame = tables.stats_table(selections)
+    elif kind == "thresholds":
+        frame = tables.thresholds_table(selections)
+    elif kind == "overlap":
+        frame = tables.overlap_table(overlaps(answers, stores, against, question)[0][1])
+    elif kind == "depth":
+        frame = depth_histogram(only(answers).selection["member"], by_category=True).to_pandas().T.reset_index()
+    elif kind == "probability":
+        frame = tables.probability_table(only(answers).probability)
+    else:
+        frame = tables.aape_table(aape(only(answers).probability))
+    put_table(frame, output)
+
+
+def overlaps(
+    answers: "list[Answer]", stores: tuple[str, ...], against: str | None, question: "Question"
+) -> "list[tuple[str, xr.DataArray]]":
+    """(title, common neuron ratio) of each labelling with itself, or with another one of the same store."""
+    from .analysis.overlap import common_neuron_ratio
+
+    if against is None:
+        return [
+            (f"{a.labelling.store} {a.labelling.name}", common_neuron_ratio(a.selection["member"])) for a in answers
+        ]
+    others = {a.labelling.store: a for a in answers_to(stores, (against,), question)}
+    return [
+        (
+            f"{a.labelling.store} {a.labelling.name} / {against}",
+            common_neuron_ratio(a.selection["member"], others[a.labelling.store].selection["member"]),
+        )
+        for a in answers
+    ]
+
+
+@cli.command()
+@click.argument("kind", type=click.Choice(["overlap", "depth"]))
+@click.argument("stores", nargs=-1, required=True, metavar="STORE...")
+@click.option("--task", "tasks", multiple=True, metavar="TASK[:LABEL]", help="Labellings [all].")
+@click.option("--against", metavar="TASK:LABEL", help="overlap: the categories along the other side.")
+@selecting
+@click.option("-o", "--output", required=True, metavar="FILE", help="PDF, PNG or SVG by its ending.")
+def figure(kind: str, stores: tuple[str, ...], tasks: tuple[str, ...], against: str | None, output: str, **how: Any) -> None:
+    """Figures: overlap (common neuron ratios, a heat map per labelling and store), depth (neurons per layer)."""
+    from .analysis.figures import depth_figure, overlap_figure, save_figure
+    from .analysis.select import depth_histogram
+
+    question = question_of(**how)
+    answers = answers_to(stores, tasks, question)
+    if kind == "overlap":
+        drawn = overlap_figure(overlaps(answers, stores, against, question))
+    else:
+        drawn = depth_figure(
+            [(f"{a.labelling.store} {a.labelling.name}", depth_histogram(a.selection["member"])) for a in answers]
+        )
+    save_figure(drawn, output)
+    click.echo(output)
+
+
+def put_table(frame: Any, output: str | None) -> None:
+    """Write a table to a file, or as Markdown to standard output."""
+    from .analysis.tables import markdown, write_table
+
+    if output is None:
+        click.echo(markdown(frame))
+    else:
+        write_table(frame, output)
+        click.echo(output)
