@@ -1,0 +1,202 @@
+"""Read a store as xarray: lazily, by name, committed clips only.
+
+Goal: `otoscope.open(url)` gives a DataTree with one Dataset per task; `engine="otoscope"` gives one of them.
+Conventions: dimensions are shown as (layer, neuron, clip); `active` is the bits as bool, decoded when asked for.
+Contents: `open_store`, `OtoscopeBackend`, `StoredArray`, `ActiveArray`.
+"""
+
+import asyncio
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import xarray as xr
+import zarr
+from xarray.backends import BackendArray, BackendEntrypoint
+from xarray.core import indexing
+from zarr.core.sync import sync
+
+from .blocks import Block
+from .group import array_of, arrays_of, dims_of, object_keys, one_line, open_root, open_task, read_identity, task_names
+from .labels import LABEL_PREFIX
+from .schema import PENDING
+
+SHOWN_DIMS = {("layer", "clip", "neuron"): ("layer", "neuron", "clip")}
+HIDDEN_VARIABLES = ("digest", "version")  # per block, not per clip
+
+
+class StoredArray(BackendArray):
+    """One Zarr array, its dimensions in the order shown; a damaged or missing object is an error that names it."""
+
+    def __init__(self, array: zarr.Array[Any]):
+        self.array = array
+        disk = dims_of(array)
+        self.dims: tuple[str, ...] = SHOWN_DIMS.get(disk, disk)
+        self.order = [disk.index(d) for d in self.dims]  # order[i] is the disk axis of shown axis i
+        self.shape = tuple(array.shape[axis] for axis in self.order)
+        self.dtype = array.dtype
+
+    @property
+    def preferred_chunks(self) -> dict[str, int]:
+        """Dask chunks: whole stored objects, and one layer at a time of values wider than a bit."""
+        shape = dict(zip(dims_of(self.array), self.array.shards or self.array.chunks, strict=True))
+        if "neuron" in shape and "clip" in shape:
+            shape["layer"] = 1
+        return {d: min(shape[d], n) for d, n in zip(self.dims, self.shape, strict=True)}
+
+    def __getitem__(self, key: indexing.ExplicitIndexer) -> np.ndarray:
+        return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.OUTER, self.read)  # type: ignore[no-any-return, arg-type]
+
+    def read(self, key: tuple[Any, ...]) -> np.ndarray:
+        """Values of an outer selection: one int, slice or int array per shown axis."""
+        on_disk: list[Any] = [None] * len(key)
+        for shown, axis in enumerate(self.order):
+            on_disk[axis] = key[shown]
+        self.refuse_missing(on_disk)
+        try:
+            values = np.asarray(self.array.oindex[tuple(on_disk)])
+        except (ValueError, RuntimeError, OSError) as e:
+            raise ValueError(
+                f"{self.array.path} in {self.array.store_path.store} is damaged ({one_line(e)}); "
+                "expected intact checksums: `otoscope verify` says which blocks, `--reset` has them extracted again"
+            ) from e
+        kept = [axis for axis in range(len(on_disk)) if not isinstance(on_disk[axis], int | np.integer)]
+        return values.transpose([kept.index(axis) for axis in self.order if axis in kept])
+
+    def refuse_missing(self, on_disk: list[Any]) -> None:
+        """An absent object would read as fill values: inactive neurons that nobody measured."""
+        dims = dims_of(self.array)
+        if "clip" not in dims or "layer" not in dims:
+            return
+        axis = dims.index("clip")
+        size = (self.array.shards or self.array.chunks)[axis]
+        touched = np.unique(np.arange(self.array.shape[axis])[on_disk[axis]] // size)
+        keys = [
+            key
+            for i in touched.tolist()
+            for key in object_keys(self.array, Block(task="", index=0, start=i * size, stop=i * size + 1))
+        ]
+        store = self.array.store_path.store
+
+        async def present() -> list[bool]:
+            return await asyncio.gather(*(store.exists(key) for key in keys))
+
+        absent = [key for key, there in zip(keys, sync(present()), strict=True) if not there]
+        if absent:
+            raise FileNotFoundError(
+                f"{absent[0]} is missing from {store} ({len(absent)} objects in this selection); expected every "
+                "committed object: `otoscope verify` lists them, `--reset` has their blocks extracted again"
+            )
+
+
+class ActiveArray(BackendArray):
+    """`active_bits` seen as bool (layer, neuron, clip); a selection decodes only the bytes it needs."""
+
+    dims = ("layer", "neuron", "clip")
+    dtype = np.dtype(bool)
+
+    def __init__(self, bits: StoredArray, n_neurons: int):
+        self.bits = bits
+        n_layers, n_clips, _ = bits.shape
+        self.shape = (n_layers, n_neurons, n_clips)
+
+    @property
+    def preferred_chunks(self) -> dict[str, int]:
+        """Dask chunks: one layer, the clips of a stored object."""
+        return {"layer": 1, "neuron": self.shape[1], "clip": self.bits.preferred_chunks["clip"]}
+
+    def __getitem__(self, key: indexing.ExplicitIndexer) -> np.ndarray:
+        return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.OUTER, self.read)  # type: ignore[no-any-return, arg-type]
+
+    def read(self, key: tuple[Any, ...]) -> np.ndarray:
+        """Bool values of an outer selection."""
+        layer, neuron, clip = key
+        wanted = np.atleast_1d(np.arange(self.shape[1])[neuron])
+        axes = [axis for axis in key if not isinstance(axis, int | np.integer)]
+        if not wanted.size:
+            return np.zeros([len(np.arange(n)[k]) for n, k in zip(self.shape, key, strict=True) if k in axes], bool)
+        first, last = int(wanted.min()) // 8, int(wanted.max()) // 8
+        packed = self.bits.read((_as_slice(layer), _as_slice(clip), slice(first, last + 1)))
+        bits = packed[..., wanted // 8 - first] >> (wanted % 8).astype(np.uint8) & 1  # (layer, clip, neuron)
+        active = bits.astype(bool).transpose(0, 2, 1)  # (layer, clip, neuron) -> (layer, neuron, clip)
+        single = tuple(0 if isinstance(axis, int | np.integer) else slice(None) for axis in key)
+        return active[single]
+
+
+def _as_slice(axis: Any) -> Any:
+    return slice(int(axis), int(axis) + 1) if isinstance(axis, int | np.integer) else axis
+
+
+def read_task(url: str, task: str) -> xr.Dataset:
+    """One task as a lazy Dataset of its committed clips.
+
+    Status is read first: a block that is committed afterwards is not shown, so that reading beside a running
+    extraction gives no half-written values.
+    """
+    root = open_root(url, mode="r")
+    group, plan = open_task(root, task)
+    status = np.asarray(array_of(group, "status")[: plan.n_clips])
+    variables: dict[str, xr.Variable] = {}
+    for name, array in arrays_of(group).items():
+        if name not in HIDDEN_VARIABLES:
+            stored = StoredArray(array)
+            variables[name] = _variable(stored, dict(array.attrs))
+            if name == "active_bits":
+                active = ActiveArray(stored, int(array.attrs["n_neurons"]))  # type: ignore[arg-type]
+                variables["active"] = _variable(active, {"long_name": "mean activation above 0"})
+    coordinates = {name: variables.pop(name) for name in ("layer", "site", "neuron", "clip", "neuron_valid")}
+    about = {"task": task, "encoder": read_identity(root).encoder, "n_pending": int((status == PENDING).sum())}
+    dataset = xr.Dataset(variables, xr.Coordinates(coordinates, indexes={}), attrs=about)
+    if len(status) < dataset.sizes["clip"]:  # the task is being grown at this moment
+        dataset = dataset.isel(clip=slice(len(status)))
+    if about["n_pending"]:
+        dataset = dataset.isel(clip=np.flatnonzero(status != PENDING))
+    return dataset
+
+
+def _variable(array: StoredArray | ActiveArray, attrs: dict[str, Any]) -> xr.Variable:
+    lazy = indexing.LazilyIndexedArray(array)
+    return xr.Variable(array.dims, lazy, attrs, {"preferred_chunks": array.preferred_chunks})
+
+
+class OtoscopeBackend(BackendEntrypoint):
+    """`xr.open_dataset(url, engine="otoscope", group=TASK)`; `xr.open_datatree(url, engine="otoscope")`."""
+
+    description = "otoscope activation stores"
+    supports_groups = True
+
+    def open_dataset(  # type: ignore[override]
+        self, filename_or_obj: Any, *, drop_variables: str | Iterable[str] | None = None, group: str | None = None
+    ) -> xr.Dataset:
+        """One task; without `group`, the only one there is."""
+        url = str(filename_or_obj)
+        names = task_names(open_root(url, mode="r"))
+        if group is None and len(names) != 1:
+            raise ValueError(f"{url} holds {len(names)} tasks ({', '.join(names)}); name one: group={names[:1]}")
+        dataset = read_task(url, (group or names[0]).strip("/"))
+        return dataset.drop_vars(drop_variables or ())  # type: ignore[arg-type]
+
+    def open_groups_as_dict(  # type: ignore[override]
+        self, filename_or_obj: Any, *, drop_variables: str | Iterable[str] | None = None
+    ) -> dict[str, xr.Dataset]:
+        """Every task by its path, and the root with the identity in its attributes."""
+        url = str(filename_or_obj)
+        root = open_root(url, mode="r")
+        tree = {"/": xr.Dataset(attrs={"identity": read_identity(root).to_json()})}
+        for name in task_names(root):
+            tree[f"/{name}"] = read_task(url, name).drop_vars(drop_variables or ())  # type: ignore[arg-type]
+        return tree
+
+    def open_datatree(self, filename_or_obj: Any, **kwargs: Any) -> xr.DataTree:  # type: ignore[override]
+        """All tasks as a DataTree."""
+        return xr.DataTree.from_dict(self.open_groups_as_dict(filename_or_obj, **kwargs))
+
+
+def open_store(url: str) -> xr.DataTree:
+    """A store as a lazy DataTree, one child per task; see `otoscope.open`."""
+    return xr.open_datatree(url, engine=OtoscopeBackend, chunks={})
+
+
+def label_columns(dataset: xr.Dataset) -> list[str]:
+    """Names of a task's label columns."""
+    return [str(n).removeprefix(LABEL_PREFIX) for n in dataset.variables if str(n).startswith(LABEL_PREFIX)]

@@ -1,0 +1,210 @@
+"""How a store stands: what is committed, and whether all of it can be read back.
+
+Goal: completeness is read from the status, never inferred; damage is found by reading everything.
+Conventions: damage is reported, not raised, one line for each thing found, so that one flipped byte does not hide
+another.
+Contents: `TaskStatus`, `task_status`, `store_status`, `describe`, `clip_names`, `failed_clips`, `Damage`, `verify`.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import zarr
+from zarr.core.sync import sync
+
+from .blocks import Block, blocks
+from .group import (
+    KEY, array_of, arrays_of, consolidated_digest, dims_of, metadata_digest, object_keys, one_line, open_root, open_task,
+    read_identity, task_names,
+)  # fmt: skip
+from .labels import LABEL_PREFIX
+from .provenance import Plan
+from .schema import FAILED, FORMAT_VERSION, OK, PENDING, sizes
+from .writer import digest_values
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskStatus:
+    """How far a task has come."""
+
+    task: str
+    plan: Plan
+    status: np.ndarray
+    """uint8 (clip): 0 pending, 1 ok, 2 failed."""
+
+    @property
+    def committed(self) -> np.ndarray:
+        """bool (clip): the clip's block is committed."""
+        return self.status != PENDING
+
+    @property
+    def n_ok(self) -> int:
+        """Clips extracted."""
+        return int((self.status == OK).sum())
+
+    @property
+    def n_failed(self) -> int:
+        """Clips recorded as failed."""
+        return int((self.status == FAILED).sum())
+
+    @property
+    def n_pending(self) -> int:
+        """Clips still to be extracted."""
+        return int((self.status == PENDING).sum())
+
+    def blocks(self) -> list[Block]:
+        """The committed blocks."""
+        every = blocks(self.task, self.plan.n_clips, self.plan.block)
+        return [block for block in every if self.committed[block.clips].all()]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Damage:
+    """One thing that is not as it was written."""
+
+    task: str
+    array: str
+    """Array, or "zarr.json" for metadata."""
+    block: Block | None
+    """The block whose clips are affected, where it is one block's."""
+    what: str
+
+    def __str__(self) -> str:
+        where = f" block {self.block.index} (clips {self.block.start} to {self.block.stop - 1})" if self.block else ""
+        return f"{self.task}/{self.array}{where}: {self.what}"
+
+
+def task_status(url: str, task: str) -> TaskStatus:
+    """How a task stands. Raises LookupError where there is none of this name."""
+    group, plan = open_task(open_root(url, mode="r"), task)
+    return TaskStatus(task=task, plan=plan, status=np.asarray(array_of(group, "status")[: plan.n_clips]))
+
+
+def store_status(url: str) -> list[TaskStatus]:
+    """How every task stands."""
+    return [task_status(url, task) for task in task_names(open_root(url, mode="r"))]
+
+
+def clip_names(url: str, task: str) -> list[str]:
+    """Names of a task's clips, committed or not."""
+    group, plan = open_task(open_root(url, mode="r"), task)
+    return [str(name) for name in array_of(group, "clip")[: plan.n_clips]]  # type: ignore[union-attr]
+
+
+def failed_clips(url: str, task: str) -> list[tuple[str, str]]:
+    """(name, reason) of every clip that failed."""
+    failed = np.flatnonzero(task_status(url, task).status == FAILED)
+    group, _ = open_task(open_root(url, mode="r"), task)
+    names, reasons = (np.asarray(array_of(group, name)[...], dtype=object)[failed] for name in ("clip", "reason"))
+    return [(str(name), str(reason)) for name, reason in zip(names, reasons, strict=True)]
+
+
+def describe(url: str) -> dict[str, Any]:
+    """Format, identity, and per task its plan, state and label columns, as JSON values."""
+    root = open_root(url, mode="r")
+    tasks = {}
+    for status in store_status(url):
+        group, plan = open_task(root, status.task)
+        labels = {
+            name.removeprefix(LABEL_PREFIX): array.attrs["categories"]
+            for name, array in arrays_of(group).items()
+            if name.startswith(LABEL_PREFIX)
+        }
+        bytes_kept = sizes(read_identity(root), plan)
+        tasks[status.task] = {
+            "plan": plan.to_json(), "ok": status.n_ok, "failed": status.n_failed, "pending": status.n_pending,
+            "bytes": bytes_kept, "labels": labels,
+        }  # fmt: skip
+    return {"format": FORMAT_VERSION, "identity": read_identity(root).to_json(), "tasks": tasks}
+
+
+def verify(url: str) -> Iterator[Damage]:
+    """Read everything back and yield what is damaged: metadata, checksums, missing objects, blocks mixed of two writes.
+
+    Raises as `open_root` does for a store that cannot be opened at all.
+    """
+    root = open_root(url, mode="r")
+    read_identity(root)
+    for task in task_names(root):
+        try:
+            group, _ = open_task(root, task)
+            damaged = list(_verify_metadata(task, group))
+        except (ValueError, LookupError, TypeError) as e:
+            damaged = [Damage(task=task, array="zarr.json", block=None, what=one_line(e))]
+        if damaged:  # what the arrays hold cannot be told without knowing how they are stored
+            yield from damaged
+            continue
+        try:
+            status = task_status(url, task)
+        except (ValueError, RuntimeError) as e:
+            yield Damage(task=task, array="status", block=None, what=one_line(e))
+            continue
+        if not np.isin(status.status, (PENDING, OK, FAILED)).all():
+            yield Damage(task=task, array="status", block=None, what="values other than 0, 1 and 2")
+        yield from _verify_shared(task, group)
+        for block in status.blocks():
+            yield from _verify_block(task, group, block)
+
+
+def _verify_metadata(task: str, group: zarr.Group) -> Iterator[Damage]:
+    about = group.attrs[KEY]
+    if metadata_digest(group) != about["metadata_digest"]:  # type: ignore[index, call-overload]
+        yield Damage(task=task, array="zarr.json", block=None, what="the arrays' metadata do not match their digest")
+    if consolidated_digest(group) != about["metadata_digest"]:  # type: ignore[index, call-overload]
+        yield Damage(task=task, array="zarr.json", block=None, what="the consolidated metadata do not match their digest")
+
+
+def _verify_shared(task: str, group: zarr.Group) -> Iterator[Damage]:
+    """Arrays that belong to no block: coordinates, names, sources, labels."""
+    block_wise = {"digest", "version", "status", *_digested(group)}
+    for name, array in arrays_of(group).items():
+        if name in block_wise:
+            continue
+        missing = _missing(array, None)
+        if missing:
+            yield Damage(task=task, array=name, block=None, what=missing)
+            continue
+        try:
+            array[...]
+        except (ValueError, RuntimeError, OSError) as e:
+            yield Damage(task=task, array=name, block=None, what=one_line(e))
+
+
+def _verify_block(task: str, group: zarr.Group, block: Block) -> Iterator[Damage]:
+    names = _digested(group)
+    recorded = {}
+    for name in ("digest", "version", "status"):
+        array = array_of(group, name)
+        where = block.clips if name == "status" else block.index
+        try:
+            recorded[name] = np.asarray(array[where])
+            problem = _missing(array, block)
+        except (ValueError, RuntimeError, OSError) as e:
+            problem = one_line(e)
+        if problem:
+            yield Damage(task=task, array=name, block=block, what=problem)
+    for position, name in enumerate(names):
+        array = array_of(group, name)
+        problem = _missing(array, block)
+        if not problem:
+            try:
+                values = np.asarray(array[tuple(block.clips if d == "clip" else slice(None) for d in dims_of(array))])
+                if "digest" in recorded and digest_values(values) != recorded["digest"][position]:
+                    problem = "values do not match the block's digest: a mixture of two writes"
+            except (ValueError, RuntimeError, OSError) as e:
+                problem = one_line(e)
+        if problem:
+            yield Damage(task=task, array=name, block=block, what=problem)
+
+
+def _missing(array: zarr.Array, block: Block | None) -> str:  # type: ignore[type-arg]
+    """What is wrong with the objects of a block, or of the whole array, before reading them; "" if nothing."""
+    store = array.store_path.store
+    absent = [key for key in object_keys(array, block) if not sync(store.exists(key))]
+    return f"{len(absent)} stored objects are missing, the first {absent[0]}" if absent else ""
+
+
+def _digested(group: zarr.Group) -> list[str]:
+    return list(array_of(group, "digest").attrs["digested"])  # type: ignore[arg-type]

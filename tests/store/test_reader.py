@@ -1,0 +1,137 @@
+"""What a reader sees: names, order of dimensions, committed clips only, nothing computed, damage named."""
+
+import pickle
+import warnings
+from pathlib import Path
+
+import dask
+import numpy as np
+import pytest
+import xarray as xr
+import zarr
+from otoscope.store.group import open_root
+from otoscope.store.reader import open_store, read_task
+
+from .conftest import Known, files
+
+
+def forbidden(*_: object, **__: object) -> None:
+    raise AssertionError("computed before it was asked for")
+
+
+def test_values_by_name(known: Known, url: str) -> None:
+    ds = open_store(url)["t"].to_dataset()
+    active = (known.mean > 0).transpose(0, 2, 1)
+    assert ds["active"].dims == ds["mean"].dims == ds["positive_frames"].dims == ("layer", "neuron", "clip")
+    assert ds["active"].dtype == bool
+    np.testing.assert_array_equal(ds["active"], active)
+    np.testing.assert_array_equal(ds["mean"], known.mean.astype("f2").transpose(0, 2, 1))
+    one = ds["mean"].sel(layer=0, neuron=299, clip="clip 260 é")
+    assert float(one) == np.float16(known.mean[0, 260, 299])
+    assert [str(s) for s in ds["site"].values] == ["a", "b"]
+
+
+@pytest.mark.parametrize("chunks", [None, {}, {"clip": 7, "neuron": 11}])
+@pytest.mark.filterwarnings("ignore:The specified chunks separate")
+def test_any_selection_equals_that_of_numpy(known: Known, url: str, chunks: dict[str, int] | None) -> None:
+    ds = xr.open_dataset(url, engine="otoscope", group="t", chunks=chunks)
+    rng = np.random.default_rng(0)
+    whole = {"active": (known.mean > 0).transpose(0, 2, 1), "mean": known.mean.astype("f2").transpose(0, 2, 1)}
+    for _ in range(25):
+        keys = {
+            "layer": rng.choice([0, 1, slice(None), slice(None, None, -1)]),
+            "neuron": [int(rng.integers(300)), rng.integers(0, 300, 4), slice(5, 290, 13), slice(0, 0)][rng.integers(4)],
+            "clip": [int(rng.integers(261)), np.sort(rng.integers(0, 261, 6)), slice(200, 20, -9)][rng.integers(3)],
+        }
+        for name, values in whole.items():
+            expected = values
+            for axis, dim in zip((2, 1, 0), ("clip", "neuron", "layer"), strict=True):
+                expected = expected[(slice(None),) * axis + (keys[dim],)]
+            np.testing.assert_array_equal(ds[name].isel(keys).values, expected)
+
+
+def test_nothing_is_computed_until_asked(url: str) -> None:
+    with dask.config.set(scheduler=forbidden):
+        ds = open_store(url)["t"].to_dataset()
+        lazy = ds["active"].mean("clip") + ds["mean"].max("clip")
+        with pytest.raises(AssertionError, match="before it was asked"):
+            lazy.compute()
+
+
+def test_pickled_and_back(url: str) -> None:
+    ds = open_store(url)["t"].to_dataset()
+    xr.testing.assert_identical(pickle.loads(pickle.dumps(ds)).compute(), ds.compute())
+
+
+def test_a_store_being_written_shows_committed_clips_only(known: Known, tmp_path: Path) -> None:
+    url = str(tmp_path / "s.zarr")
+    known.begin(url)
+    assert open_store(url)["t"].sizes["clip"] == 0
+    known.write(url, [known.blocks()[i] for i in (8, 2)])
+    ds = open_store(url)["t"].to_dataset()
+    shown = [*range(64, 96), *range(256, 261)]
+    assert [str(c) for c in ds["clip"].values] == [known.clips.name[i] for i in shown]
+    np.testing.assert_array_equal(ds["active"], (known.mean > 0).transpose(0, 2, 1)[..., shown])
+    known.write(url, known.blocks()[:1])  # a reader that is open keeps what it has seen
+    np.testing.assert_array_equal(ds["mean"], known.mean.astype("f2").transpose(0, 2, 1)[..., shown])
+
+
+def test_plain_xarray_opens_every_group_without_a_warning(known: Known, url: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert "otoscope" in xr.open_zarr(url).attrs
+        plain = xr.open_zarr(url, group="t")
+        tree = xr.open_datatree(url, engine="zarr", chunks={})
+    np.testing.assert_array_equal(plain["mean"], known.mean.astype("f2"))
+    assert tree["t"].sizes["clip"] == len(known.clips)
+
+
+def test_engine_wants_a_group_where_there_are_several(known: Known, url: str) -> None:
+    from otoscope.store.writer import add_task
+
+    add_task(url, "second", known.plan, known.clips)
+    with pytest.raises(ValueError, match=r"holds 2 tasks \(second, t\)"):
+        xr.open_dataset(url, engine="otoscope")
+    assert set(xr.open_datatree(url, engine="otoscope").children) == {"second", "t"}
+    with pytest.raises(LookupError, match="no task 'third'.*it holds second, t"):
+        read_task(url, "third")
+
+
+def test_what_is_no_store_is_said_plainly(tmp_path: Path, url: str) -> None:
+    with pytest.raises(FileNotFoundError, match="no store at .*otoscope extract"):
+        open_root(str(tmp_path / "none"))
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "notes.txt").write_text("x")
+    (tmp_path / "file").write_text("x")
+    zarr.create_group(str(tmp_path / "plain"))
+    zarr.create_array(str(tmp_path / "array"), shape=(3,), dtype="i4")
+    for name in ("folder", "file", "plain", "array"):
+        with pytest.raises(ValueError, match="expected a"):
+            open_root(str(tmp_path / name))
+    path = Path(url) / "zarr.json"
+    path.write_text(path.read_text().replace('"format": "1.0"', '"format": "2.0"'))
+    with pytest.raises(ValueError, match=r"has format 2.0; expected 1.x"):
+        open_root(url)
+
+
+def test_a_missing_object_is_an_error_not_silence(url: str) -> None:
+    (Path(url) / "t/active_bits/c/0/3/0").unlink()
+    ds = open_store(url)["t"].to_dataset()
+    assert ds["active"].isel(clip=slice(0, 90)).any().compute()
+    with pytest.raises(FileNotFoundError, match=r"t/active_bits/c/0/3/0 is missing.*otoscope verify"):
+        ds["active"].compute()
+
+
+def test_a_flipped_byte_is_an_error_that_names_the_array(url: str) -> None:
+    path = Path(url) / "t/mean/c/0/3/0"
+    data = bytearray(path.read_bytes())
+    data[1000] ^= 1
+    path.write_bytes(bytes(data))
+    with pytest.raises(ValueError, match=r"t/mean in .* is damaged .*otoscope verify"):
+        open_store(url)["t"]["mean"].compute()
+
+
+def test_reading_leaves_the_store_as_it_is(url: str) -> None:
+    before = files(url)
+    open_store(url)["t"].to_dataset().compute()
+    assert files(url) == before

@@ -1,0 +1,203 @@
+"""Laws of writing: any order, any number of times, grown or at once, killed or not, the same bytes."""
+
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+from otoscope.store.provenance import Identity, Plan
+from otoscope.store.verify import task_status, verify
+from otoscope.store.writer import add_labels, add_task, create, digest_values, pending_blocks, reset_block, write_block
+
+from .conftest import BLOCK, N_CLIPS, Known, files
+
+
+def test_any_order_and_twice_gives_the_same_bytes(known: Known, url: str, tmp_path: Path) -> None:
+    other = str(tmp_path / "other.zarr")
+    known.begin(other)
+    shuffled = [known.blocks()[i] for i in np.random.default_rng(1).permutation(9)]
+    known.write(other, shuffled)
+    known.write(other, shuffled[:4])
+    known.begin(other)
+    assert files(other) == files(url)
+
+
+@pytest.mark.parametrize("first", [1, BLOCK, 3 * BLOCK + 7, N_CLIPS - 1])
+def test_a_grown_store_equals_one_built_at_once(known: Known, url: str, tmp_path: Path, first: int) -> None:
+    grown = str(tmp_path / "grown.zarr")
+    part = known.head(first)
+    part.begin(grown)
+    part.write(grown)
+    assert pending_blocks(grown, "t") == []
+    known.begin(grown)
+    assert [b.index for b in pending_blocks(grown, "t")] == list(range(first // BLOCK, 9))
+    known.write(grown, pending_blocks(grown, "t"))
+    assert files(grown) == files(url)
+    assert list(verify(grown)) == []
+
+
+def test_a_block_is_committed_by_its_status_alone(known: Known, tmp_path: Path) -> None:
+    url = str(tmp_path / "s.zarr")
+    known.begin(url)
+    known.write(url, known.blocks()[2:4])
+    status = task_status(url, "t")
+    assert [b.index for b in status.blocks()] == [2, 3]
+    assert (status.n_ok, status.n_failed, status.n_pending) == (64, 0, N_CLIPS - 64)
+    reset_block(url, known.blocks()[2])
+    assert [b.index for b in pending_blocks(url, "t")] == [0, 1, 2, 4, 5, 6, 7, 8]
+
+
+def test_values_are_stored_as_plain_numpy_has_them(known: Known, url: str) -> None:
+    group = zarr.open_group(url, path="t", mode="r")
+    np.testing.assert_array_equal(group["mean"][:], known.mean.astype("f2"))
+    np.testing.assert_array_equal(np.unpackbits(group["active_bits"][:], axis=-1, count=300, bitorder="little"), known.mean > 0)
+    np.testing.assert_array_equal(group["positive_frames"][:], known.positive)
+    assert group["reason"][3] == "schlecht, très mauvais"
+    assert group["label_digit"].attrs["categories"] == [str(i) for i in range(11)]
+    digits = np.array([int(d) if d else -1 for d in known.clips.labels["digit"]])
+    np.testing.assert_array_equal(group["label_digit"][:], digits)
+    np.testing.assert_array_equal(group["neuron_valid"][:].sum(axis=1), [300, 20])
+
+
+def test_digest_is_that_of_plain_little_endian_bytes() -> None:
+    def crc32c(data: bytes) -> int:  # bit by bit, Castagnoli polynomial reflected
+        crc = 0xFFFFFFFF
+        for byte in data:
+            crc ^= byte
+            for _ in range(8):
+                crc = crc >> 1 ^ 0x82F63B78 * (crc & 1)
+        return crc ^ 0xFFFFFFFF
+
+    assert digest_values(np.frombuffer(b"123456789", "u1")) == 0xE3069283 == crc32c(b"123456789")
+    cube = np.arange(24, dtype=">f4").reshape(2, 3, 4)
+    assert digest_values(cube) == crc32c(cube.astype("<f4").tobytes())
+    assert digest_values(np.array(["é", "", "x"], dtype=object)) == crc32c("é\0\0x".encode())
+
+
+KILLED = """
+import sys
+from tests.store.conftest import make_known
+known = make_known()
+known.begin(sys.argv[1])
+print("begun", flush=True)
+while True:
+    known.write(sys.argv[1])
+"""
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_killed_at_any_instant_a_rerun_finishes_the_rest(known: Known, url: str, tmp_path: Path, seed: int) -> None:
+    killed = str(tmp_path / "killed.zarr")
+    root = Path(__file__).parents[2]
+    process = subprocess.Popen([sys.executable, "-c", KILLED, killed], stdout=subprocess.PIPE, cwd=root)
+    assert process.stdout is not None
+    process.stdout.readline()
+    try:
+        process.wait(timeout=float(np.random.default_rng(seed).uniform(0.01, 0.4)))
+    except subprocess.TimeoutExpired:
+        os.kill(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    process.stdout.close()
+    assert list(verify(killed)) == []
+    known.begin(killed)
+    known.write(killed, pending_blocks(killed, "t"))
+    left = {name: data for name, data in files(killed).items() if not name.endswith(".partial")}
+    assert left == files(url)
+
+
+def test_a_damaged_block_is_reset_and_written_again(known: Known, url: str) -> None:
+    intact = files(url)
+    shard = Path(url) / "t/mean/c/0/3/0"
+    for broken in (b"", intact["t/mean/c/0/3/0"][:-3], bytes(len(intact["t/mean/c/0/3/0"]))):
+        shard.write_bytes(broken)
+        (found,) = verify(url)
+        assert found.block == known.blocks()[3]
+        reset_block(url, found.block)
+        known.write(url, pending_blocks(url, "t"))
+        assert files(url) == intact
+
+
+def test_a_task_that_was_begun_and_never_finished_is_begun_again(known: Known, url: str, tmp_path: Path) -> None:
+    begun = str(tmp_path / "begun.zarr")
+    create(begun, known.identity)
+    zarr.open_group(begun, mode="r+").create_group("t").create_array("mean", shape=(3,), dtype="i4")
+    known.begin(begun)
+    known.write(begun)
+    assert files(begun) == files(url)
+
+
+def test_another_identity_is_refused_naming_the_fields(known: Known, url: str) -> None:
+    other = replace(known.identity, frames="all", front_end={"sample_rate": 32_000})
+    before = files(url)
+    with pytest.raises(ValueError, match=r'frames: "all", not "audio"; front_end.sample_rate: 32000, not 16000'):
+        create(url, other)
+    assert files(url) == before
+
+
+def test_another_plan_or_corpus_is_refused(known: Known, url: str) -> None:
+    before = files(url)
+    with pytest.raises(ValueError, match="batch: 8, not 4"):
+        add_task(url, "t", replace(known.plan, batch=8), known.clips)
+    with pytest.raises(ValueError, match="list the stored clips first"):
+        known.head(40).begin(url)
+    moved = replace(known.clips, path=["x", *known.clips.path[1:]])
+    with pytest.raises(ValueError, match="same audio root"):
+        add_task(url, "t", replace(known.plan, names=moved.digest), moved)
+    relabelled = replace(known.clips, labels={"digit": ["9"] * N_CLIPS})
+    with pytest.raises(ValueError, match=r"other values for the manifest's label column 'digit'.*otoscope label"):
+        add_task(url, "t", known.plan, relabelled)
+    assert files(url) == before
+
+
+@pytest.mark.parametrize("name", ["a/b", "", "__x", ".hidden", "t:label"])
+def test_a_task_name_is_one_plain_word(known: Known, tmp_path: Path, name: str) -> None:
+    create(str(tmp_path / "s"), known.identity)
+    with pytest.raises(ValueError, match="cannot name a task"):
+        add_task(str(tmp_path / "s"), name, known.plan, known.clips)
+
+
+def test_labels_are_added_later_and_replaced_only_on_request(known: Known, url: str, tmp_path: Path) -> None:
+    colours = ["rot", "grün, hell", ""] * (N_CLIPS // 3)
+    add_labels(url, "t", {"colour": colours})
+    add_labels(url, "t", {"colour": colours})
+    with pytest.raises(ValueError, match="'colour' with other values.*--replace"):
+        add_labels(url, "t", {"colour": ["x"] * N_CLIPS})
+    add_labels(url, "t", {"colour": ["x"] * N_CLIPS}, overwrite=True)
+    assert list(verify(url)) == []
+
+
+def test_incomplete_values_never_reach_the_store(known: Known, url: str) -> None:
+    block, before = known.blocks()[0], files(url)
+    values = known.values(block)
+    with pytest.raises(ValueError, match="the plan keeps"):
+        write_block(url, block, {"mean": values["mean"]}, known.status[block.clips], "v")
+    with pytest.raises(ValueError, match="no final status"):
+        write_block(url, block, values, np.zeros(len(block), "u1"), "v")
+    assert files(url) == before
+
+
+def test_identity_and_plan_survive_json(known: Known) -> None:
+    assert Identity.from_json(known.identity.to_json()) == known.identity
+    assert Plan.from_json(known.plan.to_json()) == known.plan
+    with pytest.raises(ValueError, match="metadata are damaged"):
+        Plan.from_json({**known.plan.to_json(), "extra": 1})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"block": 0}, "at least 1"),
+        ({"block": 3000}, "multiple of 2048"),
+        ({"unit_sec": -1.0}, "seconds above 0"),
+        ({"variables": ("mean", "meen")}, "no variable meen"),
+        ({"mean_dtype": "int8"}, "float16 or float32"),
+    ],
+)
+def test_impossible_plans_are_refused(known: Known, change: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        replace(known.plan, **change)  # type: ignore[arg-type]
