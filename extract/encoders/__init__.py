@@ -1,0 +1,1 @@
+"""Encoders by family, one adapter per file: `load(rest of the name) -> Encoder`."""

@@ -1,0 +1,120 @@
+"""Frames to one summary per clip and neuron, on the device, while the forward pass runs. Pure.
+
+Goal: mean over the counted frames, the bit mean > 0, and the number of counted frames with positive activation, without
+keeping any activation longer than its layer.
+Conventions: activations (clip, token, neuron); weights (clip, token) are 1.0 where a token counts, else 0.0; a model that
+runs its sites several times in one pass (chunks of long audio) shows its tokens one run after the other.
+Contents: `counted_tokens`, `TokenSum`, `Summaries`.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .encoder import Anatomy, as_tokens
+
+
+def counted_tokens(spans: np.ndarray, seconds: np.ndarray, frames: str) -> np.ndarray:
+    """Which tokens count, float32 (clip, token).
+
+    spans: (token, 4), t0 in column 0, NaN for special tokens. seconds: each clip's own length (clip), before padding.
+    frames: "audio" counts tokens that start before the clip's own end; "published" all but special tokens, padding
+        included; "all" every token.
+    """
+    t0 = spans[:, 0]
+    if frames == "audio":
+        counted = t0 < seconds[:, None]  # NaN compares as False
+    elif frames == "published":
+        counted = np.broadcast_to(~np.isnan(t0), (len(seconds), len(t0)))
+    elif frames == "all":
+        counted = np.ones((len(seconds), len(t0)), dtype=bool)
+    else:
+        raise ValueError(f"no frames rule {frames!r}; expected audio, published or all")
+    return counted.astype(np.float32)
+
+
+class TokenSum:
+    """Sum over the counted tokens, float32 (clip, width), of tokens that come in one or several runs."""
+
+    def __init__(self, name: str, weights: Tensor, width: int):
+        self.name, self.weights = name, weights
+        self.total = torch.zeros(len(weights), width, device=weights.device)
+        self.shown = 0
+
+    def add(self, tokens: Tensor) -> None:
+        """Add the next run of tokens (clip, token, width)."""
+        first, self.shown = self.shown, self.shown + tokens.shape[1]
+        if self.shown > self.weights.shape[1]:
+            self.refuse_count()
+        self.total += torch.bmm(self.weights[:, None, first : self.shown], tokens).squeeze(1)
+
+    def refuse_count(self) -> None:
+        """Raise ValueError where the tokens seen are not those that `token_spans` places."""
+        if self.shown != self.weights.shape[1]:
+            raise ValueError(
+                f"{self.name} shows {self.shown} tokens per clip where token_spans places {self.weights.shape[1]}; "
+                "expected sites of one time resolution, one span per token: choose other sites or give `token_spans=`"
+            )
+
+
+class Summaries:
+    """Sums over the tokens of one batch, for every site and, if wanted, every hidden state.
+
+        summaries = Summaries(anatomy, weights, neurons=encoder.neurons)
+        with tap(encoder.module, summaries.sites, read=summaries.read, read_input=summaries.read_input):
+            output = encoder.module(inputs)
+        summaries.mean(0)    # (clip, neuron) of layer 0
+    """
+
+    def __init__(
+        self, anatomy: Anatomy, weights: Tensor, *, neurons: Callable[[Any], Tensor] = as_tokens,
+        blocks: Sequence[str] = (),
+    ):  # fmt: skip
+        """weights: (clip, token) on the device. blocks: modules whose hidden states are kept."""
+        self.neurons = neurons
+        self.count = weights.sum(dim=1)  # (clip)
+        names = [site.name for site in anatomy.sites]
+        self.layers = {name: layer for layer, name in enumerate(names)}
+        self.states = {name: state for state, name in enumerate(blocks, start=1)}
+        self.sites = [*names, *(name for name in blocks if name not in self.layers)]
+        self._total = [TokenSum(f"site {s.name}", weights, s.width) for s in anatomy.sites]
+        self._positive = [TokenSum(f"site {s.name}", weights, s.width) for s in anatomy.sites]
+        states = ["input of the first block", *blocks] if blocks else []
+        self._hidden = [TokenSum(name, weights, anatomy.hidden) for name in states]
+        self._scratch = torch.empty(0, device=weights.device)
+
+    def read(self, site: str, output: Any) -> None:
+        """Take in one output of a site; to be passed to `tap`."""
+        if site in self.layers:
+            layer, activation = self.layers[site], self.neurons(output)
+            self._total[layer].add(activation)
+            if self._scratch.shape != activation.shape:  # one buffer for all layers: allocating costs more than summing
+                self._scratch = torch.empty_like(activation)
+            self._positive[layer].add(torch.gt(activation, 0, out=self._scratch))
+        if site in self.states:
+            self._hidden[self.states[site]].add(as_tokens(output[0] if isinstance(output, tuple) else output))
+
+    def read_input(self, site: str, value: Any) -> None:
+        """Take in the input of a site: that of the first block is hidden state 0."""
+        if self.states.get(site) == 1:
+            self._hidden[0].add(as_tokens(value))
+
+    def mean(self, layer: int) -> Tensor:
+        """Mean activation over the counted tokens, float32 (clip, neuron)."""
+        return self._total[layer].total / self.count[:, None]
+
+    def positive_frames(self, layer: int) -> Tensor:
+        """Counted tokens with activation above 0, whole numbers in float32 (clip, neuron)."""
+        return self._positive[layer].total
+
+    def hidden(self) -> Tensor:
+        """Mean hidden states over the counted tokens, float32 (state, clip, width)."""
+        return torch.stack([state.total for state in self._hidden]) / self.count[:, None]
+
+    def refuse_incomplete(self) -> None:
+        """Raise ValueError where a site has shown other tokens than `token_spans` places."""
+        for token_sum in (*self._total, *self._hidden):
+            token_sum.refuse_count()
