@@ -1,0 +1,54 @@
+"""From the store to statistics, tables and figures: pure functions on DataArrays, lazy in, lazy out."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .accessor import across
+    from .overlap import common_neuron_ratio
+    from .rates import above, activation_counts, activation_probability, category_mean, frame_probability
+    from .select import class_specific, coverage_ratio, depth_histogram, mean_class_specific
+    from .selectivity import aape, thresholds
+
+# Looked up on first use: xarray alone takes longer to import than `import otoscope` may.
+HOMES = {
+    "aape": "selectivity",
+    "above": "rates",
+    "across": "accessor",
+    "activation_counts": "rates",
+    "activation_probability": "rates",
+    "category_mean": "rates",
+    "class_specific": "select",
+    "common_neuron_ratio": "overlap",
+    "coverage_ratio": "select",
+    "depth_histogram": "select",
+    "frame_probability": "rates",
+    "mean_class_specific": "select",
+    "thresholds": "selectivity",
+}
+
+__all__ = [
+    "aape",
+    "above",
+    "across",
+    "activation_counts",
+    "activation_probability",
+    "category_mean",
+    "class_specific",
+    "common_neuron_ratio",
+    "coverage_ratio",
+    "depth_histogram",
+    "frame_probability",
+    "mean_class_specific",
+    "thresholds",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{HOMES[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,206 @@
+"""`ds.otoscope`: the questions that a task's data set answers, by name.
+
+Goal: thin methods over the pure functions of this room; they fetch what the store keeps and mask what may not
+count.
+Conventions: `ds` is one task as the reader shows it. Clips without a label, and clips that failed, count
+nowhere. Only the label column and the status are read at once, a few bytes per clip, because the categories
+that have clips are an axis of the result; everything else stays lazy.
+Contents: the accessor `Questions`, `across`.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from . import overlap, rates, select, selectivity
+
+PREFIX = "label_"
+OK = 1  # status of a clip that was extracted
+READINGS = ("clip", "frame", "any")
+Threshold = float | xr.DataArray | None
+
+
+@xr.register_dataset_accessor("otoscope")  # type: ignore[no-untyped-call]
+class Questions:
+    """What the neurons of one task respond to."""
+
+    def __init__(self, ds: xr.Dataset) -> None:
+        self._ds = ds
+
+    @property
+    def labels(self) -> list[str]:
+        """Names of the label columns."""
+        return [str(name).removeprefix(PREFIX) for name in self._ds.data_vars if str(name).startswith(PREFIX)]
+
+    def label(self, name: str) -> xr.DataArray:
+        """Category of each clip: (clip) strings, "" where there is none. Lazy."""
+        codes = self._label_codes(name)
+        names = np.array([*map(str, codes.attrs["categories"]), ""])  # code -1 finds the last one
+        decoded: xr.DataArray = xr.apply_ufunc(
+            names.__getitem__, codes, dask="parallelized", output_dtypes=[names.dtype], keep_attrs=False
+        )
+        return decoded.rename(name)
+
+    def codes(self, name: str) -> xr.DataArray:
+        """Codes (clip) of the clips that count, -1 for all others; categories without a clip are dropped.
+
+        attrs: categories, and empty_categories, the ones dropped. Read at once.
+        """
+        codes = self._label_codes(name)
+        status = self._variable("status", "which clips were extracted")
+        read = codes.where(status == OK, -1).compute(scheduler="synchronous")
+        categories = np.array([*map(str, codes.attrs["categories"])], dtype=object)
+        has_clips = np.bincount(read.values[read.values >= 0], minlength=len(categories)) > 0
+        renumber = np.append(np.where(has_clips, np.cumsum(has_clips) - 1, -1), -1)
+        dense = read.copy(data=renumber[read.values].astype(np.int32)).rename(name)
+        dense.attrs = {
+            "categories": list(categories[has_clips]),
+            "empty_categories": list(categories[~has_clips]),
+        }
+        return dense
+
+    def probability(self, label: str, reading: str = "clip", threshold: Threshold = None) -> xr.DataArray:
+        """Activation probability (layer, neuron, category), in one of the readings.
+
+        reading: "clip" share of clips whose mean over frames is positive, "frame" share of positive frames,
+        "any"
+            share of clips with at least one positive frame.
+        threshold: with "clip", on the mean over frames instead of 0; a number or one per neuron (layer,
+        neuron).
+            Where it is 0 the stored bit is used, which was taken before the mean was rounded.
+        Raises LookupError for an unknown label column or a variable that was not kept.
+        """
+        if reading not in READINGS:
+            raise ValueError(f"reading {reading!r} is not known; expected one of {', '.join(READINGS)}")
+        if threshold is not None and reading != "clip":
+            raise ValueError(
+                f"a threshold was given with reading {reading!r}; expected reading 'clip' for it"
+            )
+        codes = self.codes(label)
+        if reading == "frame":
+            frames = self._variable("frame_count", "the reading 'frame'")
+            p = rates.frame_probability(
+                self._variable("positive_frames", "the reading 'frame'"), frames, codes
+            )
+        elif reading == "any":
+            p = rates.activation_probability(
+                self._variable("positive_frames", "the reading 'any'") > 0, codes
+            )
+        else:
+            p = rates.activation_probability(self._active(threshold), codes)
+        attrs = {**p.attrs, "reading": reading, "empty_categories": codes.attrs["empty_categories"]}
+        return self._where_valid(p).assign_attrs(attrs)
+
+    def aape(
+        self, label: str, reading: str = "clip", threshold: Threshold = None, normalised: bool = False
+    ) -> xr.DataArray:
+        """AAPE (layer, neuron) in nats, NaN for a neuron that never fires; see `analysis.aape`."""
+        return selectivity.aape(self.probability(label, reading, threshold), normalised)
+
+    def class_specific(
+        self,
+        label: str,
+        percentile: float = 1,
+        rule: str = "lape",
+        reading: str = "clip",
+        threshold: Threshold = None,
+    ) -> xr.Dataset:
+        """Class-specific neurons, `member` (layer, neuron, category); see `analysis.class_specific`."""
+        return select.class_specific(self.probability(label, reading, threshold), percentile, rule)
+
+    def common_neuron_ratio(
+        self,
+        label: str,
+        other_label: str | None = None,
+        percentile: float = 1,
+        rule: str = "lape",
+        reading: str = "clip",
+        threshold: Threshold = None,
+    ) -> xr.DataArray:
+        """Common neuron ratio (category, other_category) within a labelling, or between two of this task."""
+        names = [label] if other_label is None else [label, other_label]
+        found = [self.class_specific(name, percentile, rule, reading, threshold)["member"] for name in names]
+        return overlap.common_neuron_ratio(*found)
+
+    def category_mean(self, label: str) -> xr.DataArray:
+        """Mean activation over the clips of each category: float64 (layer, neuron, category)."""
+        mean = rates.category_mean(self._variable("mean", "means per category"), self.codes(label))
+        return self._where_valid(mean)
+
+    def _active(self, threshold: Threshold) -> xr.DataArray:
+        """Which neurons are active in which clips, packed where that is possible."""
+        if threshold is None or (np.isscalar(threshold) and threshold == 0):
+            return self._bits()
+        above = rates.above(self._variable("mean", "a threshold on the mean"), threshold)
+        if not isinstance(threshold, xr.DataArray):
+            return above
+        active = self._variable("active", "a threshold of 0")
+        return active.where(threshold == 0, above).transpose(*above.dims)
+
+    def _bits(self) -> xr.DataArray:
+        """The packed bits; the bools if neurons were selected, for bits cannot follow a selection."""
+        bits = self._variable("active_bits", "activation probabilities")
+        neurons = self._ds.indexes.get("neuron")
+        whole = neurons is not None and np.array_equal(neurons, np.arange(bits.attrs["n_neurons"]))
+        return bits if whole else self._variable("active", "activation probabilities")
+
+    def _where_valid(self, values: xr.DataArray) -> xr.DataArray:
+        return values.where(self._ds["neuron_valid"]) if "neuron_valid" in self._ds else values
+
+    def _label_codes(self, name: str) -> xr.DataArray:
+        if f"{PREFIX}{name}" not in self._ds:
+            known = ", ".join(self.labels) or "none: add some with `otoscope label`"
+            raise LookupError(f"no label column {name!r} in this task; those that exist: {known}")
+        return self._ds[f"{PREFIX}{name}"]
+
+    def _variable(self, name: str, purpose: str) -> xr.DataArray:
+        if name not in self._ds:
+            raise LookupError(
+                f"this task keeps no {name!r}, expected for {purpose}: extract with --keep {name}"
+            )
+        return self._ds[name]
+
+
+def across(
+    tree: xr.DataTree, function: Callable[[xr.Dataset], xr.DataArray | xr.Dataset]
+) -> xr.DataArray | xr.Dataset:
+    """A function of each task's data set, put together along a dimension `task`, by name and lazily.
+
+        across(tree, lambda ds: ds.otoscope.probability("gender"))      # (task, layer, neuron, category)
+
+    Tasks need not have the same categories: where one lacks a category the result is NaN (and bools, which
+    have no NaN, become 1.0, 0.0 and NaN).
+    Raises ValueError for a tree without tasks, and whatever the function raises.
+    """
+    tasks = {name: child.to_dataset() for name, child in tree.children.items() if child.has_data}
+    if not tasks:
+        raise ValueError(
+            "this tree holds no task; expected one group per task: open a store with otoscope.open"
+        )
+    results: list[Any] = [function(ds) for ds in tasks.values()]
+    for dim in ("category", "other_category"):
+        axes = [list(r.indexes[dim]) for r in results if dim in r.dims]
+        if any(axis != axes[0] for axis in axes):
+            every = list(dict.fromkeys(name for axis in axes for name in axis))  # in order of appearance
+            results = [
+                _with_room_for_nan(r, dim).reindex({dim: every}) if dim in r.dims else r for r in results
+            ]
+    by_task = [{str(n) for n, c in r.coords.items() if "category" in c.dims} for r in results]
+    joined: xr.DataArray | xr.Dataset = xr.concat(
+        results,
+        dim=xr.DataArray(list(tasks), dims="task", name="task"),
+        data_vars="all",
+        coords=sorted(set.intersection(*by_task) - {"category"}),
+        compat="override",
+        join="exact",
+        combine_attrs="drop_conflicts",
+    )
+    return joined
+
+
+def _with_room_for_nan(result: Any, dim: str) -> Any:
+    if isinstance(result, xr.Dataset):
+        return result.map(_with_room_for_nan, keep_attrs=True, args=(dim,))
+    return result.astype(float) if result.dtype == bool and dim in result.dims else result

@@ -1,0 +1,107 @@
+"""Class-specific neurons: the selection in three steps, and what can be counted about it.
+
+Goal: from activation probabilities to the neurons of each category, by the published LAPE arithmetic or by
+the paper's words.
+Conventions: probabilities (layer, neuron, category) in [0, 1], NaN for cells that do not exist; membership is
+bool (layer, neuron, category). Float64, lazy in, lazy out. Ties at the cut go to the lowest (layer, neuron).
+Contents: `class_specific`, `coverage_ratio`, `mean_class_specific`, `depth_histogram`.
+"""
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from .selectivity import CELL_DIMS, ONE_PIECE, aape, existing, highest, thresholds
+
+
+def class_specific(
+    p: xr.DataArray, percentile: float = 1, rule: str = "lape", valid: xr.DataArray | None = None
+) -> xr.Dataset:
+    """Which neurons are specific for which category: `member` bool (layer, neuron, category).
+
+    Three steps; the thresholds, whose definitions by rule are in `selectivity.thresholds`, come along as
+    scalars: 1. consider neurons whose highest P exceeds `activity_threshold`; 2. select those of lowest AAPE:
+    "lape" round(percentile/100 of all neurons) of them, ties to the lowest (layer,
+       neuron); "paper" all up to `aape_threshold`;
+    3. assign a selected neuron to every category in which its P exceeds `probability_threshold`.
+
+    `selected` is a bool (layer, neuron). `saturated` is True where so many probabilities equal the highest
+    one that nothing exceeds a threshold, as with the readings "clip" and "any" of ReLU encoders; `member` is
+    then empty.
+    valid: bool (layer, neuron), False for neurons that do not exist.
+    Raises ValueError for an unknown rule or a percentile outside 0 to 100.
+
+    LAPE: Tang et al. 2024, "Language-Specific Neurons: The Key to Multilingual Capabilities in LLMs".
+    """
+    lines = thresholds(p, percentile, rule, valid)
+    cells = existing(p, valid)
+    selected, member, saturated = xr.apply_ufunc(
+        _select,
+        cells,
+        aape(cells),
+        *lines.data_vars.values(),
+        kwargs={"percentile": percentile, "rule": rule},
+        input_core_dims=[list(CELL_DIMS), list(CELL_DIMS[:2]), [], [], []],
+        output_core_dims=[list(CELL_DIMS[:2]), list(CELL_DIMS), []],
+        dask="parallelized",
+        dask_gufunc_kwargs=ONE_PIECE,
+        output_dtypes=[bool, bool, bool],
+    )
+    result = lines.assign(
+        member=member.assign_attrs(long_name="class-specific"),
+        selected=selected.assign_attrs(long_name="selected by AAPE"),
+        saturated=saturated.assign_attrs(long_name="probabilities saturate"),
+    )
+    return result.assign_coords({name: c for name, c in p.coords.items() if set(c.dims) <= set(CELL_DIMS)})
+
+
+def _select(
+    p: NDArray[np.float64],
+    entropy: NDArray[np.float64],
+    activity: float,
+    line: float,
+    probability: float,
+    percentile: float,
+    rule: str,
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_], np.bool_]:
+    """(layer, neuron) selected, (layer, neuron, category) member, and whether the probabilities saturate."""
+    top = highest(p)
+    considered = top > activity
+    selected = considered & (entropy <= line)
+    if rule == "lape":
+        # The threshold alone would admit all that tie at the cut: keep the first ones.
+        n_selected = round(np.count_nonzero(np.isfinite(top)) * percentile / 100)
+        first = np.argsort(np.where(selected, entropy, np.inf), axis=None, kind="stable")[:n_selected]
+        selected = selected & np.isin(np.arange(selected.size), first).reshape(selected.shape)
+    member = selected[..., None] & (p > probability)
+    active = bool((top > 0).any())
+    return (
+        selected,
+        member,
+        np.bool_(active and (not considered.any() or (selected.any() and not member.any()))),
+    )
+
+
+def coverage_ratio(member: xr.DataArray) -> xr.DataArray:
+    """Class coverage ratio: the share of categories with at least one neuron, in [0, 1]."""
+    covered = member.any(["layer", "neuron"]).mean("category")
+    return covered.rename("coverage_ratio").assign_attrs(long_name="class coverage ratio", units="1")
+
+
+def mean_class_specific(member: xr.DataArray) -> xr.DataArray:
+    """Mean number of class-specific neurons over the categories, those without any included."""
+    mean = member.sum(["layer", "neuron"]).mean("category")
+    return mean.rename("neurons").assign_attrs(
+        long_name="class-specific neurons per category", units="neurons"
+    )
+
+
+def depth_histogram(member: xr.DataArray, by_category: bool = False) -> xr.DataArray:
+    """Class-specific neurons in each layer: (layer), or (layer, category) with `by_category`.
+
+    A neuron that is specific for several categories counts once in (layer), and once in each of its
+    categories.
+    """
+    found = member if by_category else member.any("category")
+    depth = found.sum("neuron").rename("neurons")
+    return depth.assign_attrs(long_name="class-specific neurons", units="neurons")

@@ -1,0 +1,90 @@
+"""Survey: selections for many labellings of many stores, under one set of options.
+
+Goal: what commands and the quickstart have in common, from opened stores to computed selections.
+Conventions: a labelling is named "task:label"; `split` and `fold` divide the clips and are surveyed only by name.
+Contents: `Question`, `Answer`, `labellings`, `answer`.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import xarray as xr
+
+from . import accessor  # noqa: F401  registers ds.otoscope
+from .tables import require_selection
+
+DIVISIONS = ("split", "fold")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """How neurons are to be selected."""
+
+    percentile: float = 1.0
+    """Share of neurons of lowest AAPE, in percent."""
+    percentiles: Mapping[str, float] = field(default_factory=dict)
+    """Percentiles of single tasks."""
+    rule: str = "lape"
+    reading: str = "clip"
+    threshold: float | None = None
+    """On the mean activation, with the reading "clip"."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Labelling:
+    """One label column of one task of one store."""
+
+    store: str
+    task: str
+    label: str
+    ds: xr.Dataset
+
+    @property
+    def name(self) -> str:
+        """As in "cremad:gender"."""
+        return f"{self.task}:{self.label}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """The selection for one labelling, computed."""
+
+    labelling: Labelling
+    probability: xr.DataArray
+    """(layer, neuron, category)."""
+    selection: xr.Dataset
+    """As of `class_specific`."""
+
+
+def labellings(trees: Mapping[str, xr.DataTree], wanted: Sequence[str] = ()) -> Iterator[Labelling]:
+    """The labellings named ("task" for all of its labels, or "task:label"), in every store; none named is all.
+
+    Raises LookupError for a task or label that does not exist, naming those that do.
+    """
+    for store, tree in trees.items():
+        for name in wanted or sorted(tree.children):
+            task, _, label = name.partition(":")
+            if task not in tree.children:
+                known = ", ".join(sorted(tree.children)) or "none"
+                raise LookupError(f"no task {task!r} in {store}; it holds {known}")
+            ds = tree.children[task].to_dataset()
+            labels = [label] if label else [x for x in ds.otoscope.labels if x not in DIVISIONS]
+            if not labels:
+                raise LookupError(f"task {task} of {store} has no label column; add one with `otoscope label`")
+            for each in labels:
+                if not label and len(ds.otoscope.codes(each).attrs["categories"]) < 2 and not wanted:
+                    continue  # nothing to compare, and nobody asked for it by name
+                yield Labelling(store=store, task=task, label=each, ds=ds)
+
+
+def answer(labelling: Labelling, question: Question) -> Answer:
+    """Compute a selection. Raises ValueError with a remedy where it cannot mean anything."""
+    name = f"{labelling.store} {labelling.name}"
+    ds = labelling.ds
+    if not ds.sizes["clip"]:
+        raise ValueError(f"{name} has no committed clip yet; expected some: run its `otoscope extract` again")
+    p = ds.otoscope.probability(labelling.label, question.reading, question.threshold).compute()
+    percentile = question.percentiles.get(labelling.task, question.percentile)
+    selection = accessor.select.class_specific(p, percentile, question.rule).compute()
+    require_selection(selection, name)
+    return Answer(labelling=labelling, probability=p, selection=selection)

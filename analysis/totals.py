@@ -1,0 +1,142 @@
+"""Totals over the clips of each category: the one reduction that every rate is made of.
+
+Goal: lazy totals in bounded memory. The clips are walked in at most eight chains of steps; a step reads its
+blocks one at a time, inside itself, so that no scheduler can read ahead of the counting, and hands its totals
+on. Peak memory is that of a step per thread and does not grow with the number of clips.
+Conventions: arrays are (layer, clip, neuron or byte), totals (category, layer, neuron); category codes are
+integers (clip), negative for clips that count nowhere.
+Contents: `count_bits`, `sum_values`, `clips_per_category`.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from itertools import product
+from typing import Any
+
+import dask
+import dask.array as da
+import numpy as np
+from numpy.typing import NDArray
+
+from ..store.bits import MOST_ROWS, clips_by_category, count_by_category
+
+Totals = NDArray[Any]
+Codes = NDArray[np.integer]
+AddBlock = Callable[[Totals, NDArray[Any], Codes], None]
+"""Adds the totals of one block (layer, clip, ...) to totals (category, layer, neuron), in place."""
+
+STEP_CLIPS = (
+    16_384  # a step ends once it has so many clips, or so many bytes; it holds only one block of them
+)
+STEP_BYTES = 256 << 20
+CLIPS_PER_CATEGORY = 40  # enough for the adders in store/bits.py; small chunks are joined up to it
+JOINED_BYTES = 48 << 20  # but no further than this
+MOST_CHAINS = 8
+CHAIN_BYTES = 256 << 20  # totals held by all chains at most, unless two chains are more
+
+
+def count_bits(bits: Any, codes: Any, n_categories: int, n_neurons: int) -> Any:
+    """Clips of each category with the bit set: (layer, clip, byte) -> int32 (category, layer, neuron)."""
+    if isinstance(bits, da.Array):
+        bits = bits.rechunk({0: -1, 1: tuple(_joined(bits, n_categories)), 2: -1})
+    return _total(bits, codes, _add_bits, (n_categories, bits.shape[0], n_neurons), np.dtype(np.int32))
+
+
+def sum_values(values: Any, codes: Any, n_categories: int) -> Any:
+    """Sum over the clips of each category: (layer, clip, neuron) -> (category, layer, neuron).
+
+    Bools give int32, integers int64; floats are summed in float64.
+    """
+    dtype = np.dtype({"b": np.int32, "f": np.float64}.get(values.dtype.kind, np.int64))
+    return _total(values, codes, _add_values, (n_categories, values.shape[0], values.shape[2]), dtype)
+
+
+def clips_per_category(codes: Any, n_categories: int) -> Any:
+    """Number of clips of each category: codes (clip) -> int64 (category); lazy for lazy codes."""
+    if isinstance(codes, da.Array):
+        count = partial(_count_codes, n_categories=n_categories)
+        return da.map_blocks(count, codes.rechunk(-1), dtype=np.int64, chunks=((n_categories,),))
+    return _count_codes(codes, n_categories)
+
+
+def _count_codes(codes: Codes, n_categories: int) -> NDArray[np.int64]:
+    return np.bincount(codes[codes >= 0], minlength=n_categories)
+
+
+def _add_bits(totals: Totals, block: NDArray[np.uint8], codes: Codes) -> None:
+    count_by_category(block, codes, len(totals), add_to=totals)
+
+
+def _add_values(totals: Totals, block: NDArray[Any], codes: Codes) -> None:
+    # Of at most 255 clips, bools sum to a byte and uint16 to 24 bits: narrow sums are several times faster.
+    narrow = {np.dtype(bool): np.uint8, np.dtype(np.uint16): np.uint32}.get(block.dtype, totals.dtype)
+    for category, clips in clips_by_category(codes, len(totals), MOST_ROWS):
+        totals[category] += block.take(clips, axis=1).sum(axis=1, dtype=narrow)
+
+
+def _total(array: Any, codes: Any, add: AddBlock, shape: tuple[int, int, int], dtype: np.dtype[Any]) -> Any:
+    """Totals by `add` over all blocks; numpy for numpy, else one lazy dask chunk."""
+    if not isinstance(array, da.Array) and not isinstance(codes, da.Array):
+        totals = np.zeros(shape, dtype)
+        add(totals, np.asarray(array), codes)
+        return totals
+    if not isinstance(array, da.Array):
+        array = da.from_array(array, chunks=-1)
+    if not isinstance(codes, da.Array):
+        codes = da.from_array(codes, chunks=-1)
+    codes = codes.rechunk(-1).to_delayed()[0]
+
+    # `partial` keeps the array out of the graph: a step computes its blocks by itself, one by one.
+    start = dask.delayed(partial(np.zeros, shape, dtype), pure=True)
+    step = dask.delayed(partial(_step, array, add), pure=True)
+    bytes_per_clip = array.nbytes // max(1, array.shape[1])
+    steps = list(_steps(array.chunks[1], min(STEP_CLIPS, STEP_BYTES // max(1, bytes_per_clip))))
+    n_chains = min(MOST_CHAINS, max(2, CHAIN_BYTES // max(1, dtype.itemsize * int(np.prod(shape)))))
+    parts = []
+    for chain in np.array_split(np.arange(len(steps)), min(n_chains, len(steps))):
+        totals = start()
+        for i in chain:
+            totals = step(totals, codes, steps[i])
+        parts.append(totals)
+    total = parts[0]
+    for part in parts[1:]:
+        total = dask.delayed(np.add, pure=True)(total, part)
+    return da.from_delayed(total, shape, dtype)
+
+
+def _step(array: da.Array, add: AddBlock, totals: Totals, codes: Codes, clip_blocks: Sequence[int]) -> Totals:
+    """Totals with those of some blocks along clips added: a new array, so that a step may be run twice."""
+    totals = totals.copy()
+    layers, clips, neurons = (np.cumsum([0, *sizes]) for sizes in array.chunks)
+    for i, j, k in product(range(len(layers) - 1), clip_blocks, range(len(neurons) - 1)):
+        block = array.blocks[i, j, k].compute(scheduler="synchronous")
+        # Packed bits come in one piece: their bytes are cut nowhere, and neither are the neurons of the
+        # totals.
+        within = slice(None) if len(neurons) == 2 else slice(neurons[k], neurons[k + 1])
+        add(totals[:, layers[i] : layers[i + 1], within], block, codes[clips[j] : clips[j + 1]])
+    return totals
+
+
+def _steps(lengths: Sequence[int], enough: int) -> Iterator[list[int]]:
+    """Consecutive blocks along clips, in groups that end once they have enough clips."""
+    group: list[int] = []
+    n_clips = 0
+    for block, length in enumerate(lengths):
+        group.append(block)
+        n_clips += length
+        if n_clips >= enough or block == len(lengths) - 1:
+            yield group
+            group, n_clips = [], 0
+
+
+def _joined(bits: da.Array, n_categories: int) -> Iterator[int]:
+    """Lengths along clips after joining chunks until the adders have clips enough of each category."""
+    bytes_per_clip = max(1, bits.shape[0] * bits.shape[2])
+    most = min(CLIPS_PER_CATEGORY * n_categories, JOINED_BYTES // bytes_per_clip)
+    n_clips = 0
+    for length in bits.chunks[1]:
+        if n_clips and n_clips + length > most:
+            yield n_clips
+            n_clips = 0
+        n_clips += length
+    yield n_clips

@@ -1,0 +1,159 @@
+"""`ds.otoscope` and `across` against plain numpy on the data set's own variables."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import xarray as xr
+
+import otoscope.analysis.accessor  # noqa: F401
+from otoscope.analysis import across, class_specific, common_neuron_ratio
+
+
+def clips_of(ds, label, category):
+    """Clips that were extracted and bear the category, from the columns themselves."""
+    codes = ds[f"label_{label}"]
+    return (codes.values == codes.attrs["categories"].index(category)) & (ds["status"].values == 1)
+
+
+def expected_share(ds, label, active):
+    """Share of clips over existing neurons: active (layer, neuron, clip) -> (layer, neuron, category)."""
+    categories = ds[f"label_{label}"].attrs["categories"]
+    p = np.stack([active[..., clips_of(ds, label, c)].mean(-1) for c in categories], -1)
+    return np.where(ds["neuron_valid"].values[..., None], p, np.nan)
+
+
+def test_every_reading(task):
+    mean = task["mean"].values.astype(np.float64)
+    frames, counts = task["positive_frames"].values.astype(float), task["frame_count"].values.astype(float)
+    lines = np.where(np.arange(60).reshape(3, 20) % 3, np.linspace(-1, 1, 60).reshape(3, 20), 0)
+    by_neuron = xr.DataArray(lines, dims=("layer", "neuron"))
+    bits = task["active"].values
+    share = [
+        ((), bits),
+        (("clip", 0), bits),
+        (("clip", 0.1), mean > 0.1),
+        (("any",), frames > 0),
+        (("clip", by_neuron), np.where(lines[..., None] == 0, bits, mean > lines[..., None])),
+    ]
+    for arguments, active in share:
+        p = task.otoscope.probability("animal", *arguments)
+        np.testing.assert_array_equal(p, expected_share(task, "animal", active))
+    chosen = [clips_of(task, "size", c) for c in ("s", "xl")]
+    p = task.otoscope.probability("size", "frame").values
+    ratio = np.stack([frames[..., i].sum(-1) / counts[i].sum() for i in chosen], -1)
+    np.testing.assert_array_equal(p[task["neuron_valid"].values], ratio[task["neuron_valid"].values])
+
+
+def test_at_zero_the_bit_decides_and_not_the_rounded_mean(task):
+    """A mean of 1e-9 is 0 in float16, but its bit is set."""
+    rounded = task.assign(mean=xr.zeros_like(task["mean"]))
+    bits = task.otoscope.probability("animal")
+    for threshold in (0, 0.0, xr.zeros_like(task["neuron_valid"], dtype=float)):
+        np.testing.assert_array_equal(rounded.otoscope.probability("animal", threshold=threshold), bits)
+
+
+def test_the_other_questions_follow_from_the_probability(task):
+    p = task.otoscope.probability("animal")
+    found = task.otoscope.class_specific("animal", percentile=20)
+    xr.testing.assert_identical(found.compute(), class_specific(p, 20).compute())
+    assert 0 < found["selected"].sum() <= round(0.2 * int(task["neuron_valid"].sum()))
+    entropy = task.otoscope.aape("animal", normalised=True)
+    np.testing.assert_array_equal(np.isnan(entropy), ~task["neuron_valid"].values)
+    within = task.otoscope.common_neuron_ratio("animal", percentile=20)
+    np.testing.assert_array_equal(within, common_neuron_ratio(found["member"]))
+    assert task.otoscope.common_neuron_ratio("animal", "size", percentile=20).shape == (3, 2)
+    mean = task.otoscope.category_mean("animal")
+    cats = task["mean"].values[..., clips_of(task, "animal", "cat")].astype(float).mean(-1)
+    np.testing.assert_array_equal(mean.sel(category="cat"), np.where(task["neuron_valid"], cats, np.nan))
+
+
+def test_labels_by_name(task):
+    assert task.otoscope.labels == ["animal", "size"]
+    codes = task["label_animal"].values
+    expected = [["dog", "cat", "hen", ""][code] for code in codes]
+    assert task.otoscope.label("animal").values.tolist() == expected
+
+
+def test_categories_without_clips_are_dropped_and_named(task):
+    codes = task["label_animal"]
+    task["label_animal"] = codes.where(codes != 1, -1).assign_attrs(categories=["dog", "cat", "hen"])
+    p = task.otoscope.probability("animal")
+    assert p["category"].values.tolist() == ["dog", "hen"]
+    assert p.attrs["empty_categories"] == ["cat"]
+    hens = task["active"].values[..., clips_of(task, "animal", "hen")].mean(-1)
+    np.testing.assert_array_equal(p.sel(category="hen"), np.where(task["neuron_valid"], hens, np.nan))
+    failed = task.assign(status=xr.full_like(task["status"], 2))
+    assert failed.otoscope.probability("animal").sizes["category"] == 0
+    assert not failed.otoscope.class_specific("animal")["member"].any()
+
+
+def test_selections_of_clips_layers_and_neurons_are_followed(task):
+    some = task.isel(clip=slice(5, 90, 2), neuron=[3, 5, 19], layer=[1, 2])
+    p = some.otoscope.probability("animal")
+    np.testing.assert_array_equal(p, expected_share(some, "animal", some["active"].values))
+    assert p["neuron"].values.tolist() == [3, 5, 19]
+    assert p["site"].values.tolist() == ["blocks.1.act", "blocks.2.act"]
+
+
+def test_nothing_computes_but_labels(task, new_task, nothing_computes):
+    tree = xr.DataTree.from_dict({"one": task, "two": new_task(1, categories=("cat", "emu"))})
+    with nothing_computes():
+        for reading in ("clip", "frame", "any"):
+            task.otoscope.class_specific("animal", reading=reading)
+        task.otoscope.probability("animal", threshold=0.3)
+        task.otoscope.common_neuron_ratio("animal")
+        task.otoscope.category_mean("animal")
+        task.otoscope.label("animal")
+        across(tree, lambda ds: ds.otoscope.class_specific("animal"))
+
+
+def test_across_tasks_by_name(task, new_task):
+    other = new_task(1, n_clips=77, categories=("emu", "dog"))
+    tree = xr.DataTree.from_dict({"one": task, "two": other})
+    p = across(tree, lambda ds: ds.otoscope.probability("animal"))
+    assert p.dims == ("task", "layer", "neuron", "category")
+    assert p["task"].values.tolist() == ["one", "two"]
+    assert p["category"].values.tolist() == ["dog", "cat", "hen", "emu"]
+    for name, ds in (("one", task), ("two", other)):
+        own = ds.otoscope.probability("animal")
+        np.testing.assert_array_equal(p.sel(task=name, category=own["category"]), own)
+        np.testing.assert_array_equal(p["n_clips"].sel(task=name, category=own["category"]), own["n_clips"])
+    assert np.isnan(p.sel(task="two", category="hen")).all()
+    members = across(tree, lambda ds: ds.otoscope.class_specific("animal"))["member"]
+    assert np.isnan(members.sel(task="one", category="emu")).all()
+    same = across(tree, lambda ds: ds.otoscope.class_specific("size"))["member"]
+    assert same.dtype == bool
+    ratio = across(tree, lambda ds: ds.otoscope.common_neuron_ratio("animal"))
+    assert ratio.dims == ("task", "category", "other_category")
+    assert across(tree, lambda ds: ds.otoscope.aape("animal")).dims == ("task", "layer", "neuron")
+    with pytest.raises(ValueError, match=r"holds no task; expected one group per task"):
+        across(xr.DataTree(), lambda ds: ds["mean"])
+
+
+def test_what_was_not_kept_and_what_does_not_exist(task):
+    bare = task.drop_vars(["mean", "positive_frames"])
+    with pytest.raises(LookupError, match=r"keeps no 'mean'.*extract with --keep mean"):
+        bare.otoscope.probability("animal", threshold=0.1)
+    with pytest.raises(LookupError, match=r"keeps no 'mean'"):
+        bare.otoscope.category_mean("animal")
+    with pytest.raises(LookupError, match=r"keeps no 'positive_frames'.*--keep positive_frames"):
+        bare.otoscope.class_specific("animal", reading="frame")
+    with pytest.raises(
+        LookupError, match=r"no label column 'colour' in this task; those that exist: animal, size"
+    ):
+        task.otoscope.aape("colour")
+    with pytest.raises(ValueError, match=r"reading 'frames' is not known; expected one of clip, frame, any"):
+        task.otoscope.probability("animal", reading="frames")
+    with pytest.raises(ValueError, match=r"expected reading 'clip' for it"):
+        task.otoscope.probability("animal", reading="any", threshold=1)
+
+
+def test_the_room_opens_without_loading_xarray():
+    code = (
+        "import sys, otoscope.analysis as a; assert 'xarray' not in sys.modules; "
+        "assert set(a.HOMES) == set(a.__all__) == set(dir(a)); "
+        "assert all(callable(getattr(a, name)) for name in a.__all__); assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

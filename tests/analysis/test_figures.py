@@ -1,0 +1,87 @@
+"""What figures show, and that files come out whole and the same every time."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from otoscope.analysis.figures import depth_figure, overlap_figure, save_figure
+
+
+def make_ratio(rows, columns):
+    values = np.random.default_rng(0).random((len(rows), len(columns)))
+    values[0] = np.nan
+    attrs = {"long_name": "common neuron ratio", "units": "1"}
+    coords = {"category": rows, "other_category": columns}
+    return xr.DataArray(values, dims=("category", "other_category"), coords=coords, attrs=attrs)
+
+
+def make_depth(n_layers):
+    attrs = {"long_name": "class-specific neurons", "units": "neurons"}
+    return xr.DataArray(np.arange(n_layers), dims="layer", coords={"layer": np.arange(n_layers)}, attrs=attrs)
+
+
+def words(figure):
+    figure.canvas.draw()
+    return {text.get_text() for text in figure.findobj(lambda artist: hasattr(artist, "get_text"))}
+
+
+def test_a_heat_map_names_categories_and_shares_one_scale():
+    ratio = make_ratio(["dog", "$x_1$"], ["cat", "hen", "emu"])
+    figure = overlap_figure([("left", ratio), ("right", ratio.isel(other_category=[0]))])
+    assert {"dog", "$x_1$", "cat", "hen", "emu", "left", "right", "common neuron ratio"} <= words(figure)
+    left, right = (ax.images[0] for ax in figure.axes[:2])
+    assert left.get_clim() == right.get_clim() == (0, 1)
+    np.testing.assert_array_equal(np.ma.filled(left.get_array(), np.nan), ratio)
+    assert figure.axes[0].patch.get_hatch()
+    assert f"{float(ratio[1, 0]):.2f}" in words(figure)
+
+
+def test_fifty_categories_stay_legible():
+    """Names do not overlap, and are at least 5 points high."""
+    names = [f"category {i}" for i in range(51)]
+    figure = overlap_figure([("", make_ratio(names[:50], names))])
+    figure.canvas.draw()
+    for axis, edges in ((figure.axes[0].xaxis, "x"), (figure.axes[0].yaxis, "y")):
+        boxes = [text.get_window_extent() for text in axis.get_ticklabels()]
+        starts, ends = (sorted(getattr(box, f"{edges}{i}") for box in boxes) for i in (0, 1))
+        assert all(end <= start + 1 for end, start in zip(ends[:-1], starts[1:], strict=True))
+        assert axis.get_ticklabels()[0].get_fontsize() >= 5
+
+
+def test_a_depth_figure_has_a_bar_per_store_and_layer():
+    figure = depth_figure([("ssl", make_depth(4)), ("sl", make_depth(3))])
+    heights = [[bar.get_height() for bar in bars] for bars in figure.axes[0].containers]
+    assert heights == [[0, 1, 2, 3], [0, 1, 2]]
+    assert {"ssl", "sl", "layer", "class-specific neurons"} <= words(figure)
+    assert "ssl" not in words(depth_figure([("ssl", make_depth(60))]))
+
+
+@pytest.mark.parametrize(("ending", "start"), [("pdf", b"%PDF"), ("png", b"\x89PNG"), ("svg", b"<?xml")])
+def test_the_same_figure_gives_the_same_bytes(tmp_path, ending, start):
+    for name in ("one", "two"):
+        save_figure(
+            overlap_figure([("猫", make_ratio(["猫", "b"], ["a", "b"]))]), tmp_path / f"{name}.{ending}"
+        )
+    first, second = (tmp_path / f"{name}.{ending}" for name in ("one", "two"))
+    assert first.read_bytes() == second.read_bytes()
+    assert first.read_bytes().startswith(start)
+    assert b"Date" not in first.read_bytes()
+    assert b"dc:date" not in first.read_bytes()
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_other_endings_and_absent_folders_are_refused(tmp_path):
+    figure = depth_figure([("ssl", make_depth(2))])
+    with pytest.raises(ValueError, match=r"'f.jpg'; expected a name ending in .pdf, .png, .svg"):
+        save_figure(figure, tmp_path / "f.jpg")
+    with pytest.raises(FileNotFoundError, match=r"no folder .*create it"):
+        save_figure(figure, tmp_path / "absent" / "f.pdf")
+    assert not list(tmp_path.iterdir())
+
+
+def test_pyplot_and_its_global_state_are_left_alone():
+    code = "import sys, otoscope.analysis.figures; assert 'matplotlib.pyplot' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,46 @@
+"""Common neuron ratios against python's sets."""
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from otoscope.analysis import common_neuron_ratio
+
+
+def make_member(seed, n_categories, density=0.1):
+    found = np.random.default_rng(seed).random((3, 40, n_categories)) < density
+    found[..., 0] = False
+    names = [f"{seed}-{i}" for i in range(n_categories)]
+    return xr.DataArray(
+        found, dims=("layer", "neuron", "category"), coords={"category": names, "layer": [0, 1, 2]}
+    )
+
+
+def as_sets(member):
+    return [set(map(tuple, np.argwhere(member.values[..., c]))) for c in range(member.sizes["category"])]
+
+
+@pytest.mark.parametrize("across", [False, True])
+def test_jaccard_of_sets(across, nothing_computes):
+    a, b = make_member(1, 5), make_member(2, 7, density=0.4)
+    pair = (a, b) if across else (a,)
+    expected = [[len(x & y) / len(x | y) if x | y else np.nan for y in as_sets(pair[-1])] for x in as_sets(a)]
+    ratio = common_neuron_ratio(*pair)
+    assert ratio.dims == ("category", "other_category")
+    np.testing.assert_array_equal(ratio, expected)
+    assert ratio["category"].values.tolist() == a["category"].values.tolist()
+    assert ratio["other_category"].values.tolist() == pair[-1]["category"].values.tolist()
+    with nothing_computes():
+        lazy = common_neuron_ratio(*(m.chunk(neuron=9, category=2) for m in pair))
+    np.testing.assert_array_equal(lazy, ratio)
+    if not across:
+        assert np.isnan(ratio[0, 0])  # two empty sets
+        np.testing.assert_array_equal(np.diag(ratio)[1:], 1)
+        np.testing.assert_array_equal(ratio, ratio.values.T)
+
+
+def test_neurons_of_different_encoders_have_nothing_in_common():
+    a = make_member(1, 3)
+    for b in (a.isel(neuron=slice(39)), a.assign_coords(layer=[0, 1, 3])):
+        with pytest.raises(ValueError, match=r"only neurons of one encoder can be common"):
+            common_neuron_ratio(a, b)
