@@ -129,7 +129,7 @@ def tone(
     low, high, level, decay = BREATH[timbre]
     heard = loudness[:: len(t) // N_SAMPLES]  # at the sample rate
     fade = np.exp(-decay * np.maximum(seconds() - seconds()[np.argmax(heard > 0)], 0.0))
-    return wave + breath * level * np.abs(wave).max() * heard * fade * band_noise(rng, low, high)
+    return np.asarray(wave + breath * level * np.abs(wave).max() * heard * fade * band_noise(rng, low, high))
 
 
 def fm(
@@ -174,7 +174,7 @@ def band_noise(rng: Rng, low: float, high: float, tilt: float = 0.0) -> Samples:
     f = np.fft.rfftfreq(N_SAMPLES, 1 / SAMPLE_RATE)
     lines = rng.normal(size=len(f)) + 1j * rng.normal(size=len(f))
     wave = np.fft.irfft(lines * ((f >= low) & (f <= high)) * np.maximum(f, 20.0) ** -tilt, N_SAMPLES)
-    return wave / np.abs(wave).max()
+    return np.asarray(wave / np.abs(wave).max())
 
 
 def bursts(starts: Samples, burst: Samples, rng: Rng) -> Samples:
@@ -216,7 +216,7 @@ def engine(rng: Rng, t: Samples) -> Samples:
     k = np.arange(1, 25)
     hum = mix(jitter(rng, 24) / k, sine(k[:, None] * turns))
     pulse = rng.uniform(0.1, 0.5) * (1.0 + sine(turns))
-    return hum / np.abs(hum).max() + pulse * band_noise(rng, 50.0, 3000.0, 0.5)
+    return np.asarray(hum / np.abs(hum).max() + pulse * band_noise(rng, 50.0, 3000.0, 0.5))
 
 
 def footsteps(rng: Rng, t: Samples) -> Samples:

@@ -165,7 +165,7 @@ def test_an_fm_note_has_no_aliases(timbre: str, midi: int) -> None:
     assert midi < 96 or share_at(naive[2000:6000], lines, 60.0) < 0.999
 
 
-@pytest.mark.parametrize("method", ("additive", "fm"))
+@pytest.mark.parametrize("method", ["additive", "fm"])
 def test_vibrato_and_tremolo_do_what_their_names_say(method: str) -> None:
     """The analytic signal's frequency wanders by 20 to 70 cents with vibrato, its amplitude with tremolo."""
     found = {}

@@ -113,8 +113,12 @@ def test_the_loss_of_masked_prediction_is_the_stated_one(script: ModuleType) -> 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("objective", ["ssl", "sl"])
-def test_training_again_briefly_lowers_the_loss(script: ModuleType, objective: str) -> None:
+def test_training_again_briefly_lowers_the_loss(
+    script: ModuleType, objective: str, request: pytest.FixtureRequest
+) -> None:
     settings = script.Settings(steps=60, clips=300, batch=64)
+    threads = torch.get_num_threads()
+    request.addfinalizer(lambda: torch.set_num_threads(threads))
     torch.set_num_threads(settings.threads)
     pool, held_out = script.make_pool(settings.clips, 5), script.make_pool(100, 6)
     encoder, outcome = script.train(objective, pool, held_out, settings)
