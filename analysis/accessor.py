@@ -75,19 +75,13 @@ class Questions:
         if reading not in READINGS:
             raise ValueError(f"reading {reading!r} is not known; expected one of {', '.join(READINGS)}")
         if threshold is not None and reading != "clip":
-            raise ValueError(
-                f"a threshold was given with reading {reading!r}; expected reading 'clip' for it"
-            )
+            raise ValueError(f"a threshold was given with reading {reading!r}; expected reading 'clip' for it")
         codes = self.codes(label)
         if reading == "frame":
             frames = self._variable("frame_count", "the reading 'frame'")
-            p = rates.frame_probability(
-                self._variable("positive_frames", "the reading 'frame'"), frames, codes
-            )
+            p = rates.frame_probability(self._variable("positive_frames", "the reading 'frame'"), frames, codes)
         elif reading == "any":
-            p = rates.activation_probability(
-                self._variable("positive_frames", "the reading 'any'") > 0, codes
-            )
+            p = rates.activation_probability(self._variable("positive_frames", "the reading 'any'") > 0, codes)
         else:
             p = rates.activation_probability(self._active(threshold), codes)
         attrs = {**p.attrs, "reading": reading, "empty_categories": codes.attrs["empty_categories"]}
@@ -157,15 +151,11 @@ class Questions:
 
     def _variable(self, name: str, purpose: str) -> xr.DataArray:
         if name not in self._ds:
-            raise LookupError(
-                f"this task keeps no {name!r}, expected for {purpose}: extract with --keep {name}"
-            )
+            raise LookupError(f"this task keeps no {name!r}, expected for {purpose}: extract with --keep {name}")
         return self._ds[name]
 
 
-def across(
-    tree: xr.DataTree, function: Callable[[xr.Dataset], xr.DataArray | xr.Dataset]
-) -> xr.DataArray | xr.Dataset:
+def across(tree: xr.DataTree, function: Callable[[xr.Dataset], xr.DataArray | xr.Dataset]) -> xr.DataArray | xr.Dataset:
     """A function of each task's data set, put together along a dimension `task`, by name and lazily.
 
         across(tree, lambda ds: ds.otoscope.probability("gender"))      # (task, layer, neuron, category)
@@ -176,17 +166,13 @@ def across(
     """
     tasks = {name: child.to_dataset() for name, child in tree.children.items() if child.has_data}
     if not tasks:
-        raise ValueError(
-            "this tree holds no task; expected one group per task: open a store with otoscope.open"
-        )
+        raise ValueError("this tree holds no task; expected one group per task: open a store with otoscope.open")
     results: list[Any] = [function(ds) for ds in tasks.values()]
     for dim in ("category", "other_category"):
         axes = [list(r.indexes[dim]) for r in results if dim in r.dims]
         if any(axis != axes[0] for axis in axes):
             every = list(dict.fromkeys(name for axis in axes for name in axis))  # in order of appearance
-            results = [
-                _with_room_for_nan(r, dim).reindex({dim: every}) if dim in r.dims else r for r in results
-            ]
+            results = [_with_room_for_nan(r, dim).reindex({dim: every}) if dim in r.dims else r for r in results]
     by_task = [{str(n) for n, c in r.coords.items() if "category" in c.dims} for r in results]
     joined: xr.DataArray | xr.Dataset = xr.concat(
         results,

@@ -58,9 +58,7 @@ def depth_figure(panels: Sequence[tuple[str, xr.DataArray]]) -> Figure:
     panels: (name for the legend, number of neurons (layer)), as from `depth_histogram`.
     """
     layers = max((depth.sizes["layer"] for _, depth in panels), default=1)
-    figure = Figure(
-        figsize=(float(np.clip(0.5 * layers * len(panels) ** 0.5 + 1.5, 4, 12)), 3), layout="constrained"
-    )
+    figure = Figure(figsize=(float(np.clip(0.5 * layers * len(panels) ** 0.5 + 1.5, 4, 12)), 3), layout="constrained")
     ax = figure.subplots()
     # Ends of the map are too light and too dark to print well beside each other with black edges.
     colours = mpl.colormaps[COLOURS](np.linspace(0.15, 0.9, max(2, len(panels))))
@@ -76,7 +74,11 @@ def depth_figure(panels: Sequence[tuple[str, xr.DataArray]]) -> Figure:
     ax.set_ylabel(_label(longest))
     ax.spines[["top", "right"]].set_visible(False)
     if len(panels) > 1:
-        legend = figure.legend(loc="outside upper center", ncols=min(4, len(panels)), frameon=False)
+        entry_inches = 0.75 + 0.09 * max(len(name) for name, _ in panels)  # key, gap and letters
+        columns = int(np.clip(figure.get_figwidth() // entry_inches, 1, len(panels)))
+        rows = -(-len(panels) // columns)
+        figure.set_figheight(figure.get_figheight() + 0.2 * (rows - 1))
+        legend = figure.legend(loc="outside upper center", ncols=columns, frameon=False)
         for text in legend.get_texts():
             text.set_parse_math(False)
     return figure

@@ -20,10 +20,7 @@ def common_neuron_ratio(member_a: xr.DataArray, member_b: xr.DataArray | None = 
     a = member_a.reset_coords(drop=True)
     b = (member_a if member_b is None else member_b).reset_coords(drop=True)
     shapes = [{dim: m.sizes[dim] for dim in ("layer", "neuron")} for m in (a, b)]
-    same = [
-        all(dim not in m.indexes or m.indexes[dim].equals(a.indexes[dim]) for dim in shapes[0])
-        for m in (a, b)
-    ]
+    same = [all(dim not in m.indexes or m.indexes[dim].equals(a.indexes[dim]) for dim in shapes[0]) for m in (a, b)]
     if shapes[0] != shapes[1] or not all(same):
         raise ValueError(
             f"memberships over {shapes[0]} and {shapes[1]}; expected the same layers and neurons: "

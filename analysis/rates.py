@@ -59,9 +59,7 @@ def activation_probability(active: xr.DataArray, labels: xr.DataArray) -> xr.Dat
     return _share(counts, counts["n_clips"])
 
 
-def frame_probability(
-    positive_frames: xr.DataArray, frame_count: xr.DataArray, labels: xr.DataArray
-) -> xr.DataArray:
+def frame_probability(positive_frames: xr.DataArray, frame_count: xr.DataArray, labels: xr.DataArray) -> xr.DataArray:
     """Share of the frames of each category with a positive activation: (layer, neuron, category) in [0, 1].
 
         P = sum of positive frames over the category's clips / sum of their frames
@@ -74,9 +72,7 @@ def frame_probability(
     sums = sum_values(positive.data, labels.data, len(categories))
     frames = _arrange(frame_count.expand_dims(layer=[0], neuron=[0]), labels)
     n_frames = sum_values(frames.data, labels.data, len(categories))[:, 0, 0]
-    total = _result(
-        sums, positive, labels, categories, "number of frames in which the neuron is positive", "frames"
-    )
+    total = _result(sums, positive, labels, categories, "number of frames in which the neuron is positive", "frames")
     return _share(total, xr.DataArray(n_frames, dims="category"))
 
 
@@ -127,9 +123,7 @@ def _categories(labels: xr.DataArray) -> list[str]:
 def _arrange(values: xr.DataArray, labels: xr.DataArray, last: str = "neuron") -> xr.DataArray:
     """Values as (layer, clip, last), the order on disk. Raises ValueError for other dims or clips."""
     if {str(dim) for dim in values.dims} != {"layer", "clip", last}:
-        raise ValueError(
-            f"found dimensions {values.dims}; expected layer, {last}, clip: select one layer as layer=[3]"
-        )
+        raise ValueError(f"found dimensions {values.dims}; expected layer, {last}, clip: select one layer as layer=[3]")
     n_values, n_labels = values.sizes["clip"], labels.sizes["clip"]
     named = "clip" in values.indexes and "clip" in labels.indexes
     if n_values != n_labels or (named and not values.indexes["clip"].equals(labels.indexes["clip"])):

@@ -91,9 +91,7 @@ def coverage_ratio(member: xr.DataArray) -> xr.DataArray:
 def mean_class_specific(member: xr.DataArray) -> xr.DataArray:
     """Mean number of class-specific neurons over the categories, those without any included."""
     mean = member.sum(["layer", "neuron"]).mean("category")
-    return mean.rename("neurons").assign_attrs(
-        long_name="class-specific neurons per category", units="neurons"
-    )
+    return mean.rename("neurons").assign_attrs(long_name="class-specific neurons per category", units="neurons")
 
 
 def depth_histogram(member: xr.DataArray, by_category: bool = False) -> xr.DataArray:

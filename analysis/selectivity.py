@@ -34,10 +34,8 @@ def aape(p: xr.DataArray, normalised: bool = False) -> xr.DataArray:
     """
     n_categories = p.sizes["category"]
     if normalised and n_categories < 2:
-        raise ValueError(
-            f"found {n_categories} category; expected at least two to divide AAPE by ln(categories)"
-        )
-    entropy = xr.apply_ufunc(
+        raise ValueError(f"found {n_categories} category; expected at least two to divide AAPE by ln(categories)")
+    entropy: xr.DataArray = xr.apply_ufunc(
         _entropy,
         in_one_piece(p, ["category"]),
         input_core_dims=[["category"]],

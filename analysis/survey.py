@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import xarray as xr
 
 from . import accessor  # noqa: F401  registers ds.otoscope
+from .select import class_specific
 from .tables import require_selection
 
 DIVISIONS = ("split", "fold")
@@ -85,6 +86,6 @@ def answer(labelling: Labelling, question: Question) -> Answer:
         raise ValueError(f"{name} has no committed clip yet; expected some: run its `otoscope extract` again")
     p = ds.otoscope.probability(labelling.label, question.reading, question.threshold).compute()
     percentile = question.percentiles.get(labelling.task, question.percentile)
-    selection = accessor.select.class_specific(p, percentile, question.rule).compute()
-    require_selection(selection, name)
+    selection = class_specific(p, percentile, question.rule).compute()
+    require_selection(selection, name, question.reading)
     return Answer(labelling=labelling, probability=p, selection=selection)

@@ -22,20 +22,21 @@ from .select import coverage_ratio, mean_class_specific
 THRESHOLDS = ("activity_threshold", "aape_threshold", "probability_threshold")
 
 
-def require_selection(selection: xr.Dataset, name: str) -> None:
+def require_selection(selection: xr.Dataset, name: str, reading: str = "clip") -> None:
     """Raise ValueError, with what to do about it, where a selection cannot mean anything.
 
-    selection: of `class_specific`; name: of the labelling, as in "cremad:gender". Computes the selection's
-    masks.
+    selection: of `class_specific`; name: of the labelling, as in "cremad:gender"; reading: of its probabilities.
+    Computes the selection's masks.
     """
     categories = [str(c) for c in selection["category"].values]
     if len(categories) < 2:
         found = f"1 category with clips ({categories[0]!r})" if categories else "no category with clips"
         raise ValueError(f"{name} has {found}; expected at least 2 to compare: use another label column")
     if bool(selection["saturated"]):
+        remedy = "--reading frame" if reading != "frame" else "--reading clip with a --threshold on the mean above 0"
         raise ValueError(
             f"{name}: so many activation probabilities equal the highest that no neuron stands out, as with "
-            "ReLU encoders; expected probabilities that differ: use --reading frame"
+            f"ReLU encoders; expected probabilities that differ: use {remedy}"
         )
     if not bool(selection["selected"].any()):
         raise ValueError(
@@ -139,9 +140,7 @@ def write_table(frame: pd.DataFrame, path: str | os.PathLike[str]) -> None:
     """
     target = Path(path)
     if target.suffix.lower() not in WRITERS:
-        raise ValueError(
-            f"cannot write a table to {target.name!r}; expected a name ending in {', '.join(WRITERS)}"
-        )
+        raise ValueError(f"cannot write a table to {target.name!r}; expected a name ending in {', '.join(WRITERS)}")
     if not target.parent.is_dir():
         raise FileNotFoundError(f"no folder {target.parent}; expected it for {target.name}: create it")
     partial = target.with_name(f".{target.name}.{os.getpid()}.partial")

@@ -1,21 +1,24 @@
 """Totals over the clips of each category: the one reduction that every rate is made of.
 
-Goal: lazy totals in bounded memory. The clips are walked in at most eight chains of steps; a step reads its
-blocks one at a time, inside itself, so that no scheduler can read ahead of the counting, and hands its totals
-on. Peak memory is that of a step per thread and does not grow with the number of clips.
+Goal: lazy totals in bounded memory. The clips are walked in steps; a step reads its blocks one at a time,
+inside itself, so that no scheduler can read ahead of the counting. Peak memory is a block and a few totals
+per thread and does not grow with the number of clips.
 Conventions: arrays are (layer, clip, neuron or byte), totals (category, layer, neuron); category codes are
 integers (clip), negative for clips that count nowhere.
 Contents: `count_bits`, `sum_values`, `clips_per_category`.
 """
+
+# mypy: allow-untyped-calls
+# (dask says that it is typed, but most of its array functions are not.)
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import product
 from typing import Any
 
-import dask
 import dask.array as da
 import numpy as np
+from dask.delayed import delayed
 from numpy.typing import NDArray
 
 from ..store.bits import MOST_ROWS, clips_by_category, count_by_category
@@ -25,14 +28,10 @@ Codes = NDArray[np.integer]
 AddBlock = Callable[[Totals, NDArray[Any], Codes], None]
 """Adds the totals of one block (layer, clip, ...) to totals (category, layer, neuron), in place."""
 
-STEP_CLIPS = (
-    16_384  # a step ends once it has so many clips, or so many bytes; it holds only one block of them
-)
-STEP_BYTES = 256 << 20
+STEP_BYTES = 256 << 20  # read in one step, a block at a time; or four times its totals, if that is more
+FEWEST_STEPS = 4  # so that small inputs keep several threads busy too, if their chunks allow
 CLIPS_PER_CATEGORY = 40  # enough for the adders in store/bits.py; small chunks are joined up to it
 JOINED_BYTES = 48 << 20  # but no further than this
-MOST_CHAINS = 8
-CHAIN_BYTES = 256 << 20  # totals held by all chains at most, unless two chains are more
 
 
 def count_bits(bits: Any, codes: Any, n_categories: int, n_neurons: int) -> Any:
@@ -86,32 +85,33 @@ def _total(array: Any, codes: Any, add: AddBlock, shape: tuple[int, int, int], d
         codes = da.from_array(codes, chunks=-1)
     codes = codes.rechunk(-1).to_delayed()[0]
 
+    n_bytes = max(STEP_BYTES, 4 * dtype.itemsize * int(np.prod(shape)))
+    bytes_per_clip = max(1, array.nbytes // max(1, array.shape[1]))
+    enough = min(n_bytes // bytes_per_clip, array.shape[1] // FEWEST_STEPS)
     # `partial` keeps the array out of the graph: a step computes its blocks by itself, one by one.
-    start = dask.delayed(partial(np.zeros, shape, dtype), pure=True)
-    step = dask.delayed(partial(_step, array, add), pure=True)
-    bytes_per_clip = array.nbytes // max(1, array.shape[1])
-    steps = list(_steps(array.chunks[1], min(STEP_CLIPS, STEP_BYTES // max(1, bytes_per_clip))))
-    n_chains = min(MOST_CHAINS, max(2, CHAIN_BYTES // max(1, dtype.itemsize * int(np.prod(shape)))))
-    parts = []
-    for chain in np.array_split(np.arange(len(steps)), min(n_chains, len(steps))):
-        totals = start()
-        for i in chain:
-            totals = step(totals, codes, steps[i])
-        parts.append(totals)
-    total = parts[0]
-    for part in parts[1:]:
-        total = dask.delayed(np.add, pure=True)(total, part)
+    step = delayed(partial(_step, array, add, shape, dtype), pure=True)
+    total = None
+    for clip_blocks in _steps(array.chunks[1], enough):
+        part = step(codes, clip_blocks)
+        # One after the other, so that as few parts as there are threads wait to be added.
+        total = part if total is None else delayed(np.add, pure=True)(total, part)
     return da.from_delayed(total, shape, dtype)
 
 
-def _step(array: da.Array, add: AddBlock, totals: Totals, codes: Codes, clip_blocks: Sequence[int]) -> Totals:
-    """Totals with those of some blocks along clips added: a new array, so that a step may be run twice."""
-    totals = totals.copy()
+def _step(
+    array: da.Array,
+    add: AddBlock,
+    shape: tuple[int, int, int],
+    dtype: np.dtype[Any],
+    codes: Codes,
+    clip_blocks: Sequence[int],
+) -> Totals:
+    """Totals of some blocks along clips."""
+    totals = np.zeros(shape, dtype)
     layers, clips, neurons = (np.cumsum([0, *sizes]) for sizes in array.chunks)
     for i, j, k in product(range(len(layers) - 1), clip_blocks, range(len(neurons) - 1)):
         block = array.blocks[i, j, k].compute(scheduler="synchronous")
-        # Packed bits come in one piece: their bytes are cut nowhere, and neither are the neurons of the
-        # totals.
+        # Packed bits have one block of bytes; all neurons of the totals belong to it.
         within = slice(None) if len(neurons) == 2 else slice(neurons[k], neurons[k + 1])
         add(totals[:, layers[i] : layers[i + 1], within], block, codes[clips[j] : clips[j + 1]])
     return totals

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 Bytes = NDArray[np.uint8]
 Codes = NDArray[np.integer]
 
-MOST_ROWS = 255  # counts of one batch then fit eight bit planes and one byte
-BATCH_BYTES = 2**22  # rows gathered at a time; small enough for a core's cache at 36,864 neurons
-ADDER_ROWS = 24  # from so many rows on, adding bit planes beats unpacking
+MOST_ROWS = 255  # counts of so many clips fit eight bit planes and one byte
+BATCH_BYTES = 2**20  # gathered at a time: stays in a core's cache, and is enough to be worth numpy's calls
+ADDER_ROWS = 12  # from so many rows on, adding bit planes beats unpacking; measured, and flat around it
 
 
 def pack(active: NDArray[np.bool_]) -> Bytes:
@@ -37,7 +37,7 @@ def count_by_category(
     codes: category of each clip (clip), 0 to n_categories - 1; clips with a negative code count nowhere.
     add_to: counts so far, which are then added to in place and returned; its neurons may end before those of
         the last byte do. Without it the neurons returned are the eight of every byte, padding included.
-    The workspace is that of 255 clips or a few times 4 MiB, whichever is less, whatever the number of clips.
+    The workspace is a few times 1 MiB, or a few clips if those are larger, whatever the number of clips.
     Raises ValueError for codes that do not fit the clips or the categories.
     """
     n_layers, n_clips, n_bytes = bits.shape
@@ -46,12 +46,16 @@ def count_by_category(
     if n_clips and codes.max() >= n_categories:
         raise ValueError(f"category code {codes.max()} found; expected codes below {n_categories}")
     counts = np.zeros((n_categories, n_layers, 8 * n_bytes), np.int32) if add_to is None else add_to
-    batch = min(MOST_ROWS, max(1, BATCH_BYTES // max(1, n_layers * n_bytes)))
-    for category, clips in clips_by_category(codes, n_categories, batch):
-        # Indexed so, numpy lays the gathered clips out one after the other: the reshape copies nothing.
-        rows = bits[:, clips].transpose(1, 0, 2).reshape(len(clips), n_layers * n_bytes)
+    for clips, lengths, categories in _batches(codes, n_categories, n_layers * n_bytes):
+        # Indexed so, numpy lays each gathered clip out in one piece: the reshape copies nothing.
+        rows = bits[:, clips].transpose(1, 2, 0, 3)
+        for column, length in enumerate(lengths):
+            rows[length:, column] = 0
+        rows = rows.reshape(len(clips), -1)
         count = _sum_planes(_bit_planes(rows)) if len(rows) >= ADDER_ROWS else _sum_rows(rows)
-        counts[category] += count.reshape(n_layers, 8 * n_bytes)[:, : counts.shape[2]]
+        by_column = count.reshape(len(categories), n_layers, 8 * n_bytes)[..., : counts.shape[2]]
+        for column, category in enumerate(categories):
+            counts[category] += by_column[column]
     return counts
 
 
@@ -63,6 +67,25 @@ def clips_by_category(codes: Codes, n_categories: int, most: int) -> Iterator[tu
         clips = by_category[edges[category] : edges[category + 1]]
         for part in np.array_split(clips, -(-len(clips) // most)):
             yield int(category), part
+
+
+def _batches(
+    codes: Codes, n_categories: int, row_bytes: int
+) -> Iterator[tuple[NDArray[np.intp], list[int], list[int]]]:
+    """Batches of several categories side by side: clips (row, column), and the length and category of each column.
+
+    Columns of about the same length go together; below its length a column holds clip 0, which does not count.
+    """
+    most = min(MOST_ROWS, max(1, BATCH_BYTES // max(1, row_bytes)))
+    parts = sorted(clips_by_category(codes, n_categories, most), key=lambda part: len(part[1]), reverse=True)
+    while parts:
+        longest = len(parts[0][1])
+        n_columns = max(1, BATCH_BYTES // max(1, longest * row_bytes))
+        batch, parts = parts[:n_columns], parts[n_columns:]
+        clips = np.zeros((longest, len(batch)), np.intp)
+        for column, (_, part) in enumerate(batch):
+            clips[: len(part), column] = part
+        yield clips, [len(part) for _, part in batch], [category for category, _ in batch]
 
 
 def _sum_rows(rows: Bytes) -> Bytes:

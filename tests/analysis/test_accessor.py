@@ -140,9 +140,7 @@ def test_what_was_not_kept_and_what_does_not_exist(task):
         bare.otoscope.category_mean("animal")
     with pytest.raises(LookupError, match=r"keeps no 'positive_frames'.*--keep positive_frames"):
         bare.otoscope.class_specific("animal", reading="frame")
-    with pytest.raises(
-        LookupError, match=r"no label column 'colour' in this task; those that exist: animal, size"
-    ):
+    with pytest.raises(LookupError, match=r"no label column 'colour' in this task; those that exist: animal, size"):
         task.otoscope.aape("colour")
     with pytest.raises(ValueError, match=r"reading 'frames' is not known; expected one of clip, frame, any"):
         task.otoscope.probability("animal", reading="frames")

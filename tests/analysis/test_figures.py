@@ -62,9 +62,7 @@ def test_a_depth_figure_has_a_bar_per_store_and_layer():
 @pytest.mark.parametrize(("ending", "start"), [("pdf", b"%PDF"), ("png", b"\x89PNG"), ("svg", b"<?xml")])
 def test_the_same_figure_gives_the_same_bytes(tmp_path, ending, start):
     for name in ("one", "two"):
-        save_figure(
-            overlap_figure([("猫", make_ratio(["猫", "b"], ["a", "b"]))]), tmp_path / f"{name}.{ending}"
-        )
+        save_figure(overlap_figure([("猫", make_ratio(["猫", "b"], ["a", "b"]))]), tmp_path / f"{name}.{ending}")
     first, second = (tmp_path / f"{name}.{ending}" for name in ("one", "two"))
     assert first.read_bytes() == second.read_bytes()
     assert first.read_bytes().startswith(start)

@@ -11,9 +11,7 @@ def make_member(seed, n_categories, density=0.1):
     found = np.random.default_rng(seed).random((3, 40, n_categories)) < density
     found[..., 0] = False
     names = [f"{seed}-{i}" for i in range(n_categories)]
-    return xr.DataArray(
-        found, dims=("layer", "neuron", "category"), coords={"category": names, "layer": [0, 1, 2]}
-    )
+    return xr.DataArray(found, dims=("layer", "neuron", "category"), coords={"category": names, "layer": [0, 1, 2]})
 
 
 def as_sets(member):

@@ -93,9 +93,7 @@ def test_lape_gives_ties_to_the_lowest_layer_and_neuron(kind, seed):
     p = make_p(kind, seed, shape)
     for percentile in (2, 10, 50, 100):
         expected = plain(p.values.reshape(-1, shape[2]).tolist(), percentile)
-        found = {
-            (layer * shape[1] + neuron, c) for layer, neuron, c in members(class_specific(p, percentile))
-        }
+        found = {(layer * shape[1] + neuron, c) for layer, neuron, c in members(class_specific(p, percentile))}
         assert found == expected
 
 
@@ -116,9 +114,7 @@ def test_paper_is_three_percentiles(kind, seed):
     p = make_p(kind, seed, (3, 60, 5))
     rows = p.values.reshape(-1, 5)
     loud = [i for i in range(len(rows)) if rows[i].max() > np.percentile(rows.max(axis=1), 5)]
-    entropy = {
-        i: -sum(x / rows[i].sum() * math.log(x / rows[i].sum()) for x in rows[i] if x > 0) for i in loud
-    }
+    entropy = {i: -sum(x / rows[i].sum() * math.log(x / rows[i].sum()) for x in rows[i] if x > 0) for i in loud}
     cut = np.percentile(list(entropy.values()), 10) if loud else math.nan
     kept = [i for i in loud if entropy[i] <= cut + 1e-12]
     bar = np.percentile(rows[kept], 95) if kept else math.nan

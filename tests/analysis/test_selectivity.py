@@ -24,14 +24,10 @@ def plain_aape(row):
     return -sum(p / total * math.log(p / total) for p in row if p > 0)
 
 
-probabilities = st.one_of(
-    st.just(0.0), st.just(1.0), st.floats(0, 1, allow_subnormal=False).map(lambda p: round(p, 9))
-)
+probabilities = st.one_of(st.just(0.0), st.just(1.0), st.floats(0, 1, allow_subnormal=False).map(lambda p: round(p, 9)))
 
 
-@given(
-    st.integers(1, 8).flatmap(lambda n: st.lists(st.lists(probabilities, min_size=n, max_size=n), min_size=1))
-)
+@given(st.integers(1, 8).flatmap(lambda n: st.lists(st.lists(probabilities, min_size=n, max_size=n), min_size=1)))
 def test_the_definition(rows):
     np.testing.assert_allclose(aape(as_p(rows)).values[0], [plain_aape(row) for row in rows], atol=1e-12)
 

@@ -74,9 +74,7 @@ def test_what_is_written_can_be_read(p, tmp_path):
     tables.write_table(table, str(tmp_path / "t.PARQUET"))
     read = pd.read_csv(tmp_path / "t.csv", dtype={"category": str})
     pd.testing.assert_frame_equal(read, table, check_dtype=False, check_exact=True)
-    pd.testing.assert_frame_equal(
-        pd.read_parquet(tmp_path / "t.PARQUET"), table, check_dtype=False, check_exact=True
-    )
+    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "t.PARQUET"), table, check_dtype=False, check_exact=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["t.PARQUET", "t.csv"]
 
 
@@ -124,5 +122,7 @@ def test_selections_that_mean_nothing_are_refused(p):
         tables.require_selection(class_specific(p.isel(category=[])), "t:x")
     with pytest.raises(ValueError, match=r"t:x: so many .* use --reading frame"):
         tables.require_selection(class_specific(xr.ones_like(p)), "t:x")
+    with pytest.raises(ValueError, match="use --reading clip with a --threshold"):
+        tables.require_selection(class_specific(xr.ones_like(p)), "t:x", reading="frame")
     with pytest.raises(ValueError, match=r"no neuron is selected out of 120; .*: use a higher --percentile"):
         tables.require_selection(class_specific(p, 0.1), "t:x")

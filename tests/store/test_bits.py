@@ -50,6 +50,12 @@ def test_every_count_up_to_255_comes_out_of_the_adders():
     np.testing.assert_array_equal(counts[0, 0], np.arange(256))
 
 
+@pytest.mark.parametrize("n_clips", [255, 256, 257, 511, 512])
+def test_a_neuron_that_is_always_active_counts_every_clip(n_clips):
+    counts = count_by_category(np.full((1, n_clips, 1), 255, np.uint8), np.zeros(n_clips, np.int32), 1)
+    np.testing.assert_array_equal(counts, n_clips)
+
+
 def test_input_is_left_alone_and_may_have_any_strides():
     rng = np.random.default_rng(1)
     bits = rng.integers(0, 256, (2, 300, 10), dtype=np.uint8)
