@@ -64,9 +64,7 @@ class Progress:
     ) -> None:
         """The summary: how many in what time, at what rate over all of it."""
         took = self._clock() - self._begin
-        count = (
-            f"{self.done:,}" if self.done == self.total and kind is None else f"{self.done:,}/{self.total:,}"
-        )
+        count = f"{self.done:,}" if self.done == self.total and kind is None else f"{self.done:,}/{self.total:,}"
         speed = f", {self.done / took:,.1f} {self.unit}/s" if took > 0 and self.done else ""
         stopped = f"; stopped by {kind.__name__}" if kind is not None else ""
         self._say(f"{count} {self.unit} in {_duration(took)}{speed}{stopped}", end="\n")
@@ -76,9 +74,7 @@ class Progress:
         full = min(20, int(20 * share))
         bar = f"[{'#' * full}{'.' * (20 - full)}] " if self._terminal else ""
         rate = self.rate()
-        left = (
-            f"  ETA {_duration((self.total - self.done) / rate)}" if rate and self.done < self.total else ""
-        )
+        left = f"  ETA {_duration((self.total - self.done) / rate)}" if rate and self.done < self.total else ""
         count = f"{self.done:,}/{self.total:,} {self.unit} ({int(100 * share)}%)"
         return f"{bar}{count}  {rate:,.1f}/s{left}"
 

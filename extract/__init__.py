@@ -1,0 +1,1 @@
+"""Audio in, activations out: corpus, encoder, tap, summaries, blocks."""

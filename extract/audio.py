@@ -85,9 +85,7 @@ def read_clip(
     try:
         mono, rate = _decode(file, clip)
         if not np.isfinite(mono).all():
-            raise BadAudio(
-                f"{np.count_nonzero(~np.isfinite(mono))} of {mono.size} samples are NaN or infinite"
-            )
+            raise BadAudio(f"{np.count_nonzero(~np.isfinite(mono))} of {mono.size} samples are NaN or infinite")
         samples = mono if rate == sample_rate else soxr.resample(mono, rate, sample_rate, quality="HQ")
         if not len(samples):
             raise BadAudio(f"too short: {mono.size} frames at {rate} Hz are none at {sample_rate} Hz")

@@ -100,8 +100,7 @@ def read_manifest(path: str | Path, audio_root: str | Path | None = None) -> Cor
     for column in label_columns:
         if (frame[column] == "").all():
             raise ValueError(
-                f"{path}: label column {column!r} is empty in every row; expected at least one label; "
-                "drop the column"
+                f"{path}: label column {column!r} is empty in every row; expected at least one label; drop the column"
             )
     return Corpus(
         root=root,
@@ -180,8 +179,7 @@ def _refuse_blank(column: "pd.Series[str]", path: Path) -> None:
     blank = np.flatnonzero(column.str.strip() == "")
     if blank.size:
         raise ValueError(
-            f"{path}: column {column.name!r} is blank in {_rows(blank)}; "
-            "expected a value in every row; fill it in"
+            f"{path}: column {column.name!r} is blank in {_rows(blank)}; expected a value in every row; fill it in"
         )
 
 
@@ -202,9 +200,7 @@ def _tidy(files: "pd.Series[str]") -> "pd.Series[str]":
     return files.mask(odd, files[odd].map(lambda text: str(PurePosixPath(text)))) if odd.any() else files
 
 
-def _rooted(
-    files: "pd.Series[str]", path: Path, audio_root: str | Path | None
-) -> tuple[Path, "pd.Series[str]"]:
+def _rooted(files: "pd.Series[str]", path: Path, audio_root: str | Path | None) -> tuple[Path, "pd.Series[str]"]:
     """The audio root, and paths relative to it."""
     files = _tidy(files)
     root = Path(os.path.abspath(path.parent if audio_root is None else audio_root))

@@ -1,9 +1,9 @@
 """Frames to one summary per clip and neuron, on the device, while the forward pass runs. Pure.
 
-Goal: mean over the counted frames, the bit mean > 0, and the number of counted frames with positive activation, without
-keeping any activation longer than its layer.
-Conventions: activations (clip, token, neuron); weights (clip, token) are 1.0 where a token counts, else 0.0; a model that
-runs its sites several times in one pass (chunks of long audio) shows its tokens one run after the other.
+Goal: mean over the counted frames, the bit mean > 0, and the number of counted frames with positive activation,
+without keeping any activation longer than its layer.
+Conventions: activations (clip, token, neuron); weights (clip, token) are 1.0 where a token counts, else 0.0; a model
+that runs its sites several times in one pass (chunks of long audio) shows its tokens one run after the other.
 Contents: `counted_tokens`, `TokenSum`, `Summaries`.
 """
 
@@ -63,10 +63,10 @@ class TokenSum:
 class Summaries:
     """Sums over the tokens of one batch, for every site and, if wanted, every hidden state.
 
-        summaries = Summaries(anatomy, weights, neurons=encoder.neurons)
-        with tap(encoder.module, summaries.sites, read=summaries.read, read_input=summaries.read_input):
-            output = encoder.module(inputs)
-        summaries.mean(0)    # (clip, neuron) of layer 0
+    summaries = Summaries(anatomy, weights, neurons=encoder.neurons)
+    with tap(encoder.module, summaries.sites, read=summaries.read, read_input=summaries.read_input):
+        output = encoder.module(inputs)
+    summaries.mean(0)    # (clip, neuron) of layer 0
     """
 
     def __init__(

@@ -75,17 +75,14 @@ def _read_parquet(path: Path) -> tuple[list[str], list[Any]]:
     try:
         table = pa.parquet.ParquetFile(path).read()
     except (pa.ArrowException, OSError) as error:
-        raise ValueError(
-            f"{path}: expected a Parquet file; found: {_first_line(error)}; write it again"
-        ) from error
+        raise ValueError(f"{path}: expected a Parquet file; found: {_first_line(error)}; write it again") from error
     columns = []
     for name, column in zip(table.column_names, table.columns, strict=True):
         try:
             columns.append(_as_text(column))
         except pa.ArrowException as error:
             raise ValueError(
-                f"{path}: column {name!r} holds {column.type}; expected text, numbers or booleans; "
-                "convert or drop it"
+                f"{path}: column {name!r} holds {column.type}; expected text, numbers or booleans; convert or drop it"
             ) from error
     return table.column_names, columns
 

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ..store.bits import pack
 from ..store.blocks import Block
+from ..store.group import one_line
 from ..store.provenance import Identity, Plan
 from ..store.schema import FAILED, OK, block_buffers
 from ..store.writer import write_block
@@ -30,6 +31,7 @@ from .tap import match_sites, tap
 
 DECODERS = 2  # threads that read ahead; results do not depend on it
 WAITING_BATCHES = 4  # most clips held back to find others of equal length, in batches
+MOST_SAMPLES = 2**26  # decoded samples held at a time: 256 MB, 70 minutes at 16 kHz
 MOST_FRAMES = np.iinfo(np.uint16).max
 
 
@@ -88,18 +90,26 @@ class Worker:
         return BlockReport(n_ok=len(block) - len(failed), failures=failures)
 
     def decode(self, block: Block, pool: ThreadPoolExecutor) -> Iterator[Heard]:
-        """The block's clips in order, read ahead by at most two batches."""
+        """The block's clips in order, read ahead by at most two batches and about `MOST_SAMPLES`."""
         ahead: deque[Future[Heard]] = deque()
+        longest, depth = 1, DECODERS
         for index, number in enumerate(range(block.start, block.stop)):
             ahead.append(pool.submit(self.hear, index, self.corpus.clip(number)))
-            if len(ahead) >= 2 * self.plan.batch:
-                yield ahead.popleft().result()
+            while len(ahead) > depth:
+                heard = ahead.popleft().result()
+                longest = max(longest, len(heard.samples))
+                depth = max(DECODERS, min(2 * self.plan.batch, MOST_SAMPLES // longest))
+                yield heard
         while ahead:
             yield ahead.popleft().result()
 
     def hear(self, index: int, clip: Clip) -> Heard:
         """Decode one clip. Bytes that are there and are no usable audio give a reason, not an exception."""
-        nothing, rate, least = np.zeros(0, dtype=np.float32), self.encoder.sample_rate, self.encoder.min_samples
+        nothing, rate, least = (
+            np.zeros(0, dtype=np.float32),
+            self.encoder.sample_rate,
+            self.encoder.min_samples,
+        )
         try:
             audio = read_clip(self.corpus.root, clip, rate)
             if self.unit is None and len(audio.samples) < least:
@@ -121,22 +131,33 @@ class Worker:
         At a fixed length a failed clip keeps its place, as zeros, so that its neighbours' results do not depend on it.
         """
         waiting: dict[int, list[Heard]] = {}
+        n_waiting = n_samples = 0
+
+        def take(length: int) -> list[Heard]:
+            nonlocal n_waiting, n_samples
+            batch = waiting.pop(length)
+            n_waiting -= len(batch)
+            n_samples -= sum(len(clip.samples) for clip in batch)
+            return batch
+
         for clip in clips:
             if self.unit is not None:
                 length = self.unit
             else:
                 length = -1 if clip.reason else self.encoder.input_length(len(clip.samples))
             waiting.setdefault(length, []).append(clip)
+            n_waiting, n_samples = n_waiting + 1, n_samples + len(clip.samples)
             if len(waiting[length]) == self.plan.batch:
-                yield waiting.pop(length)
-            elif sum(map(len, waiting.values())) >= WAITING_BATCHES * self.plan.batch:
-                yield waiting.pop(max(waiting, key=lambda n: len(waiting[n])))
+                yield take(length)
+            elif self.unit is None and (n_waiting >= WAITING_BATCHES * self.plan.batch or n_samples >= MOST_SAMPLES):
+                yield take(max(waiting, key=lambda n: len(waiting[n])))
         for length in sorted(waiting):
-            yield waiting[length]
+            yield take(length)
 
     def extract(self, batch: list[Heard], values: dict[str, np.ndarray], status: np.ndarray) -> None:
         """Run one batch and put its summaries in their places."""
-        batch = sorted(batch, key=lambda clip: len(clip.samples))  # clips of one length are prepared together
+        if self.unit is None:
+            batch = sorted(batch, key=lambda clip: len(clip.samples))  # clips of one length are prepared together
         at = np.array([clip.index for clip in batch])
         values["audio_digest"][at] = [clip.digest for clip in batch]
         reasons = np.array([clip.reason for clip in batch], dtype=object)
@@ -146,7 +167,9 @@ class Worker:
             finite = np.isfinite(embedding).all(axis=1) & np.all([np.isfinite(m).all(axis=1) for m in means], axis=0)
             frames = summaries.count.cpu().numpy()
             reasons[~finite & (reasons == "")] = "the encoder gives activations that are not finite"
-            reasons[(frames > MOST_FRAMES) & (reasons == "")] = f"longer than {MOST_FRAMES} frames: cut it by start, stop"
+            reasons[(frames > MOST_FRAMES) & (reasons == "")] = (
+                f"longer than {MOST_FRAMES} frames: cut it by start, stop"
+            )
             good = np.flatnonzero(reasons == "")
             self.place(at[good], good, values, means, summaries, embedding, frames)
         values["reason"][at] = reasons
@@ -159,10 +182,15 @@ class Worker:
         sizes = np.array([len(clip.samples) for clip in batch])
         n_samples = self.unit or int(sizes.max())
         weights = counted_tokens(
-            self.encoder.spans(n_samples), np.minimum(sizes, n_samples) / self.encoder.sample_rate, self.identity.frames
+            self.encoder.spans(n_samples),
+            np.minimum(sizes, n_samples) / self.encoder.sample_rate,
+            self.identity.frames,
         )
         summaries = Summaries(
-            self.anatomy, torch.from_numpy(weights).to(device), neurons=self.encoder.neurons, blocks=self.blocks
+            self.anatomy,
+            torch.from_numpy(weights).to(device),
+            neurons=self.encoder.neurons,
+            blocks=self.blocks,
         )
         try:
             inputs = self.prepare(batch, device)
@@ -170,14 +198,14 @@ class Worker:
                 embedding = self.encoder.embed(self.encoder.module(inputs))
         except RuntimeError as error:  # what torch raises; ours are ValueError and LookupError
             raise ValueError(
-                f"the encoder failed on {len(batch)} clips of {n_samples} samples ({str(error).splitlines()[0]}); expected a "
+                f"the encoder failed on {len(batch)} clips of {n_samples} samples ({one_line(error)}); expected a "
                 "model that takes such batches: check its `prepare`, or choose a smaller --batch"
             ) from error
         summaries.refuse_incomplete()
         return embedding.float().cpu().numpy(), summaries
 
     def prepare(self, batch: list[Heard], device: torch.device) -> Tensor:
-        """The module's input for a batch that is sorted by length."""
+        """The module's input for a batch, of which clips of equal length stand together."""
         parts = []
         for size, clips in groupby(batch, key=lambda clip: self.unit or len(clip.samples)):
             waveforms = np.stack([fit(clip.samples, size) for clip in clips])
@@ -202,8 +230,8 @@ class Worker:
             if "mean" in values:
                 if self.plan.mean_dtype == "float16" and np.abs(mean[rows]).max(initial=0) > np.finfo("float16").max:
                     raise ValueError(
-                        f"layer {layer} has a mean activation of {np.abs(mean[rows]).max():g}; float16 holds up to 65504: "
-                        "store this task with --mean-dtype float32"
+                        f"layer {layer} has a mean activation of {np.abs(mean[rows]).max():g}; float16 holds up to "
+                        "65504: store this task with --mean-dtype float32"
                     )
                 values["mean"][layer, at, :width] = mean[rows]
             if "positive_frames" in values:

@@ -1,0 +1,1 @@
+"""What is on disk: the format, its writer, its reader, its verifier."""

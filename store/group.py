@@ -11,6 +11,7 @@ import re
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import zarr
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
@@ -77,13 +78,18 @@ def read_identity(root: zarr.Group) -> Identity:
     return Identity.from_json(about["identity"])
 
 
+def refuse_name(task: str) -> None:
+    """Raise ValueError for a name that no task can have."""
+    if not TASK_NAME.fullmatch(task):
+        raise ValueError(f"{task!r} cannot name a task; expected a word without '/' and ':' that starts with no dot")
+
+
 def read_plan(root: zarr.Group, task: str) -> Plan | None:
     """A task's plan; None where the task does not exist.
 
     Raises ValueError for a name that no task can have, and for a plan that does not match its digest.
     """
-    if not TASK_NAME.fullmatch(task):
-        raise ValueError(f"{task!r} cannot name a task; expected a word without '/' and ':' that starts with no dot")
+    refuse_name(task)
     about = _about(root, task)
     if "plan" not in about:
         return None
@@ -113,12 +119,31 @@ def array_of(group: zarr.Group, name: str) -> zarr.Array[Any]:
     return array.with_config({"write_empty_chunks": True})  # an absent object is damage, so none may be left out
 
 
+def values_of(group: zarr.Group, name: str, where: Any = ...) -> np.ndarray:
+    """Values of an array, or of a selection of it. Raises ValueError naming the array where they are damaged."""
+    try:
+        return np.asarray(array_of(group, name)[where])
+    except (ValueError, RuntimeError) as e:
+        raise ValueError(
+            f"{group.path}/{name} is damaged ({one_line(e)}); expected intact checksums: `otoscope verify` says what "
+            "is damaged, `--reset` puts its blocks back"
+        ) from e
+
+
 def arrays_of(group: zarr.Group) -> dict[str, zarr.Array[Any]]:
     """All arrays of a group, by name. Raises ValueError where their metadata are damaged."""
     try:
         return dict(sorted(group.arrays()))
     except (ValueError, LookupError, TypeError) as e:
         raise ValueError(f"a zarr.json in {group.store_path} is damaged ({one_line(e)}); run `otoscope verify`") from e
+
+
+def digested_in(group: zarr.Group) -> list[str]:
+    """Names of a task's arrays that a block's digests cover, in their order."""
+    names = array_of(group, "digest").attrs["digested"]
+    if not isinstance(names, list):
+        raise ValueError(f"{group.path}/digest names no arrays; its zarr.json is damaged")
+    return [str(name) for name in names]
 
 
 def dims_of(array: zarr.Array[Any]) -> tuple[str, ...]:

@@ -33,4 +33,6 @@ def encode(column: Sequence[str] | np.ndarray) -> tuple[np.ndarray, list[str]]:
 
 def decode(codes: np.ndarray, categories: Sequence[str]) -> np.ndarray:
     """Column of category names (clip), "" where the code is -1."""
-    return np.asarray([*categories, ""], dtype=object)[codes]
+    names: np.ndarray = np.array([*categories, ""], dtype=object)
+    column: np.ndarray = names[codes]
+    return column

@@ -17,11 +17,22 @@ from xarray.core import indexing
 from zarr.core.sync import sync
 
 from .blocks import Block
-from .group import array_of, arrays_of, dims_of, object_keys, one_line, open_root, open_task, read_identity, task_names
+from .direct import can_read, read_shards
+from .group import (
+    arrays_of,
+    dims_of,
+    object_keys,
+    one_line,
+    open_root,
+    open_task,
+    read_identity,
+    task_names,
+    values_of,
+)
 from .labels import LABEL_PREFIX
 from .schema import PENDING
 
-SHOWN_DIMS = {("layer", "clip", "neuron"): ("layer", "neuron", "clip")}
+SHOWN_DIMS: dict[tuple[str, ...], tuple[str, ...]] = {("layer", "clip", "neuron"): ("layer", "neuron", "clip")}
 HIDDEN_VARIABLES = ("digest", "version")  # per block, not per clip
 
 
@@ -35,6 +46,7 @@ class StoredArray(BackendArray):
         self.order = [disk.index(d) for d in self.dims]  # order[i] is the disk axis of shown axis i
         self.shape = tuple(array.shape[axis] for axis in self.order)
         self.dtype = array.dtype
+        self.direct = can_read(array)
 
     @property
     def preferred_chunks(self) -> dict[str, int]:
@@ -45,16 +57,23 @@ class StoredArray(BackendArray):
         return {d: min(shape[d], n) for d, n in zip(self.dims, self.shape, strict=True)}
 
     def __getitem__(self, key: indexing.ExplicitIndexer) -> np.ndarray:
-        return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.OUTER, self.read)  # type: ignore[no-any-return, arg-type]
+        values: np.ndarray = indexing.explicit_indexing_adapter(
+            key, self.shape, indexing.IndexingSupport.OUTER, self.read
+        )
+        return values
 
     def read(self, key: tuple[Any, ...]) -> np.ndarray:
         """Values of an outer selection: one int, slice or int array per shown axis."""
         on_disk: list[Any] = [None] * len(key)
         for shown, axis in enumerate(self.order):
             on_disk[axis] = key[shown]
-        self.refuse_missing(on_disk)
+        if not self.direct:
+            self.refuse_missing(on_disk)
         try:
-            values = np.asarray(self.array.oindex[tuple(on_disk)])
+            values = read_shards(self.array, on_disk) if self.direct else np.asarray(self.array.oindex[tuple(on_disk)])
+        except FileNotFoundError:
+            self.refuse_missing(on_disk)
+            raise
         except (ValueError, RuntimeError, OSError) as e:
             raise ValueError(
                 f"{self.array.path} in {self.array.store_path.store} is damaged ({one_line(e)}); "
@@ -106,7 +125,10 @@ class ActiveArray(BackendArray):
         return {"layer": 1, "neuron": self.shape[1], "clip": self.bits.preferred_chunks["clip"]}
 
     def __getitem__(self, key: indexing.ExplicitIndexer) -> np.ndarray:
-        return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.OUTER, self.read)  # type: ignore[no-any-return, arg-type]
+        values: np.ndarray = indexing.explicit_indexing_adapter(
+            key, self.shape, indexing.IndexingSupport.OUTER, self.read
+        )
+        return values
 
     def read(self, key: tuple[Any, ...]) -> np.ndarray:
         """Bool values of an outer selection."""
@@ -135,17 +157,21 @@ def read_task(url: str, task: str) -> xr.Dataset:
     """
     root = open_root(url, mode="r")
     group, plan = open_task(root, task)
-    status = np.asarray(array_of(group, "status")[: plan.n_clips])
+    status = values_of(group, "status", slice(plan.n_clips))
     variables: dict[str, xr.Variable] = {}
     for name, array in arrays_of(group).items():
         if name not in HIDDEN_VARIABLES:
             stored = StoredArray(array)
             variables[name] = _variable(stored, dict(array.attrs))
             if name == "active_bits":
-                active = ActiveArray(stored, int(array.attrs["n_neurons"]))  # type: ignore[arg-type]
+                active = ActiveArray(stored, int(str(array.attrs["n_neurons"])))
                 variables["active"] = _variable(active, {"long_name": "mean activation above 0"})
     coordinates = {name: variables.pop(name) for name in ("layer", "site", "neuron", "clip", "neuron_valid")}
-    about = {"task": task, "encoder": read_identity(root).encoder, "n_pending": int((status == PENDING).sum())}
+    about = {
+        "task": task,
+        "encoder": read_identity(root).encoder,
+        "n_pending": int((status == PENDING).sum()),
+    }
     dataset = xr.Dataset(variables, xr.Coordinates(coordinates, indexes={}), attrs=about)
     if len(status) < dataset.sizes["clip"]:  # the task is being grown at this moment
         dataset = dataset.isel(clip=slice(len(status)))
@@ -165,8 +191,12 @@ class OtoscopeBackend(BackendEntrypoint):
     description = "otoscope activation stores"
     supports_groups = True
 
-    def open_dataset(  # type: ignore[override]
-        self, filename_or_obj: Any, *, drop_variables: str | Iterable[str] | None = None, group: str | None = None
+    def open_dataset(
+        self,
+        filename_or_obj: Any,
+        *,
+        drop_variables: str | Iterable[str] | None = None,
+        group: str | None = None,
     ) -> xr.Dataset:
         """One task; without `group`, the only one there is."""
         url = str(filename_or_obj)
@@ -174,9 +204,9 @@ class OtoscopeBackend(BackendEntrypoint):
         if group is None and len(names) != 1:
             raise ValueError(f"{url} holds {len(names)} tasks ({', '.join(names)}); name one: group={names[:1]}")
         dataset = read_task(url, (group or names[0]).strip("/"))
-        return dataset.drop_vars(drop_variables or ())  # type: ignore[arg-type]
+        return dataset.drop_vars(drop_variables or ())
 
-    def open_groups_as_dict(  # type: ignore[override]
+    def open_groups_as_dict(
         self, filename_or_obj: Any, *, drop_variables: str | Iterable[str] | None = None
     ) -> dict[str, xr.Dataset]:
         """Every task by its path, and the root with the identity in its attributes."""
@@ -184,10 +214,10 @@ class OtoscopeBackend(BackendEntrypoint):
         root = open_root(url, mode="r")
         tree = {"/": xr.Dataset(attrs={"identity": read_identity(root).to_json()})}
         for name in task_names(root):
-            tree[f"/{name}"] = read_task(url, name).drop_vars(drop_variables or ())  # type: ignore[arg-type]
+            tree[f"/{name}"] = read_task(url, name).drop_vars(drop_variables or ())
         return tree
 
-    def open_datatree(self, filename_or_obj: Any, **kwargs: Any) -> xr.DataTree:  # type: ignore[override]
+    def open_datatree(self, filename_or_obj: Any, **kwargs: Any) -> xr.DataTree:
         """All tasks as a DataTree."""
         return xr.DataTree.from_dict(self.open_groups_as_dict(filename_or_obj, **kwargs))
 

@@ -72,9 +72,7 @@ def object_clips(block: int) -> int:
     return min(block, MAX_OBJECT_CLIPS)
 
 
-def template(
-    identity: Identity, plan: Plan, labels: Mapping[str, Sequence[str]] | None = None
-) -> dict[str, ArraySpec]:
+def template(identity: Identity, plan: Plan, labels: Mapping[str, Sequence[str]] | None = None) -> dict[str, ArraySpec]:
     """Every array of a task's group, by name. `labels` gives the categories of each label column."""
     n, block, rows = plan.n_clips, plan.block, object_clips(plan.block)
     n_blocks = -(-n // block)
@@ -97,7 +95,11 @@ def template(
         "site": ArraySpec(dims=("layer",), shape=(n_layers,), dtype=STRING, chunks=(n_layers,), fill=""),
         "neuron": ArraySpec(dims=("neuron",), shape=(width,), dtype="int32", chunks=(width,)),
         "neuron_valid": ArraySpec(
-            dims=("layer", "neuron"), shape=(n_layers, width), dtype="bool", chunks=(n_layers, width), fill=False
+            dims=("layer", "neuron"),
+            shape=(n_layers, width),
+            dtype="bool",
+            chunks=(n_layers, width),
+            fill=False,
         ),
         "clip": ArraySpec(**named, dtype=STRING, fill=""),
         "path": ArraySpec(**named, dtype=STRING, fill=""),

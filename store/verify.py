@@ -3,7 +3,8 @@
 Goal: completeness is read from the status, never inferred; damage is found by reading everything.
 Conventions: damage is reported, not raised, one line for each thing found, so that one flipped byte does not hide
 another.
-Contents: `TaskStatus`, `task_status`, `store_status`, `describe`, `clip_names`, `failed_clips`, `Damage`, `verify`.
+Contents: `TaskStatus`, `task_status`, `store_status`, `describe`, `clip_names`, `failed_clips`, `heard_audio`,
+`Damage`, `verify`.
 """
 
 from collections.abc import Iterator
@@ -16,8 +17,20 @@ from zarr.core.sync import sync
 
 from .blocks import Block, blocks
 from .group import (
-    KEY, array_of, arrays_of, consolidated_digest, dims_of, metadata_digest, object_keys, one_line, open_root, open_task,
-    read_identity, task_names,
+    KEY,
+    array_of,
+    arrays_of,
+    consolidated_digest,
+    digested_in,
+    dims_of,
+    metadata_digest,
+    object_keys,
+    one_line,
+    open_root,
+    open_task,
+    read_identity,
+    task_names,
+    values_of,
 )  # fmt: skip
 from .labels import LABEL_PREFIX
 from .provenance import Plan
@@ -37,7 +50,8 @@ class TaskStatus:
     @property
     def committed(self) -> np.ndarray:
         """bool (clip): the clip's block is committed."""
-        return self.status != PENDING
+        committed: np.ndarray = self.status != PENDING
+        return committed
 
     @property
     def n_ok(self) -> int:
@@ -79,7 +93,7 @@ class Damage:
 def task_status(url: str, task: str) -> TaskStatus:
     """How a task stands. Raises LookupError where there is none of this name."""
     group, plan = open_task(open_root(url, mode="r"), task)
-    return TaskStatus(task=task, plan=plan, status=np.asarray(array_of(group, "status")[: plan.n_clips]))
+    return TaskStatus(task=task, plan=plan, status=values_of(group, "status", slice(plan.n_clips)))
 
 
 def store_status(url: str) -> list[TaskStatus]:
@@ -90,15 +104,25 @@ def store_status(url: str) -> list[TaskStatus]:
 def clip_names(url: str, task: str) -> list[str]:
     """Names of a task's clips, committed or not."""
     group, plan = open_task(open_root(url, mode="r"), task)
-    return [str(name) for name in array_of(group, "clip")[: plan.n_clips]]  # type: ignore[union-attr]
+    return [str(name) for name in values_of(group, "clip", slice(plan.n_clips))]
 
 
 def failed_clips(url: str, task: str) -> list[tuple[str, str]]:
     """(name, reason) of every clip that failed."""
     failed = np.flatnonzero(task_status(url, task).status == FAILED)
     group, _ = open_task(open_root(url, mode="r"), task)
-    names, reasons = (np.asarray(array_of(group, name)[...], dtype=object)[failed] for name in ("clip", "reason"))
+    names, reasons = (values_of(group, name)[failed] for name in ("clip", "reason"))
     return [(str(name), str(reason)) for name, reason in zip(names, reasons, strict=True)]
+
+
+def heard_audio(url: str, task: str) -> Iterator[tuple[Block, str, int]]:
+    """(block, path, digest of the file) of every committed clip; the digest is 0 where there was no file."""
+    status = task_status(url, task)
+    group, _ = open_task(open_root(url, mode="r"), task)
+    paths, digests = (values_of(group, name) for name in ("path", "audio_digest"))
+    for block in status.blocks():
+        for path, digest in zip(paths[block.clips], digests[block.clips], strict=True):
+            yield block, str(path), int(digest)
 
 
 def describe(url: str) -> dict[str, Any]:
@@ -129,23 +153,24 @@ def verify(url: str) -> Iterator[Damage]:
     read_identity(root)
     for task in task_names(root):
         try:
-            group, _ = open_task(root, task)
+            group, plan = open_task(root, task)
             damaged = list(_verify_metadata(task, group))
         except (ValueError, LookupError, TypeError) as e:
             damaged = [Damage(task=task, array="zarr.json", block=None, what=one_line(e))]
         if damaged:  # what the arrays hold cannot be told without knowing how they are stored
             yield from damaged
             continue
-        try:
-            status = task_status(url, task)
-        except (ValueError, RuntimeError) as e:
-            yield Damage(task=task, array="status", block=None, what=one_line(e))
-            continue
-        if not np.isin(status.status, (PENDING, OK, FAILED)).all():
-            yield Damage(task=task, array="status", block=None, what="values other than 0, 1 and 2")
         yield from _verify_shared(task, group)
-        for block in status.blocks():
-            yield from _verify_block(task, group, block)
+        for block in blocks(task, plan.n_clips, plan.block):
+            try:
+                status = values_of(group, "status", block.clips)
+            except ValueError as e:
+                yield Damage(task=task, array="status", block=block, what=one_line(e))
+                continue
+            if not np.isin(status, (PENDING, OK, FAILED)).all():
+                yield Damage(task=task, array="status", block=block, what="values other than 0, 1 and 2")
+            elif (status != PENDING).all():
+                yield from _verify_block(task, group, block)
 
 
 def _verify_metadata(task: str, group: zarr.Group) -> Iterator[Damage]:
@@ -153,12 +178,17 @@ def _verify_metadata(task: str, group: zarr.Group) -> Iterator[Damage]:
     if metadata_digest(group) != about["metadata_digest"]:  # type: ignore[index, call-overload]
         yield Damage(task=task, array="zarr.json", block=None, what="the arrays' metadata do not match their digest")
     if consolidated_digest(group) != about["metadata_digest"]:  # type: ignore[index, call-overload]
-        yield Damage(task=task, array="zarr.json", block=None, what="the consolidated metadata do not match their digest")
+        yield Damage(
+            task=task,
+            array="zarr.json",
+            block=None,
+            what="the consolidated metadata do not match their digest",
+        )
 
 
 def _verify_shared(task: str, group: zarr.Group) -> Iterator[Damage]:
     """Arrays that belong to no block: coordinates, names, sources, labels."""
-    block_wise = {"digest", "version", "status", *_digested(group)}
+    block_wise = {"digest", "version", "status", *digested_in(group)}
     for name, array in arrays_of(group).items():
         if name in block_wise:
             continue
@@ -173,7 +203,7 @@ def _verify_shared(task: str, group: zarr.Group) -> Iterator[Damage]:
 
 
 def _verify_block(task: str, group: zarr.Group, block: Block) -> Iterator[Damage]:
-    names = _digested(group)
+    names = digested_in(group)
     recorded = {}
     for name in ("digest", "version", "status"):
         array = array_of(group, name)
@@ -204,7 +234,3 @@ def _missing(array: zarr.Array, block: Block | None) -> str:  # type: ignore[typ
     store = array.store_path.store
     absent = [key for key in object_keys(array, block) if not sync(store.exists(key))]
     return f"{len(absent)} stored objects are missing, the first {absent[0]}" if absent else ""
-
-
-def _digested(group: zarr.Group) -> list[str]:
-    return list(array_of(group, "digest").attrs["digested"])  # type: ignore[arg-type]

@@ -21,7 +21,18 @@ from zarr.core.sync import sync
 
 from .blocks import Block, blocks
 from .group import (
-    KEY, array_of, dims_of, metadata_digest, nothing_at, object_keys, open_root, open_task, read_identity, read_plan,
+    KEY,
+    array_of,
+    digested_in,
+    dims_of,
+    metadata_digest,
+    nothing_at,
+    object_keys,
+    open_root,
+    open_task,
+    read_identity,
+    read_plan,
+    values_of,
 )  # fmt: skip
 from .labels import LABEL_PREFIX, decode, encode
 from .provenance import Identity, Plan, digest_of
@@ -120,7 +131,12 @@ def _make_task(root: zarr.Group, task: str, plan: Plan, clips: ClipTable) -> Non
 
 
 def _grow_task(
-    root: zarr.Group, group: zarr.Group, stored: Plan, plan: Plan, clips: ClipTable, columns: Mapping[str, list[str]]
+    root: zarr.Group,
+    group: zarr.Group,
+    stored: Plan,
+    plan: Plan,
+    clips: ClipTable,
+    columns: Mapping[str, list[str]],
 ) -> None:
     whole = stored.n_clips // stored.block * stored.block
     if whole < stored.n_clips:
@@ -163,7 +179,7 @@ def add_labels(url: str, task: str, columns: Mapping[str, Sequence[str]], *, ove
 def pending_blocks(url: str, task: str) -> list[Block]:
     """Blocks that are not committed, in order."""
     group, plan = open_task(open_root(url), task)
-    status = np.asarray(array_of(group, "status")[:])
+    status = values_of(group, "status")
     return [b for b in blocks(task, plan.n_clips, plan.block) if (status[b.clips] == PENDING).any()]
 
 
@@ -180,7 +196,7 @@ def write_block(url: str, block: Block, values: Mapping[str, np.ndarray], status
     status: uint8 (clip), `OK` or `FAILED`. Writing the same block again gives the same bytes.
     """
     group, _ = open_task(open_root(url), block.task)
-    digested = list(array_of(group, "digest").attrs["digested"])  # type: ignore[arg-type]
+    digested = digested_in(group)
     if set(digested) != set(values):
         raise ValueError(f"block {block.index} brings {sorted(values)}; the plan keeps {sorted(digested)}")
     if status.shape != (len(block),) or (status == PENDING).any():
@@ -190,11 +206,14 @@ def write_block(url: str, block: Block, values: Mapping[str, np.ndarray], status
         region = tuple(block.clips if dim == "clip" else slice(None) for dim in dims_of(array))
         try:
             array[region] = values[name]
-        except (ValueError, RuntimeError):  # zarr reads a shard before it replaces it, and a damaged one cannot be read
+        except (ValueError, RuntimeError):
+            # zarr reads a shard before it replaces it, and a damaged one cannot be read
             for key in object_keys(array, block):
                 sync(array.store_path.store.delete(key))
             array[region] = values[name]
-    array_of(group, "digest")[block.index] = np.array([digest_values(values[name]) for name in digested], dtype="uint32")
+    array_of(group, "digest")[block.index] = np.array(
+        [digest_values(values[name]) for name in digested], dtype="uint32"
+    )
     array_of(group, "version")[block.index] = version
     array_of(group, "status")[block.clips] = status
 
@@ -219,7 +238,9 @@ def _create_array(group: zarr.Group, name: str, spec: ArraySpec) -> None:
         chunks=spec.chunks,
         shards=spec.shards,
         compressors=[*packing, Crc32cCodec()],
-        serializer="auto" if spec.dtype == STRING or np.dtype(spec.dtype).itemsize == 1 else BytesCodec(endian="little"),
+        serializer="auto"
+        if spec.dtype == STRING or np.dtype(spec.dtype).itemsize == 1
+        else BytesCodec(endian="little"),
         fill_value=spec.fill,
         dimension_names=spec.dims,
         attributes=dict(spec.attrs),
@@ -245,13 +266,17 @@ def _write_label(group: zarr.Group, name: str, codes: np.ndarray, categories: li
 
 
 def _read_label(group: zarr.Group, name: str) -> list[str]:
-    array = array_of(group, LABEL_PREFIX + name)
-    return list(decode(np.asarray(array[:]), array.attrs["categories"]))  # type: ignore[arg-type]
+    categories = array_of(group, LABEL_PREFIX + name).attrs["categories"]
+    return list(decode(values_of(group, LABEL_PREFIX + name), categories))  # type: ignore[arg-type]
 
 
 def _finish(root: zarr.Group, group: zarr.Group, plan: Plan) -> None:
     """Seal a task's metadata, the plan last, and refresh the copies that plain xarray reads."""
-    about = {"plan": plan.to_json(), "plan_digest": digest_of(plan.to_json()), "metadata_digest": metadata_digest(group)}
+    about: dict[str, Any] = {
+        "plan": plan.to_json(),
+        "plan_digest": digest_of(plan.to_json()),
+        "metadata_digest": metadata_digest(group),
+    }
     group.attrs.put({KEY: about})
     _consolidate(group)
     _consolidate(root)

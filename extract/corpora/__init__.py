@@ -1,0 +1,1 @@
+"""Data sets: from what is downloaded, or made, to a manifest."""

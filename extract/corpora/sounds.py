@@ -132,9 +132,7 @@ def tone(
     return np.asarray(wave + breath * level * np.abs(wave).max() * heard * fade * band_noise(rng, low, high))
 
 
-def fm(
-    timbre: str, f0: float, highest: float, turns: Samples, t: Samples, loudness: Samples, rng: Rng
-) -> Samples:
+def fm(timbre: str, f0: float, highest: float, turns: Samples, t: Samples, loudness: Samples, rng: Rng) -> Samples:
     """An FM tone, made at the times `t`, a multiple of the sample rate, then cut off: float64 (sample)."""
     multiple = len(t) // N_SAMPLES
     carrier, modulator, low, high = OPERATORS[timbre]

@@ -111,9 +111,7 @@ class M2D(nn.Module):
     ) -> None:
         super().__init__()
         if heads < 1 or width % heads:
-            raise ValueError(
-                f"{heads} heads for a width of {width}; expected a number that divides the width"
-            )
+            raise ValueError(f"{heads} heads for a width of {width}; expected a number that divides the width")
         self.input_size, self.patch, self.width, self.heads = input_size, patch, width, heads
         self.grid = (input_size[0] // patch[0], input_size[1] // patch[1])
         self.cls_token = nn.Parameter(0.02 * torch.randn(1, 1, width))

@@ -102,9 +102,7 @@ def read_checkpoint(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             with safetensors.safe_open(file, framework="pt") as opened:
                 return {key: opened.get_tensor(key) for key in opened.keys()}, opened.metadata() or {}  # noqa: SIM118
         except safetensors.SafetensorError as error:
-            raise ValueError(
-                f"{file.name} is not a whole safetensors file ({error}); fetch it again"
-            ) from error
+            raise ValueError(f"{file.name} is not a whole safetensors file ({error}); fetch it again") from error
     try:
         # Pre-training checkpoints keep their command line beside the weights; a Namespace holds data only.
         with torch.serialization.safe_globals([argparse.Namespace]):
@@ -122,9 +120,7 @@ def read_checkpoint(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     if isinstance(content, Mapping) and isinstance(content.get("model"), Mapping):
         content = content["model"]
     if not isinstance(content, Mapping):
-        raise ValueError(
-            f"{file.name} holds a {type(content).__name__}; expected a state dict, bare or under 'model'"
-        )
+        raise ValueError(f"{file.name} holds a {type(content).__name__}; expected a state dict, bare or under 'model'")
     return {str(key): value for key, value in content.items() if isinstance(value, Tensor)}, {}
 
 

@@ -20,7 +20,5 @@ def load(name: str) -> Encoder:
     """
     file = WEIGHTS / f"{name}.safetensors"
     if not file.is_file():
-        raise FileNotFoundError(
-            f"the package has no {file.name}; expected the weights in it: install it again"
-        )
+        raise FileNotFoundError(f"the package has no {file.name}; expected the weights in it: install it again")
     return m2d.load(str(file), name=name)

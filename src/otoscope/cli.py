@@ -16,7 +16,7 @@ import click
 if TYPE_CHECKING:
     import xarray as xr
 
-    from .analysis.survey import Answer, Question
+    from .analysis.survey import Answer, Labelling, Question
 
 ENCODERS = "tiny-ssl | tiny-sl | m2d:PATH | module:FILE.py:factory | module:pkg.mod:factory"
 TABLES = ("stats", "overlap", "probability", "aape", "thresholds", "depth")
@@ -28,6 +28,12 @@ class Mistake(click.ClickException):
     exit_code = 2
 
 
+class Interrupted(click.ClickException):
+    """Control-C, or the end of a time slot."""
+
+    exit_code = 128 + signal.SIGINT
+
+
 class Commands(click.Group):
     """Turns the errors that our functions raise for users into one line each."""
 
@@ -37,6 +43,10 @@ class Commands(click.Group):
             return super().invoke(ctx)
         except (BrokenPipeError, click.ClickException):
             raise
+        except KeyboardInterrupt as stop:
+            raise Interrupted(
+                "interrupted; whatever is committed is kept: run the same command again to go on"
+            ) from stop
         except (ValueError, LookupError, OSError, ImportError) as error:
             if ctx.params.get("debug"):
                 raise
@@ -56,10 +66,7 @@ def cli(debug: bool) -> None:
 
 def main() -> None:
     """Entry point of the `otoscope` command."""
-    try:
-        cli(prog_name="otoscope")
-    except KeyboardInterrupt:
-        sys.exit(128 + signal.SIGINT)
+    cli(prog_name="otoscope")
 
 
 @cli.command()
@@ -82,16 +89,34 @@ def quickstart(directory: str, seed: int, shuffle_labels: bool) -> None:
 @click.option("--audio-root", metavar="DIR", help="Folder that relative paths start from [the manifest's].")
 @click.option("--unit-sec", metavar="S|native", help="Crop or zero-pad to S seconds [the manifest's, else native].")
 @click.option("--frames", type=click.Choice(["audio", "published", "all"]), help="Frames that count [audio].")
-@click.option("--keep", metavar="V,V", help="Variables [active_bits,mean,positive_frames,frame_count,embedding]; also hidden.")
+@click.option(
+    "--keep",
+    metavar="V,V",
+    help="Variables [active_bits,mean,positive_frames,frame_count,embedding]; also hidden.",
+)
 @click.option("--mean-dtype", type=click.Choice(["float16", "float32"]), help="Stored type of the means [float16].")
 @click.option("--block", type=int, metavar="N", help="Clips per block [clips / 8, from 32 to 2048].")
 @click.option("--batch", type=int, metavar="N", help="Clips per forward pass [32].")
 @click.option("--threads", type=int, metavar="N", help="Threads of the arithmetic [all cores].")
 @click.option("--device", metavar="D", help="cpu, cuda, cuda:1, ... [cuda where there is one].")
 @click.option("--allow-missing", is_flag=True, help="Record absent files as failed instead of refusing to start.")
-@click.option("--max-failures", default=0.1, show_default=True, metavar="SHARE", help="Stop above this share of bad clips.")
+@click.option(
+    "--max-failures",
+    default=0.1,
+    show_default=True,
+    metavar="SHARE",
+    help="Stop above this share of bad clips.",
+)
 @click.option("--dry-run", is_flag=True, help="Check everything, print blocks and sizes, write nothing.")
-def extract(store: str, encoder: str, corpus: str, audio_root: str | None, unit_sec: str | None, keep: str | None, **options: Any) -> None:
+def extract(
+    store: str,
+    encoder: str,
+    corpus: str,
+    audio_root: str | None,
+    unit_sec: str | None,
+    keep: str | None,
+    **options: Any,
+) -> None:
     """Run an encoder over a corpus and store what every neuron did. Run it again to resume, or to append clips."""
     from .extract.corpus import read_manifest
     from .extract.run import capture
@@ -99,14 +124,21 @@ def extract(store: str, encoder: str, corpus: str, audio_root: str | None, unit_
     say_progress()
     clips = read_manifest(corpus, audio_root)
     report = capture(
-        encoder, clips, store, unit_sec=seconds(unit_sec), keep=tuple(keep.split(",")) if keep else None, **options
+        encoder,
+        clips,
+        store,
+        unit_sec=seconds(unit_sec),
+        keep=tuple(keep.split(",")) if keep else None,
+        **options,
     )
     for name, reason in report.failures[:10]:
         click.echo(f"failed: {name}: {reason}", err=True)
     if len(report.failures) > 10:
         click.echo(f"... and {len(report.failures) - 10} more: otoscope status --failures {store}", err=True)
     if not options["dry_run"]:
-        click.echo(f"{store} task {options['task']}: {report.n_clips} clips, {report.n_ok} ok, {report.n_failed} failed")
+        click.echo(
+            f"{store} task {options['task']}: {report.n_clips} clips, {report.n_ok} ok, {report.n_failed} failed"
+        )
 
 
 def seconds(text: str | None) -> float | str | None:
@@ -134,8 +166,8 @@ def status(store: str, failures: bool) -> None:
     for task in store_status(store):
         n_blocks = -(-task.plan.n_clips // task.plan.block)
         click.echo(
-            f"{task.task}: {task.plan.n_clips} clips, {task.n_ok} ok, {task.n_failed} failed, {task.n_pending} pending; "
-            f"{len(task.blocks())} of {n_blocks} blocks committed"
+            f"{task.task}: {task.plan.n_clips} clips, {task.n_ok} ok, {task.n_failed} failed, "
+            f"{task.n_pending} pending; {len(task.blocks())} of {n_blocks} blocks committed"
         )
         for name, reason in failed_clips(store, task.task) if failures else ():
             click.echo(f"  {name}: {reason}")
@@ -155,7 +187,11 @@ def info(store: str) -> None:
 @cli.command()
 @click.argument("store")
 @click.option("--audio", metavar="DIR", help="Audio root: check too that each file is still the one that was heard.")
-@click.option("--reset", is_flag=True, help="Put damaged blocks back to pending, for `extract` to do again.")
+@click.option(
+    "--reset",
+    is_flag=True,
+    help="Put damaged blocks, and those of changed files, back for `extract` to do again.",
+)
 def verify(store: str, audio: str | None, reset: bool) -> None:
     """Read everything back: checksums, missing objects, blocks mixed of two writes. Exit status 2 on damage."""
     from .store import verify as checks
@@ -164,15 +200,18 @@ def verify(store: str, audio: str | None, reset: bool) -> None:
     found = list(checks.verify(store))
     for damage in found:
         click.echo(str(damage))
-    changed = []
+    again = {damage.block for damage in found}
+    changed = set()
     if audio is not None:
         from .extract.run import changed_audio
 
-        for clip in changed_audio(store, Path(audio)):
-            changed.append(clip)
-            click.echo(clip)
+        for affected, what in changed_audio(store, Path(audio)):
+            again.add(affected)
+            if what not in changed:
+                click.echo(what)
+            changed.add(what)
     if reset:
-        for block in {damage.block for damage in found if damage.block}:
+        for block in sorted((block for block in again if block), key=lambda block: (block.task, block.index)):
             reset_block(store, block)
             click.echo(f"{block.task} block {block.index} is pending again")
     if found or changed:
@@ -200,14 +239,18 @@ def label(store: str, task: str, table: str, replace: bool) -> None:
 def selecting(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options by which neurons are selected."""
     for option in (
-        click.option("--rule", type=click.Choice(["lape", "paper"]), default="lape", show_default=True, help="Selection rule."),
+        click.option(
+            "--rule", type=click.Choice(["lape", "paper"]), default="lape", show_default=True, help="Selection rule."
+        ),
+        click.option("--incomplete", is_flag=True, help="Go by the committed clips of tasks that are not finished."),
         click.option("--threshold", type=float, metavar="X", help="With --reading clip: on the mean, instead of 0."),
         click.option(
             "--reading", type=click.Choice(["clip", "frame", "any"]), default="clip", show_default=True,
             help="clip: mean above 0; frame: share of positive frames; any: one positive frame.",
         ),
         click.option(
-            "--percentile", "percentiles", multiple=True, metavar="P|TASK=P", help="Share of neurons selected, in percent [1]."
+            "--percentile", "percentiles", multiple=True, metavar="P|TASK=P",
+            help="Share of neurons selected, in percent [1].",
         ),
     ):  # fmt: skip
         command = option(command)
@@ -224,7 +267,9 @@ def question_of(percentiles: tuple[str, ...], reading: str, threshold: float | N
         try:
             value = float(number)
         except ValueError:
-            raise ValueError(f"--percentile is {text!r}; expected a number such as 1, or a task's such as esc50=2") from None
+            raise ValueError(
+                f"--percentile is {text!r}; expected a number such as 1, or a task's such as esc50=2"
+            ) from None
         if equals:
             of_task[task] = value
         else:
@@ -241,22 +286,36 @@ def open_stores(stores: tuple[str, ...]) -> "dict[str, xr.DataTree]":
     return {name: otoscope.open(store) for name, store in zip(names, stores, strict=True)}
 
 
-def answers_to(stores: tuple[str, ...], tasks: tuple[str, ...], question: "Question") -> "list[Answer]":
-    """Selections for the labellings named, or for all."""
-    from .analysis.survey import answer, labellings
+def asked_for(
+    stores: tuple[str, ...], tasks: tuple[str, ...], question: "Question", incomplete: bool
+) -> "list[Labelling]":
+    """The labellings named, or all, of finished tasks."""
+    from .analysis.survey import labellings
 
-    found = [answer(labelling, question) for labelling in labellings(open_stores(stores), tasks)]
+    found = list(labellings(open_stores(stores), tasks))
     if not found:
-        raise LookupError(f"{', '.join(stores)} hold no labelling with at least 2 categories; add one with `otoscope label`")
+        raise LookupError(
+            f"{', '.join(stores)} hold no labelling with at least 2 categories; add one with `otoscope label`"
+        )
+    for task in question.percentiles:
+        if task not in {labelling.task for labelling in found}:
+            raise LookupError(f"--percentile {task}=... names no task that was asked for; give it as one of --task")
+    for labelling in found:
+        pending = labelling.ds.attrs["n_pending"]
+        if pending and not incomplete:
+            raise ValueError(
+                f"{labelling.store} task {labelling.task} is not finished, {pending} clips are pending; expected none: "
+                "run its `otoscope extract` again, or give --incomplete to go by what is committed"
+            )
     return found
 
 
-def only(answers: "list[Answer]") -> "Answer":
-    """The one answer that a command can show."""
-    if len(answers) != 1:
-        names = ", ".join(f"{a.labelling.store} {a.labelling.name}" for a in answers)
-        raise ValueError(f"found {len(answers)} labellings ({names}); expected one: name it with --task TASK:LABEL")
-    return answers[0]
+def only(labellings: "list[Labelling]") -> "Labelling":
+    """The one labelling that a command can show."""
+    if len(labellings) != 1:
+        names = ", ".join(f"{x.store} {x.name}" for x in labellings)
+        raise ValueError(f"found {len(labellings)} labellings ({names}); expected one: name it as TASK:LABEL")
+    return labellings[0]
 
 
 @cli.command()
@@ -264,12 +323,14 @@ def only(answers: "list[Answer]") -> "Answer":
 @click.option("--task", required=True, metavar="TASK[:LABEL]")
 @selecting
 @click.option("-o", "--output", metavar="FILE", help="CSV, Parquet, Markdown or LaTeX by its ending [standard output].")
-def neurons(store: str, task: str, output: str | None, **how: Any) -> None:
+def neurons(store: str, task: str, output: str | None, incomplete: bool, **how: Any) -> None:
     """Class-specific neurons: one row per category, layer and neuron, with probability and AAPE."""
     from .analysis.selectivity import aape
+    from .analysis.survey import answer
     from .analysis.tables import neurons_table
 
-    found = only(answers_to((store,), (task,), question_of(**how)))
+    question = question_of(**how)
+    found = answer(only(asked_for((store,), (task,), question, incomplete)), question)
     put_table(neurons_table(found.selection["member"], found.probability, aape(found.probability)), output)
 
 
@@ -280,47 +341,62 @@ def neurons(store: str, task: str, output: str | None, **how: Any) -> None:
 @click.option("--against", metavar="TASK:LABEL", help="overlap: the categories along the other side.")
 @selecting
 @click.option("-o", "--output", metavar="FILE", help="CSV, Parquet, Markdown or LaTeX by its ending [standard output].")
-def table(kind: str, stores: tuple[str, ...], tasks: tuple[str, ...], against: str | None, output: str | None, **how: Any) -> None:
+def table(
+    kind: str,
+    stores: tuple[str, ...],
+    tasks: tuple[str, ...],
+    against: str | None,
+    output: str | None,
+    incomplete: bool,
+    **how: Any,
+) -> None:
     """Tables: stats and thresholds over all labellings; overlap, probability, aape and depth of one."""
     from .analysis import tables
     from .analysis.select import depth_histogram
     from .analysis.selectivity import aape
+    from .analysis.survey import answer
 
     question = question_of(**how)
-    answers = answers_to(stores, tasks, question)
-    selections = {(a.labelling.store, a.labelling.name): a.selection for a in answers}
-    if kind == "stats":
-        frame = tables.stats_table(selections)
-    elif kind == "thresholds":
-        frame = tables.thresholds_table(selections)
+    asked = asked_for(stores, tasks, question, incomplete)
+    frame: Any
+    if kind in ("stats", "thresholds"):
+        selections = {(x.store, x.name): answer(x, question).selection for x in asked}
+        frame = (tables.stats_table if kind == "stats" else tables.thresholds_table)(selections)
     elif kind == "overlap":
-        frame = tables.overlap_table(overlaps(answers, stores, against, question)[0][1])
+        answers = [answer(only(asked), question)]
+        frame = tables.overlap_table(overlaps(answers, stores, against, question, incomplete)[0][1])
     elif kind == "depth":
-        frame = depth_histogram(only(answers).selection["member"], by_category=True).to_pandas().T.reset_index()
-    elif kind == "probability":
-        frame = tables.probability_table(only(answers).probability)
-    else:
-        frame = tables.aape_table(aape(only(answers).probability))
+        depth = depth_histogram(answer(only(asked), question).selection["member"], by_category=True)
+        frame = depth.transpose("layer", "category").to_pandas().reset_index()  # type: ignore[call-arg]
+    else:  # of every neuron, so that nothing needs to be selected
+        labelling = only(asked)
+        p = labelling.ds.otoscope.probability(labelling.label, question.reading, question.threshold).compute()
+        frame = tables.probability_table(p) if kind == "probability" else tables.aape_table(aape(p))
     put_table(frame, output)
 
 
 def overlaps(
-    answers: "list[Answer]", stores: tuple[str, ...], against: str | None, question: "Question"
+    answers: "list[Answer]",
+    stores: tuple[str, ...],
+    against: str | None,
+    question: "Question",
+    incomplete: bool,
 ) -> "list[tuple[str, xr.DataArray]]":
     """(title, common neuron ratio) of each labelling with itself, or with another one of the same store."""
     from .analysis.overlap import common_neuron_ratio
+    from .analysis.survey import answer
 
+    members = {(a.labelling.store, a.labelling.name): a.selection["member"] for a in answers}
     if against is None:
-        return [
-            (f"{a.labelling.store} {a.labelling.name}", common_neuron_ratio(a.selection["member"])) for a in answers
-        ]
-    others = {a.labelling.store: a for a in answers_to(stores, (against,), question)}
+        return [(f"{store} {name}", common_neuron_ratio(member)) for (store, name), member in members.items()]
+    others = asked_for(stores, (against,), question, incomplete)
+    other_of = {store: answer(only([x for x in others if x.store == store]), question) for store, _ in members}
     return [
         (
-            f"{a.labelling.store} {a.labelling.name} / {against}",
-            common_neuron_ratio(a.selection["member"], others[a.labelling.store].selection["member"]),
+            f"{store} {name} / {other_of[store].labelling.name}",
+            common_neuron_ratio(member, other_of[store].selection["member"]),
         )
-        for a in answers
+        for (store, name), member in members.items()
     ]
 
 
@@ -331,15 +407,24 @@ def overlaps(
 @click.option("--against", metavar="TASK:LABEL", help="overlap: the categories along the other side.")
 @selecting
 @click.option("-o", "--output", required=True, metavar="FILE", help="PDF, PNG or SVG by its ending.")
-def figure(kind: str, stores: tuple[str, ...], tasks: tuple[str, ...], against: str | None, output: str, **how: Any) -> None:
+def figure(
+    kind: str,
+    stores: tuple[str, ...],
+    tasks: tuple[str, ...],
+    against: str | None,
+    output: str,
+    incomplete: bool,
+    **how: Any,
+) -> None:
     """Figures: overlap (common neuron ratios, a heat map per labelling and store), depth (neurons per layer)."""
     from .analysis.figures import depth_figure, overlap_figure, save_figure
     from .analysis.select import depth_histogram
+    from .analysis.survey import answer
 
     question = question_of(**how)
-    answers = answers_to(stores, tasks, question)
+    answers = [answer(labelling, question) for labelling in asked_for(stores, tasks, question, incomplete)]
     if kind == "overlap":
-        drawn = overlap_figure(overlaps(answers, stores, against, question))
+        drawn = overlap_figure(overlaps(answers, stores, against, question, incomplete))
     else:
         drawn = depth_figure(
             [(f"{a.labelling.store} {a.labelling.name}", depth_histogram(a.selection["member"])) for a in answers]

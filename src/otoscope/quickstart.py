@@ -1,14 +1,15 @@
 """The whole method on bundled parts: synthesised audio, two small encoders, stores, tables, figures, a summary.
 
 Goal: in two minutes, without a download, a newcomer has seen every step and holds the command for each next one.
-Conventions: everything lies under one folder; the same folder, run again, is completed or made again with the same result.
+Conventions: everything lies under one folder; the same folder, run again, is completed or made again, with the same
+result.
 Contents: `run`, `contrast`.
 """
 
 import csv
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -28,9 +29,72 @@ ENCODERS = {"tiny-ssl": "SSL", "tiny-sl": "SL"}
 PERCENTILE = 5.0  # 1,536 neurons: the paper's 1 % of 36,864 would leave 15
 NOT_LABELS = ("path", "unit_sec", "split")
 
+CONTROL = "**Control run: the labels were dealt out anew, so no structure should be left.**\n\n"
+SUMMARY = """# What the neurons of two small encoders listen to
+
+{control}{n_clips:,} clips of one second, made by this package: notes from additive and from FM synthesis, labelled by
+octave and by timbre family, and everyday events. Two encoders of M2D's architecture heard all of them: `tiny-ssl` (SSL)
+was trained to predict masked patches, `tiny-sl` (SL) to name how a sound is played and where, never octave, timbre or
+event. Each has {layers} layers of {neurons} neurons; what every neuron did on every clip is in `tiny-ssl.zarr` and
+`tiny-sl.zarr`.
+
+## Class-specific neurons
+
+A neuron's *activation probability* for a category is the share of the category's clips on which its mean activation is
+positive. Its *AAPE* is the entropy of these probabilities over the categories: low means that it fires for few of them.
+The {percentile:g} % of neurons with the lowest AAPE, among those that fire often enough for some category, are
+selected; each belongs to every category for which its probability is among the highest 5 %. *Coverage* is the share of
+categories that have at least one such neuron.
+
+{stats}
+
+{comparison}
+
+## What octaves have in common
+
+The *common neuron ratio* of two categories is the number of neurons specific for both, over the number specific for
+either.
+
+{overlaps}
+
+| figure | shows |
+|---|---|
+| ![](figures/within-additive-octave.png) | octaves of additive notes with each other |
+| ![](figures/across-additive-fm-octave.png) | octaves of additive notes (rows) with octaves of FM notes (columns) |
+| ![](figures/depth.png) | in which layer the class-specific neurons sit |
+
+The same for timbre, FM and events is in `figures/`; every number is in `tables/`.
+
+## Next steps
+
+Run these inside this folder.
+
+| to | command |
+|---|---|
+{steps}
+"""
+NEXT_STEPS = {
+    "see what is in a store": "otoscope info tiny-ssl.zarr",
+    "read all of it back": "otoscope verify tiny-ssl.zarr",
+    "list the neurons of each octave": "otoscope neurons tiny-ssl.zarr --task fm:octave --percentile 5",
+    "make the table above": "otoscope table stats tiny-ssl.zarr tiny-sl.zarr --percentile 5 -o stats.tex",
+    "count frames instead of clips": "otoscope table stats tiny-ssl.zarr --percentile 5 --reading frame",
+    "draw a heat map": "otoscope figure overlap tiny-ssl.zarr --task additive:octave --against fm:octave "
+    "--percentile 5 -o map.pdf",
+    "use your own audio": "otoscope extract mine.zarr --encoder tiny-ssl --corpus MANIFEST.csv --task mine",
+    "use your own model": "otoscope extract mine.zarr --encoder module:FILE.py:factory "
+    "--corpus MANIFEST.csv --task mine",
+    "ask in Python": 'import otoscope; otoscope.open("tiny-ssl.zarr")["fm"].ds.otoscope.aape("octave")',
+}
+
 
 def run(
-    directory: Path, *, seed: int = 0, shuffle_labels: bool = False, notes_per_octave: int = 75, events_per_category: int = 24
+    directory: Path,
+    *,
+    seed: int = 0,
+    shuffle_labels: bool = False,
+    notes_per_octave: int = 75,
+    events_per_category: int = 24,
 ) -> Path:
     """Make everything under `directory`; return the path of its summary.md.
 
@@ -79,7 +143,9 @@ def _claim(directory: Path, settings: Mapping[str, object]) -> None:
     if note.is_file():
         found = json.loads(note.read_text(encoding="utf-8"))
         if found != settings:
-            raise ValueError(f"{directory} holds a quickstart with {found}; expected {dict(settings)}: choose another folder")
+            raise ValueError(
+                f"{directory} holds a quickstart with {found}; expected {dict(settings)}: choose another folder"
+            )
         return
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise ValueError(f"{directory} is not empty; expected a new folder: choose another name")
@@ -145,7 +211,9 @@ def _write_figures(directory: Path, answers: Mapping[tuple[str, str], Answer]) -
     panels = [(f"{ENCODERS[s]}: additive (rows), FM (columns)", ratio) for s, ratio in across.items()]
     save_figure(overlap_figure(panels), figures / "across-additive-fm-octave.png")
     depth = [
-        (f"{ENCODERS[s]} {name}", depth_histogram(member[s, name])) for s in ENCODERS for name in ("additive:octave", "events:event")
+        (f"{ENCODERS[s]} {name}", depth_histogram(member[s, name]))
+        for s in ENCODERS
+        for name in ("additive:octave", "events:event")
     ]
     save_figure(depth_figure(depth), figures / "depth.png")
     within = {(s, "within"): common_neuron_ratio(member[s, "additive:octave"]) for s in ENCODERS}
@@ -153,83 +221,46 @@ def _write_figures(directory: Path, answers: Mapping[tuple[str, str], Answer]) -
 
 
 def _summary(
-    stats: pd.DataFrame, overlaps: Mapping[tuple[str, str], xr.DataArray], trees: Mapping[str, xr.DataTree], *, shuffled: bool
+    stats: pd.DataFrame,
+    overlaps: Mapping[tuple[str, str], xr.DataArray],
+    trees: Mapping[str, xr.DataTree],
+    *,
+    shuffled: bool,
 ) -> str:
     """The story of a run, in Markdown."""
     some = next(iter(trees.values()))
-    n_clips = sum(child.sizes["clip"] for child in some.children.values())
-    layers, neurons = (some["additive"].sizes[dim] for dim in ("layer", "neuron"))
     shown = stats[["store", "task", "categories", "neurons_per_category", "coverage_ratio", "selected"]]
-    lines = [
-        "# What the neurons of two small encoders listen to",
-        "",
-        *(["**Control run: the labels were dealt out anew, so no structure should be left.**", ""] if shuffled else []),
-        f"{n_clips:,} clips of one second, made by this package: notes from additive and from FM synthesis, labelled by octave and by",
-        "timbre family, and everyday events. Two encoders of M2D's architecture heard all of them: `tiny-ssl` (SSL) was trained to",
-        "predict masked patches, `tiny-sl` (SL) to name how a sound is played and where, never octave, timbre or event.",
-        f"Each has {layers} layers of {neurons} neurons; what every neuron did on every clip is in `tiny-ssl.zarr` and `tiny-sl.zarr`.",
-        "",
-        "## Class-specific neurons",
-        "",
-        "A neuron's *activation probability* for a category is the share of the category's clips on which its mean activation is",
-        "positive. Its *AAPE* is the entropy of these probabilities over the categories: low means that it fires for few of them.",
-        f"The {PERCENTILE:g} % of neurons with the lowest AAPE, among those that fire often enough for some category, are selected; each",
-        "belongs to every category for which its probability is among the highest 5 %. *Coverage* is the share of categories that",
-        "have at least one such neuron.",
-        "",
-        markdown(shown),
-        "",
-        *_comparison(stats),
-        "",
-        "## What octaves have in common",
-        "",
-        "The *common neuron ratio* of two categories is the number of neurons specific for both, over the number specific for either.",
-        "",
-        *[_structure(encoder, where, ratio) for (encoder, where), ratio in overlaps.items()],
-        "",
-        "| figure | shows |",
-        "|---|---|",
-        "| ![](figures/within-additive-octave.png) | octaves of additive notes with each other |",
-        "| ![](figures/across-additive-fm-octave.png) | octaves of additive notes (rows) with octaves of FM notes (columns) |",
-        "| ![](figures/depth.png) | in which layer the class-specific neurons sit |",
-        "",
-        "The same for timbre, FM and events is in `figures/`; every number is in `tables/`.",
-        "",
-        "## Next steps",
-        "",
-        "Run these inside this folder.",
-        "",
-        "| to | command |",
-        "|---|---|",
-        "| see what is in a store | `otoscope info tiny-ssl.zarr` |",
-        "| read all of it back | `otoscope verify tiny-ssl.zarr` |",
-        "| list the neurons of each octave | `otoscope neurons tiny-ssl.zarr --task fm:octave --percentile 5` |",
-        "| make the table above | `otoscope table stats tiny-ssl.zarr tiny-sl.zarr --percentile 5 -o stats.tex` |",
-        "| count frames instead of clips | `otoscope table stats tiny-ssl.zarr --percentile 5 --reading frame` |",
-        "| draw a heat map | `otoscope figure overlap tiny-ssl.zarr --task additive:octave --against fm:octave --percentile 5 -o map.pdf` |",
-        "| use your own audio | `otoscope extract mine.zarr --encoder tiny-ssl --corpus MANIFEST.csv --task mine` |",
-        "| use your own model | `otoscope extract mine.zarr --encoder module:FILE.py:factory --corpus MANIFEST.csv --task mine` |",
-        "| ask in Python | `import otoscope; otoscope.open(\"tiny-ssl.zarr\")[\"fm\"].ds.otoscope.aape(\"octave\")` |",
-        "",
-    ]
-    return "\n".join(lines)
+    return SUMMARY.format(
+        control=CONTROL if shuffled else "",
+        n_clips=sum(child.sizes["clip"] for child in some.children.values()),
+        layers=some["additive"].sizes["layer"],
+        neurons=some["additive"].sizes["neuron"],
+        percentile=PERCENTILE,
+        stats=markdown(shown),
+        comparison=_comparison(stats),
+        overlaps="\n".join(_structure(encoder, where, ratio) for (encoder, where), ratio in overlaps.items()),
+        steps="\n".join(f"| {aim} | `{command}` |" for aim, command in NEXT_STEPS.items()),
+    )
 
 
-def _comparison(stats: pd.DataFrame) -> Sequence[str]:
+def _comparison(stats: pd.DataFrame) -> str:
     """The paper's contrast of SSL with SL, as it came out."""
     average = stats[stats["task"] == "average"].set_index("store")
-    ssl, sl = (average.loc[name] for name in ENCODERS)
-    more = "more" if ssl["neurons_per_category"] > sl["neurons_per_category"] else "not more"
-    wider = "more" if ssl["coverage_ratio"] > sl["coverage_ratio"] else "not more"
-    return [
-        f"On average SSL has {ssl['neurons_per_category']:.1f} neurons per category and covers {ssl['coverage_ratio']:.0%} of the "
-        f"categories; SL has {sl['neurons_per_category']:.1f} and covers {sl['coverage_ratio']:.0%}.",
-        f"The paper found more of both in its self-supervised encoder; here SSL has {more} neurons per category and covers "
-        f"{wider} categories.",
-    ]
+    found = {
+        column: [float(average.loc[encoder, column]) for encoder in ENCODERS]  # type: ignore[arg-type]
+        for column in ("neurons_per_category", "coverage_ratio")
+    }
+    (ssl, sl), (ssl_covers, sl_covers) = found.values()
+    more, wider = ("more" if ours > theirs else "not more" for ours, theirs in found.values())
+    return (
+        f"On average SSL has {ssl:.1f} neurons per category and covers {ssl_covers:.0%} of the categories; SL has "
+        f"{sl:.1f}\nand covers {sl_covers:.0%}. The paper found more of both in its self-supervised encoder; here SSL "
+        f"has {more}\nneurons per category and covers {wider} categories."
+    )
 
 
 def _structure(encoder: str, where: str, ratio: xr.DataArray) -> str:
     near, far = contrast(ratio)
     what = "within additive notes" if where == "within" else "between additive and FM notes"
-    return f"- {ENCODERS[encoder]}, {what}: octaves at most one apart share {near:.2f}, octaves three or more apart {far:.2f}."
+    shares = f"octaves at most one apart share {near:.2f}, octaves three or more apart {far:.2f}"
+    return f"- {ENCODERS[encoder]}, {what}: {shares}."

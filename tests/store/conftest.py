@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from otoscope.store.blocks import Block, blocks
 from otoscope.store.provenance import Identity, Plan, kept
 from otoscope.store.writer import ClipTable, add_task, create, write_block
@@ -64,7 +65,10 @@ def make_known(n: int = N_CLIPS) -> Known:
         path=[f"sub/{i // 2}.wav" for i in range(n)],
         start=np.where(np.arange(n) % 2, 1.5, np.nan),
         stop=np.full(n, np.nan),
-        labels={"digit": [str(i % 11) if i % 7 else "" for i in range(n)], "who, exactly": ["éva", "bo b"] * (n // 2) + ["z"] * (n % 2)},
+        labels={
+            "digit": [str(i % 11) if i % 7 else "" for i in range(n)],
+            "who, exactly": ["éva", "bo b"] * (n // 2) + ["z"] * (n % 2),
+        },
     )
     identity = Identity(
         encoder="fake", weights="00", front_end={"sample_rate": 16_000}, sites=(("a", WIDTHS[0]), ("b", WIDTHS[1])),

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import xarray as xr
 import zarr
+
 from otoscope.store.group import open_root
 from otoscope.store.reader import open_store, read_task
 
@@ -36,11 +37,16 @@ def test_values_by_name(known: Known, url: str) -> None:
 def test_any_selection_equals_that_of_numpy(known: Known, url: str, chunks: dict[str, int] | None) -> None:
     ds = xr.open_dataset(url, engine="otoscope", group="t", chunks=chunks)
     rng = np.random.default_rng(0)
-    whole = {"active": (known.mean > 0).transpose(0, 2, 1), "mean": known.mean.astype("f2").transpose(0, 2, 1)}
+    whole = {
+        "active": (known.mean > 0).transpose(0, 2, 1),
+        "mean": known.mean.astype("f2").transpose(0, 2, 1),
+    }
     for _ in range(25):
         keys = {
             "layer": rng.choice([0, 1, slice(None), slice(None, None, -1)]),
-            "neuron": [int(rng.integers(300)), rng.integers(0, 300, 4), slice(5, 290, 13), slice(0, 0)][rng.integers(4)],
+            "neuron": [int(rng.integers(300)), rng.integers(0, 300, 4), slice(5, 290, 13), slice(0, 0)][
+                rng.integers(4)
+            ],
             "clip": [int(rng.integers(261)), np.sort(rng.integers(0, 261, 6)), slice(200, 20, -9)][rng.integers(3)],
         }
         for name, values in whole.items():
@@ -93,12 +99,12 @@ def test_engine_wants_a_group_where_there_are_several(known: Known, url: str) ->
     with pytest.raises(ValueError, match=r"holds 2 tasks \(second, t\)"):
         xr.open_dataset(url, engine="otoscope")
     assert set(xr.open_datatree(url, engine="otoscope").children) == {"second", "t"}
-    with pytest.raises(LookupError, match="no task 'third'.*it holds second, t"):
+    with pytest.raises(LookupError, match=r"no task 'third'.*it holds second, t"):
         read_task(url, "third")
 
 
 def test_what_is_no_store_is_said_plainly(tmp_path: Path, url: str) -> None:
-    with pytest.raises(FileNotFoundError, match="no store at .*otoscope extract"):
+    with pytest.raises(FileNotFoundError, match=r"no store at .*otoscope extract"):
         open_root(str(tmp_path / "none"))
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "notes.txt").write_text("x")

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from otoscope.store.verify import verify
 from otoscope.store.writer import write_block
 

@@ -10,9 +10,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zarr
+
 from otoscope.store.provenance import Identity, Plan
 from otoscope.store.verify import task_status, verify
-from otoscope.store.writer import add_labels, add_task, create, digest_values, pending_blocks, reset_block, write_block
+from otoscope.store.writer import (
+    add_labels,
+    add_task,
+    create,
+    digest_values,
+    pending_blocks,
+    reset_block,
+    write_block,
+)
 
 from .conftest import BLOCK, N_CLIPS, Known, files
 
@@ -55,7 +64,9 @@ def test_a_block_is_committed_by_its_status_alone(known: Known, tmp_path: Path) 
 def test_values_are_stored_as_plain_numpy_has_them(known: Known, url: str) -> None:
     group = zarr.open_group(url, path="t", mode="r")
     np.testing.assert_array_equal(group["mean"][:], known.mean.astype("f2"))
-    np.testing.assert_array_equal(np.unpackbits(group["active_bits"][:], axis=-1, count=300, bitorder="little"), known.mean > 0)
+    np.testing.assert_array_equal(
+        np.unpackbits(group["active_bits"][:], axis=-1, count=300, bitorder="little"), known.mean > 0
+    )
     np.testing.assert_array_equal(group["positive_frames"][:], known.positive)
     assert group["reason"][3] == "schlecht, très mauvais"
     assert group["label_digit"].attrs["categories"] == [str(i) for i in range(11)]
@@ -165,7 +176,7 @@ def test_labels_are_added_later_and_replaced_only_on_request(known: Known, url: 
     colours = ["rot", "grün, hell", ""] * (N_CLIPS // 3)
     add_labels(url, "t", {"colour": colours})
     add_labels(url, "t", {"colour": colours})
-    with pytest.raises(ValueError, match="'colour' with other values.*--replace"):
+    with pytest.raises(ValueError, match=r"'colour' with other values.*--replace"):
         add_labels(url, "t", {"colour": ["x"] * N_CLIPS})
     add_labels(url, "t", {"colour": ["x"] * N_CLIPS}, overwrite=True)
     assert list(verify(url)) == []

@@ -1,0 +1,57 @@
+"""Finished stores of small corpora, made once."""
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import settings
+
+if TYPE_CHECKING:
+    from .making import Finished
+
+settings.register_profile("steady", deadline=None)  # how busy the machine is says nothing about the code
+settings.load_profile("steady")
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> "Finished":
+    """Task "t" with labels "kind" (3 categories) and "number" (0 to 10); read only."""
+    # Imported here, so that tests of other rooms need not wait for torch.
+    from otoscope.extract.run import capture
+
+    from .making import LENGTHS, Finished, closed_form, write_corpus
+
+    folder = tmp_path_factory.mktemp("finished")
+    columns = {"kind": ["abc"[i % 3] for i in range(37)], "number": [str(i % 11) for i in range(37)]}
+    manifest, sounds = write_corpus(folder, LENGTHS, columns=columns)
+    url = str(folder / "finished.zarr")
+    keep = ("mean", "positive_frames", "embedding", "hidden")
+    capture(closed_form(), str(manifest), url, task="t", block=4, batch=3, threads=1, keep=keep)
+    return Finished(url=url, manifest=manifest, sounds=sounds)
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A manifest of 37 clips with labels of every kind."""
+    from .commands import LABELS
+    from .making import LENGTHS, write_corpus
+
+    return write_corpus(tmp_path_factory.mktemp("corpus"), LENGTHS, columns=LABELS)[0]
+
+
+@pytest.fixture(scope="session")
+def original(corpus: Path) -> str:
+    """The finished store of `corpus`, made by the command; not to be changed."""
+    from .commands import done, extraction
+
+    url = corpus.parent / "store"
+    assert done(*extraction(url, corpus)) == f"{url} task t: 37 clips, 37 ok, 0 failed\n"
+    return str(url)
+
+
+@pytest.fixture
+def store(original: str, tmp_path: Path) -> Path:
+    """A copy that may be damaged."""
+    shutil.copytree(original, tmp_path / "store")
+    return tmp_path / "store"

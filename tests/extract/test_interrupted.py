@@ -1,0 +1,125 @@
+"""Full disks, kill -9 and control-C: what is committed stays, and the same command finishes with the same bytes."""
+
+import os
+import resource
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from otoscope.extract.run import capture
+from otoscope.store.verify import task_status, verify
+
+from .. import making
+from ..making import After, command, interrupt, otoscope, tree_of, write_corpus
+
+EXTRACT = (
+    "--encoder",
+    f"module:{making.__file__}:closed_form",
+    "--task",
+    "t",
+    "--threads",
+    1,
+    "--block",
+    2,
+    "--batch",
+    3,
+)
+
+
+def limited() -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
+
+
+def corpus_of_blocks(folder: Path) -> Path:
+    """20 blocks of 2 clips and one of 1."""
+    return write_corpus(folder, [10 * (2 + i % 5) for i in range(41)])[0]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    result = otoscope("extract", folder / "s", "--corpus", corpus_of_blocks(folder), *EXTRACT)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == f"{folder / 's'} task t: 41 clips, 41 ok, 0 failed\n"
+    return tree_of(folder / "s")
+
+
+def test_a_full_disk_leaves_what_is_committed(tmp_path: Path, uninterrupted: dict[str, bytes]) -> None:
+    """No file may be larger than 100 bytes: the shards of the means are, the status is not."""
+    manifest, url = corpus_of_blocks(tmp_path), tmp_path / "s"
+    encoder = f"module:{making.__file__}:closed_form"
+    with pytest.raises(KeyboardInterrupt):
+        capture(encoder, str(manifest), str(url), task="t", threads=1, block=2, batch=3, executor=After(6, interrupt))
+    before = tree_of(url)
+    full = otoscope("extract", url, "--corpus", manifest, *EXTRACT, preexec_fn=limited)
+    assert full.returncode == 2
+    assert "Traceback" not in full.stderr
+    last = full.stderr.splitlines()[-1]
+    assert last.startswith(f"Error: {url} task t: block 6 (clips 12 to 13) could not be written (")
+    assert "expected a writable store with free space" in last
+    assert "run the same command again" in last
+    after = tree_of(url)
+    changed = {name for name in after if before.get(name) != after[name]}
+    assert not any(name.startswith("t/status") for name in changed)
+    assert len(task_status(str(url), "t").blocks()) == 6
+    assert list(verify(str(url))) == []
+    assert otoscope("extract", url, "--corpus", manifest, *EXTRACT).returncode == 0
+    assert tree_of(url) == uninterrupted
+
+
+def test_a_disk_that_is_full_from_the_start(tmp_path: Path, uninterrupted: dict[str, bytes]) -> None:
+    manifest, url = corpus_of_blocks(tmp_path), tmp_path / "s"
+    full = otoscope("extract", url, "--corpus", manifest, *EXTRACT, preexec_fn=limited)
+    assert full.returncode == 2
+    assert full.stderr.splitlines()[-1].startswith(f"Error: {url} could not be written (")
+    assert "Traceback" not in full.stderr
+    again = otoscope("extract", url, "--corpus", manifest, *EXTRACT)
+    assert again.returncode == 0, again.stderr
+    assert tree_of(url) == uninterrupted
+
+
+def started(url: Path, manifest: Path) -> "subprocess.Popen[str]":
+    """The real command, from the moment when its store begins to exist."""
+    process = subprocess.Popen(
+        command("extract", url, "--corpus", manifest, *EXTRACT),
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    while not (url / "zarr.json").exists() and process.poll() is None:
+        time.sleep(0.002)
+    return process
+
+
+@pytest.mark.parametrize("seed", [0, 1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(2, 20))])
+def test_killed_at_any_moment_the_same_command_finishes(
+    tmp_path: Path, uninterrupted: dict[str, bytes], seed: int
+) -> None:
+    manifest, url = corpus_of_blocks(tmp_path), tmp_path / "s"
+    process = started(url, manifest)
+    time.sleep(float(np.random.default_rng(seed).uniform(0.0, 0.7)))
+    process.kill()
+    process.communicate()
+    assert list(verify(str(url))) == []
+    again = otoscope("extract", url, "--corpus", manifest, *EXTRACT)
+    assert again.returncode == 0, again.stderr
+    assert tree_of(url) == uninterrupted
+    assert list(verify(str(url))) == []
+
+
+def test_control_c_says_how_to_go_on(tmp_path: Path, uninterrupted: dict[str, bytes]) -> None:
+    manifest, url = corpus_of_blocks(tmp_path), tmp_path / "s"
+    process = started(url, manifest)
+    while not (url / "t/status/c/2").exists() and process.poll() is None:
+        time.sleep(0.002)
+    os.kill(process.pid, signal.SIGINT)
+    _, said = process.communicate()
+    assert process.returncode == 130, said
+    assert "Traceback" not in said
+    assert said.splitlines()[-1].startswith(
+        "Error: interrupted; whatever is committed is kept: run the same command again"
+    )
+    assert otoscope("extract", url, "--corpus", manifest, *EXTRACT).returncode == 0
+    assert tree_of(url) == uninterrupted

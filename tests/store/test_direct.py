@@ -1,0 +1,96 @@
+"""Reading shards from their files gives what zarr gives, and notices every flipped, missing or cut byte."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from otoscope.store.direct import can_read, read_shards
+from otoscope.store.group import array_of, open_root, open_task
+
+from .conftest import N_CLIPS, Known
+
+SHARDED = ("active_bits", "mean", "positive_frames", "hidden")
+
+
+def array(url: str, name: str) -> zarr.Array:
+    return array_of(open_task(open_root(url, mode="r"), "t")[0], name)
+
+
+@pytest.fixture(scope="module")
+def finished(known: Known, tmp_path_factory: pytest.TempPathFactory) -> str:
+    url = str(tmp_path_factory.mktemp("direct") / "known.zarr")
+    known.begin(url)
+    known.write(url)
+    return url
+
+
+def axis(n: int) -> st.SearchStrategy:
+    """An int, a slice in steps of either sign, or places in any order and number, repeated or none."""
+    places = st.lists(st.integers(0, n - 1), max_size=6).map(lambda found: np.array(found, dtype=int))
+    return st.integers(0, n - 1) | st.slices(n) | places
+
+
+@pytest.mark.parametrize("name", SHARDED)
+def test_every_sharded_variable_is_read_directly_as_by_zarr(finished: str, name: str) -> None:
+    stored = array(finished, name)
+    assert can_read(stored)
+    np.testing.assert_array_equal(read_shards(stored, [slice(None)] * 3), stored[:])
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_any_outer_selection_is_that_of_numpy(finished: str, known: Known, data: st.DataObject) -> None:
+    whole = known.mean.astype("f2")  # what went in: (layer, clip, neuron)
+    selection = [data.draw(axis(n)) for n in whole.shape]
+    expected = whole
+    for at in (2, 1, 0):  # one axis after the other is the outer product
+        expected = expected[(slice(None),) * at + (selection[at],)]
+    read = read_shards(array(finished, "mean"), selection)
+    assert read.dtype == np.float16
+    np.testing.assert_array_equal(read, expected)
+
+
+def test_what_is_not_a_local_shard_is_left_to_zarr(finished: str) -> None:
+    assert not can_read(array(finished, "status"))
+    in_memory = zarr.create_array({}, shape=(4, 4), chunks=(2, 2), shards=(4, 4), dtype="u1")
+    assert not can_read(in_memory)
+
+
+def last_shard(url: str) -> Path:
+    return Path(url) / "t/active_bits/c/0" / str((N_CLIPS - 1) // 32) / "0"
+
+
+def test_every_flipped_byte_is_noticed(url: str) -> None:
+    stored, shard = array(url, "active_bits"), last_shard(url)
+    intact = shard.read_bytes()
+    rng = np.random.default_rng(0)
+    index = np.arange(len(intact) - 36, len(intact))  # two inner chunks: 2 x 16 bytes, and 4 of their checksum
+    for position in [*rng.integers(0, len(intact), 40), *index]:
+        flipped = bytearray(intact)
+        flipped[position] ^= 1 << rng.integers(8)
+        shard.write_bytes(flipped)
+        with pytest.raises(ValueError, match="c/0/8/0"):
+            read_shards(stored, [slice(None), slice(N_CLIPS - 2, None), slice(None)])
+
+
+@pytest.mark.parametrize("size", [0, 3, 35, 36, -1])
+def test_a_cut_file_is_noticed(url: str, size: int) -> None:
+    stored, shard = array(url, "active_bits"), last_shard(url)
+    shard.write_bytes(shard.read_bytes()[:size])
+    with pytest.raises(ValueError, match="c/0/8/0"):
+        read_shards(stored, [0, N_CLIPS - 1, slice(None)])
+
+
+def test_an_inner_chunk_that_was_never_written_is_noticed(tmp_path: Path) -> None:
+    stored = zarr.create_array(
+        tmp_path / "a", shape=(4,), chunks=(2,), shards=(4,), dtype="u1", compressors=[zarr.codecs.Crc32cCodec()]
+    )
+    stored[:2] = 1  # the other chunk is all fill, and left out
+    assert can_read(stored)
+    np.testing.assert_array_equal(read_shards(stored, [slice(2)]), [1, 1])
+    with pytest.raises(ValueError, match="c/0"):
+        read_shards(stored, [slice(None)])

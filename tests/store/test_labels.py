@@ -1,0 +1,55 @@
+"""Laws of label columns: nothing is lost, and the order of categories does not depend on that of the clips."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from otoscope.extract.corpus import categories as of_manifest
+from otoscope.store.labels import decode, encode
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=5)
+COLUMNS = st.lists(st.one_of(TEXT, st.integers(-30, 30).map(str), st.just("")), max_size=30)
+
+
+@given(COLUMNS)
+def test_what_is_encoded_comes_back(column: list[str]) -> None:
+    codes, names = encode(column)
+    assert codes.dtype == np.int32
+    assert decode(codes, names).tolist() == column
+    assert len(set(names)) == len(names)
+    assert "" not in names
+    assert all((code == -1) == (text == "") for code, text in zip(codes, column, strict=True))
+
+
+@given(COLUMNS, st.randoms(use_true_random=False))
+def test_categories_do_not_depend_on_the_order_of_clips(column: list[str], random: object) -> None:
+    shuffled = sorted(column, key=lambda _: random.random())  # type: ignore[attr-defined]
+    assert encode(shuffled)[1] == encode(column)[1]
+
+
+@given(st.lists(st.one_of(TEXT, st.integers(-30, 30).map(str)), max_size=20))
+def test_the_manifest_and_the_store_agree_on_the_order(column: list[str]) -> None:
+    assert encode(column)[1] == of_manifest(column)
+
+
+@pytest.mark.parametrize(
+    ("column", "names"),
+    [
+        (["10", "9", "", "-1", "9"], ["-1", "9", "10"]),
+        (["10", "9", "x"], ["10", "9", "x"]),
+        (["01", "1", "0"], ["0", "01", "1"]),
+        (["1.5", "10"], ["1.5", "10"]),
+        (["über", "a, b", "z", "Ω"], ["a, b", "z", "über", "Ω"]),
+        (["²", "3"], ["3", "²"]),
+        (["", ""], []),
+        ([], []),
+    ],
+)
+def test_numbers_by_size_and_words_by_code_point(column: list[str], names: list[str]) -> None:
+    assert encode(column)[1] == names
+
+
+def test_a_column_as_the_array_that_numpy_or_pandas_gives() -> None:
+    codes, names = encode(np.array(["b", "a", ""], dtype=np.dtypes.StringDType()))
+    assert (codes.tolist(), names) == ([1, 0, -1], ["a", "b"])
