@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from otoscope.cli import TABLES
+from otoscope.questions import TABLES
 
 from . import making
 from .commands import LABELS, done, extraction, refused

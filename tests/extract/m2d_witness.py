@@ -97,6 +97,4 @@ def frame_features(
     pad = (columns - log_mel.shape[1] % frames % columns) % columns
     x = np.pad((log_mel - mean) / std, ((0, 0), (0, pad)))
     parts = [encode_chunk(s, x[:, frames * i : frames * (i + 1)], heads, grid) for i in range(n_chunks)]
-    return np.concatenate([p[0] for p in parts]), [
-        np.concatenate(a) for a in zip(*[p[1] for p in parts], strict=True)
-    ]
+    return np.concatenate([p[0] for p in parts]), [np.concatenate(a) for a in zip(*[p[1] for p in parts], strict=True)]

@@ -125,8 +125,7 @@ def test_where_a_part_may_end(tmp_path):
     assert len(read(tmp_path, data, start=0.5, stop=1.0)) == 8000
     assert len(read(tmp_path, data, start=0.5, stop=16_001 / 16_000)) == 8000
     assert (
-        reason(tmp_path, data, stop=16_002 / 16_000)
-        == "no audio from 0 s to 1.00012 s: the file has 1 s at 16000 Hz"
+        reason(tmp_path, data, stop=16_002 / 16_000) == "no audio from 0 s to 1.00012 s: the file has 1 s at 16000 Hz"
     )
     assert reason(tmp_path, data, start=1.0) == "no audio from 1 s to its end: the file has 1 s at 16000 Hz"
     assert "no audio from" in reason(tmp_path, data, start=0.5, stop=0.50001)
@@ -181,9 +180,7 @@ def test_threads_do_not_disturb_each_other(tmp_path):
         rng = np.random.default_rng(seed)
         for _ in range(40):
             i, start = int(rng.integers(8)), float(rng.integers(5)) / 2
-            part = read_clip(
-                tmp_path, Clip(name="", path=f"{i}", start=start, stop=start + 0.5), 22_050
-            ).samples
+            part = read_clip(tmp_path, Clip(name="", path=f"{i}", start=start, stop=start + 0.5), 22_050).samples
             if not np.array_equal(part, whole[i][int(start * 22_050) : round((start + 0.5) * 22_050)]):
                 wrong.append((i, start))
 

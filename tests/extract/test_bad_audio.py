@@ -60,9 +60,7 @@ def test_empty_and_zero_length(tmp_path):
 def test_samples_that_are_no_numbers(tmp_path, bad):
     samples = music(44_100, 1)
     samples[[7, 99]] = bad
-    assert (
-        reason(tmp_path, encoded(samples, 44_100, "WAV", "FLOAT")) == "2 of 44100 samples are NaN or infinite"
-    )
+    assert reason(tmp_path, encoded(samples, 44_100, "WAV", "FLOAT")) == "2 of 44100 samples are NaN or infinite"
     opposite = np.column_stack([samples, -samples])  # inf - inf
     assert reason(tmp_path, encoded(opposite, 44_100, "WAV", "FLOAT")).startswith("2 of 44100 samples")
     assert "infinite" in reason(tmp_path, encoded(np.full(9, 1e300), 16_000, "WAV", "DOUBLE"))
@@ -110,9 +108,7 @@ def test_wav_from_a_pipe_is_read_to_its_end(tmp_path, riff, length):
     samples = music(16_000, 1)
     plain = encoded(samples, 16_000, "WAV")
     for tags in (b"", b"LIST\x05\0\0\0INFO.\0"):  # an odd length is followed by a zero
-        data = (
-            b"RIFF" + riff.to_bytes(4, "little") + plain[8:36] + tags + b"data" + length.to_bytes(4, "little")
-        )
+        data = b"RIFF" + riff.to_bytes(4, "little") + plain[8:36] + tags + b"data" + length.to_bytes(4, "little")
         np.testing.assert_allclose(read(tmp_path, data + plain[44:]), samples, atol=1e-4)
 
 
@@ -141,9 +137,7 @@ def test_mp3_without_a_count_of_frames_is_no_truncated_one(tmp_path):
     data = file.getvalue()
     without = data[data.index(data[:2], 4) :]  # its first frame holds the count
     assert len(read(tmp_path, without, 44_100)) > 5.9 * 44_100
-    tag = (
-        b"ID3\x04\0\0" + bytes([0, 0, 8, 0]) + b"Info" + bytes(1020)
-    )  # 8 * 128 bytes that are not the header
+    tag = b"ID3\x04\0\0" + bytes([0, 0, 8, 0]) + b"Info" + bytes(1020)  # 8 * 128 bytes that are not the header
     assert len(read(tmp_path, tag + without, 44_100)) > 5.9 * 44_100
     assert reason(tmp_path, tag + data[: len(data) // 2], 44_100).startswith("truncated")
 

@@ -284,9 +284,7 @@ def test_what_a_bad_label_table_gets(tmp_path, text, message):
 
 def test_a_hundred_thousand_rows_in_a_second(tmp_path):
     n = 100_000
-    clips = pd.DataFrame(
-        {"path": [f"folder/{i % 1000}.wav" for i in range(n)], "start": np.arange(n) // 1000 * 0.5}
-    )
+    clips = pd.DataFrame({"path": [f"folder/{i % 1000}.wav" for i in range(n)], "start": np.arange(n) // 1000 * 0.5})
     clips.assign(stop=clips["start"] + 0.5, label=[f"c{i % 50}" for i in range(n)]).to_csv(tmp_path / "m.csv")
     text = (tmp_path / "m.csv").read_text().replace(",path", "id,path", 1)
     (tmp_path / "m.csv").write_text(text)

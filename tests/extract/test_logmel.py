@@ -86,9 +86,7 @@ def test_each_clip_is_prepared_independently_of_its_batch() -> None:
 @pytest.mark.parametrize("n_samples", [201, 319, 320, 16_000, 16_159, 16_160])
 def test_frames_are_as_many_as_said(n_samples: int) -> None:
     front_end = LogMel()
-    assert (
-        front_end(torch.zeros(1, n_samples)).shape[2] == front_end.n_frames(n_samples) == n_samples // 160 + 1
-    )
+    assert front_end(torch.zeros(1, n_samples)).shape[2] == front_end.n_frames(n_samples) == n_samples // 160 + 1
 
 
 @pytest.mark.parametrize("rate", RATES)

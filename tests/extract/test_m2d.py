@@ -6,13 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from m2d_witness import encoder_state, frame_features
 from safetensors.torch import save_file
 
 from otoscope.extract.encoder import Encoder, load_encoder, weights_digest
 from otoscope.extract.encoders import m2d, tiny
 from otoscope.extract.encoders.m2d import M2D, as_encoder, sincos_pos_embed
 from otoscope.extract.tap import match_sites, tap
+
+from .m2d_witness import encoder_state, frame_features
 
 # Folder name, mel bands, frames of a full input, patch: the paper's model, the one for speech, and one whose
 # length is no multiple of its patch.
@@ -60,9 +61,7 @@ def test_vit_base_as_published(tmp_path: Path) -> None:
     }
     assert module.heads == 12
     anatomy = encoder.anatomy()
-    assert [(site.name, site.width) for site in anatomy.sites] == [
-        (f"blocks.{i}.mlp.act", 3072) for i in range(12)
-    ]
+    assert [(site.name, site.width) for site in anatomy.sites] == [(f"blocks.{i}.mlp.act", 3072) for i in range(12)]
     assert (anatomy.embedding, anatomy.hidden) == (3840, 768)
 
     waveform = 0.1 * torch.randn(1, 8_000, generator=torch.Generator().manual_seed(0))
@@ -133,9 +132,7 @@ def test_frames_and_time_steps_of_the_table(seconds: float, frames: int, steps: 
         expected += [math.nan]
         expected += [6.08 * chunk + 0.16 * t for _ in range(5) for t in range(columns)]
     np.testing.assert_allclose(spans[:, 0], expected, atol=1e-9)
-    np.testing.assert_allclose(
-        spans[:, 1] - spans[:, 0], np.where(np.isnan(expected), np.nan, 0.16), atol=1e-9
-    )
+    np.testing.assert_allclose(spans[:, 1] - spans[:, 0], np.where(np.isnan(expected), np.nan, 0.16), atol=1e-9)
 
 
 def test_ten_seconds_give_62_steps_to_a_model_of_1001_frames() -> None:
@@ -246,16 +243,12 @@ def test_some_patches_can_be_encoded_without_the_others() -> None:
     assert model.encode(patches[:, ::3]).shape == (1, 1 + 12, 24)
 
 
-def test_the_bundled_encoders_are_read_from_the_package(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_bundled_encoders_are_read_from_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tiny, "WEIGHTS", tmp_path)
     with pytest.raises(FileNotFoundError, match=r"no tiny-ssl\.safetensors"):
         tiny.load("tiny-ssl")
     state = encoder_state(depth=4, width=96, hidden=384, n_patches=35, patch=(16, 16))
-    save_file(
-        state, tmp_path / "tiny-ssl.safetensors", {"geometry": "m2d_vit_tiny-80x112p16x16", "heads": "4"}
-    )
+    save_file(state, tmp_path / "tiny-ssl.safetensors", {"geometry": "m2d_vit_tiny-80x112p16x16", "heads": "4"})
     encoder = tiny.load("tiny-ssl")
     assert encoder.name == "tiny-ssl"
     assert encoder.front_end["heads"] == 4

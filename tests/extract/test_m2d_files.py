@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 import torch
-from m2d_witness import encoder_state, frame_features
 from safetensors.torch import save_file
 
 from otoscope.extract.encoder import Encoder, load_encoder, weights_digest
 from otoscope.extract.encoders.m2d import load
 from otoscope.extract.encoders.m2d_files import Geometry, parse_geometry
 from otoscope.extract.tap import match_sites
+
+from .m2d_witness import encoder_state, frame_features
 
 State = dict[str, torch.Tensor]
 NAME = "m2d_vit_tiny-80x112p16x16-230101"
@@ -179,9 +180,7 @@ def test_a_file_may_bear_the_name_its_folder_lacks(tmp_path: Path) -> None:
 def test_metadata_tell_more_than_names(tmp_path: Path) -> None:
     folder = tmp_path / "m2d_vit_base-80x608p16x16-221006"
     folder.mkdir()
-    save_file(
-        STATE, folder / "model.safetensors", {"geometry": "m2d_vit_tiny-80x112p16x16p32k", "heads": "3"}
-    )
+    save_file(STATE, folder / "model.safetensors", {"geometry": "m2d_vit_tiny-80x112p16x16p32k", "heads": "3"})
     encoder = load(str(folder))
     assert (encoder.sample_rate, encoder.module.heads, encoder.input_length(32_000)) == (32_000, 3, 101)
     settings = {key: encoder.front_end[key] for key in ("n_fft", "hop", "n_mels", "fmin", "fmax")}
@@ -209,9 +208,7 @@ def test_a_relative_path_still_knows_its_folder(tmp_path: Path, monkeypatch: pyt
 def test_an_ambiguous_folder_is_refused(tmp_path: Path) -> None:
     put(tmp_path / NAME, STATE)
     put(tmp_path / NAME, STATE, "weights_ep69it3124-0.48494.pth")
-    with pytest.raises(
-        ValueError, match=r"holds checkpoint-300\.pth, weights_ep69it3124-0\.48494\.pth; expected one"
-    ):
+    with pytest.raises(ValueError, match=r"holds checkpoint-300\.pth, weights_ep69it3124-0\.48494\.pth; expected one"):
         load(str(tmp_path / NAME))
 
 
@@ -252,9 +249,7 @@ def test_tensors_that_do_not_fit_are_named(tmp_path: Path, state: State, complai
 
 
 def test_a_name_that_belongs_to_another_model_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(
-        ValueError, match=r"pos_embed is \(1, 36, 48\), expected \(1, 191, 48\).*folder's name must"
-    ):
+    with pytest.raises(ValueError, match=r"pos_embed is \(1, 36, 48\), expected \(1, 191, 48\).*folder's name must"):
         load(str(put(tmp_path / "m2d_vit_base-80x608p16x16-221006-mr7", STATE)))
     with pytest.raises(ValueError, match=r"neither folder 'mine' nor file 'checkpoint-300\.pth' tells"):
         load(str(put(tmp_path / "mine", STATE)))
@@ -276,9 +271,7 @@ class Malice:
 def test_a_file_that_would_run_code_is_refused_and_does_not(tmp_path: Path, legacy: bool) -> None:
     content = {"model": STATE, "args": Malice(tmp_path / "ran")}
     file = put(tmp_path / NAME, content, _use_new_zipfile_serialization=not legacy)
-    with pytest.raises(
-        ValueError, match=r"besides tensors, not unpacked because it could run code"
-    ) as caught:
+    with pytest.raises(ValueError, match=r"besides tensors, not unpacked because it could run code") as caught:
         load(str(file))
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "ran").exists()
@@ -293,9 +286,7 @@ def test_a_damaged_file_is_said_to_be(tmp_path: Path, suffix: str, damage: str) 
         file = file.with_suffix(suffix)
         save_file(STATE, file)
     content = file.read_bytes()
-    file.write_bytes(
-        {"empty": b"", "truncated": content[: len(content) // 2], "text": b"not a checkpoint"}[damage]
-    )
+    file.write_bytes({"empty": b"", "truncated": content[: len(content) // 2], "text": b"not a checkpoint"}[damage])
     with pytest.raises(ValueError, match=r"checkpoint-300.* is not a whole .*; fetch it again") as caught:
         load(str(file))
     assert "\n" not in str(caught.value)

@@ -116,15 +116,11 @@ def test_a_name_without_a_factory(rest: str) -> None:
 def test_files_and_modules_that_are_not_there(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"no file .*absent\.py"):
         load(f"{tmp_path / 'absent.py'}:build")
-    with pytest.raises(
-        ValueError, match=r"module 'absent\.module' could not be imported: ModuleNotFoundError"
-    ):
+    with pytest.raises(ValueError, match=r"module 'absent\.module' could not be imported: ModuleNotFoundError"):
         load("absent.module:build")
 
 
 def test_a_file_that_cannot_be_imported(source: Path) -> None:
     source.write_text("import otoscope\n1 / 0\n")
-    with pytest.raises(
-        ValueError, match=r"my_model\.py could not be imported: ZeroDivisionError: division by zero"
-    ):
+    with pytest.raises(ValueError, match=r"my_model\.py could not be imported: ZeroDivisionError: division by zero"):
         load(f"{source}:build")

@@ -36,9 +36,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Pa
     return root, synth.synthesise(root, seed=SEED, notes_per_octave=5, events_per_category=2)
 
 
-def test_same_seed_same_bytes_other_seed_other_bytes(
-    corpus: tuple[Path, dict[str, Path]], tmp_path: Path
-) -> None:
+def test_same_seed_same_bytes_other_seed_other_bytes(corpus: tuple[Path, dict[str, Path]], tmp_path: Path) -> None:
     first = files_in(corpus[0])
     synth.synthesise(tmp_path / "again", seed=SEED, notes_per_octave=5, events_per_category=2)
     assert files_in(tmp_path / "again") == first
@@ -50,9 +48,7 @@ def test_same_seed_same_bytes_other_seed_other_bytes(
 def test_asking_for_more_leaves_the_earlier_clips_as_they_are() -> None:
     few = [samples for samples, _ in synth.clips(3, {"fm": 1, "events": 1})]
     more = {
-        (f["task"], f["octave"], f["event"]): s
-        for s, f in synth.clips(3, {"events": 2, "fm": 2})
-        if f["number"] == 0
+        (f["task"], f["octave"], f["event"]): s for s, f in synth.clips(3, {"events": 2, "fm": 2}) if f["number"] == 0
     }
     assert len(few) == len(more) == 19
     for samples, (_, factors) in zip(few, synth.clips(3, {"fm": 1, "events": 1}), strict=True):
@@ -132,9 +128,7 @@ def share_at(wave: np.ndarray, lines: np.ndarray, width: float) -> float:
 
 
 @pytest.mark.parametrize(("name", "midi", "hertz"), NOTES, ids=[note[0] for note in NOTES])
-def test_an_additive_note_has_its_energy_on_the_harmonics_of_its_key(
-    name: str, midi: int, hertz: float
-) -> None:
+def test_an_additive_note_has_its_energy_on_the_harmonics_of_its_key(name: str, midi: int, hertz: float) -> None:
     for timbre in ("organ", "string", "brass", "reed"):
         wave = sounds.tone("additive", midi, timbre, np.random.default_rng(0))
         harmonics = np.arange(1, 49) * hertz
@@ -203,9 +197,7 @@ def test_a_hall_rings_longer_than_a_room() -> None:
     dry[0] = 1.0
     late = {}
     for room in sounds.ROOMS:
-        wave = sounds.place(
-            dry, np.random.default_rng(6), room=room, noise="white", snr_db=120.0, level_db=0.0
-        )
+        wave = sounds.place(dry, np.random.default_rng(6), room=room, noise="white", snr_db=120.0, level_db=0.0)
         late[room] = float((wave[8000:] ** 2).sum() / (wave**2).sum())
     assert late["dry"] < 1e-9
     assert late["room"] < 1e-4

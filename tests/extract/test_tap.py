@@ -69,9 +69,7 @@ def test_an_edit_reaches_the_rest_of_the_model(chain: Chain) -> None:
 
 def test_a_reader_sees_the_edited_output_and_nothing_is_kept(chain: Chain) -> None:
     read: list[tuple[str, Tensor]] = []
-    with tap(
-        chain, ["stages.1.1"], edit=lambda _s, y: y + 1, read=lambda site, y: read.append((site, y))
-    ) as seen:
+    with tap(chain, ["stages.1.1"], edit=lambda _s, y: y + 1, read=lambda site, y: read.append((site, y))) as seen:
         output = chain(X)
     assert seen == {"stages.1.1": []}
     assert [site for site, _ in read] == ["stages.1.1"]
@@ -83,9 +81,7 @@ def test_inputs_are_shown_as_the_module_received_them(chain: Chain) -> None:
     with tap(chain, ["stages.0.1"], read_input=lambda _site, x: inputs.append(x)) as seen:
         chain(X)
     assert torch.equal(inputs[0], chain.stages[0][0](X))
-    assert [torch.equal(torch.tanh(x), y) for x, y in zip(inputs, seen["stages.0.1"], strict=True)] == [
-        True
-    ] * 2
+    assert [torch.equal(torch.tanh(x), y) for x, y in zip(inputs, seen["stages.0.1"], strict=True)] == [True] * 2
 
 
 def fail(*_: Any) -> None:
@@ -146,7 +142,5 @@ def test_patterns_match_between_dots_in_the_models_order(
 @pytest.mark.parametrize("pattern", ["stages", "stages.*.mlp.act", "*.1", "Stages.0", ""])
 def test_a_pattern_is_anchored_at_both_ends(pattern: str) -> None:
     nested = nn.ModuleDict({"decoder": Chain()})
-    with pytest.raises(
-        LookupError, match=r"matches none of the model's 9 modules; its leaves are named like decoder"
-    ):
+    with pytest.raises(LookupError, match=r"matches none of the model's 9 modules; its leaves are named like decoder"):
         match_sites(nested, ["decoder.stages.0", pattern])

@@ -105,9 +105,7 @@ def test_the_loss_of_masked_prediction_is_the_stated_one(script: ModuleType) -> 
     assert predicted.shape == wanted.shape == (6, 24, 96)
     flat = wanted.reshape(-1, 96)
     wanted = (wanted - flat.mean(axis=0)) / flat.std(axis=0, ddof=1)
-    cosine = (
-        (predicted * wanted).sum(axis=2) / np.linalg.norm(predicted, axis=2) / np.linalg.norm(wanted, axis=2)
-    )
+    cosine = (predicted * wanted).sum(axis=2) / np.linalg.norm(predicted, axis=2) / np.linalg.norm(wanted, axis=2)
     assert math.isclose(loss, float((2 - 2 * cosine).mean()), rel_tol=1e-4)
 
 
@@ -156,6 +154,4 @@ def test_the_page_tells_what_a_linear_probe_finds() -> None:
             if told_task == task:
                 names = np.array([str(factors[label]) for _, factors in made])
                 found = [ridge_accuracy(embedding, names, learn) for embedding in seen]
-                np.testing.assert_allclose(
-                    found, [float(x) for x in told], atol=0.03, err_msg=f"{task} {label}"
-                )
+                np.testing.assert_allclose(found, [float(x) for x in told], atol=0.03, err_msg=f"{task} {label}")

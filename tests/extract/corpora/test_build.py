@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import otoscope
-from otoscope.extract.corpora import gise51
+from otoscope.extract.corpora import gise51, surge
 from otoscope.extract.corpora.build import DATA_SETS, build, data_set
 from otoscope.extract.corpus import read_manifest
 from otoscope.extract.run import capture
@@ -169,6 +169,19 @@ def test_surge_octaves_however_the_notes_count(tmp_path, notes):
     assert (rows[f"Tone 1/{middle}.ogg"]["octave"], rows[f"Tone 1/{notes[38]}.ogg"]["octave"]) == ("4", "3")
 
 
+def test_surge_names_of_notes():
+    assert surge.midi_of_notes(NAMES) == {name: midi for midi, name in enumerate(NAMES, 21)}
+    assert surge.midi_of_notes(["A0", "Bb0", "Eb4", "C4", "C8"]) == {
+        "A0": 21,
+        "Bb0": 22,
+        "Eb4": 63,
+        "C4": 60,
+        "C8": 108,
+    }
+    with pytest.raises(ValueError, match="'A#0' and 'Bb0' are the same key"):
+        surge.midi_of_notes(["A#0", "Bb0"])
+
+
 def test_surge_with_some_notes_needs_the_lowest(tmp_path):
     trees.surge(tmp_path, ["2", "3", "4", "89"])
     with pytest.raises(ValueError, match=r"4 different notes from 2 to 89.*--lowest"):
@@ -215,6 +228,7 @@ def test_list_of_data_sets_is_whole():
 
 
 def test_manifest_is_what_extract_takes(tmp_path):
+    (tmp_path / "data").mkdir()
     trees.cremad(tmp_path / "data")
     for i, path in enumerate(sorted((tmp_path / "data/AudioWAV").glob("1*.wav"))):
         write_wav_file(path, np.arange(40 + i), RATE)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from otoscope.extract.corpora import nsynth, surge, voxceleb1, voxforge
@@ -24,6 +24,7 @@ def shuffle_place(key: str, seed: int) -> bytes:
 groups = st.lists(st.sampled_from("abc"), min_size=1, max_size=40)
 
 
+@settings(max_examples=30)
 @given(groups=groups, each=st.integers(1, 6), seed=st.integers(0, 9))
 def test_draw_is_the_first_of_a_fixed_shuffle(groups, each, seed):
     keys = [f"clip {i}" for i in range(len(groups))]
@@ -36,6 +37,7 @@ def test_draw_is_the_first_of_a_fixed_shuffle(groups, each, seed):
         assert {key for key, in_it in zip(keys[::turn], drawn, strict=True) if in_it} == expected
 
 
+@settings(max_examples=30)
 @given(groups=groups, total=st.integers(0, 45), seed=st.integers(0, 9))
 def test_draw_evenly_levels_the_groups(groups, total, seed):
     keys = pd.Series([f"clip {i}" for i in range(len(groups))])

@@ -1,0 +1,203 @@
+"""What the data sets' files share: finding what a download holds, and refusing what it does not.
+
+Goal: a manifest only from what the user's own download says; nothing is guessed and no list of others' files is kept
+here.
+Conventions: a builder's table has one row per clip and text columns only: `path` relative to the folder the user
+named, with "/" between folders, then label columns, then columns that tell which clips belong together (speaker,
+source, ...), then `split` or `fold`; "" is no label. Splits are called train, valid and test.
+Contents: `DataSet`, `folder`, `files`, `read_columns`, `read_splits`, `tails`, `draw`, `draw_evenly`, `octave`.
+"""
+
+import hashlib
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+
+from ..text_table import read_text_table
+
+SPLITS = ("train", "valid", "test")
+Draw = Callable[[pd.DataFrame, int], pd.DataFrame]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSet:
+    """A public data set: what is known of it, and how its download becomes a table of clips."""
+
+    name: str
+    title: str
+    layout: str
+    """What the folder that the user names must hold, in words."""
+    table: Callable[..., pd.DataFrame]
+    """(root, **options) -> table of clips."""
+    labels: tuple[str, ...]
+    """Label columns that are categories to analyse."""
+    clips: int | None = None
+    """Number of clips in the whole data set, as published; None where no source says."""
+    unit_sec: float | None = None
+    """Length in seconds of the published protocol; None where no source says."""
+    categories: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Complete list of categories of those label columns whose list is known."""
+    options: tuple[str, ...] = ()
+    """Names of what `table` takes beside the folder."""
+    paper: Draw | None = None
+    """(table, seed) -> the clips of the paper; None where the paper uses all."""
+    paper_clips: int | None = None
+    """How many these are."""
+
+
+def folder(root: Path, *names: str) -> Path:
+    """The first of the folders `names` in `root` ("." is `root` itself) that exists; FileNotFoundError if none does."""
+    for name in names:
+        if (root / name).is_dir():
+            return root / name
+    raise FileNotFoundError(
+        f"{root}: expected the folder {' or '.join(names)}, found {contents(root)}; "
+        "unpack the download there, or name the folder that holds it"
+    )
+
+
+def contents(root: Path) -> str:
+    """The first few names in a folder, for messages."""
+    names = sorted(entry.name for entry in root.iterdir())
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "") if names else "nothing"
+
+
+def files(root: Path, endings: Sequence[str], *, within: Path | None = None) -> list[str]:
+    """Paths of the files in `within` (default `root`), at any depth, that end so, relative to `root` and sorted.
+
+    endings: lower case, such as ".wav". Hidden files and folders, and what macOS adds to archives, are no clips.
+    """
+    found = []
+    for place, folders, names in os.walk(within or root, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith(".") and name != "__MACOSX"]
+        inside = Path(place).relative_to(root).as_posix()
+        prefix = "" if inside == "." else f"{inside}/"
+        found += [prefix + n for n in names if not n.startswith(".") and n.lower().endswith(tuple(endings))]
+    return sorted(found)
+
+
+def require_files(found: Sequence[str], where: Path, expected: str) -> None:
+    """FileNotFoundError where a folder holds no clips."""
+    if not found:
+        raise FileNotFoundError(f"{where}: expected {expected}, found {contents(where)}; unpack the audio there")
+
+
+def read_columns(path: Path, columns: Sequence[str], what: str, *, tabs: bool = False) -> pd.DataFrame:
+    """Those columns of a data set's own table, as text without spaces around it.
+
+    what: what the file is, for the message if it is absent. tabs: tabs are between its cells, although it ends in .csv.
+    Raises FileNotFoundError, or ValueError for a table without these columns.
+    """
+    require_file(path, what)
+    if not tabs:
+        table = read_text_table(path)
+    else:
+        text = path.read_text(encoding="utf-8-sig")
+        lines = [line.split("\t") for line in text.splitlines() if line.strip()]
+        header = [cell.strip() for cell in lines[0]] if lines else []
+        uneven = [i for i, line in enumerate(lines, 1) if len(line) != len(header)]
+        if uneven:
+            raise ValueError(
+                f"{path}: row {uneven[0]} has {len(lines[uneven[0] - 1])} cells, expected {len(header)} as in the "
+                "header; download the file again"
+            )
+        table = pd.DataFrame(lines[1:], columns=header, dtype=str)
+    missing = [column for column in columns if column not in table]
+    if missing:
+        raise ValueError(
+            f"{path}: expected the columns {', '.join(columns)}, found {', '.join(map(str, table.columns))}; "
+            "download the file again"
+        )
+    return pd.DataFrame({column: table[column].str.strip() for column in columns})
+
+
+def require_file(path: Path, what: str) -> None:
+    """FileNotFoundError for a metadata file that is not there."""
+    if not path.is_file():
+        raise FileNotFoundError(f"no file {path}; expected {what}; put it there")
+
+
+def read_splits(path: Path, key: str | None = None) -> dict[str, str]:
+    """Splits from a table of the user's: a column `file_name` or `path` (or `key`) and a column `split`.
+
+    Rows without a split are left out. Raises FileNotFoundError, or ValueError for other columns or splits, and for two
+    splits of one file.
+    """
+    table = read_text_table(path)
+    found = [column for column in (key, "file_name", "path") if column in table]
+    if not found or "split" not in table:
+        raise ValueError(
+            f"{path}: expected the columns file_name{f' or {key}' if key else ''} and split, found "
+            f"{', '.join(map(repr, table.columns))}; rename them"
+        )
+    splits: dict[str, str] = {}
+    for name, split in zip(table[found[0]], table["split"], strict=True):
+        if split not in (*SPLITS, ""):
+            raise ValueError(f"{path}: {name!r} has the split {split!r}; expected train, valid or test; correct it")
+        if split and splits.setdefault(name, split) != split:
+            raise ValueError(f"{path}: {name!r} is in {splits[name]} and in {split}; expected one split; correct it")
+    return splits
+
+
+def assign_splits(paths: "pd.Series[str]", splits: Mapping[str, str], parts: int, source: Path) -> "pd.Series[str]":
+    """The split of each path, found by the last so many parts of the names; "" where there is none.
+
+    Raises ValueError if not one path is named: the table is about other files.
+    """
+    by_tail = {tail(name, parts): split for name, split in splits.items()}
+    found = tails(paths, parts).map(by_tail).fillna("").astype(str)
+    if (found == "").all():
+        raise ValueError(
+            f"{source}: names none of the {len(paths)} clips, its first is {next(iter(splits), 'none')!r}; expected "
+            f"names such as {tail(paths.iloc[0], parts)!r}; give the table that belongs to this data set"
+        )
+    return found
+
+
+def tail(path: str, parts: int) -> str:
+    """The last so many parts of a path."""
+    return "/".join(path.split("/")[-parts:])
+
+
+def tails(paths: "pd.Series[str]", parts: int) -> "pd.Series[str]":
+    """`tail` of each."""
+    return paths.map(lambda path: tail(path, parts))
+
+
+def draw(keys: "pd.Series[str]", by: "pd.Series[str]", each: int, seed: int) -> "pd.Series[bool]":
+    """Which rows are drawn: in each group of `by`, the `each` distinct keys that come first in a fixed shuffle.
+
+    The shuffle sorts by BLAKE2b (8 bytes) of "seed\\nkey": it depends on nothing else, neither on the order of the
+    rows nor on which others there are, and is the same everywhere. Rows of one key go together.
+    """
+    ranked = pd.DataFrame({"key": keys, "by": by, "rank": _ranks(keys, seed)})
+    first = ranked.drop_duplicates(["by", "key"]).sort_values(["rank", "key"])
+    chosen = first.groupby("by", sort=False).head(each)
+    return pd.Series(
+        pd.MultiIndex.from_frame(ranked[["by", "key"]]).isin(pd.MultiIndex.from_frame(chosen[["by", "key"]])),
+        index=keys.index,
+    )
+
+
+def draw_evenly(keys: "pd.Series[str]", by: "pd.Series[str]", total: int, seed: int) -> "pd.Series[bool]":
+    """Which `total` rows are drawn, as evenly over the groups of `by` as these allow; keys are distinct.
+
+    Round after round each group gives the row that comes next in its shuffle (see `draw`); the last round, where it
+    cannot go round, takes the rows that come first in the shuffle of all.
+    """
+    ranked = pd.DataFrame({"by": by, "key": keys, "rank": _ranks(keys, seed)}).sort_values(["rank", "key"])
+    ranked["round"] = ranked.groupby("by", sort=False).cumcount()
+    chosen = ranked.sort_values(["round", "rank", "key"]).index[:total]
+    return pd.Series(keys.index.isin(chosen), index=keys.index)
+
+
+def octave(midi: int) -> int:
+    """Octave of a MIDI pitch, floor(midi / 12) - 1: the piano's 21 to 108 are 0 to 8, middle C (60) begins octave 4."""
+    return midi // 12 - 1
+
+
+def _ranks(keys: "pd.Series[str]", seed: int) -> list[bytes]:
+    return [hashlib.blake2b(f"{seed}\n{key}".encode(), digest_size=8).digest() for key in keys]

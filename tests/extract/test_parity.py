@@ -1,0 +1,140 @@
+"""Padding parity: a model that mixes clips of a batch is refused before anything is written."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import zarr
+from torch import Tensor, nn
+
+from otoscope.extract.encoder import Encoder
+from otoscope.extract.run import Report, capture
+
+from ..making import closed_form, spans, write_corpus
+
+
+class Leaky(nn.Module):
+    """Adds `leak` times the largest value, for each neighbour in the batch; keeps the shapes it has seen."""
+
+    def __init__(self, leak: float = 0.0) -> None:
+        super().__init__()
+        self.site, self.leak = nn.Identity(), leak
+        self.shapes: list[tuple[int, ...]] = []
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        if tokens.any():
+            self.shapes.append(tuple(tokens.shape[:2]))
+        mean = tokens.mean(dim=1, keepdim=True)
+        return self.site(tokens + self.leak * (len(tokens) - 1) / 3 * mean.abs().amax())
+
+
+def encoder(module: nn.Module, **changes: Any) -> Encoder:
+    return closed_form(
+        module=module, sites=["site"], blocks=(), embed=lambda out: out.mean(dim=1), token_spans=lambda n: spans(n)[1:],
+        **changes,
+    )  # fmt: skip
+
+
+def run(folder: Path, module: nn.Module, lengths: list[int], **options: Any) -> Report:
+    manifest = folder / "corpus.csv"
+    if not manifest.exists():
+        write_corpus(folder, lengths)
+    return capture(
+        encoder(module), manifest, str(folder / "s"), task="t", threads=1, **{"block": 8, "keep": ("mean",), **options}
+    )
+
+
+def recorded(folder: Path) -> set[str]:
+    return set(np.asarray(zarr.open_group(folder / "s", mode="r")["t/version"]).tolist())
+
+
+def test_a_model_that_keeps_clips_apart_runs_and_the_tolerance_is_recorded(tmp_path: Path) -> None:
+    module = Leaky()
+    assert run(tmp_path, module, [40] * 9, batch=3).n_ok == 9
+    assert module.shapes[:4] == [(3, 4), (1, 4), (1, 4), (1, 4)]
+    (version,) = recorded(tmp_path)
+    assert version.endswith(" parity within 0.0001")
+    module.shapes.clear()
+    run(tmp_path, module, [], batch=3)
+    assert module.shapes == []  # a finished task is not checked again
+
+
+def test_a_model_that_mixes_clips_is_refused_and_nothing_is_written(tmp_path: Path) -> None:
+    with pytest.raises(
+        ValueError, match=r"4 clips in one batch other results.*embedding|site.*at most 0.0001"
+    ) as caught:
+        run(tmp_path, Leaky(0.5), [40] * 9)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "s").exists()
+
+
+def test_it_runs_if_told_and_that_is_recorded(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        assert run(tmp_path, Leaky(0.5), [40] * 9, parity="warn").n_ok == 9
+    assert "other results than each alone" in caplog.text
+    (version,) = recorded(tmp_path)
+    assert version.endswith(" parity not within 0.0001, accepted")
+
+
+def test_it_runs_in_batches_of_one(tmp_path: Path) -> None:
+    assert run(tmp_path, Leaky(0.5), [40] * 3, batch=1).n_ok == 3
+    assert "parity" not in recorded(tmp_path).pop()
+
+
+@pytest.mark.parametrize(("leak", "refused"), [(0.9e-4, False), (1.1e-4, True)])
+def test_the_tolerance_is_a_share_of_the_largest_value(tmp_path: Path, leak: float, refused: bool) -> None:
+    """The leak is that share of the largest mean in a batch of four, as the check takes."""
+    if refused:
+        with pytest.raises(ValueError, match="other results"):
+            run(tmp_path, Leaky(leak), [40] * 4)
+    else:
+        run(tmp_path, Leaky(leak), [40] * 4)
+
+
+def test_a_model_that_breaks_in_batches_only_is_refused(tmp_path: Path) -> None:
+    class Breaking(Leaky):
+        def forward(self, tokens: Tensor) -> Tensor:
+            return super().forward(tokens * (1.0 if len(tokens) == 1 else float("nan")))
+
+    with pytest.raises(ValueError, match="differs by inf"):
+        run(tmp_path, Breaking(), [40] * 4)
+
+
+def test_clips_of_other_lengths_are_cut_to_share_a_batch_and_bad_ones_left_out(tmp_path: Path) -> None:
+    write_corpus(tmp_path, [50, 30, 34, 80, 45, 90])
+    (tmp_path / "audio/000.wav").write_bytes(b"")
+    module = Leaky()
+    run(tmp_path, module, [], max_failures=1.0)
+    assert module.shapes[:5] == [(4, 3), (1, 3), (1, 3), (1, 3), (1, 3)]
+
+
+def test_an_encoder_that_fails_is_reported_with_its_place(tmp_path: Path) -> None:
+    class Failing(Leaky):
+        def forward(self, tokens: Tensor) -> Tensor:
+            if tokens.any():
+                raise RuntimeError("no such kernel")
+            return super().forward(tokens)
+
+    with pytest.raises(ValueError, match=r"block 0 \(clips 0 to 3\): .*no such kernel"):
+        run(tmp_path, Failing(), [40] * 4)
+
+
+def test_normalisation_over_the_batch_is_found(tmp_path: Path) -> None:
+    class Normed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm, self.site = nn.BatchNorm1d(10, track_running_stats=False), nn.Identity()
+
+        def forward(self, tokens: Tensor) -> Tensor:
+            return self.site(self.norm(tokens.transpose(1, 2)).transpose(1, 2))
+
+    with pytest.raises(ValueError, match="nothing is computed over the batch"):
+        run(tmp_path, Normed(), [40] * 4)
+
+
+def test_an_unknown_choice_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"no way 'ignore'.*expected one of refuse, warn"):
+        run(tmp_path, Leaky(), [40] * 2, parity="ignore")
+    assert not (tmp_path / "s").exists()
