@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .accessor import across
+    from .compare import count_agreement, serving
+    from .exemplars import exemplar_clips
     from .overlap import common_neuron_ratio
     from .rates import above, activation_counts, activation_probability, category_mean, frame_probability
     from .select import class_specific, coverage_ratio, depth_histogram, mean_class_specific
@@ -20,10 +22,13 @@ HOMES = {
     "category_mean": "rates",
     "class_specific": "select",
     "common_neuron_ratio": "overlap",
+    "count_agreement": "compare",
     "coverage_ratio": "select",
     "depth_histogram": "select",
+    "exemplar_clips": "exemplars",
     "frame_probability": "rates",
     "mean_class_specific": "select",
+    "serving": "compare",
     "thresholds": "selectivity",
 }
 
@@ -36,10 +41,13 @@ __all__ = [
     "category_mean",
     "class_specific",
     "common_neuron_ratio",
+    "count_agreement",
     "coverage_ratio",
     "depth_histogram",
+    "exemplar_clips",
     "frame_probability",
     "mean_class_specific",
+    "serving",
     "thresholds",
 ]
 

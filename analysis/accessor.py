@@ -14,9 +14,11 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from . import overlap, rates, select, selectivity
+from . import compare, overlap, rates, select, selectivity
+from .exemplars import exemplar_clips
 
 PREFIX = "label_"
+GIVEN = "class"  # the one labelling of a data set that holds probabilities made elsewhere instead of clips
 OK = 1  # status of a clip that was extracted
 READINGS = ("clip", "frame", "any")
 Threshold = float | xr.DataArray | None
@@ -32,7 +34,15 @@ class Questions:
     @property
     def labels(self) -> list[str]:
         """Names of the label columns."""
+        if self._given:
+            return [GIVEN]
         return [str(name).removeprefix(PREFIX) for name in self._ds.data_vars if str(name).startswith(PREFIX)]
+
+    def categories(self, label: str) -> list[str]:
+        """The categories of a label column that have clips."""
+        if self._given:
+            return [str(name) for name in self._given_probability(label)["category"].values]
+        return list(self.codes(label).attrs["categories"])
 
     def label(self, name: str) -> xr.DataArray:
         """Category of each clip: (clip) strings, "" where there is none. Lazy."""
@@ -76,6 +86,13 @@ class Questions:
             raise ValueError(f"reading {reading!r} is not known; expected one of {', '.join(READINGS)}")
         if threshold is not None and reading != "clip":
             raise ValueError(f"a threshold was given with reading {reading!r}; expected reading 'clip' for it")
+        if self._given:
+            if reading != "clip" or threshold is not None:
+                raise ValueError(
+                    f"reading {reading!r}, threshold {threshold} asked of probabilities that were made elsewhere; "
+                    "expected neither: they have the reading that they were made with"
+                )
+            return self._given_probability(label).assign_attrs(reading="given", empty_categories=[])
         codes = self.codes(label)
         if reading == "frame":
             frames = self._variable("frame_count", "the reading 'frame'")
@@ -122,6 +139,44 @@ class Questions:
         """Mean activation over the clips of each category: float64 (layer, neuron, category)."""
         mean = rates.category_mean(self._variable("mean", "means per category"), self.codes(label))
         return self._where_valid(mean)
+
+    def exemplars(
+        self, layer: int | list[int], neuron: int | list[int], k: int = 10, least: bool = False
+    ) -> xr.Dataset:
+        """The clips that drive a neuron most, or least: `clip` (name), `value` (mean) and `position`, each (rank).
+
+        With a list of layers or neurons (layer, neuron, rank). Lazy; see `analysis.exemplar_clips`.
+        """
+        means = self._variable("mean", "exemplars").sel(layer=layer, neuron=neuron)
+        counted = self._variable("status", "which clips were extracted") == OK
+        found = exemplar_clips(means, counted, k, least)
+        names = np.append(np.asarray(self._ds["clip"].values, object), "")  # position -1 finds the last one
+        clips: xr.DataArray = xr.apply_ufunc(
+            names.__getitem__, found["position"], dask="parallelized", output_dtypes=[object], keep_attrs=False
+        )
+        return found.assign(clip=clips)
+
+    def serving(
+        self,
+        *labels: str,
+        percentile: float = 1,
+        rule: str = "lape",
+        reading: str = "clip",
+        threshold: Threshold = None,
+    ) -> xr.Dataset:
+        """Which neurons serve which labelling of this task, and how many; see `analysis.serving`."""
+        return compare.serving(
+            {name: self.class_specific(name, percentile, rule, reading, threshold)["member"] for name in labels}
+        )
+
+    @property
+    def _given(self) -> bool:
+        return "probability" in self._ds
+
+    def _given_probability(self, label: str) -> xr.DataArray:
+        if label != GIVEN:
+            raise LookupError(f"no labelling {label!r} in probabilities made elsewhere; they have one, {GIVEN!r}")
+        return self._ds["probability"]
 
     def _active(self, threshold: Threshold) -> xr.DataArray:
         """Which neurons are active in which clips, packed where that is possible."""

@@ -1,9 +1,9 @@
-"""Results as figures: heat maps of common neurons, and where in depth class-specific neurons sit.
+"""Results as figures: heat maps of common neurons, depth of class-specific neurons, selectivity of all neurons.
 
 Goal: figures that can go into a paper as they are, in colour, in grey and for colour-blind eyes.
 Conventions: labels come from the attributes (long_name, units) of what is drawn. Figures are made without
 pyplot, so nothing global changes and no display is needed. This file is the only one that imports matplotlib.
-Contents: `overlap_figure`, `depth_figure`, `save_figure`.
+Contents: `overlap_figure`, `depth_figure`, `selectivity_figure`, `save_figure`.
 """
 
 import os
@@ -15,6 +15,7 @@ import matplotlib as mpl
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator
@@ -24,14 +25,18 @@ ENDINGS = (".pdf", ".png", ".svg")
 CELL_INCHES = (0.145, 0.5)  # smallest and largest side of a cell
 MAP_INCHES = 4.5  # a map is about so wide where the cells may choose
 LONGEST_NAME = 28  # letters of a category's name, the rest is cut
+SCALES = (0.05, 0.1, 0.2, 0.5)  # tops of the colour scale, if 1 would leave all cells dark
 NUMBERED = 12  # up to so many categories the cells bear their numbers
 
 
 def overlap_figure(panels: Sequence[tuple[str, xr.DataArray]]) -> Figure:
-    """Heat maps of common neuron ratios side by side, on one scale from 0 to 1.
+    """Heat maps of common neuron ratios side by side, on one scale.
 
+    The scale ends at 1, or at the next of a few round numbers above the highest ratio of two different categories; the
+    diagonal of a labelling with itself, always 1, then lies beyond it, as the arrow of the colour bar says.
     panels: (title, ratio (category, other_category)); NaN, where neither category has a neuron, is hatched
-    grey.
+    grey. Lines divide the groups of categories, if they have any, as from `arranged`. Cells that do not exceed the
+    null, by the coordinate `within_null` of `null.with_null`, are struck out.
     """
     maps = [(title, ratio.transpose("category", "other_category")) for title, ratio in panels]
     cell = _cell_inches(max(max(ratio.shape) for _, ratio in maps))
@@ -39,14 +44,20 @@ def overlap_figure(panels: Sequence[tuple[str, xr.DataArray]]) -> Figure:
     widths = [max(1.3, cell * ratio.shape[1]) for _, ratio in maps]
     beside = sum(_name_inches(ratio, "category", font) + 0.2 for _, ratio in maps)
     below = max(_name_inches(ratio, "other_category", font) for _, ratio in maps)
+    below += max(_group_inches(ratio, "other_category", font) for _, ratio in maps)
+    beside += sum(_group_inches(ratio, "category", font) for _, ratio in maps)
     bar_inches, title_inches = 0.9, 0.4
     height = max(1.3, *(cell * ratio.shape[0] for _, ratio in maps)) + below + title_inches
     figure = Figure(figsize=(sum(widths) + beside + bar_inches, height), layout="constrained")
     axes = figure.subplots(1, len(maps), squeeze=False, width_ratios=widths)[0]
+    top = next((top for top in SCALES if top >= max(_highest(ratio) for _, ratio in maps)), 1.0)
     for ax, (title, ratio) in zip(axes, maps, strict=True):
-        image = _heat_map(ax, ratio, font)
+        image = _heat_map(ax, ratio, font, top)
         ax.set_title(title, fontsize=font + 2, parse_math=False)
-    bar = figure.colorbar(image, ax=list(axes), shrink=min(1.0, 4 / height), aspect=25)
+    beyond = any(float(ratio.max()) > top for _, ratio in maps)
+    bar = figure.colorbar(
+        image, ax=list(axes), shrink=min(1.0, 4 / height), aspect=25, extend="max" if beyond else "neither"
+    )
     bar.set_label(_label(maps[0][1]), fontsize=font + 1)
     bar.ax.tick_params(labelsize=font)
     return figure
@@ -84,6 +95,35 @@ def depth_figure(panels: Sequence[tuple[str, xr.DataArray]]) -> Figure:
     return figure
 
 
+def selectivity_figure(panels: Sequence[tuple[str, xr.DataArray, xr.DataArray, xr.DataArray]]) -> Figure:
+    """Every neuron by how probable its favourite category makes it and how selective it is; selected ones stand out.
+
+    panels: (title, probability (layer, neuron, category), AAPE (layer, neuron) in nats, selected bool (layer, neuron)),
+    side by side on the same axes. The dashed line is the AAPE of a neuron that does not care, ln(categories). Neurons
+    that never fire are not drawn.
+    """
+    width, height = 3.0 * len(panels) + 0.5, 3.2
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = figure.subplots(1, len(panels), squeeze=False, sharex=True, sharey=True)[0]
+    ink = mpl.colormaps[COLOURS](0.0)
+    for ax, (title, p, entropy, selected) in zip(axes, panels, strict=True):
+        top = p.max("category").transpose("layer", "neuron").values.ravel()
+        aape = entropy.transpose("layer", "neuron").values.ravel()
+        chosen = selected.transpose("layer", "neuron").values.ravel().astype(bool)
+        for which, name, colour, size in ((~chosen, "others", "0.7", 2), (chosen, "selected", ink, 5)):
+            # Tens of thousands of dots as an image: as vectors they would make a PDF that no reader scrolls.
+            ax.scatter(top[which], aape[which], s=size, color=colour, linewidths=0, label=name, rasterized=True)
+        ax.axhline(np.log(p.sizes["category"]), color="black", linewidth=0.6, linestyle="--")
+        ax.set_title(title, fontsize=10, parse_math=False)
+        ax.set_xlabel("probability for the favourite category")
+        ax.spines[["top", "right"]].set_visible(False)
+    axes[0].set(xlim=(0, 1.02), ylim=(0, None), ylabel=_label(panels[0][2]))
+    figure.legend(
+        *axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False, markerscale=3
+    )
+    return figure
+
+
 def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
     """Write a figure as PDF, PNG (200 dots per inch) or SVG by the ending of the name.
 
@@ -106,31 +146,101 @@ def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
             # Names in scripts that the font lacks are drawn as boxes: no reason to fail, or to print a line
             # each.
             warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-            figure.savefig(partial, format=ending[1:], dpi=200, metadata=dates[ending])
+            # Cropped to what is drawn: with many names the layout alone leaves some of them cut at the edge.
+            figure.savefig(
+                partial, format=ending[1:], dpi=200, metadata=dates[ending], bbox_inches="tight", pad_inches=0.05
+            )
         partial.replace(target)
     finally:
         partial.unlink(missing_ok=True)
 
 
-def _heat_map(ax: Axes, ratio: xr.DataArray, font: float) -> AxesImage:
+def _highest(ratio: xr.DataArray) -> float:
+    """Highest ratio, the diagonal of a labelling with itself left out."""
+    values = np.nan_to_num(ratio.values)
+    itself = np.array_equal(ratio["category"].values, ratio["other_category"].values)
+    if itself and np.isin(np.diagonal(values), (0, 1)).all():
+        values = values - np.diag(np.diagonal(values))
+    return float(values.max(initial=0))
+
+
+def _heat_map(ax: Axes, ratio: xr.DataArray, font: float, top: float) -> AxesImage:
     # What is NaN stays transparent and shows the hatched ground.
     ax.patch.set(facecolor="0.88", edgecolor="0.55", hatch="/////")
     values = ratio.values
-    image = ax.imshow(values, cmap=COLOURS, vmin=0, vmax=1, aspect="equal", interpolation="nearest")
+    image = ax.imshow(values, cmap=COLOURS, vmin=0, vmax=top, aspect="equal", interpolation="nearest")
     for axis, dim in ((ax.xaxis, "other_category"), (ax.yaxis, "category")):
         axis.set_ticks(range(ratio.sizes[dim]), labels=_names(ratio, dim))
         for text in axis.get_ticklabels():
             text.set_parse_math(False)
     ax.tick_params(labelsize=font, length=0, pad=2)
-    ax.tick_params(axis="x", labelrotation=90)
+    upright = all(
+        len(name) * font * 0.7 / 72 < _cell_inches(max(values.shape)) for name in _names(ratio, "other_category")
+    )
+    ax.tick_params(axis="x", labelrotation=0 if upright else 90)
     ax.spines[:].set_linewidth(0.4)
     ax.set_anchor("N")
+    _mark_groups(ax, ratio, font)
+    _strike_out(ax, ratio, top)
     if max(values.shape) <= NUMBERED:
         for (row, column), value in np.ndenumerate(values):
             if not np.isnan(value):
-                ink = "black" if value > 0.5 else "white"
+                ink = "black" if value > top / 2 else "white"
                 ax.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=font - 1, color=ink)
     return image
+
+
+def _strike_out(ax: Axes, ratio: xr.DataArray, top: float) -> None:
+    """A stroke through the cells that do not exceed the null, light on dark and dark on light."""
+    if "within_null" not in ratio.coords:
+        return
+    rows, columns = np.nonzero(ratio["within_null"].transpose("category", "other_category").values)
+    strokes = [[(x - 0.42, y + 0.42), (x + 0.42, y - 0.42)] for y, x in zip(rows, columns, strict=True)]
+    inks = ["0.25" if value > top / 2 else "0.75" for value in ratio.values[rows, columns]]
+    ax.add_collection(LineCollection(strokes, colors=inks, linewidths=0.5), autolim=False)
+
+
+def _mark_groups(ax: Axes, ratio: xr.DataArray, font: float) -> None:
+    """Lines between groups, their names above and to the right."""
+    for dim, line in (("other_category", ax.axvline), ("category", ax.axhline)):
+        runs = _groups(ratio, dim)
+        if not runs:
+            continue
+        for start, _, _ in runs[1:]:
+            line(start - 0.5, color="white", linewidth=2.2)
+            line(start - 0.5, color="black", linewidth=0.8)  # on white, so that it shows on dark and light cells
+        across = dim == "other_category"
+        side = ax.secondary_xaxis("top") if across else ax.secondary_yaxis("right")
+        axis = side.xaxis if across else side.yaxis
+        axis.set_ticks([(start + stop - 1) / 2 for start, stop, _ in runs], labels=[name for _, _, name in runs])
+        for text in axis.get_ticklabels():
+            text.set_parse_math(False)
+        side.tick_params(labelsize=font + 1, length=0, pad=2)
+        if across and not _fit_upright(runs, _cell_inches(max(ratio.shape)), font + 1):
+            side.tick_params(axis="x", labelrotation=90)
+        side.spines[:].set_visible(False)
+
+
+def _groups(ratio: xr.DataArray, dim: str) -> list[tuple[int, int, str]]:
+    """Runs of categories of one group: start, stop, name."""
+    coord = {"category": "group", "other_category": "other_group"}[dim]
+    if coord not in ratio.coords:
+        return []
+    names = [str(name) for name in ratio[coord].values]
+    starts = [i for i, name in enumerate(names) if i == 0 or name != names[i - 1]]
+    return [(start, stop, names[start]) for start, stop in zip(starts, [*starts[1:], len(names)], strict=True)]
+
+
+def _fit_upright(runs: Sequence[tuple[int, int, str]], cell: float, font: float) -> bool:
+    return all(len(name) * font * 0.62 / 72 < (stop - start) * cell for start, stop, name in runs)
+
+
+def _group_inches(ratio: xr.DataArray, dim: str, font: float) -> float:
+    """Room that the names of groups take, above or to the right."""
+    runs = _groups(ratio, dim)
+    if dim == "other_category" and _fit_upright(runs, _cell_inches(max(ratio.shape)), font + 1):
+        return 0.2 if runs else 0.0
+    return max((len(name) for _, _, name in runs), default=0) * (font + 1) * 0.6 / 72
 
 
 def _cell_inches(most_categories: int) -> float:

@@ -2,9 +2,12 @@
 
 Goal: the common neuron ratios behind the heat maps.
 Conventions: membership is bool (layer, neuron, category); two memberships must be of the same encoder.
-Contents: `common_neuron_ratio`.
+Contents: `common_neuron_ratio`, `arranged`.
 """
 
+from collections.abc import Mapping, Sequence
+
+import numpy as np
 import xarray as xr
 
 
@@ -33,3 +36,33 @@ def common_neuron_ratio(member_a: xr.DataArray, member_b: xr.DataArray | None = 
     either = a.sum(["layer", "neuron"]) + b.sum(["layer", "neuron"]) - common
     ratio: xr.DataArray = (common / either.where(either > 0)).transpose("category", "other_category")
     return ratio.rename("common_neuron_ratio").assign_attrs(long_name="common neuron ratio", units="1")
+
+
+def arranged(ratio: xr.DataArray, order: Sequence[str] = (), groups: Mapping[str, str] | None = None) -> xr.DataArray:
+    """The same ratios with the categories of both sides reordered and grouped: (category, other_category).
+
+    order: categories that come first, in this order; the others follow in theirs.
+    groups: category -> group. Categories of a group are put together, groups in the order in which they come to appear;
+        categories without a group come last. The coordinates `group` (category) and `other_group` (other_category) say
+        which, "" for none; figures draw lines between them.
+    Raises LookupError for a category of neither side, ValueError for one that is named twice.
+    """
+    groups = groups or {}
+    known = {str(name) for dim in ("category", "other_category") for name in ratio[dim].values}
+    unknown = [name for name in (*order, *groups) if name not in known]
+    if unknown:
+        raise LookupError(f"no category {unknown[0]!r} to arrange; those that exist: {', '.join(sorted(known))}")
+    if len(set(order)) < len(order):
+        twice = next(name for name in order if list(order).count(name) > 1)
+        raise ValueError(f"the order names {twice!r} twice; expected every category once")
+    place = {name: i for i, name in enumerate(order)}
+    for dim, coord in (("category", "group"), ("other_category", "other_group")):
+        names = [str(name) for name in ratio[dim].values]
+        ahead = sorted(range(len(names)), key=lambda i: place.get(names[i], len(place)))
+        rank = {group: i for i, group in enumerate(dict.fromkeys(groups.get(names[i], "") for i in ahead))}
+        rank[""] = len(rank)  # those of no group come last
+        final = sorted(ahead, key=lambda i: rank[groups.get(names[i], "")])
+        ratio = ratio.isel({dim: final})
+        if groups:
+            ratio = ratio.assign_coords({coord: (dim, np.array([groups.get(names[i], "") for i in final], object))})
+    return ratio

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import xarray as xr
 
 from . import accessor  # noqa: F401  registers ds.otoscope
+from .paper import paper_percentile
 from .select import class_specific
 from .tables import require_selection
 
@@ -25,10 +26,16 @@ class Question:
     """Share of neurons of lowest AAPE, in percent."""
     percentiles: Mapping[str, float] = field(default_factory=dict)
     """Percentiles of single tasks."""
+    paper: bool = False
+    """The paper's percentiles, where `percentiles` does not name the task."""
     rule: str = "lape"
     reading: str = "clip"
     threshold: float | None = None
     """On the mean activation, with the reading "clip"."""
+
+    def percentile_of(self, task: str) -> float:
+        """Share of neurons selected for a task, in percent."""
+        return self.percentiles.get(task, paper_percentile(task) if self.paper else self.percentile)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +80,7 @@ def labellings(trees: Mapping[str, xr.DataTree], wanted: Sequence[str] = ()) -> 
             if not labels:
                 raise LookupError(f"task {task} of {store} has no label column; add one with `otoscope label`")
             for each in labels:
-                if not label and len(ds.otoscope.codes(each).attrs["categories"]) < 2 and not wanted:
+                if not label and len(ds.otoscope.categories(each)) < 2 and not wanted:
                     continue  # nothing to compare, and nobody asked for it by name
                 yield Labelling(store=store, task=task, label=each, ds=ds)
 
@@ -82,10 +89,9 @@ def answer(labelling: Labelling, question: Question) -> Answer:
     """Compute a selection. Raises ValueError with a remedy where it cannot mean anything."""
     name = f"{labelling.store} {labelling.name}"
     ds = labelling.ds
-    if not ds.sizes["clip"]:
+    if not ds.sizes.get("clip", 1):
         raise ValueError(f"{name} has no committed clip yet; expected some: run its `otoscope extract` again")
     p = ds.otoscope.probability(labelling.label, question.reading, question.threshold).compute()
-    percentile = question.percentiles.get(labelling.task, question.percentile)
-    selection = class_specific(p, percentile, question.rule).compute()
+    selection = class_specific(p, question.percentile_of(labelling.task), question.rule).compute()
     require_selection(selection, name, question.reading)
     return Answer(labelling=labelling, probability=p, selection=selection)

@@ -78,9 +78,7 @@ def make_pool(n_clips: int, seed: int) -> Pool:
         digest.update(samples.tobytes())
         log_mel.append(front_end(torch.from_numpy(samples)[None]))
         codes.append([FACTORS[name].index(str(factors[name])) if factors[name] else -1 for name in FACTORS])
-    return Pool(
-        log_mel=torch.cat(log_mel), codes=torch.tensor(codes), counts=counts, sha256=digest.hexdigest()
-    )
+    return Pool(log_mel=torch.cat(log_mel), codes=torch.tensor(codes), counts=counts, sha256=digest.hexdigest())
 
 
 def new_encoder(pool: Pool, settings: Settings) -> M2D:
@@ -114,9 +112,7 @@ class MaskedPrediction(nn.Module):
         self.n_visible = round(math.prod(encoder.grid) * (1 - settings.mask_ratio))
         self.mask_token = nn.Parameter(0.02 * torch.randn(1, 1, width))
         self.decoder_embed = nn.Linear(width, width)
-        self.decoder_blocks = nn.ModuleList(
-            Block(width, heads, 4 * width) for _ in range(settings.decoder_depth)
-        )
+        self.decoder_blocks = nn.ModuleList(Block(width, heads, 4 * width) for _ in range(settings.decoder_depth))
         self.decoder_norm = nn.LayerNorm(width, eps=1e-6)
         self.decoder_pred = nn.Linear(width, width)
         self.positions = sincos_pos_embed(width, encoder.grid)
@@ -223,9 +219,7 @@ def train(objective: str, pool: Pool, held_out: Pool, settings: Settings) -> tup
     torch.manual_seed(settings.seed)
     model = OBJECTIVES[objective](new_encoder(pool, settings), settings)
     learnt = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimiser = torch.optim.AdamW(
-        learnt, settings.learning_rate, betas=(0.9, 0.95), weight_decay=settings.weight_decay
-    )
+    optimiser = torch.optim.AdamW(learnt, settings.learning_rate, betas=(0.9, 0.95), weight_decay=settings.weight_decay)
     curves: dict[str, list[float]] = {"loss": [], "target_std": []}
     start = time.monotonic()
     for step, chosen in enumerate(batches(len(pool.codes), settings)):

@@ -54,6 +54,11 @@ def as_tokens(output: Any) -> Tensor:
     return output if output.ndim == 3 else output[:, None]
 
 
+def block_tokens(output: Any) -> Tensor:
+    """Hidden state (clip, token, width) in a block's output, which may be a tuple that begins with it."""
+    return as_tokens(output[0] if isinstance(output, tuple) else output)
+
+
 def mean_over_tokens(output: Any) -> Tensor:
     """Module output (clip, token, width) to its mean over tokens (clip, width)."""
     return as_tokens(output).mean(dim=1)
@@ -135,7 +140,7 @@ class Encoder:
         return Anatomy(
             sites=tuple(Site(name=s, width=self.neurons(seen[s][0]).shape[-1]) for s in sites),
             embedding=embedding.shape[-1],
-            hidden=as_tokens(seen[blocks[0]][0]).shape[-1] if blocks else 0,
+            hidden=block_tokens(seen[blocks[0]][0]).shape[-1] if blocks else 0,
         )
 
     @torch.inference_mode()
@@ -172,6 +177,13 @@ def weights_digest(module: torch.nn.Module) -> str:
 
 FAMILIES = {
     "m2d": "a folder or checkpoint file of M2D, named as its authors name them",
+    "ast": "a folder of AST: config.json, preprocessor_config.json, weights, as transformers lays them out",
+    "hubert": "a folder of HuBERT, likewise",
+    "wavlm": "a folder of WavLM, likewise",
+    "wav2vec2": "a folder of wav2vec 2.0, likewise",
+    "data2vec": "a folder of data2vec-audio, likewise",
+    "mert": "a folder of MERT, likewise; the code in it is not run",
+    "whisper": "a folder of Whisper, likewise; its encoder",
     "module": "FILE.py:factory or pkg.mod:factory, a function that returns an otoscope Encoder",
     "tiny-ssl": "bundled, self-supervised, 4 layers of 384 neurons",
     "tiny-sl": "bundled, supervised, 4 layers of 384 neurons",

@@ -13,6 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import NoReturn
 
+import pyarrow as pa
 import torch
 
 from ..cluster.executor import Done, Executor, SerialExecutor
@@ -113,6 +114,7 @@ def capture(
         code += check_parity(make_worker(), parity)
     _prepare_store(url, task, identity, plan, clips)
     todo = pending_blocks(url, task)
+    pa.default_memory_pool().release_unused()  # Arrow keeps ten times what a manifest needs
     limit = FailureLimit(share=max_failures, n_clips=len(clips), n_failed=task_status(url, task).n_failed)
     failures = _run(executor or SerialExecutor(), make_worker, todo, f"{url} task {task}", limit)
     status = task_status(url, task)
@@ -149,7 +151,9 @@ def _stored(url: str, task: str) -> tuple[Identity | None, Plan | None]:
     if nothing_at(url):
         return None, None
     root = open_root(url, mode="r")
-    return read_identity(root), read_plan(root, task)
+    plan = read_plan(root, task)
+    begun = plan is not None and task_status(url, task).committed.any()
+    return read_identity(root), plan if begun else None  # with nothing committed, the plan is made anew
 
 
 def _prepare_store(url: str, task: str, identity: Identity, plan: Plan, clips: ClipTable) -> None:

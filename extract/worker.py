@@ -80,7 +80,7 @@ class Worker:
         """
         values = block_buffers(self.identity, self.plan, len(block))
         status = np.full(len(block), FAILED, dtype="uint8")
-        with arithmetic_threads(self.plan.threads), ThreadPoolExecutor(DECODERS) as pool:
+        with arithmetic(self.plan.threads), ThreadPoolExecutor(DECODERS) as pool:
             for batch in self.batches(self.decode(block, pool)):
                 self.extract(batch, values, status)
         write_block(self.url, block, values, status, self.code)
@@ -239,11 +239,15 @@ class Worker:
 
 
 @contextmanager
-def arithmetic_threads(n: int) -> Iterator[None]:
-    """Torch computes with `n` threads inside the block: part of the plan, as results depend on it in the last bits."""
+def arithmetic(threads: int) -> Iterator[None]:
+    """Float32 that is float32, and the plan's number of threads: results depend on both, the latter in the last bits.
+
+    cuDNN would round the inputs of convolutions to TF32, and choose among its algorithms by timing them.
+    """
     before = torch.get_num_threads()
-    torch.set_num_threads(n)
+    torch.set_num_threads(threads)
     try:
-        yield
+        with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+            yield
     finally:
         torch.set_num_threads(before)

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import xarray as xr
 import zarr
 from xarray.backends import BackendArray, BackendEntrypoint
@@ -77,7 +78,7 @@ class StoredArray(BackendArray):
         except (ValueError, RuntimeError, OSError) as e:
             raise ValueError(
                 f"{self.array.path} in {self.array.store_path.store} is damaged ({one_line(e)}); "
-                "expected intact checksums: `otoscope verify` says which blocks, `--reset` has them extracted again"
+                "expected intact checksums: `otoscope verify` says what is damaged and what to do"
             ) from e
         kept = [axis for axis in range(len(on_disk)) if not isinstance(on_disk[axis], int | np.integer)]
         return values.transpose([kept.index(axis) for axis in self.order if axis in kept])
@@ -104,7 +105,7 @@ class StoredArray(BackendArray):
         if absent:
             raise FileNotFoundError(
                 f"{absent[0]} is missing from {store} ({len(absent)} objects in this selection); expected every "
-                "committed object: `otoscope verify` lists them, `--reset` has their blocks extracted again"
+                "committed object: `otoscope verify` lists them and says what to do"
             )
 
 
@@ -158,8 +159,14 @@ def read_task(url: str, task: str) -> xr.Dataset:
     root = open_root(url, mode="r")
     group, plan = open_task(root, task)
     status = values_of(group, "status", slice(plan.n_clips))
+    arrays = arrays_of(group)
+    lost = [name for name in plan.variables if name not in arrays]
+    if lost:
+        raise ValueError(
+            f"{url} task {task} has lost {', '.join(lost)}; expected all of its plan: `otoscope verify` says what to do"
+        )
     variables: dict[str, xr.Variable] = {}
-    for name, array in arrays_of(group).items():
+    for name, array in arrays.items():
         if name not in HIDDEN_VARIABLES:
             stored = StoredArray(array)
             variables[name] = _variable(stored, dict(array.attrs))
@@ -224,7 +231,9 @@ class OtoscopeBackend(BackendEntrypoint):
 
 def open_store(url: str) -> xr.DataTree:
     """A store as a lazy DataTree, one child per task; see `otoscope.open`."""
-    return xr.open_datatree(url, engine=OtoscopeBackend, chunks={})
+    tree = xr.open_datatree(url, engine=OtoscopeBackend, chunks={})
+    pa.default_memory_pool().release_unused()  # making the index of names leaves many times its size in Arrow's pool
+    return tree
 
 
 def label_columns(dataset: xr.Dataset) -> list[str]:

@@ -4,7 +4,7 @@ Goal: completeness is read from the status, never inferred; damage is found by r
 Conventions: damage is reported, not raised, one line for each thing found, so that one flipped byte does not hide
 another.
 Contents: `TaskStatus`, `task_status`, `store_status`, `describe`, `clip_names`, `failed_clips`, `heard_audio`,
-`Damage`, `verify`.
+`Damage`, `remedies`, `verify`.
 """
 
 from collections.abc import Iterator
@@ -85,9 +85,29 @@ class Damage:
     """The block whose clips are affected, where it is one block's."""
     what: str
 
+    @property
+    def of_labels(self) -> bool:
+        """A label column is damaged: it can be written anew from a manifest."""
+        return self.array.startswith(LABEL_PREFIX)
+
     def __str__(self) -> str:
         where = f" block {self.block.index} (clips {self.block.start} to {self.block.stop - 1})" if self.block else ""
         return f"{self.task}/{self.array}{where}: {self.what}"
+
+
+def remedies(found: list[Damage]) -> list[str]:
+    """What to do about damage, one sentence for each kind."""
+    labels = {f"`otoscope label STORE --task {d.task} MANIFEST --replace`" for d in found if d.of_labels}
+    rest = any(not d.block and not d.of_labels for d in found)
+    return [
+        *(
+            ["put damaged blocks back by `otoscope verify --reset`, then extract again"]
+            if any(d.block for d in found)
+            else []
+        ),
+        *([f"write damaged labels anew by {' and '.join(sorted(labels))}"] if labels else []),
+        *(["extract into a new store what is damaged but belongs to no block"] if rest else []),
+    ]
 
 
 def task_status(url: str, task: str) -> TaskStatus:

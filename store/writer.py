@@ -26,6 +26,7 @@ from .group import (
     digested_in,
     dims_of,
     metadata_digest,
+    names_in,
     nothing_at,
     object_keys,
     open_root,
@@ -99,7 +100,7 @@ def add_task(url: str, task: str, plan: Plan, clips: ClipTable) -> None:
     """
     root = open_root(url)
     stored = read_plan(root, task)
-    if stored is None:
+    if stored is None or (stored != plan and not _has_commits(root, task)):
         _make_task(root, task, plan, clips)
         return
     group, _ = open_task(root, task)
@@ -110,9 +111,15 @@ def add_task(url: str, task: str, plan: Plan, clips: ClipTable) -> None:
         _grow_task(root, group, stored, plan, clips, columns)
 
 
+def _has_commits(root: zarr.Group, task: str) -> bool:
+    """Whether a task has a committed block: one without may be planned anew."""
+    group, _ = open_task(root, task)
+    return bool((values_of(group, "status") != PENDING).any())
+
+
 def _make_task(root: zarr.Group, task: str, plan: Plan, clips: ClipTable) -> None:
     if task in root:
-        del root[task]  # begun and never finished: a task exists only with its plan
+        del root[task]  # begun and never finished, or planned and nothing committed
     group = root.create_group(task)
     identity = read_identity(root)
     coded = {name: encode(column) for name, column in clips.labels.items()}
@@ -162,14 +169,14 @@ def add_labels(url: str, task: str, columns: Mapping[str, Sequence[str]], *, ove
     root = open_root(url)
     group, plan = open_task(root, task)
     for name, column in columns.items():
-        if LABEL_PREFIX + name in group and not overwrite and _read_label(group, name) != list(column):
+        if LABEL_PREFIX + name in names_in(group) and not overwrite and _read_label(group, name) != list(column):
             raise ValueError(
                 f"{url} task {task} has a label column {name!r} with other values; expected a new name, "
                 "or --replace to overwrite it"
             )
     for name, column in columns.items():
         codes, categories = encode(column)
-        if LABEL_PREFIX + name not in group:
+        if LABEL_PREFIX + name not in names_in(group):
             specs = template(read_identity(root), plan, {name: categories})
             _create_array(group, LABEL_PREFIX + name, specs[LABEL_PREFIX + name])
         _write_label(group, name, codes, categories)
@@ -307,7 +314,7 @@ def _refuse_other_clips(url: str, task: str, stored: Plan, clips: ClipTable) -> 
 
 
 def _refuse_other_labels(url: str, task: str, group: zarr.Group, clips: ClipTable) -> dict[str, list[str]]:
-    stored = {n.removeprefix(LABEL_PREFIX): n for n in group.array_keys() if n.startswith(LABEL_PREFIX)}
+    stored = {n.removeprefix(LABEL_PREFIX): n for n in names_in(group) if n.startswith(LABEL_PREFIX)}
     columns = {name: _read_label(group, name) for name in sorted(stored)}
     for name, column in clips.labels.items():
         if columns.get(name) != list(column):

@@ -81,7 +81,11 @@ def test_a_flipped_byte_is_refused_by_whoever_reads_it(store: Path, array: str) 
 def test_a_damaged_status_is_reset_and_its_block_extracted_again(corpus: Path, original: str, store: Path) -> None:
     for block, at in ((2, 0), (9, 3)):
         flip(store / f"t/status/c/{block}", at)
-    refused("t/status is damaged .*`--reset` puts its blocks back", *extraction(store, corpus), watched=store)
+    refused(
+        "t/status is damaged .*`otoscope verify` says what is damaged and what to do",
+        *extraction(store, corpus),
+        watched=store,
+    )
     assert "t block 2 is pending again\nt block 9 is pending again\n" in call("verify", store, "--reset").stdout
     done(*extraction(store, corpus))
     assert tree_of(store) == tree_of(original)
@@ -94,7 +98,7 @@ def test_a_flipped_byte_is_found_reset_and_extracted_again(corpus: Path, origina
     result = call("verify", store)
     assert result.exit_code == 2
     assert re.findall(r"^t/(\w+) block (\d) \(clips", result.stdout, re.M) == [("active_bits", "3"), ("mean", "7")]
-    assert re.fullmatch(r"Error: 2 damaged and 0 changed; expected none: .*--reset.*\n", result.stderr)
+    assert re.fullmatch(r"Error: .* is not as it was written; put damaged blocks back by .*--reset.*\n", result.stderr)
     assert tree_of(store) == before
     assert "t block 3 is pending again\nt block 7 is pending again\n" in call("verify", store, "--reset").stdout
     refused("8 clips are pending; expected none: .*--incomplete", "neurons", store, "--task", "t:kind", watched=store)
@@ -132,7 +136,7 @@ def test_audio_that_is_no_longer_what_was_heard(corpus: Path, original: str, tmp
         "t: audio/013.wav is not the file that was heard", f"t: audio/030.wav is not under {tmp_path}",
         "t block 3 is pending again",
     ]  # fmt: skip
-    assert "0 damaged and 2 changed" in result.stderr
+    assert "put absent files back" in result.stderr
     flip(tmp_path / "audio/013.wav", 60)
     (tmp_path / "kept").rename(tmp_path / "audio/030.wav")
     done(*extraction(url, manifest))
@@ -185,3 +189,40 @@ def test_what_is_asked_of_a_pipe_that_closes_is_no_error(original: str) -> None:
         assert process.stderr is not None
         process.stdout.close()
         assert "Traceback" not in process.stderr.read()
+
+
+def test_damage_that_belongs_to_no_block_has_a_remedy_that_works(corpus: Path, original: str, store: Path) -> None:
+    column = next((store / "t" / "label_kind" / "c").iterdir())
+    column.write_bytes(bytes([*column.read_bytes()[:-1], column.read_bytes()[-1] ^ 1]))
+    result = call("verify", store)
+    assert result.exit_code == 2
+    assert "`otoscope label STORE --task t MANIFEST --replace`" in result.stderr
+    done("label", store, "--task", "t", corpus, "--replace")
+    assert done("verify", store) == "intact\n"
+    assert tree_of(store) == tree_of(Path(original))
+
+
+def test_damaged_metadata_is_one_line_for_every_command(corpus: Path, store: Path) -> None:
+    path = store / "t" / "mean" / "zarr.json"
+    path.write_text(path.read_text().replace('"endian"', '"eodian"'))
+    assert "37 ok" in done(*extraction(store, corpus))  # nothing is left to do, so it is not looked at
+    refused("t/mean is missing or damaged", "table", "stats", store, watched=store)
+    refused("into a new store", "verify", store, watched=store)
+
+
+def test_a_lost_variable_is_damage_not_a_choice(store: Path) -> None:
+    shutil.rmtree(store / "t" / "mean")
+    refused("has lost mean", "table", "stats", store, watched=store)
+
+
+def test_with_nothing_committed_the_plan_may_change(corpus: Path, tmp_path: Path) -> None:
+    url = tmp_path / "s"
+    (tmp_path / "big.py").write_text(
+        "from dataclasses import replace\nfrom tests.making import closed_form\n"
+        "def big():\n"
+        "    encoder = closed_form()\n"
+        "    return replace(encoder, prepare=lambda x: encoder.prepare(x) + 1e6)\n"
+    )
+    given = ("extract", url, "--encoder", f"module:{tmp_path / 'big.py'}:big", "--corpus", corpus, "--task", "t")
+    assert "--mean-dtype float32" in call(*given).stderr
+    assert "37 ok" in done(*given, "--mean-dtype", "float32")

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+
 from otoscope import data_sets
 from otoscope.cli import cli
 from otoscope.extract.corpora.build import DATA_SETS

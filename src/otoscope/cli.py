@@ -13,9 +13,14 @@ from typing import Any
 import click
 
 from .data_sets import corpus
+from .inspection import compare, exemplars, export, import_
 from .questions import figure, neurons, table
+from .sureness import null, selectors
 
-ENCODERS = "tiny-ssl | tiny-sl | m2d:PATH | module:FILE.py:factory | module:pkg.mod:factory"
+ENCODERS = (
+    "tiny-ssl | tiny-sl | m2d:PATH | ast:DIR | hubert:DIR | wavlm:DIR | wav2vec2:DIR | data2vec:DIR | mert:DIR | "
+    "whisper:DIR | module:FILE.py:factory | module:pkg.mod:factory"
+)
 
 
 class Mistake(click.ClickException):
@@ -25,7 +30,7 @@ class Mistake(click.ClickException):
 
 
 class Interrupted(click.ClickException):
-    """Control-C, or the end of a time slot."""
+    """Control-C, or a scheduler's SIGTERM."""
 
     exit_code = 128 + signal.SIGINT
 
@@ -62,6 +67,7 @@ def cli(debug: bool) -> None:
 
 def main() -> None:
     """Entry point of the `otoscope` command."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler that preempts is as good as Control-C
     cli(prog_name="otoscope")
 
 
@@ -79,7 +85,9 @@ def quickstart(directory: str, seed: int, shuffle_labels: bool) -> None:
 
 @cli.command(epilog=f"Encoders: {ENCODERS}")
 @click.argument("store")
-@click.option("--encoder", required=True, metavar="SPEC", help=f"One of {ENCODERS}.")
+@click.option(
+    "--encoder", required=True, metavar="SPEC", help="Listed below; DIR holds a model as transformers saves it."
+)
 @click.option("--corpus", "manifest", required=True, metavar="MANIFEST", help="CSV, TSV or Parquet: path, labels, ...")
 @click.option("--task", required=True, metavar="NAME", help="Name of this corpus in the store.")
 @click.option("--audio-root", metavar="DIR", help="Folder that relative paths start from [the manifest's].")
@@ -103,6 +111,13 @@ def quickstart(directory: str, seed: int, shuffle_labels: bool) -> None:
     metavar="SHARE",
     help="Stop above this share of bad clips.",
 )
+@click.option(
+    "--parity",
+    type=click.Choice(["refuse", "warn"]),
+    default="refuse",
+    show_default=True,
+    help="On a model that gives clips in a batch other results than alone.",
+)
 @click.option("--dry-run", is_flag=True, help="Check everything, print blocks and sizes, write nothing.")
 def extract(
     store: str,
@@ -124,7 +139,7 @@ def extract(
         clips,
         store,
         unit_sec=seconds(unit_sec),
-        keep=tuple(keep.split(",")) if keep else None,
+        keep=None if keep is None else tuple(name.strip() for name in keep.split(",")),
         **options,
     )
     for name, reason in report.failures[:10]:
@@ -196,23 +211,30 @@ def verify(store: str, audio: str | None, reset: bool) -> None:
     found = list(checks.verify(store))
     for damage in found:
         click.echo(str(damage))
-    again = {damage.block for damage in found}
-    changed = set()
+    again = {damage.block for damage in found if damage.block}
+    todo = checks.remedies(found)
     if audio is not None:
         from .extract.run import changed_audio
 
-        for affected, what in changed_audio(store, Path(audio)):
-            again.add(affected)
-            if what not in changed:
-                click.echo(what)
-            changed.add(what)
+        changed = list(changed_audio(store, Path(audio)))
+        for line in dict.fromkeys(what for _, what in changed):
+            click.echo(line)
+        again |= {block for block, _ in changed if block}
+        if any(block for block, _ in changed):
+            todo.append(
+                f"put changed files' blocks back by `otoscope verify --audio {audio} --reset`, then extract again"
+            )
+        if any(not block for block, _ in changed):
+            todo.append("put absent files back")
     if reset:
-        for block in sorted((block for block in again if block), key=lambda block: (block.task, block.index)):
+        for block in sorted(again, key=lambda block: (block.task, block.index)):
             reset_block(store, block)
             click.echo(f"{block.task} block {block.index} is pending again")
-    if found or changed:
-        repair = "run the same `otoscope extract` again" if reset else "`otoscope verify --reset`, then extract again"
-        raise Mistake(f"{len(found)} damaged and {len(changed)} changed; expected none: {repair}")
+        todo = [remedy for remedy in todo if "--reset" not in remedy]
+        if again:
+            todo.insert(0, "run the same `otoscope extract` again")
+    if todo:
+        raise Mistake(f"{store} is not as it was written; {'; '.join(todo)}")
     click.echo("intact")
 
 
@@ -232,5 +254,5 @@ def label(store: str, task: str, table: str, replace: bool) -> None:
     click.echo(f"{store} task {task}: {', '.join(map(str, columns))}")
 
 
-for command in (corpus, neurons, table, figure):
+for command in (corpus, neurons, table, figure, exemplars, compare, null, selectors, export, import_):
     cli.add_command(command)

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
     from .analysis.survey import Answer, Labelling, Question
 
-TABLES = ("stats", "overlap", "probability", "aape", "thresholds", "depth")
+TABLES = ("stats", "paper", "overlap", "probability", "aape", "thresholds", "depth")
+FIGURES = ("overlap", "depth", "selectivity")
 
 
 def selecting(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -30,8 +31,8 @@ def selecting(command: Callable[..., Any]) -> Callable[..., Any]:
             help="clip: mean above 0; frame: share of positive frames; any: one positive frame.",
         ),
         click.option(
-            "--percentile", "percentiles", multiple=True, metavar="P|TASK=P",
-            help="Share of neurons selected, in percent [1].",
+            "--percentile", "percentiles", multiple=True, metavar="P|TASK=P|paper",
+            help="Share of neurons selected, in percent [1]; paper: 2 for esc50 and gise51, else 1.",
         ),
     ):  # fmt: skip
         command = option(command)
@@ -44,50 +45,64 @@ def question_of(percentiles: tuple[str, ...], reading: str, threshold: float | N
 
     general, of_task = 1.0, {}
     for text in percentiles:
+        if text == "paper":
+            continue
         task, equals, number = text.rpartition("=")
         try:
             value = float(number)
         except ValueError:
             raise ValueError(
-                f"--percentile is {text!r}; expected a number such as 1, or a task's such as esc50=2"
+                f"--percentile is {text!r}; expected a number such as 1, a task's such as esc50=2, or paper"
             ) from None
         if equals:
             of_task[task] = value
         else:
             general = value
-    return Question(percentile=general, percentiles=of_task, reading=reading, threshold=threshold, rule=rule)
+    return Question(
+        percentile=general, percentiles=of_task, paper="paper" in percentiles,
+        reading=reading, threshold=threshold, rule=rule,
+    )  # fmt: skip
 
 
 def open_stores(stores: tuple[str, ...]) -> "dict[str, xr.DataTree]":
     """Stores by a short name: the folder's, or the whole path where two are alike."""
     import otoscope
 
+    from .analysis.given import is_given, open_given
+
     short = [Path(store.rstrip("/")).stem for store in stores]
     names = short if len(set(short)) == len(short) else list(stores)
-    return {name: otoscope.open(store) for name, store in zip(names, stores, strict=True)}
+    return {
+        name: open_given(store) if is_given(store) else otoscope.open(store)
+        for name, store in zip(names, stores, strict=True)
+    }
 
 
 def asked_for(
-    stores: tuple[str, ...], tasks: tuple[str, ...], question: "Question", incomplete: bool
+    stores: tuple[str, ...], tasks: tuple[str, ...], question: "Question", incomplete: bool, against: str | None = None
 ) -> "list[Labelling]":
-    """The labellings named, or all, of finished tasks."""
+    """The labellings named, or all, of finished tasks. `against` is one that is asked for elsewhere."""
     from .analysis.survey import labellings
 
-    found = list(labellings(open_stores(stores), tasks))
+    trees = open_stores(stores)
+    asked = {name.partition(":")[0] for name in tasks}
+    for store, tree in trees.items():
+        for task in asked & set(tree.children) or tree.children:
+            pending = tree.children[task].attrs["n_pending"]
+            if pending and not incomplete:
+                raise ValueError(
+                    f"{store} task {task} is not finished, {pending} clips are pending; expected none: run its "
+                    "`otoscope extract` again, or give --incomplete to go by what is committed"
+                )
+    found = list(labellings(trees, tasks))
     if not found:
         raise LookupError(
             f"{', '.join(stores)} hold no labelling with at least 2 categories; add one with `otoscope label`"
         )
+    named = {labelling.task for labelling in found} | {(against or "").partition(":")[0]}
     for task in question.percentiles:
-        if task not in {labelling.task for labelling in found}:
+        if task not in named:
             raise LookupError(f"--percentile {task}=... names no task that was asked for; give it as one of --task")
-    for labelling in found:
-        pending = labelling.ds.attrs["n_pending"]
-        if pending and not incomplete:
-            raise ValueError(
-                f"{labelling.store} task {labelling.task} is not finished, {pending} clips are pending; expected none: "
-                "run its `otoscope extract` again, or give --incomplete to go by what is committed"
-            )
     return found
 
 
@@ -121,28 +136,44 @@ def neurons(store: str, task: str, output: str | None, incomplete: bool, **how: 
 @click.option("--task", "tasks", multiple=True, metavar="TASK[:LABEL]", help="Labellings [all].")
 @click.option("--against", metavar="TASK:LABEL", help="overlap: the categories along the other side.")
 @selecting
+@click.option(
+    "--official", type=click.Choice(["ssl", "sl"]),
+    help="stats: name the file as the paper's notebooks do for such an encoder; -o is its folder.",
+)  # fmt: skip
 @click.option("-o", "--output", metavar="FILE", help="CSV, Parquet, Markdown or LaTeX by its ending [standard output].")
 def table(
     kind: str,
     stores: tuple[str, ...],
     tasks: tuple[str, ...],
     against: str | None,
+    official: str | None,
     output: str | None,
     incomplete: bool,
     **how: Any,
 ) -> None:
-    """Tables: stats and thresholds over all labellings; overlap, probability, aape and depth of one."""
-    from .analysis import tables
+    """Tables: stats, thresholds and paper (Tables I and II) over all labellings; the others of one.
+
+    Paper puts the stores side by side, with the paper's percentiles unless --percentile is given. A STORE may be a
+    table of probabilities (`otoscope import`) or a folder of published files.
+    """
+    from .analysis import paper, tables
     from .analysis.select import depth_histogram
     from .analysis.selectivity import aape
     from .analysis.survey import answer
 
+    if kind == "paper" and not how["percentiles"]:
+        how["percentiles"] = ("paper",)
+    if official is not None:
+        if kind != "stats" or output is None or len(stores) != 1:
+            raise ValueError("--official names the table stats of one STORE in a folder; expected one STORE and -o DIR")
+        output = str(Path(output) / paper.official_table(official))
     question = question_of(**how)
-    asked = asked_for(stores, tasks, question, incomplete)
+    asked = asked_for(stores, tasks, question, incomplete, against)
     frame: Any
-    if kind in ("stats", "thresholds"):
+    if kind in ("stats", "thresholds", "paper"):
         selections = {(x.store, x.name): answer(x, question).selection for x in asked}
-        frame = (tables.stats_table if kind == "stats" else tables.thresholds_table)(selections)
+        frame = (tables.thresholds_table if kind == "thresholds" else tables.stats_table)(selections)
+        frame = paper.paper_table(frame) if kind == "paper" else frame
     elif kind == "overlap":
         answers = [answer(only(asked), question)]
         frame = tables.overlap_table(overlaps(answers, stores, against, question, incomplete)[0][1])
@@ -164,13 +195,17 @@ def overlaps(
     incomplete: bool,
 ) -> "list[tuple[str, xr.DataArray]]":
     """(title, common neuron ratio) of each labelling with itself, or with another one of the same store."""
+    from dataclasses import replace
+
     from .analysis.overlap import common_neuron_ratio
     from .analysis.survey import answer
 
     members = {(a.labelling.store, a.labelling.name): a.selection["member"] for a in answers}
     if against is None:
         return [(f"{store} {name}", common_neuron_ratio(member)) for (store, name), member in members.items()]
-    others = asked_for(stores, (against,), question, incomplete)
+    task = against.partition(":")[0]  # percentiles of other tasks were checked when those were asked for
+    theirs = replace(question, percentiles={t: p for t, p in question.percentiles.items() if t == task})
+    others = asked_for(stores, (against,), theirs, incomplete)
     other_of = {store: answer(only([x for x in others if x.store == store]), question) for store, _ in members}
     return [
         (
@@ -182,35 +217,56 @@ def overlaps(
 
 
 @click.command()
-@click.argument("kind", type=click.Choice(["overlap", "depth"]))
+@click.argument("kind", type=click.Choice(FIGURES))
 @click.argument("stores", nargs=-1, required=True, metavar="STORE...")
 @click.option("--task", "tasks", multiple=True, metavar="TASK[:LABEL]", help="Labellings [all].")
 @click.option("--against", metavar="TASK:LABEL", help="overlap: the categories along the other side.")
+@click.option(
+    "--arrange", metavar="FILE",
+    help="overlap: CSV without a header, a category per line in the order wanted, and its group after a comma.",
+)  # fmt: skip
 @selecting
+@click.option("--official", is_flag=True, help="overlap: name the file as the paper's notebooks do; -o is its folder.")
 @click.option("-o", "--output", required=True, metavar="FILE", help="PDF, PNG or SVG by its ending.")
 def figure(
     kind: str,
     stores: tuple[str, ...],
     tasks: tuple[str, ...],
     against: str | None,
+    arrange: str | None,
+    official: bool,
     output: str,
     incomplete: bool,
     **how: Any,
 ) -> None:
-    """Figures: overlap (common neuron ratios, a heat map per labelling and store), depth (neurons per layer)."""
-    from .analysis.figures import depth_figure, overlap_figure, save_figure
+    """Figures: overlap (common neuron ratios), depth (neurons per layer), selectivity (AAPE against probability)."""
+    from .analysis import figures
+    from .analysis.overlap import arranged
+    from .analysis.paper import official_figure
     from .analysis.select import depth_histogram
+    from .analysis.selectivity import aape
     from .analysis.survey import answer
 
     question = question_of(**how)
-    answers = [answer(labelling, question) for labelling in asked_for(stores, tasks, question, incomplete)]
+    asked = asked_for(stores, tasks, question, incomplete, against)
+    if official:
+        names = sorted({labelling.name for labelling in asked})
+        if kind != "overlap" or len(names) != 1:
+            raise ValueError(f"--official names the overlap of one labelling; found {kind} of {', '.join(names)}")
+        output = str(Path(output) / official_figure(names[0], against))
+    answers = [answer(labelling, question) for labelling in asked]
+    titled = [(f"{a.labelling.store} {a.labelling.name}", a) for a in answers]
     if kind == "overlap":
-        drawn = overlap_figure(overlaps(answers, stores, against, question, incomplete))
+        order, groups = arrangement(arrange)
+        panels = overlaps(answers, stores, against, question, incomplete)
+        drawn = figures.overlap_figure([(title, arranged(ratio, order, groups)) for title, ratio in panels])
+    elif kind == "depth":
+        drawn = figures.depth_figure([(title, depth_histogram(a.selection["member"])) for title, a in titled])
     else:
-        drawn = depth_figure(
-            [(f"{a.labelling.store} {a.labelling.name}", depth_histogram(a.selection["member"])) for a in answers]
+        drawn = figures.selectivity_figure(
+            [(title, a.probability, aape(a.probability), a.selection["selected"]) for title, a in titled]
         )
-    save_figure(drawn, output)
+    figures.save_figure(drawn, output)
     click.echo(output)
 
 
@@ -223,3 +279,16 @@ def put_table(frame: Any, output: str | None) -> None:
     else:
         write_table(frame, output)
         click.echo(output)
+
+
+def arrangement(path: str | None) -> tuple[list[str], dict[str, str]]:
+    """--arrange: the order of the categories, and the groups of those that have one."""
+    import csv
+
+    if path is None:
+        return [], {}
+    with Path(path).open(newline="", encoding="utf-8-sig") as file:
+        rows = [[cell.strip() for cell in row] for row in csv.reader(file) if row]
+    if any(len(row) > 2 for row in rows):
+        raise ValueError(f"{path} has a line of more than 2 columns; expected CATEGORY or CATEGORY,GROUP")
+    return [row[0] for row in rows], {row[0]: row[1] for row in rows if len(row) == 2 and row[1]}

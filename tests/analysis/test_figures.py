@@ -6,8 +6,11 @@ import sys
 import numpy as np
 import pytest
 import xarray as xr
+from matplotlib.image import imread
 
-from otoscope.analysis.figures import depth_figure, overlap_figure, save_figure
+from otoscope.analysis import aape
+from otoscope.analysis.figures import depth_figure, overlap_figure, save_figure, selectivity_figure
+from otoscope.analysis.overlap import arranged
 
 
 def make_ratio(rows, columns):
@@ -83,3 +86,59 @@ def test_other_endings_and_absent_folders_are_refused(tmp_path):
 def test_pyplot_and_its_global_state_are_left_alone():
     code = "import sys, otoscope.analysis.figures; assert 'matplotlib.pyplot' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_scale_ends_above_the_highest_ratio_of_two_categories():
+    names = ["dog", "cat", "hen"]
+    within = make_ratio(names, names)
+    within[:] = np.where(np.eye(3), 1, 0.07)
+    for panels, top in (
+        ([within], 0.1),
+        ([within, within / 10], 0.1),
+        ([within, within.where(np.eye(3) == 1, 0.3)], 0.5),
+        ([within.assign_coords(other_category=["a", "b", "c"])], 1),  # its ones are findings
+        ([within.where(np.eye(3) == 0, 0.15)], 0.2),
+    ):
+        figure = overlap_figure([("", ratio) for ratio in panels])
+        assert {ax.images[0].get_clim() for ax in figure.axes[: len(panels)]} == {(0, top)}
+
+
+def test_groups_are_named_and_divided():
+    names = [f"category {i}" for i in range(20)]
+    groups = {name: ["$odd$", "even"][i % 2] for i, name in enumerate(names[:16])}
+    ratio = arranged(make_ratio(names, names[:5]), groups=groups)
+    figure = overlap_figure([("left", ratio)])
+    assert {"$odd$", "even"} <= words(figure)
+    lines = [line.get_xydata() for line in figure.axes[0].lines]
+    assert {xy[0, 1] for xy in lines if xy[0, 1] == xy[1, 1]} == {7.5, 15.5}
+    assert {xy[0, 0] for xy in lines if xy[0, 0] == xy[1, 0]} == {2.5}
+
+
+def test_nothing_is_cut_at_the_edge(tmp_path):
+    """Where names are longer below than above, the layout alone leaves some of them cut."""
+    names = [f"{i} {'of long name' * (i % 3)}" for i in range(51)]
+    ratio = make_ratio(names[:8], names)
+    save_figure(overlap_figure([("SSL", ratio), ("SL", ratio)]), tmp_path / "wide.png")
+    image = imread(tmp_path / "wide.png")
+    for edge in (image[:3], image[-3:], image[:, :3], image[:, -3:]):
+        assert (edge == 1).all()  # white
+
+
+def test_selectivity_shows_every_neuron_that_fires():
+    rng = np.random.default_rng(0)
+    panels = []
+    for name in ("ssl", "$sl$"):
+        values = rng.random((2, 30, 4))
+        values[0, :5] = 0
+        p = xr.DataArray(values, dims=("layer", "neuron", "category"))
+        selected = xr.DataArray(rng.random((2, 30)) < 0.2, dims=("layer", "neuron"))
+        panels.append((name, p, aape(p), selected))
+    figure = selectivity_figure(panels)
+    assert {"ssl", "$sl$", "AAPE (nat)", "selected", "others"} <= words(figure)
+    for ax, (_, p, entropy, selected) in zip(figure.axes, panels, strict=True):
+        others, chosen = (np.ma.filled(dots.get_offsets(), np.nan) for dots in ax.collections)
+        for dots, which in ((others, ~selected.values), (chosen, selected.values)):
+            want = np.column_stack([p.values.max(-1)[which], entropy.values[which]])
+            want[np.isnan(want[:, 1])] = np.nan  # a neuron that never fires has no place
+            np.testing.assert_array_equal(dots, want)
+        assert ax.lines[0].get_ydata()[0] == np.log(4)

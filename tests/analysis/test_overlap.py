@@ -5,6 +5,7 @@ import pytest
 import xarray as xr
 
 from otoscope.analysis import common_neuron_ratio
+from otoscope.analysis.overlap import arranged
 
 
 def make_member(seed, n_categories, density=0.1):
@@ -42,3 +43,39 @@ def test_neurons_of_different_encoders_have_nothing_in_common():
     for b in (a.isel(neuron=slice(39)), a.assign_coords(layer=[0, 1, 3])):
         with pytest.raises(ValueError, match=r"only neurons of one encoder can be common"):
             common_neuron_ratio(a, b)
+
+
+def square(rows, columns):
+    values = np.arange(len(rows) * len(columns), dtype=float).reshape(len(rows), len(columns))
+    coords = {"category": list(rows), "other_category": list(columns)}
+    return xr.DataArray(values, dims=("category", "other_category"), coords=coords)
+
+
+def test_arranged_moves_categories_and_their_ratios_together():
+    ratio = square("abcde", "dxba")
+    found = arranged(ratio, order=["x", "c"], groups={"a": "vowels", "e": "vowels", "b": "labials", "x": "others"})
+    assert "".join(found["category"].values) == "aebcd"  # c comes first, but has no group
+    assert found["group"].values.tolist() == ["vowels", "vowels", "labials", "", ""]
+    assert "".join(found["other_category"].values) == "xbad"
+    assert found["other_group"].values.tolist() == ["others", "labials", "vowels", ""]
+    xr.testing.assert_equal(
+        found.drop_vars(["group", "other_group"]).sortby(["category", "other_category"]),
+        ratio.sortby(["category", "other_category"]),
+    )
+
+
+def test_an_order_alone_keeps_the_rest_as_it_was():
+    found = arranged(square("abcde", "dxba"), order=["e", "b"])
+    assert "".join(found["category"].values) == "ebacd"
+    assert "".join(found["other_category"].values) == "bdxa"
+    assert "group" not in found.coords
+    xr.testing.assert_identical(arranged(square("ab", "c")), square("ab", "c"))
+
+
+def test_an_arrangement_of_other_categories_is_refused():
+    with pytest.raises(LookupError, match="no category 'z' to arrange; those that exist: a, b, c"):
+        arranged(square("ab", "c"), order=["a", "z"])
+    with pytest.raises(LookupError, match="no category 'z'"):
+        arranged(square("ab", "c"), groups={"z": "x"})
+    with pytest.raises(ValueError, match="names 'a' twice"):
+        arranged(square("ab", "c"), order=["a", "b", "a"])

@@ -92,10 +92,7 @@ def test_an_exception_is_named_with_what_was_done_until_then():
 
     with pytest.raises(KeyboardInterrupt):
         stopped()
-    assert (
-        log.getvalue().splitlines()[-1]
-        == "5/20 blocks in 1:06:40, 0.0 blocks/s; stopped by KeyboardInterrupt"
-    )
+    assert log.getvalue().splitlines()[-1] == "5/20 blocks in 1:06:40, 0.0 blocks/s; stopped by KeyboardInterrupt"
 
 
 def test_nothing_to_do_and_no_time_passed():

@@ -11,7 +11,7 @@ from torch import nn
 from otoscope.extract.encoder import Anatomy, Encoder, Site, load_encoder
 from otoscope.extract.summarise import Summaries, TokenSum, counted_tokens
 from otoscope.extract.tap import tap
-from otoscope.extract.worker import arithmetic_threads
+from otoscope.extract.worker import arithmetic
 
 from .m2d_witness import encoder_state
 
@@ -112,7 +112,7 @@ def test_an_encoder_with_cls_chunks_and_hidden_states_against_plain_hooks(
     collected: dict[str, list[torch.Tensor]] = {name: [] for name in ("in", "blocks.0", "blocks.1", "act0", "act1")}
     model = tiny_m2d.module
     watched = {"blocks.0": "blocks.0", "blocks.1": "blocks.1", "blocks.0.mlp.act": "act0", "blocks.1.mlp.act": "act1"}
-    with torch.inference_mode(), arithmetic_threads(1):
+    with torch.inference_mode(), arithmetic(1):
         inputs = tiny_m2d.prepare(torch.from_numpy(sound))
         hooks = [
             model.get_submodule(name).register_forward_hook(lambda *a, at=at: collected[at].append(a[2]))

@@ -1,0 +1,91 @@
+"""From draws to statements: p-values corrected for many cells, and bootstrap intervals.
+
+Goal: two small pure functions on arrays that know nothing of neurons.
+Conventions: `found` is (cell...), `draws` (draw, cell...) of the same cells; cells are looked at some thousand at a
+time, so that the workspace does not grow with their number.
+Contents: `exceedance`, `intervals`, `moments`.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.floating]
+
+COLUMNS = 4096
+
+
+def exceedance(
+    found: Floats, draws: Floats, tested: NDArray[np.bool_] | None = None
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """p and family-wise corrected p of each cell, high values being extreme; NaN for cells that are not tested.
+
+        p = (1 + number of draws >= found) / (1 + number of draws),   z = (x - mean) / (sd + s0)
+        corrected p = (1 + number of draws whose highest z >= z found) / (1 + number of draws)
+
+    mean and sd of a cell are over the draws and what was found; s0 is the root mean square of sd over the tested
+    cells, for a cell that hardly ever moves would otherwise have the highest z whenever it does. What was found is
+    treated like a draw throughout, so p-values are exact if all are exchangeable. NaN counts as 0.
+
+    Maximum statistic: Westfall and Young 1993, "Resampling-Based Multiple Testing"; s0: Tusher et al. 2001 (SAM).
+    """
+    shape, n = found.shape, len(draws) + 1
+    cells, draws = np.nan_to_num(found).reshape(-1), draws.reshape(len(draws), -1)
+    inside = np.ones(cells.size, bool) if tested is None else tested.reshape(-1)
+    if not inside.any():
+        return np.full(shape, np.nan), np.full(shape, np.nan)
+    parts = [slice(i, i + COLUMNS) for i in range(0, cells.size, COLUMNS)]
+
+    def all_of(part: slice) -> NDArray[np.float64]:
+        return np.concatenate([cells[None, part], np.nan_to_num(draws[:, part])]).astype(np.float64)
+
+    mean, sd, p, z = (np.empty(cells.size) for _ in range(4))
+    for part in parts:
+        x = all_of(part)
+        mean[part], sd[part] = x.mean(axis=0), x.std(axis=0)
+        p[part] = (x >= x[0]).sum(axis=0) / n
+    width = sd + np.sqrt((sd[inside] ** 2).mean())
+    width[width == 0] = 1
+    highest = np.full(n, -np.inf)
+    for part in parts:
+        each = (all_of(part) - mean[part]) / width[part]
+        z[part] = each[0]
+        highest = np.maximum(highest, np.where(inside[part], each, -np.inf).max(axis=1))
+    corrected = (n - np.searchsorted(np.sort(highest), z, side="left")) / n
+    return np.where(inside, p, np.nan).reshape(shape), np.where(inside, corrected, np.nan).reshape(shape)
+
+
+def intervals(found: Floats, draws: Floats, confidence: float, highest: float) -> dict[str, NDArray[np.float64]]:
+    """sd and bias over the draws, and the basic bootstrap interval from low to high, of each cell.
+
+        bias = mean over draws - found,   low, high = 2 found - upper, lower quantile, kept within [0, highest]
+
+    Quantiles interpolate. NaN draws of a cell are left out; a cell that is NaN in all has NaN.
+    Basic interval: Davison and Hinkley 1997, "Bootstrap Methods and their Application", section 2.4.
+    """
+    shape, cells = found.shape, found.reshape(-1).astype(np.float64)
+    draws = draws.reshape(len(draws), -1)
+    parts = {name: np.empty(cells.size) for name in ("sd", "bias", "low", "high")}
+    for i in range(0, cells.size, COLUMNS):
+        at = slice(i, i + COLUMNS)
+        x = np.sort(draws[:, at].astype(np.float64), axis=0)  # NaN comes last
+        n = np.isfinite(x).sum(axis=0)
+        some = np.maximum(n, 1)
+        mean = np.where(n > 0, np.nansum(x, axis=0) / some, np.nan)
+        parts["sd"][at] = np.sqrt(np.where(n > 0, np.nansum((x - mean) ** 2, axis=0), np.nan) / some)
+        parts["bias"][at] = mean - cells[at]
+        for name, share in (("low", (1 + confidence) / 2), ("high", (1 - confidence) / 2)):
+            place = share * (some - 1)
+            floor = np.floor(place).astype(np.intp)
+            lower, upper = (np.take_along_axis(x, k[None], axis=0)[0] for k in (floor, np.minimum(floor + 1, some - 1)))
+            parts[name][at] = np.clip(2 * cells[at] - (lower + (upper - lower) * (place - floor)), 0, highest)
+    return {name: values.reshape(shape) for name, values in parts.items()}
+
+
+def moments(draws: Floats) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean and standard deviation over the draws: (draw, cell...) -> (cell...), in float64."""
+    flat = draws.reshape(len(draws), -1)
+    mean, sd = np.empty(flat.shape[1]), np.empty(flat.shape[1])
+    for i in range(0, flat.shape[1], COLUMNS):
+        x = flat[:, i : i + COLUMNS].astype(np.float64)
+        mean[i : i + COLUMNS], sd[i : i + COLUMNS] = x.mean(axis=0), x.std(axis=0)
+    return mean.reshape(draws.shape[1:]), sd.reshape(draws.shape[1:])

@@ -1,0 +1,162 @@
+"""How fast are activations counted per category, lazily from disk, and in how much memory?
+
+`ds.otoscope.probability` on packed bits against three other ways to the same counts from the same store: float32
+one-hot matrix products on unpacked bits, flox on the lazy bool view, and unpacking with uint8 sums per category. All
+have two threads; the hand-written ones walk half of the stored objects in each thread, and add up in place.
+"""
+
+import warnings
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import dask
+import numpy as np
+import xarray as xr
+from threadpoolctl import threadpool_limits
+
+import otoscope
+import otoscope.analysis.accessor
+import otoscope.store.reader
+
+from . import harness
+from .harness import Figure, Measured, fresh_process, interleaved, median_ratio, memory_rise
+from .synthetic import LABEL, TASK, WIDTH, write_store
+
+THREADS = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Size:
+    clips: int
+    categories: int
+    block: int
+    repetitions: int
+    flox_layers: int
+    """Layers that flox counts; its time is scaled up to all twelve."""
+
+
+FULL = Size(clips=98_304, categories=50, block=2048, repetitions=7, flox_layers=4)
+SMALL = Size(clips=1000, categories=7, block=128, repetitions=2, flox_layers=1)
+
+AddBlock = Callable[[np.ndarray, np.ndarray, np.ndarray], None]
+
+
+def by_otoscope(ds: xr.Dataset) -> np.ndarray:
+    """(layer, neuron, category) activation probability."""
+    with dask.config.set(scheduler="threads", num_workers=THREADS):
+        return ds.otoscope.probability(LABEL).values
+
+
+def by_flox(ds: xr.Dataset, n_layers: int) -> np.ndarray:
+    """(layer, neuron, category) counts of the first layers."""
+    from flox.xarray import xarray_reduce
+
+    active = ds["active"].isel(layer=slice(n_layers))
+    with dask.config.set(scheduler="threads", num_workers=THREADS), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        counted = xarray_reduce(active, ds.otoscope.codes(LABEL).rename("code"), func="sum")
+        return counted.transpose("layer", "neuron", "code").values
+
+
+def add_products(totals: np.ndarray, block: np.ndarray, codes: np.ndarray) -> None:
+    """totals (category, layer, neuron) += one-hot (category, clip) @ unpacked (clip, neuron), in float32."""
+    one_hot = (codes == np.arange(len(totals))[:, None]).astype(np.float32)
+    for layer, bits in enumerate(block):
+        totals[:, layer] += one_hot @ np.unpackbits(bits, axis=-1, bitorder="little").astype(np.float32)
+
+
+def add_sums(totals: np.ndarray, block: np.ndarray, codes: np.ndarray) -> None:
+    """totals (category, layer, neuron) += sums of unpacked bits in uint8, at most 255 clips of a category at a time."""
+    for category in range(len(totals)):
+        clips = np.flatnonzero(codes == category)
+        for first in range(0, len(clips), 255):
+            bits = np.unpackbits(block[:, clips[first : first + 255]], axis=-1, bitorder="little")
+            totals[category] += bits.sum(axis=1, dtype=np.uint8)
+
+
+def by_blocks(ds: xr.Dataset, add: AddBlock, dtype: type) -> np.ndarray:
+    """(layer, neuron, category) counts: two threads, each with its totals and every second stored object."""
+    bits, codes = ds["active_bits"].data, ds.otoscope.codes(LABEL)
+    n_layers, _, n_bytes = bits.shape
+    edges = np.cumsum([0, *bits.chunks[1]])
+
+    def walk(thread: int) -> np.ndarray:
+        totals = np.zeros((len(codes.attrs["categories"]), n_layers, 8 * n_bytes), dtype)
+        for i in range(thread, len(edges) - 1, THREADS):
+            block = bits.blocks[:, i].compute(scheduler="synchronous")
+            add(totals, block, codes.values[edges[i] : edges[i + 1]])
+        return totals
+
+    # One thread of matrix arithmetic in each of ours: more only get into each other's way.
+    with threadpool_limits(1, "blas"), ThreadPoolExecutor(THREADS) as pool:
+        totals = sum(pool.map(walk, range(THREADS)))
+    return np.moveaxis(np.asarray(totals), 0, -1)
+
+
+def rise(url: str) -> int:
+    """Bytes by which opening the store and counting raise the memory of a process that has imported everything."""
+    return memory_rise(lambda: by_otoscope(otoscope.open(url)[TASK].to_dataset()))
+
+
+def check(ds: xr.Dataset, flox_layers: int) -> None:
+    """All four ways give the same counts."""
+    codes = ds.otoscope.codes(LABEL)
+    counts = by_blocks(ds, add_sums, np.int32)
+    np.testing.assert_array_equal(by_blocks(ds, add_products, np.float32), counts)
+    np.testing.assert_array_equal(by_flox(ds, flox_layers), counts[:flox_layers])
+    np.testing.assert_array_equal(by_otoscope(ds), counts / np.bincount(codes.values))
+
+
+def measure(scratch: Path, size: Size) -> Measured:
+    url = str(scratch / "store.zarr")
+    write_store(url, n_clips=size.clips, n_categories=size.categories, block=size.block)
+    ds = otoscope.open(url)[TASK].to_dataset()
+    check(ds, 1)
+    scale = ds.sizes["layer"] / size.flox_layers
+    seconds = interleaved(
+        {
+            "otoscope": lambda: by_otoscope(ds),
+            "product": lambda: by_blocks(ds, add_products, np.float32),
+            "flox": lambda: by_flox(ds, size.flox_layers),
+            "uint8": lambda: by_blocks(ds, add_sums, np.int32),
+        },
+        size.repetitions,
+    )
+    seconds["flox"] = [scale * s for s in seconds["flox"]]
+    risen = [fresh_process("counting:rise", url=url) for _ in range(3)]
+
+    n_neurons = ds.sizes["layer"] * WIDTH
+    how = f"{size.clips:,} clips x {n_neurons:,} neurons x {size.categories} categories, lazily from disk, 2 threads"
+    scaled = f"flox on {size.flox_layers} layers, scaled to {ds.sizes['layer']}; "
+    ratios: dict[str, Any] = {
+        "float32 one-hot matrix products on unpacked bits": ("product", 8),
+        "flox on the lazy bool view": ("flox", 8),
+        "unpacking with uint8 sums": ("uint8", 1),
+    }
+    figures = [
+        Figure(
+            name=f"counts on packed bits, times faster than {words}",
+            value=median_ratio(seconds[case], seconds["otoscope"]),
+            unit="times",
+            bound=bound,
+            at_least=True,
+            how=f"{how}; {scaled if case == 'flox' else ''}median of {size.repetitions} ratios",
+        )
+        for words, (case, bound) in ratios.items()
+    ]
+    memory = Figure(
+        name="counts on packed bits, rise of memory", value=max(risen) / 1e9, unit="GB", bound=0.5, at_least=False,
+        how="the same, opening included, above the imported process; worst of 3 processes",
+    )  # fmt: skip
+    return Measured(figures=[*figures, memory], raw={"seconds": seconds, "rise_bytes": risen})
+
+
+def main() -> None:
+    harness.main("counting")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,77 @@
+"""The table of figures in the documentation, made of the recorded results: `python -m benchmarks.report`.
+
+Conventions: the table stands between the lines `<!-- figures -->` and `<!-- /figures -->`; a test compares it with
+`results/*.json`, so that no number is ever typed.
+Contents: `figures_table`, `with_table`, `main`.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from . import QUESTIONS
+from .harness import RESULTS, ROOT
+
+BEGIN, END = "<!-- figures -->", "<!-- /figures -->"
+DOCUMENTS = ("docs/performance.md", "README.md")
+
+
+def figures_table(results: Path = RESULTS) -> str:
+    """Markdown: one row per figure, and a line on where and when they were measured.
+
+    Raises FileNotFoundError where a question has no result yet.
+    """
+    records = []
+    for question in QUESTIONS:
+        file = results / f"{question}.json"
+        if not file.is_file():
+            raise FileNotFoundError(f"no {file}; expected results of `python -m benchmarks.{question}`: run it")
+        records.append(json.loads(file.read_text()))
+    lines = ["| figure | measured | bound | how |", "|---|---|---|---|"]
+    for record in records:
+        for figure in record["figures"]:
+            word = "at least" if figure["at_least"] else "under"
+            missed = "" if figure["holds"] else " (missed)"
+            bound = f"{word} {with_unit(figure['bound'], figure['unit'])}"
+            measured = f"**{with_unit(figure['value'], figure['unit'])}**{missed}"
+            lines.append(f"| {figure['name']} | {measured} | {bound} | {figure['how']} |")
+    return "\n".join([*lines, "", measured_on(records)])
+
+
+def with_unit(value: float, unit: str) -> str:
+    """A number to four digits, so that a near miss does not look like the bound."""
+    return f"{float(f'{value:.4g}'):g} {unit}".strip()
+
+
+def measured_on(records: list[dict[str, Any]]) -> str:
+    """One sentence on the machines, versions and dates."""
+    machines = {
+        f"{m['cores']} cores of {m['cpu']}, {m['memory_gb']:g} GB" for m in (record["machine"] for record in records)
+    }
+    versions = {
+        ", ".join(f"{name} {version}" for name, version in record["versions"].items() if name != "otoscope")
+        for record in records
+    }
+    dates = sorted({record["date"] for record in records})
+    when = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
+    return f"Measured {when} on {' and '.join(sorted(machines))}; {' and '.join(sorted(versions))}."
+
+
+def with_table(text: str, table: str, name: str) -> str:
+    """A document with its table replaced. Raises ValueError where it does not mark exactly one place."""
+    if text.count(BEGIN) != 1 or text.count(END) != 1:
+        raise ValueError(f"{name} has no single place from {BEGIN} to {END}; expected these two lines: add them")
+    before, rest = text.split(BEGIN)
+    return f"{before}{BEGIN}\n{table}\n{END}{rest.split(END)[1]}"
+
+
+def main() -> None:
+    table = figures_table()
+    for name in DOCUMENTS:
+        path = ROOT / name
+        path.write_text(with_table(path.read_text(), table, name))
+        print(path)
+
+
+if __name__ == "__main__":
+    main()
