@@ -80,7 +80,8 @@ class Questions:
         threshold: with "clip", on the mean over frames instead of 0; a number or one per neuron (layer,
         neuron).
             Where it is 0 the stored bit is used, which was taken before the mean was rounded.
-        Raises LookupError for an unknown label column or a variable that was not kept.
+        Raises LookupError for an unknown label column or a variable that was not kept, ValueError for a threshold
+        that is neither.
         """
         if reading not in READINGS:
             raise ValueError(f"reading {reading!r} is not known; expected one of {', '.join(READINGS)}")
@@ -180,13 +181,38 @@ class Questions:
 
     def _active(self, threshold: Threshold) -> xr.DataArray:
         """Which neurons are active in which clips, packed where that is possible."""
-        if threshold is None or (np.isscalar(threshold) and threshold == 0):
+        if threshold is None:
+            return self._bits()
+        self._check_threshold(threshold)
+        if np.isscalar(threshold) and threshold == 0:
             return self._bits()
         above = rates.above(self._variable("mean", "a threshold on the mean"), threshold)
         if not isinstance(threshold, xr.DataArray):
             return above
         active = self._variable("active", "a threshold of 0")
         return active.where(threshold == 0, above).transpose(*above.dims)
+
+    def _check_threshold(self, threshold: Any) -> None:
+        """Raise ValueError for what is no threshold. NaN in a lazy one is not looked for: it is above nothing."""
+        if isinstance(threshold, xr.DataArray):
+            neurons = self._ds["neuron_valid"] if "neuron_valid" in self._ds else self._variable("mean", "a threshold")
+            like = {dim: neurons.sizes[dim] for dim in ("layer", "neuron") if dim in neurons.dims}
+            found = f"{threshold.dtype} {dict(threshold.sizes)}"
+            good = threshold.dtype.kind in "iuf" and threshold.sizes in ({}, like)
+            named = [dim for dim in threshold.dims if dim in threshold.indexes and dim in neurons.indexes]
+            if good and any(not threshold.indexes[dim].equals(neurons.indexes[dim]) for dim in named):
+                good, found = False, f"{found} of other neurons than those of this data set"
+            if good and threshold.chunks is None and bool(threshold.isnull().any()):
+                valid = neurons.compute(scheduler="synchronous") if neurons.dtype == bool else True
+                good, found = not bool((threshold.isnull() & valid).any()), "NaN for neurons that exist"
+        else:
+            good = isinstance(threshold, int | float | np.integer | np.floating) and not isinstance(threshold, bool)
+            good, found = good and not np.isnan(threshold), f"{type(threshold).__name__} {str(threshold)[:40]!r}"
+        if not good:
+            raise ValueError(
+                f"threshold is {' '.join(found.split())}; expected a number, or one per neuron of the data set as a "
+                "DataArray (layer, neuron)"
+            )
 
     def _bits(self) -> xr.DataArray:
         """The packed bits; the bools if neurons were selected, for bits cannot follow a selection."""

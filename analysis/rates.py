@@ -65,7 +65,8 @@ def frame_probability(positive_frames: xr.DataArray, frame_count: xr.DataArray, 
         P = sum of positive frames over the category's clips / sum of their frames
 
     positive_frames: integers (layer, neuron, clip); frame_count: integers (clip). This is the reading of
-    LAPE, which counts tokens, and the one that does not saturate with ReLU encoders.
+    LAPE, which counts tokens, and the one that saturates last: with ReLU encoders, or with few clips, many
+    neurons are active in every clip, but not in every frame.
     """
     categories = _categories(labels)
     positive = _arrange(positive_frames, labels)
@@ -122,8 +123,11 @@ def _categories(labels: xr.DataArray) -> list[str]:
 
 def _arrange(values: xr.DataArray, labels: xr.DataArray, last: str = "neuron") -> xr.DataArray:
     """Values as (layer, clip, last), the order on disk. Raises ValueError for other dims or clips."""
-    if {str(dim) for dim in values.dims} != {"layer", "clip", last}:
-        raise ValueError(f"found dimensions {values.dims}; expected layer, {last}, clip: select one layer as layer=[3]")
+    if set(values.dims) != {"layer", "clip", last}:
+        lost = next((dim for dim in ("layer", last, "clip") if dim not in values.dims), None)
+        at = values.coords[lost].values if lost in values.coords else 3
+        remedy = f"a selection of one {lost} keeps its dimension as {lost}=[{at!s}]" if lost else "leave out the others"
+        raise ValueError(f"found dimensions {', '.join(map(str, values.dims))}; expected layer, {last}, clip: {remedy}")
     n_values, n_labels = values.sizes["clip"], labels.sizes["clip"]
     named = "clip" in values.indexes and "clip" in labels.indexes
     if n_values != n_labels or (named and not values.indexes["clip"].equals(labels.indexes["clip"])):

@@ -26,8 +26,8 @@ def class_specific(
     3. assign a selected neuron to every category in which its P exceeds `probability_threshold`.
 
     `selected` is a bool (layer, neuron). `saturated` is True where so many probabilities equal the highest
-    one that nothing exceeds a threshold, as with the readings "clip" and "any" of ReLU encoders; `member` is
-    then empty.
+    one that nothing exceeds a threshold, as the readings "clip" and "any" can have it with ReLU encoders or
+    few clips; `member` is then empty.
     valid: bool (layer, neuron), False for neurons that do not exist.
     Raises ValueError for an unknown rule or a percentile outside 0 to 100.
 

@@ -35,14 +35,26 @@ def require_selection(selection: xr.Dataset, name: str, reading: str = "clip") -
     if bool(selection["saturated"]):
         remedy = "--reading frame" if reading != "frame" else "--reading clip with a --threshold on the mean above 0"
         raise ValueError(
-            f"{name}: so many activation probabilities equal the highest that no neuron stands out, as with "
-            f"ReLU encoders; expected probabilities that differ: use {remedy}"
+            f"{name}: by the reading {reading!r} {_saturation(selection)}, so that no neuron stands out; expected "
+            f"probabilities that differ: use {remedy}"
         )
     if not bool(selection["selected"].any()):
+        exists = selection.coords.get("neuron_valid", xr.ones_like(selection["selected"]))
         raise ValueError(
-            f"{name}: no neuron is selected out of {selection['selected'].size}; expected at least one at "
+            f"{name}: no neuron is selected out of {int(exists.sum())}; expected at least one at "
             f"percentile {selection.attrs['percentile']}: use a higher --percentile"
         )
+
+
+def _saturation(selection: xr.Dataset) -> str:
+    """What saturates, in words: the line that nothing exceeds is itself the highest probability."""
+    if bool(selection["selected"].any()):
+        which, highest = "more than 5 % of the selected neurons' probabilities equal", "probability_threshold"
+    elif selection.attrs["rule"] == "paper":
+        which, highest = "at least 95 % of the neurons reach in some category", "activity_threshold"
+    else:
+        which, highest = "more than 5 % of the activation probabilities equal", "activity_threshold"
+    return f"{which} the highest one, {float(selection[highest]):.4g}"
 
 
 def neurons_table(member: xr.DataArray, p: xr.DataArray, aape: xr.DataArray) -> pd.DataFrame:

@@ -109,8 +109,10 @@ def _step(
     """Totals of some blocks along clips."""
     totals = np.zeros(shape, dtype)
     layers, clips, neurons = (np.cumsum([0, *sizes]) for sizes in array.chunks)
-    for i, j, k in product(range(len(layers) - 1), clip_blocks, range(len(neurons) - 1)):
-        block = array.blocks[i, j, k].compute(scheduler="synchronous")
+    own = array.blocks[:, list(clip_blocks)].to_delayed()  # at once: slicing out each block costs a tenth of the time
+    for i, n, k in product(*map(range, own.shape)):
+        j = clip_blocks[n]
+        block = own[i, n, k].compute(scheduler="synchronous")
         # Packed bits have one block of bytes; all neurons of the totals belong to it.
         within = slice(None) if len(neurons) == 2 else slice(neurons[k], neurons[k + 1])
         add(totals[:, layers[i] : layers[i + 1], within], block, codes[clips[j] : clips[j + 1]])

@@ -19,7 +19,7 @@ import numpy as np
 import soundfile as sf
 import soxr
 
-from .containers import counts_its_frames, whole
+from .containers import counts_its_frames, undecodable, whole
 from .corpus import Clip
 
 Samples = np.ndarray[tuple[int], np.dtype[np.float32]]
@@ -187,7 +187,7 @@ def _decode(file: _File, clip: Clip) -> tuple[Samples, int]:
                 file.data = b""
         except sf.SoundFileError as error:
             said = getattr(error, "error_string", str(error)).removeprefix("Error : ").strip().rstrip(".")
-            raise BadAudio(f"does not decode: {said}") from error
+            raise BadAudio(undecodable(file.data, said)) from error
     samples, rate = file.decoded
     start, stop = _bounds(clip, len(samples), rate)
     return samples[start:stop].copy(), rate

@@ -2,7 +2,7 @@
 
 Goal: say what is missing, and let files through that were written to a pipe and could not know their length.
 Conventions: pure functions on the bytes of whole files; other formats pass.
-Contents: `whole`, `counts_its_frames`.
+Contents: `whole`, `counts_its_frames`, `undecodable`.
 """
 
 import zlib
@@ -32,6 +32,20 @@ def counts_its_frames(mp3: bytes) -> bool:
     if mp3[:3] == b"ID3":  # ten bytes, then as many as four bytes of seven bits say
         tags = 10 + sum((byte & 127) << 7 * (3 - i) for i, byte in enumerate(mp3[6:10]))
     return any(mark in mp3[tags : tags + 2048] for mark in (b"Xing", b"Info", b"VBRI"))
+
+
+def undecodable(data: bytes, said: str) -> str:
+    """The reason of bytes at which libsndfile fails with what it `said`, which for known formats can be odd."""
+    if data[:4] == b"fLaC":
+        return "truncated or damaged FLAC"
+    layered = data[:1] == b"\xff" and len(data) > 1 and data[1] & 0xE0 == 0xE0 and data[1] & 6  # no layer: it is AAC
+    if data[:3] == b"ID3" or layered:
+        return "truncated or damaged MP3"
+    wave = data[:4] in (b"RIFF", b"RIFX", b"RF64") and (len(data) < 12 or data[8:12] == b"WAVE")
+    if wave or data[:4] == b"OggS":
+        kind = "WAV" if wave else "Ogg"  # both can hold codings that libsndfile does not know
+        return f"truncated or damaged {kind}, or one in a coding that cannot be read: {said}"
+    return f"does not decode: {said}"
 
 
 def _refuse_broken_pages(data: bytes) -> None:

@@ -227,9 +227,10 @@ def _times(frame: pd.DataFrame, path: Path) -> tuple["pd.Series[float]", "pd.Ser
     wrong = np.flatnonzero((start < 0) | (stop <= start))
     if wrong.size:
         i = int(wrong[0])
+        until = f"{stop.iat[i]:g}" if stop.notna().iat[i] else "at the end"
         raise ValueError(
             f"{path}: {_rows(wrong)} {'has' if wrong.size == 1 else 'have'} start {start.iat[i]:g} and stop "
-            f"{stop.iat[i]:g} or the like; expected seconds, 0 <= start < stop; correct them"
+            f"{until} or the like; expected seconds, 0 <= start < stop; correct them"
         )
     return start, stop
 

@@ -144,6 +144,32 @@ class Encoder:
         )
 
     @torch.inference_mode()
+    def hidden_widths(self) -> tuple[int, ...]:
+        """Width of each hidden state, the first block's input first, by a pass over silence.
+
+        Raises LookupError and ValueError as `anatomy` does, and ValueError for an input that is passed by name.
+        """
+        blocks = match_sites(self.module, self.blocks)
+        widths = dict.fromkeys(["", *blocks], 0)  # "" is the input of the first block
+
+        def read_input(block: str, value: Any) -> None:
+            if block == blocks[0]:
+                widths[""] = as_tokens(value).shape[-1]
+
+        def read(block: str, output: Any) -> None:
+            widths[block] = block_tokens(output).shape[-1]
+
+        try:
+            with tap(self.module, blocks, read=read, read_input=read_input):
+                self(self.silence(max(self.sample_rate, self.min_samples)))
+        except IndexError as error:
+            raise ValueError(
+                f"block {blocks[0]} takes nothing by position; expected its input there: pass it so, or leave hidden "
+                "out of --keep"
+            ) from error
+        return tuple(widths.values())
+
+    @torch.inference_mode()
     def spans(self, n_samples: int) -> np.ndarray:
         """Where the tokens of an input of `n_samples` lie: float64 (token, 4) of t0, t1 (s), f0, f1 (Hz).
 

@@ -114,12 +114,24 @@ def refuse_impossible(encoder: Encoder, identity: Identity, plan: Plan) -> None:
             f"encoder {encoder.name} names no blocks, so it has no hidden states to keep; expected `blocks=` on the "
             "encoder: leave hidden out of --keep"
         )
+    if "hidden" in plan.variables:
+        widths = encoder.hidden_widths()
+        if len(set(widths)) > 1:
+            raise ValueError(
+                f"hidden states of encoder {encoder.name} are {_listed(widths)} wide (the first block's input, then "
+                "each block's output); expected one width: name blocks of one width as `blocks=`, or leave hidden out "
+                "of --keep"
+            )
     if plan.unit_sec is not None and plan.unit_sec * encoder.sample_rate < encoder.min_samples:
         raise ValueError(
             f"--unit-sec {plan.unit_sec:g} is {round(plan.unit_sec * encoder.sample_rate)} samples at "
             f"{encoder.sample_rate} Hz; encoder {encoder.name} needs at least {encoder.min_samples}: "
             "choose a longer unit"
         )
+
+
+def _listed(numbers: tuple[int, ...]) -> str:
+    return ", ".join(map(str, numbers[:8])) + (", ..." if len(numbers) > 8 else "")
 
 
 def refuse_absent(corpus: Corpus, committed: np.ndarray | None) -> None:

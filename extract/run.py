@@ -194,8 +194,7 @@ def _run(
     """Run the blocks; (clip name, reason) of each clip that failed."""
     failures: list[tuple[str, str]] = []
     unread: list[str] = []
-    if todo:
-        limit.check(where, failures)
+    limit.check(where, failures)  # with nothing left to do as well: a refusal stands until something changes
     with Progress(sum(map(len, todo)), unit="clips") as progress:
         for event in executor.run(make_worker, todo):
             if isinstance(event, Done):

@@ -164,14 +164,15 @@ class Worker:
         if self.unit is not None or not any(reasons):
             embedding, summaries = self.forward(batch)
             means = [summaries.mean(layer).cpu().numpy() for layer in range(len(self.anatomy.sites))]
-            finite = np.isfinite(embedding).all(axis=1) & np.all([np.isfinite(m).all(axis=1) for m in means], axis=0)
+            hidden = summaries.hidden().cpu().numpy() if self.blocks else np.zeros((0, len(batch), 0), np.float32)
+            finite = np.all([np.isfinite(x).all(axis=1) for x in (embedding, *means, *hidden)], axis=0)
             frames = summaries.count.cpu().numpy()
             reasons[~finite & (reasons == "")] = "the encoder gives activations that are not finite"
             reasons[(frames > MOST_FRAMES) & (reasons == "")] = (
                 f"longer than {MOST_FRAMES} frames: cut it by start, stop"
             )
             good = np.flatnonzero(reasons == "")
-            self.place(at[good], good, values, means, summaries, embedding, frames)
+            self.place(at[good], good, values, means, summaries, embedding, hidden, frames)
         values["reason"][at] = reasons
         status[at[reasons == ""]] = OK
 
@@ -214,14 +215,14 @@ class Worker:
 
     def place(
         self, at: np.ndarray, rows: np.ndarray, values: dict[str, np.ndarray], means: list[np.ndarray],
-        summaries: Summaries, embedding: np.ndarray, frames: np.ndarray,
+        summaries: Summaries, embedding: np.ndarray, hidden: np.ndarray, frames: np.ndarray,
     ) -> None:  # fmt: skip
         """Put rows of a batch at their positions in the block. `active` is taken before `mean` is rounded."""
         values["frame_count"][at] = frames[rows]
         if "embedding" in values:
             values["embedding"][at] = embedding[rows]
         if "hidden" in values:
-            values["hidden"][:, at] = summaries.hidden().cpu().numpy()[:, rows]
+            values["hidden"][:, at] = hidden[:, rows]
         for layer, mean in enumerate(means):
             width = mean.shape[1]
             active = np.zeros((len(rows), self.identity.n_neurons), dtype=bool)
@@ -231,7 +232,7 @@ class Worker:
                 if self.plan.mean_dtype == "float16" and np.abs(mean[rows]).max(initial=0) > np.finfo("float16").max:
                     raise ValueError(
                         f"layer {layer} has a mean activation of {np.abs(mean[rows]).max():g}; float16 holds up to "
-                        "65504: store this task with --mean-dtype float32"
+                        "65504: use --mean-dtype float32, under another task name if blocks are already committed"
                     )
                 values["mean"][layer, at, :width] = mean[rows]
             if "positive_frames" in values:

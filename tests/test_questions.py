@@ -67,7 +67,7 @@ def test_a_label_column_added_later(store: Path, tmp_path: Path) -> None:
         (("neurons", "--task", "t:kind", "--percentile", "u=2"), "--percentile u=... names no task that was asked for"),
         (
             ("neurons", "--task", "t:kind", "--percentile", "0.01"),
-            "no neuron is selected out of 22; expected at least one",
+            "no neuron is selected out of 14; expected at least one",
         ),
         (("neurons", "--task", "t:kind", "--reading", "frame", "--threshold", "1"), "expected reading 'clip' for it"),
         (
@@ -119,7 +119,7 @@ def test_a_saturated_store_names_the_remedy_and_the_remedy_works(tmp_path: Path)
         ("table", "stats", tmp_path / "s"),
         ("table", "overlap", tmp_path / "s"),
     ):
-        refused("no neuron stands out, as with ReLU encoders; .*: use --reading frame", *start, *ask, watched=tmp_path)
+        refused("equal the highest one, 1, so that no neuron .*: use --reading frame", *start, *ask, watched=tmp_path)
     refused("use --reading frame", "figure", "depth", tmp_path / "s", *ask, "-o", tmp_path / "f.pdf", watched=tmp_path)
     done("table", "probability", tmp_path / "s", *ask)  # nothing is selected, so nothing is refused
     assert "layers." in done("neurons", tmp_path / "s", *ask, "--reading", "frame")

@@ -101,27 +101,50 @@ def read_checkpoint(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         try:
             with safetensors.safe_open(file, framework="pt") as opened:
                 return {key: opened.get_tensor(key) for key in opened.keys()}, opened.metadata() or {}  # noqa: SIM118
-        except safetensors.SafetensorError as error:
-            raise ValueError(f"{file.name} is not a whole safetensors file ({error}); fetch it again") from error
+        except (FileNotFoundError, PermissionError):
+            raise
+        except Exception as error:  # of many kinds, depending on where in foreign bytes it stumbles
+            reason = _reason(error)
+            raise ValueError(f"{file.name} is not a whole safetensors file ({reason}); fetch it again") from error
     try:
         # Pre-training checkpoints keep their command line beside the weights; a Namespace holds data only.
         with torch.serialization.safe_globals([argparse.Namespace]):
             # Mapped, so that the optimiser's state beside the weights is never read.
             content = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
-    except (UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+    except (FileNotFoundError, PermissionError):
+        raise
+    except Exception as error:  # of many kinds: foreign bytes are taken for a pickle until they make no sense
         wanted = re.search(r"GLOBAL (\S+)", str(error))
         if isinstance(error, UnpicklingError) and wanted:
             raise ValueError(
                 f"{file.name} holds {wanted[1]} besides tensors, not unpacked because it could run code; "
                 "expected a state dict: if you trust the file, save its weights alone as .safetensors"
             ) from error
-        reason = re.split(r"[.\n]", str(error))[0] or "it ends too early"
-        raise ValueError(f"{file.name} is not a whole torch checkpoint ({reason}); fetch it again") from error
+        raise ValueError(
+            f"{file.name} is not a whole torch checkpoint ({_foreign(file) or _reason(error)}); fetch it again, or "
+            "name the .pth or .safetensors file that holds the weights"
+        ) from error
     if isinstance(content, Mapping) and isinstance(content.get("model"), Mapping):
         content = content["model"]
     if not isinstance(content, Mapping):
         raise ValueError(f"{file.name} holds a {type(content).__name__}; expected a state dict, bare or under 'model'")
     return {str(key): value for key, value in content.items() if isinstance(value, Tensor)}, {}
+
+
+def _foreign(file: Path) -> str:
+    """What the first bytes say against a checkpoint of torch, which is a zip archive or, of old, a pickle; or ""."""
+    with file.open("rb") as opened:
+        start = opened.read(2)
+    if start == b"PK":
+        return "" if zipfile.is_zipfile(file) else "it ends too early"
+    return "" if start[:1] in (b"", b"\x80") else "its first bytes are those of no checkpoint"
+
+
+def _reason(error: Exception) -> str:
+    """The first sentence of a library's error that speaks of the file."""
+    if isinstance(error, LookupError | TypeError | AttributeError | OSError):  # those speak of the library's own doings
+        return "its content makes no sense as one"
+    return re.split(r"[.\n]", str(error))[0] or "it ends too early"
 
 
 def encoder_tensors(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -148,6 +148,52 @@ def test_what_was_not_kept_and_what_does_not_exist(task):
         task.otoscope.probability("animal", reading="any", threshold=1)
 
 
+def per_neuron(values, **coords):
+    return xr.DataArray(values, dims=("layer", "neuron"), coords=coords)
+
+
+@pytest.mark.parametrize(
+    ("threshold", "found"),
+    [
+        (np.nan, "float 'nan'"),
+        ("0.5", "str '0.5'"),
+        (True, "bool 'True'"),
+        (np.bool_(False), "bool"),
+        ([0.1, 0.2], r"list '\[0.1, 0.2\]'"),
+        (np.zeros((3, 20)), "ndarray"),
+        (xr.DataArray(np.zeros(20), dims="neuron"), "float64 {'neuron': 20}"),
+        (per_neuron(np.zeros((3, 7))), "float64 {'layer': 3, 'neuron': 7}"),
+        (per_neuron(np.zeros((3, 20), bool)), "bool {'layer': 3, 'neuron': 20}"),
+        (per_neuron(np.zeros((3, 20)), neuron=np.arange(20) + 1), "of other neurons"),
+        (per_neuron(np.full((3, 20), np.nan)), "NaN for neurons that exist"),
+    ],
+)
+def test_what_is_no_threshold_is_refused(task, threshold, found):
+    with pytest.raises(ValueError, match=f"threshold is .*{found}.*; expected a number, or one per neuron") as caught:
+        task.otoscope.probability("animal", threshold=threshold)
+    assert "\n" not in str(caught.value)
+
+
+def test_thresholds_need_not_say_anything_about_padding(task, nothing_computes):
+    means = task["mean"].where(task["neuron_valid"] & (task["status"] == 1))
+    lines = means.mean("clip").astype(float).drop_vars("site").compute()
+    assert lines.isnull().any()
+    expected = expected_share(task, "animal", task["mean"].values > lines.values[..., None])
+    for threshold in (lines, lines.transpose(), lines.chunk(layer=1)):
+        with nothing_computes():
+            p = task.otoscope.probability("animal", threshold=threshold)
+        np.testing.assert_array_equal(p, expected)
+    alone = task.otoscope.probability("animal", threshold=xr.DataArray(0.3))
+    np.testing.assert_array_equal(alone, task.otoscope.probability("animal", threshold=0.3))
+
+
+def test_one_neuron_or_layer_is_asked_for_by_a_list(task):
+    for dim in ("neuron", "layer"):
+        with pytest.raises(ValueError, match=rf"a selection of one {dim} keeps its dimension as {dim}=\[2\]"):
+            task.sel({dim: 2}).otoscope.probability("animal")
+        assert task.sel({dim: [2]}).otoscope.probability("animal").sizes[dim] == 1
+
+
 def test_the_room_opens_without_loading_xarray():
     code = (
         "import sys, otoscope.analysis as a; assert 'xarray' not in sys.modules; "

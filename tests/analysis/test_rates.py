@@ -225,8 +225,10 @@ def test_input_that_does_not_fit_is_refused(example):
         activation_probability(as_array(values), labels)
     with pytest.raises(ValueError, match=r"expected uint8 and 'little'"):
         activation_probability(as_bits(values > 0).assign_attrs(bitorder="big"), labels)
-    with pytest.raises(ValueError, match=r"expected layer, neuron, clip: select one layer as layer=\[3\]"):
+    with pytest.raises(ValueError, match=r"expected layer, neuron, clip: .*one layer keeps .* layer=\[3\]"):
         activation_probability(active.isel(layer=0), labels)
+    with pytest.raises(ValueError, match=r"found dimensions layer, clip; .*one neuron keeps .* neuron=\[7\]"):
+        activation_probability(active.assign_coords(neuron=np.arange(13) + 5).sel(neuron=7), labels)
     with pytest.raises(ValueError, match=r"expected integer codes along clip with attrs\['categories'\]"):
         activation_probability(active, labels.drop_attrs())
     with pytest.raises(ValueError, match=r"values have 89 clips and labels 90"):

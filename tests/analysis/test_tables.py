@@ -120,9 +120,28 @@ def test_selections_that_mean_nothing_are_refused(p):
         tables.require_selection(class_specific(p.isel(category=[0])), "t:x")
     with pytest.raises(ValueError, match=r"t:x has no category with clips"):
         tables.require_selection(class_specific(p.isel(category=[])), "t:x")
-    with pytest.raises(ValueError, match=r"t:x: so many .* use --reading frame"):
+    with pytest.raises(ValueError, match=r"reading 'clip' more than 5 % of .* equal the highest one, 1, .*ng frame"):
         tables.require_selection(class_specific(xr.ones_like(p)), "t:x")
     with pytest.raises(ValueError, match="use --reading clip with a --threshold"):
         tables.require_selection(class_specific(xr.ones_like(p)), "t:x", reading="frame")
     with pytest.raises(ValueError, match=r"no neuron is selected out of 120; .*: use a higher --percentile"):
         tables.require_selection(class_specific(p, 0.1), "t:x")
+
+
+def test_neurons_that_do_not_exist_are_not_counted(p):
+    valid = xr.DataArray(np.arange(60) < np.array([[60], [47]]), dims=("layer", "neuron"))
+    narrow = p.where(valid).assign_coords(neuron_valid=valid)
+    with pytest.raises(ValueError, match=r"no neuron is selected out of 107; "):
+        tables.require_selection(class_specific(narrow, 0.1), "t:x")
+
+
+def test_what_saturates_is_said_as_it_is(p):
+    """The statement holds for the probabilities at hand, whichever line it is that nothing exceeds."""
+    few = xr.where(p > 0.3, 0.75, p)  # a tenth and more of the cells, of whatever encoder
+    assert (few == few.max()).mean() > 0.05
+    with pytest.raises(ValueError, match=r"more than 5 % of the activation probabilities equal the highest one, 0.75,"):
+        tables.require_selection(class_specific(few), "t:x")
+    level = few.copy(data=np.where(np.arange(3) == 0, 0.75, np.minimum(few, 0.7)))
+    assert (level.max("category") == 0.75).all()
+    with pytest.raises(ValueError, match=r"at least 95 % of the neurons reach in some category the highest one, 0.75,"):
+        tables.require_selection(class_specific(level, rule="paper"), "t:x")

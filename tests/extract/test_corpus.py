@@ -176,7 +176,7 @@ def test_relative_audio_root_and_absent_files(tmp_path, monkeypatch):
         ("id,path\n ,a.wav\n", "column 'id' is blank in row 2"),
         ("path,start\na.wav,soon\n", "column 'start' has 'soon' in row 2; expected seconds"),
         ("path,start\na.wav,inf\n", "column 'start' has 'inf'"),
-        ("path,start\na.wav,-1\n", "row 2 has start -1 and stop nan"),
+        ("path,start\na.wav,-1\n", "row 2 has start -1 and stop at the end or the like"),
         ("path,start,stop\na.wav,1,2\na.wav,2,2\n", "row 3 has start 2 and stop 2"),
         ("path,stop\na.wav,0\n", "row 2 has start 0 and stop 0"),
         ("path,unit_sec\na.wav,1\nb.wav,2\n", "column 'unit_sec' has 1, 2; expected one positive length"),

@@ -37,6 +37,24 @@ def test_anatomy_is_found_by_a_pass(encoder: Encoder) -> None:
     assert (anatomy.embedding, anatomy.hidden) == (4, 6)
 
 
+def test_widths_of_hidden_states_are_found_by_a_pass(encoder: Encoder) -> None:
+    assert encoder.hidden_widths() == (100, 6, 4)
+
+
+class ByName(Hop):
+    """Its first layer takes nothing by position."""
+
+    def forward(self, waveforms: Tensor) -> Tensor:
+        return self.layers[0](input=waveforms.unfold(1, 100, 100))
+
+
+def test_a_first_block_whose_input_is_passed_by_name_is_refused() -> None:
+    by_name = Encoder(module=ByName(), sample_rate=1000, sites=["layers.0"], blocks=["layers.0"])
+    assert by_name.anatomy().hidden == 6
+    with pytest.raises(ValueError, match=r"block layers\.0 takes nothing by position; .*leave hidden out of --keep"):
+        by_name.hidden_widths()
+
+
 def test_the_embedding_is_the_mean_over_tokens(encoder: Encoder) -> None:
     waveforms = torch.randn(3, 450)
     plain = (waveforms[:, :400].reshape(3, 4, 100) @ encoder.module.layers[0].weight.T).mean(1)

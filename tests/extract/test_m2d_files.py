@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from otoscope.extract.encoder import Encoder, load_encoder, weights_digest
 from otoscope.extract.encoders.m2d import load
-from otoscope.extract.encoders.m2d_files import Geometry, parse_geometry
+from otoscope.extract.encoders.m2d_files import Geometry, parse_geometry, read_checkpoint
 from otoscope.extract.tap import match_sites
 
 from .m2d_witness import encoder_state, frame_features
@@ -290,6 +290,17 @@ def test_a_damaged_file_is_said_to_be(tmp_path: Path, suffix: str, damage: str) 
     with pytest.raises(ValueError, match=r"checkpoint-300.* is not a whole .*; fetch it again") as caught:
         load(str(file))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"RIFF" + bytes(99), b"fLaC\0", b"\x80\x02.", b"\x80\x02K\1.", b"PK\3\4", b"0"])
+@pytest.mark.parametrize("name", ["sound.wav", "checkpoint-300.pth", "checkpoint-300.safetensors"])
+def test_foreign_files_are_no_checkpoint(tmp_path: Path, content: bytes, name: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=rf"{name} is not a whole .*; .*fetch it again") as caught:
+        read_checkpoint(tmp_path / name)
+    assert not re.search("\n|pop from|Errno", str(caught.value))
+    with pytest.raises(FileNotFoundError):
+        read_checkpoint(tmp_path / f"no-{name}")
 
 
 @pytest.mark.parametrize("content", [[1, 2], torch.ones(3), 7])

@@ -160,6 +160,15 @@ def test_a_model_that_fails_on_silence_is_refused_before_anything_is_written(tmp
     assert not (tmp_path / "s").exists()
 
 
+def test_hidden_states_of_unequal_width_are_refused_before_anything_is_written(tmp_path: Path) -> None:
+    manifest, _ = write_corpus(tmp_path, LENGTHS[:5])
+    uneven = closed_form(blocks=["layers.*.neurons"])
+    with pytest.raises(ValueError, match=r"are 10, 11, 3 wide .*; expected one width: .*leave hidden out of --keep"):
+        run(manifest, tmp_path / "s", uneven)
+    assert not (tmp_path / "s").exists()
+    assert run(manifest, tmp_path / "s", uneven, keep=("mean", "embedding")).n_ok == 5
+
+
 def test_absent_files_are_refused_before_anything_is_written(tmp_path: Path) -> None:
     manifest, _ = write_corpus(tmp_path, LENGTHS[:12])
     for i in (1, 5, 7, 8):
@@ -210,6 +219,17 @@ def test_too_many_failures_stop_the_run_and_do_not_undo_it(tmp_path: Path) -> No
         reset_block(url, block)
     assert run(manifest, url).n_failed == 0
     assert tree_of(url) == tree_of(whole)
+
+
+def test_the_limit_of_failures_also_holds_where_nothing_is_left_to_do(tmp_path: Path) -> None:
+    """The last block is the one that exceeds it, so that the first run commits everything."""
+    manifest, _ = write_corpus(tmp_path, LENGTHS[:9])
+    (tmp_path / "audio/008.wav").write_bytes(b"words")
+    for _ in range(3):
+        with pytest.raises(ValueError, match=r"1 of 9 clips failed.*expected at most a share of 0.1"):
+            run(manifest, tmp_path / "s")
+        assert task_status(str(tmp_path / "s"), "t").committed.all()
+    assert run(manifest, tmp_path / "s", max_failures=0.2).n_failed == 1
 
 
 def test_audio_that_was_absent_and_audio_that_is_gone(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Blocks against plain numpy, value by value, and what bad clips and bad encoders get."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -177,11 +178,23 @@ def test_activations_that_are_not_finite_fail_their_clip_alone(tmp_path: Path, v
     assert np.isfinite(values["mean"][:, [0, 1, 2, 3, 5, 6, 7, 8]]).all()
 
 
+def test_hidden_states_that_are_not_finite_fail_their_clip_where_they_are_kept(tmp_path: Path) -> None:
+    manifest, sounds = write_corpus(tmp_path, [40] * 5)
+    write_wav_file(tmp_path / "audio/003.wav", np.where(np.arange(40) == 7, 1 << 14, sounds[3]), RATE)
+    module = nn.Sequential(nn.Identity(), Spoilt(math.nan))
+    encoder = plain(module, "0", embed=lambda tokens: tokens.nan_to_num().amax(dim=1))
+    encoder = replace(encoder, blocks=["1"])
+    report = run(manifest, tmp_path / "s", encoder)
+    assert report.failures == (("audio/003.wav", "the encoder gives activations that are not finite"),)
+    assert np.isfinite(stored(tmp_path / "s")["hidden"][:, [0, 1, 2, 4]]).all()
+    assert run(manifest, tmp_path / "without", encoder, keep=("mean", "embedding")).n_ok == 5
+
+
 def test_means_beyond_float16_are_refused_and_float32_holds_them(tmp_path: Path) -> None:
     manifest, sounds = write_corpus(tmp_path, [10] * 3)
     write_wav_file(tmp_path / "audio/001.wav", np.where(np.arange(10) == 7, 1 << 14, sounds[1]), RATE)
     with pytest.raises(
-        ValueError, match=r"block 0 .*mean activation of 65505; float16 holds up to 65504: .*--mean-dtype float32"
+        ValueError, match=r"block 0 .*of 65505; float16 holds up to 65504: .*float32, under another task name if"
     ):
         run(manifest, tmp_path / "s", plain(Spoilt(65505.0)), keep=("mean",))
     assert (stored(tmp_path / "s")["status"] == 0).all()
