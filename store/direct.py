@@ -9,6 +9,7 @@ Contents: `can_read`, `read_shards`.
 
 import itertools
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -47,9 +48,9 @@ def read_shards(array: zarr.Array[Any], selection: Sequence[Selection]) -> np.nd
     shards, chunks = array.shards or array.chunks, array.chunks
     wanted = [np.atleast_1d(np.arange(n)[axis]) for n, axis in zip(array.shape, selection, strict=True)]
     values = np.empty([len(axis) for axis in wanted], array.dtype)
-    # One buffer for all inner chunks: it stays in the processor's cache between reading, checking and copying.
-    buffer = np.empty(int(np.prod(chunks)) * array.dtype.itemsize + CRC_BYTES, np.uint8)
-    stored = buffer[:-CRC_BYTES].view(array.dtype.newbyteorder("<")).reshape(chunks)
+    # One buffer for all inner chunks that are wanted in part: it stays in the processor's cache until it is copied.
+    buffer = np.empty(int(np.prod(chunks)) * array.dtype.itemsize, np.uint8)
+    stored = buffer.view(array.dtype.newbyteorder("<")).reshape(chunks)
     for shard in itertools.product(*map(parts, wanted, shards)):
         key = array.metadata.encode_chunk_key(tuple(number for number, _, _ in shard))
         path = Path(array.store_path.store.root) / array.path / key  # type: ignore[attr-defined]
@@ -59,10 +60,13 @@ def read_shards(array: zarr.Array[Any], selection: Sequence[Selection]) -> np.nd
             within = [list(parts(inside, size)) for (_, inside, _), size in zip(shard, chunks, strict=True)]
             for chunk in itertools.product(*within):
                 where = index[tuple(number for number, _, _ in chunk)]
-                read_checked(file, int(where[0]), int(where[1]), buffer)
                 # Positions along each axis: of the chunk's values in the chunk, and of the same in the result.
-                target = [at[to] for (_, _, at), (_, _, to) in zip(shard, chunk, strict=True)]
-                values[outer(target)] = stored[outer([inside for _, inside, _ in chunk])]
+                source = outer([inside for _, inside, _ in chunk])
+                target = outer([at[to] for (_, _, at), (_, _, to) in zip(shard, chunk, strict=True)])
+                place = in_one_piece(values, source, target, chunks)
+                read_checked(file, int(where[0]), int(where[1]), buffer if place is None else place)
+                if place is None:
+                    values[target] = stored[source]
         except ValueError as e:
             raise ValueError(f"{key}: {e}") from e
         finally:
@@ -88,16 +92,30 @@ def outer(places: Sequence[np.ndarray]) -> tuple[Any, ...]:
     return np.ix_(*places)
 
 
+def in_one_piece(
+    values: np.ndarray, source: tuple[Any, ...], target: tuple[Any, ...], chunks: Sequence[int]
+) -> np.ndarray | None:
+    """The bytes of the result that a whole chunk fills in its own order, if they lie together: it is read into them."""
+    if sys.byteorder != "little" or not all(isinstance(axis, slice) for axis in (*source, *target)):
+        return None
+    place = values[target]
+    whole = place.shape == tuple(chunks) and place.flags.c_contiguous
+    return place.reshape(-1).view(np.uint8) if whole else None
+
+
 def read_index(file: int, grid: Sequence[int]) -> np.ndarray:
     """Offset and length of each inner chunk: uint64 (*grid, 2)."""
-    buffer = np.empty(16 * int(np.prod(grid)) + CRC_BYTES, np.uint8)
-    read_checked(file, max(0, os.fstat(file).st_size - len(buffer)), len(buffer), buffer)
-    return buffer[:-CRC_BYTES].view("<u8").reshape(*grid, 2)
+    buffer = np.empty(16 * int(np.prod(grid)), np.uint8)
+    n_bytes = len(buffer) + CRC_BYTES
+    read_checked(file, max(0, os.fstat(file).st_size - n_bytes), n_bytes, buffer)
+    return buffer.view("<u8").reshape(*grid, 2)
 
 
 def read_checked(file: int, offset: int, n_bytes: int, buffer: np.ndarray) -> None:
-    """Fill the buffer with bytes and their checksum. Raises ValueError where that or the length is another."""
-    if n_bytes != len(buffer) or os.preadv(file, [buffer.data], offset) != n_bytes:
-        raise ValueError(f"{n_bytes} bytes at {offset} are not all there; expected {len(buffer)}")
-    if google_crc32c.value(buffer) != RESIDUE:
+    """Fill the buffer; a checksum follows it. Raises ValueError where that or the length is another."""
+    checksum = bytearray(CRC_BYTES)
+    expected = len(buffer) + CRC_BYTES
+    if n_bytes != expected or os.preadv(file, [buffer.data, checksum], offset) != expected:
+        raise ValueError(f"{n_bytes} bytes at {offset} are not all there; expected {expected}")
+    if google_crc32c.extend(google_crc32c.value(buffer), bytes(checksum)) != RESIDUE:
         raise ValueError(f"the checksum of {n_bytes} bytes at {offset} does not agree")
