@@ -94,3 +94,11 @@ def test_an_inner_chunk_that_was_never_written_is_noticed(tmp_path: Path) -> Non
     np.testing.assert_array_equal(read_shards(stored, [slice(2)]), [1, 1])
     with pytest.raises(ValueError, match="c/0"):
         read_shards(stored, [slice(None)])
+
+
+def test_a_whole_chunk_in_another_order_is_not_read_into_its_place_as_it_lies(finished: str, known: Known) -> None:
+    back = np.arange(31, -1, -1)
+    read = read_shards(array(finished, "mean"), [slice(None), back, slice(None)])
+    np.testing.assert_array_equal(read, known.mean.astype("f2")[:, back])
+    bits = array(finished, "active_bits")
+    np.testing.assert_array_equal(read_shards(bits, [slice(None), back, slice(None)]), bits[:, :32][:, ::-1])
