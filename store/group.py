@@ -175,6 +175,13 @@ def consolidated_digest(group: zarr.Group) -> str:
     return digest_of(document.get("consolidated_metadata", {}).get("metadata"))
 
 
+def root_copy_is_current(root: zarr.Group, task: str) -> bool:
+    """Whether the root's consolidated copy tells of a task what its own group does."""
+    copies = (_document(root, "zarr.json") or {}).get("consolidated_metadata", {}).get("metadata", {})
+    own = _document(root, f"{task}/zarr.json") or {}
+    return bool(copies.get(task, {}).get("attributes") == own.get("attributes"))
+
+
 def one_line(error: BaseException) -> str:
     """The first line of an exception's message, or its type."""
     return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -33,6 +33,7 @@ from .group import (
     open_task,
     read_identity,
     read_plan,
+    root_copy_is_current,
     values_of,
 )  # fmt: skip
 from .labels import LABEL_PREFIX, decode, encode
@@ -109,6 +110,8 @@ def add_task(url: str, task: str, plan: Plan, clips: ClipTable) -> None:
     columns = _refuse_other_labels(url, task, group, clips.head(stored.n_clips))
     if len(clips) > stored.n_clips:
         _grow_task(root, group, stored, plan, clips, columns)
+    elif not root_copy_is_current(root, task):  # the writer of the plan was killed before it came to that
+        _consolidate(root)
 
 
 def _has_commits(root: zarr.Group, task: str) -> bool:
@@ -284,8 +287,9 @@ def _finish(root: zarr.Group, group: zarr.Group, plan: Plan) -> None:
         "plan_digest": digest_of(plan.to_json()),
         "metadata_digest": metadata_digest(group),
     }
-    group.attrs.put({KEY: about})
     _consolidate(group)
+    # Opened with its consolidated copy, so that plan and copy are written at once, never one without the other.
+    zarr.open_group(group.store, path=group.path, mode="r+", use_consolidated=True).attrs.put({KEY: about})
     _consolidate(root)
 
 

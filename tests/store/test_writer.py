@@ -1,5 +1,6 @@
 """Laws of writing: any order, any number of times, grown or at once, killed or not, the same bytes."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import zarr
 
+from otoscope.store import writer
 from otoscope.store.provenance import Identity, Plan
 from otoscope.store.verify import task_status, verify
 from otoscope.store.writer import (
@@ -212,3 +214,24 @@ def test_identity_and_plan_survive_json(known: Known) -> None:
 def test_impossible_plans_are_refused(known: Known, change: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         replace(known.plan, **change)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("stop", range(4))
+def test_stopped_between_any_two_writes_of_metadata_a_rerun_gives_the_same_bytes(
+    known: Known, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int
+) -> None:
+    begun, calls, consolidate = str(tmp_path / "begun.zarr"), iter(range(9)), writer._consolidate
+
+    def stopping(group: zarr.Group) -> None:
+        if next(calls) == stop:
+            raise KeyboardInterrupt
+        consolidate(group)
+
+    monkeypatch.setattr(writer, "_consolidate", stopping)
+    with contextlib.suppress(KeyboardInterrupt):
+        known.begin(begun)
+    monkeypatch.undo()
+    assert list(verify(begun)) == []
+    known.begin(begun)
+    known.write(begun)
+    assert files(begun) == files(url)
