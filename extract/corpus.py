@@ -5,12 +5,12 @@ Conventions: paths are relative to the audio root with "/" between folders; time
 as the manifest has it, "" meaning no label. Rows in messages count as in a spreadsheet: the header is row 1.
 Columns: `path` (or `file_name`), optional `id`, `start`, `stop`, `unit_sec`; every other column is a label,
 `split` and `fold` included.
-Contents: `Clip`, `Corpus`, `read_manifest`, `read_labels`, `categories`.
+Contents: `Clip`, `Corpus`, `read_manifest`, `read_labels`.
 """
 
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -139,14 +139,6 @@ def read_labels(path: str | Path, names: Sequence[str]) -> pd.DataFrame:
         )
     table = frame[columns].set_axis(pd.Index(keys))
     return table.reindex(pd.Index(names), fill_value="").reset_index(drop=True)
-
-
-def categories(values: Iterable[str]) -> list[str]:
-    """The distinct labels other than "", by size if all are whole numbers, else by code point."""
-    found = sorted(set(values) - {""})
-    if all(re.fullmatch("[+-]?[0-9]+", value) for value in found):
-        found.sort(key=int)  # a stable sort: "01" stays before "1"
-    return found
 
 
 def _path_column(frame: pd.DataFrame, path: Path, instead: str = "") -> str:

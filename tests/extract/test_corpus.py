@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from otoscope.extract.corpus import Clip, categories, read_labels, read_manifest
+from otoscope.extract.corpus import Clip, read_labels, read_manifest
 
 
 def manifest(folder: Path, text: str, name: str = "m.csv") -> Path:
@@ -236,17 +236,6 @@ def test_parquet_mistakes(tmp_path):
 def test_absent_manifest(tmp_path):
     with pytest.raises(FileNotFoundError, match="no table"):
         read_manifest(tmp_path / "m.csv")
-
-
-def test_categories_in_their_order():
-    assert categories(["b", "", "a", "B", "b"]) == ["B", "a", "b"]
-    assert categories(["10", "9", "-1", "", "9"]) == ["-1", "9", "10"]
-    assert categories(["1", "01", "0"]) == ["0", "01", "1"]
-    assert categories(["10", "9", "x"]) == ["10", "9", "x"]
-    assert categories(["1.5", "10", "9"]) == ["1.5", "10", "9"]
-    assert categories(["²", "3"]) == ["3", "²"]
-    assert categories(pd.Series(["é", "z", "a"])) == ["a", "z", "é"]
-    assert categories([]) == []
 
 
 @pytest.mark.parametrize("key", ["clip", "id", "path", "file_name"])
