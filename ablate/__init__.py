@@ -1,0 +1,1 @@
+"""What breaks when neurons are silenced: interventions, their controls, fast reruns, and what they do to a probe."""
