@@ -78,7 +78,7 @@ def permutation_null(
     be.
     """
     _check(sample, against, permutations, percentile)
-    other = None if against is None else _selected(against, percentile).dense(against.existing.size)
+    other = None if against is None else _selected(against, percentile)
 
     def draw(i: int) -> Values:
         return _statistics(_selected(sample, percentile, codes=shuffle_labels(sample, seed, i)), other)
@@ -133,7 +133,7 @@ def bootstrap(
         if against is None:
             return _statistics(one, None), one
         two = _selected(against, percentile, clips=redraw_clips(against, seed, i, 1))
-        return _statistics(one, two.dense(n_neurons)), one
+        return _statistics(one, two), one
 
     def counted() -> Iterator[Values]:
         for values, one in _in_threads(draw, draws, threads):
@@ -142,7 +142,7 @@ def bootstrap(
             yield values
 
     chosen = _selected(sample, percentile)
-    found = _statistics(chosen, None if against is None else _selected(against, percentile).dense(n_neurons))
+    found = _statistics(chosen, None if against is None else _selected(against, percentile))
     drawn = _stacked(counted(), found, draws)
     result = _result(sample, against, percentile, chosen, found)
     highest = {"aape": float(np.log(n_categories)), "neurons": np.inf, "neurons_per_category": np.inf}
@@ -205,7 +205,7 @@ def _exact_aape(sample: Sample) -> NDArray[np.float64]:
     return exact
 
 
-def _statistics(chosen: Selected, other: NDArray[np.bool_] | None) -> Values:
+def _statistics(chosen: Selected, other: Selected | None) -> Values:
     neurons = chosen.member.sum(axis=1).astype(np.float64)
     return {
         "common_neuron_ratio": ratio_of(chosen, other),

@@ -36,7 +36,7 @@ def aape(p: xr.DataArray, normalised: bool = False) -> xr.DataArray:
     if normalised and n_categories < 2:
         raise ValueError(f"found {n_categories} category; expected at least two to divide AAPE by ln(categories)")
     entropy: xr.DataArray = xr.apply_ufunc(
-        _entropy,
+        entropy_of,
         in_one_piece(p, ["category"]),
         input_core_dims=[["category"]],
         dask="parallelized",
@@ -50,7 +50,7 @@ def aape(p: xr.DataArray, normalised: bool = False) -> xr.DataArray:
     )
 
 
-def _entropy(p: Floats) -> Floats:
+def entropy_of(p: Floats) -> Floats:
     """Entropy over the last axis, sorted first: the order of the categories must leave no rounding behind."""
     p = np.sort(np.nan_to_num(p.astype(np.float64)), axis=-1)
     total = p.sum(axis=-1, keepdims=True)

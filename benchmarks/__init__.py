@@ -6,4 +6,4 @@ is compared runs in turn within each repetition, and the median of the ratios co
 machine hits all alike. Results at full size go to `results/<question>.json`; `report.py` makes the table of them.
 """
 
-QUESTIONS = ("quickstart", "throughput", "counting", "opening", "commands", "one_neuron", "memory")
+QUESTIONS = ("quickstart", "throughput", "counting", "permutations", "opening", "commands", "one_neuron", "memory")

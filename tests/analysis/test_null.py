@@ -13,7 +13,7 @@ from scipy.stats import binom
 from otoscope.analysis import accessor, class_specific  # noqa: F401  registers ds.otoscope
 from otoscope.analysis.figures import overlap_figure, save_figure
 from otoscope.analysis.null import bootstrap, permutation_null, with_null
-from otoscope.analysis.quick_select import ratio_of, select_counts
+from otoscope.analysis.quick_select import Selected, ratio_of, select_counts
 from otoscope.analysis.resampling import redraw_clips, shuffle_labels, take_sample
 from otoscope.analysis.significance import exceedance, intervals, moments
 
@@ -64,7 +64,8 @@ def test_selection_of_counts_is_the_selection_of_probabilities(seed):
     np.testing.assert_allclose(found.aape, np.where(p.values[0].any(axis=1), entropy, np.nan), atol=3e-6)
     a, b = found.dense(n_neurons), rng.random((5, n_neurons)) < 0.1
     np.testing.assert_allclose(ratio_of(found), plain_jaccard(a, a))
-    np.testing.assert_allclose(ratio_of(found, b), plain_jaccard(a, b))
+    other = Selected(aape=found.aape, neurons=np.flatnonzero(b.any(axis=0)), member=b[:, b.any(axis=0)])
+    np.testing.assert_allclose(ratio_of(found, other), plain_jaccard(a, b))
 
 
 def plain_permutation_null(active, labels, codes_of, n_draws, percentile):

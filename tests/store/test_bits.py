@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from otoscope.store.bits import ADDER_ROWS, count_by_category, pack, unpack
+from otoscope.store.bits import count_by_category, pack, unpack
 
 
 def one_hot_counts(active, codes, n_categories):
@@ -31,7 +31,7 @@ def test_neuron_n_is_bit_n_mod_8_of_byte_n_div_8():
         assert pack(active).tolist() == [(1 << neuron) & 255, (1 << neuron) >> 8]
 
 
-@pytest.mark.parametrize("n_clips", [0, 1, 2, 3, ADDER_ROWS - 1, ADDER_ROWS, 255, 256, 257, 600])
+@pytest.mark.parametrize("n_clips", [0, 1, 3, 4, 5, 7, 8, 255, 256, 257, 600])
 @pytest.mark.parametrize("density", [0.0, 0.3, 1.0])
 def test_counts_equal_a_one_hot_product(n_clips, density):
     rng = np.random.default_rng(n_clips)
@@ -79,7 +79,7 @@ def test_workspace_does_not_grow_with_the_clips():
             tracemalloc.stop()
 
     few, many = peak(1_000), peak(20_000)
-    assert many < few + 20_000 * 16  # the sort of the codes alone may grow
+    assert many < few + 20_000 * 20  # the sort of the codes alone may grow
     assert many < 4 << 20
 
 
