@@ -1,5 +1,7 @@
 """Open the groups of a store and read their metadata: what writer, reader and verify share.
 
+Goal: few requests, since on an object store each costs a round trip: one document for the root, one for a task, which
+tells of all its arrays.
 Conventions: our attributes lie under one key, "otoscope", of the root group and of each task's group.
 Contents: `open_root`, `open_task`, `array_of`, `task_names`, `read_identity`, `read_plan`, `object_keys`,
 `metadata_digest`.
@@ -13,10 +15,14 @@ from typing import Any, Literal
 
 import numpy as np
 import zarr
+from zarr.abc.store import Store
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
+from zarr.storage import LocalStore, StorePath
 
 from .blocks import Block
+from .discreet import one_line as one_line
+from .place import zarr_store
 from .provenance import Identity, Plan, digest_of
 from .schema import FORMAT_VERSION
 
@@ -29,14 +35,19 @@ Mode = Literal["r", "r+"]
 def open_root(url: str, mode: Mode = "r+") -> zarr.Group:
     """Root group of an existing store.
 
-    Raises FileNotFoundError where nothing is, ValueError for something else, a damaged one or another major version.
+    Raises FileNotFoundError where nothing is, ValueError for something else, a damaged one or another major version,
+    OSError where the place cannot be reached.
     """
-    if nothing_at(url):
-        raise FileNotFoundError(f"no store at {url}; expected one made by `otoscope extract {url} ...`")
+    store = zarr_store(url)
     try:
-        root = zarr.open_group(url, mode=mode, use_consolidated=False)
+        document = document_at(store, "zarr.json")
+        if document is None and nothing_at(url):
+            raise FileNotFoundError(f"no store at {url}; expected one made by `otoscope extract {url} ...`")
+        if document is None:
+            raise ValueError("it holds other things and no zarr.json")
+        root = _group(store.with_read_only(mode == "r"), "", {**document, "consolidated_metadata": None})
         about = root.attrs.get(KEY)
-    except (LookupError, ValueError, TypeError, FileNotFoundError, FileExistsError, NotADirectoryError) as e:
+    except (LookupError, ValueError, TypeError, AssertionError) as e:
         raise ValueError(
             f"{url} is not an otoscope store, or its zarr.json is damaged ({one_line(e)}); "
             "expected a folder made by `otoscope extract`: choose another path"
@@ -54,25 +65,40 @@ def open_root(url: str, mode: Mode = "r+") -> zarr.Group:
 
 
 def nothing_at(url: str) -> bool:
-    """Whether a store may be made at the url. Object stores have no folders: there, no zarr.json is nothing."""
-    if "://" not in url:
-        path = Path(url)
-        return not path.exists() or (path.is_dir() and not any(path.iterdir()))
-    try:
-        zarr.open_group(url, mode="r", use_consolidated=False)
-    except FileNotFoundError:
+    """Whether a store may be made at the url: nothing lies there but what a writer left that was killed."""
+    store = zarr_store(url)
+    if isinstance(store, LocalStore):
+        path = Path(store.root)
+        return not path.exists() or (path.is_dir() and all(found.suffix == ".partial" for found in path.iterdir()))
+
+    async def empty() -> bool:
+        async for _ in store.list_dir(""):
+            return False
         return True
-    return False
+
+    return bool(sync(empty()))
+
+
+def _group(store: Store, path: str, document: dict[str, Any]) -> zarr.Group:
+    """A group as a document describes it, nothing more being read."""
+    return zarr.Group(zarr.AsyncGroup.from_dict(StorePath(store, path), dict(document)))
 
 
 def task_names(root: zarr.Group) -> list[str]:
     """Names of the tasks, sorted; a group without a plan is none."""
-    return [name for name in names_in(root) if "plan" in _about(root, name)]
+    return [name for name, document in task_documents(root).items() if "plan" in about_in(document)]
+
+
+def task_documents(root: zarr.Group) -> dict[str, dict[str, Any]]:
+    """The own document of everything in a root, by name, sorted."""
+    names = [name for name in names_in(root) if name != "zarr.json"]
+    found = {name: document_at(root.store, f"{name}/zarr.json") for name in names}
+    return {name: document for name, document in found.items() if document is not None}
 
 
 def read_identity(root: zarr.Group) -> Identity:
     """The store's identity. Raises ValueError where it does not match its digest."""
-    about = _about(root, "")
+    about: Any = root.attrs[KEY]
     if digest_of(about["identity"]) != about.get("identity_digest"):
         raise ValueError(f"the identity of {root.store_path} does not match its digest; its zarr.json is damaged")
     return Identity.from_json(about["identity"])
@@ -90,7 +116,12 @@ def read_plan(root: zarr.Group, task: str) -> Plan | None:
     Raises ValueError for a name that no task can have, and for a plan that does not match its digest.
     """
     refuse_name(task)
-    about = _about(root, task)
+    return plan_of(task, document_at(root.store, f"{task}/zarr.json"))
+
+
+def plan_of(task: str, document: dict[str, Any] | None) -> Plan | None:
+    """The plan in a task's document, None where there is none. Raises ValueError where it is damaged."""
+    about = about_in(document)
     if "plan" not in about:
         return None
     if digest_of(about["plan"]) != about.get("plan_digest"):
@@ -99,14 +130,28 @@ def read_plan(root: zarr.Group, task: str) -> Plan | None:
 
 
 def open_task(root: zarr.Group, task: str) -> tuple[zarr.Group, Plan]:
-    """A task's group and plan. Raises LookupError naming the tasks that exist."""
-    plan = read_plan(root, task)
-    if plan is None:
+    """A task's group and plan, as they were at one moment. Raises LookupError naming the tasks that exist.
+
+    Both come from one document, whose copy of the arrays' metadata changes together with the plan; where the copy
+    is damaged, the arrays' own documents are read as they are asked for.
+    """
+    refuse_name(task)
+    found = task_at(root.store, task)
+    if found is None:
         names = ", ".join(task_names(root)) or "none yet"
         raise LookupError(f"no task {task!r} in {root.store_path}; it holds {names}")
-    # Not root[task]: that would read the consolidated copy, which is stale while a task is being changed.
-    mode: Mode = "r" if root.read_only else "r+"
-    return zarr.open_group(root.store, path=task, mode=mode, use_consolidated=False), plan
+    return found
+
+
+def task_at(store: Store, task: str) -> tuple[zarr.Group, Plan] | None:
+    """A task's group and plan as in `open_task`, by one request; None where there is no such task."""
+    document = document_at(store, f"{task}/zarr.json")
+    plan = plan_of(task, document)
+    if document is None or plan is None:
+        return None
+    if copies_of(document) is None:
+        document = {**document, "consolidated_metadata": None}
+    return _group(store, task, document), plan
 
 
 def array_of(group: zarr.Group, name: str) -> zarr.Array[Any]:
@@ -132,9 +177,16 @@ def values_of(group: zarr.Group, name: str, where: Any = ...) -> np.ndarray:
 
 def arrays_of(group: zarr.Group) -> dict[str, zarr.Array[Any]]:
     """All arrays of a group, by name. Raises ValueError where their metadata are damaged."""
+    copies = group.metadata.consolidated_metadata
     # One by one: zarr's own listing leaves unfinished tasks behind where one of them cannot be read.
-    names = [name for name in names_in(group) if _document(group, f"{name}/zarr.json") is not None]
+    names = sorted(copies.metadata) if copies else list(array_documents(group))
     return {name: array_of(group, name) for name in names}
+
+
+def array_documents(group: zarr.Group) -> dict[str, dict[str, Any]]:
+    """Metadata of all arrays of a group as they are written, by name."""
+    found = {name: document_at(group.store, f"{group.path}/{name}/zarr.json") for name in names_in(group)}
+    return {name: document for name, document in found.items() if document is not None}
 
 
 def digested_in(group: zarr.Group) -> list[str]:
@@ -165,32 +217,20 @@ def object_keys(array: zarr.Array[Any], block: Block | None = None) -> list[str]
 
 def metadata_digest(group: zarr.Group) -> str:
     """SHA-256 over the metadata of all arrays of a task, as written: a changed byte in one of their files shows."""
-    found = {name: _document(group, f"{name}/zarr.json") for name in names_in(group)}
-    return digest_of({name: document for name, document in found.items() if document is not None})
+    return digest_of(array_documents(group))
 
 
-def consolidated_digest(group: zarr.Group) -> str:
-    """The same over the consolidated copy in the group's own metadata."""
-    document = _document(group, "zarr.json") or {}
-    return digest_of(document.get("consolidated_metadata", {}).get("metadata"))
+def copies_of(document: dict[str, Any] | None) -> dict[str, Any] | None:
+    """The metadata of a task's arrays as its own document has them; None where they do not match their digest."""
+    copies = ((document or {}).get("consolidated_metadata") or {}).get("metadata")
+    return (
+        copies if isinstance(copies, dict) and digest_of(copies) == about_in(document).get("metadata_digest") else None
+    )
 
 
-def root_copy_is_current(root: zarr.Group, task: str) -> bool:
-    """Whether the root's consolidated copy tells of a task what its own group does."""
-    copies = (_document(root, "zarr.json") or {}).get("consolidated_metadata", {}).get("metadata", {})
-    own = _document(root, f"{task}/zarr.json") or {}
-    return bool(copies.get(task, {}).get("attributes") == own.get("attributes"))
-
-
-def one_line(error: BaseException) -> str:
-    """The first line of an exception's message, or its type."""
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
-
-
-def _about(root: zarr.Group, name: str) -> dict[str, Any]:
-    """Our attributes of the root ("") or of a task, read from the file itself: consolidated copies may be stale."""
-    document = _document(root, f"{name}/zarr.json".lstrip("/")) or {}
-    about = document.get("attributes", {}).get(KEY)
+def about_in(document: dict[str, Any] | None) -> dict[str, Any]:
+    """Our attributes in a document, empty where there are none."""
+    about = ((document or {}).get("attributes") or {}).get(KEY)
     return about if isinstance(about, dict) else {}
 
 
@@ -203,10 +243,11 @@ def names_in(group: zarr.Group) -> list[str]:
     return sorted(sync(collect()))
 
 
-def _document(group: zarr.Group, name: str) -> dict[str, Any] | None:
-    """A JSON file of a group as it is written, None where there is none."""
-    key = f"{group.path}/{name}".lstrip("/")
-    buffer = sync(group.store.get(key, default_buffer_prototype()))
+def document_at(store: Store, key: str) -> dict[str, Any] | None:
+    """A JSON object as it is written, None where there is none. Raises ValueError where it is damaged."""
+    if isinstance(store, LocalStore) and not store.root.is_dir():
+        return None
+    buffer = sync(store.get(key, default_buffer_prototype()))
     if buffer is None:
         return None
     try:

@@ -2,10 +2,10 @@
 
 Goal: `otoscope.open(url)` gives a DataTree with one Dataset per task; `engine="otoscope"` gives one of them.
 Conventions: dimensions are shown as (layer, neuron, clip); `active` is the bits as bool, decoded when asked for.
-Contents: `open_store`, `OtoscopeBackend`, `StoredArray`, `ActiveArray`.
+Contents: `open_store`, `OtoscopeBackend`, `Complete`, `StoredArray`, `ActiveArray`.
 """
 
-import asyncio
+import contextlib
 from collections.abc import Iterable
 from typing import Any
 
@@ -15,14 +15,14 @@ import xarray as xr
 import zarr
 from xarray.backends import BackendArray, BackendEntrypoint
 from xarray.core import indexing
-from zarr.core.sync import sync
+from zarr.abc.store import ByteRequest, Store
+from zarr.core.buffer import Buffer, BufferPrototype
+from zarr.storage import LocalStore, StorePath, WrapperStore
 
-from .blocks import Block
 from .direct import can_read, read_shards
 from .group import (
     arrays_of,
     dims_of,
-    object_keys,
     one_line,
     open_root,
     open_task,
@@ -31,31 +31,65 @@ from .group import (
     values_of,
 )
 from .labels import LABEL_PREFIX
+from .place import Unreachable
 from .schema import PENDING
 
 SHOWN_DIMS: dict[tuple[str, ...], tuple[str, ...]] = {("layer", "clip", "neuron"): ("layer", "neuron", "clip")}
+LARGEST = 2**28  # bytes of an object that is read whole
 HIDDEN_VARIABLES = ("digest", "version")  # per block, not per clip
+
+
+class Complete(WrapperStore[Store]):
+    """A store of which every object that is asked for must be there: an absent one would read as fill values.
+
+    Those would be inactive neurons that nobody measured. No request more is made than for reading.
+    """
+
+    async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
+        """Bytes of an object. Raises FileNotFoundError where there is none."""
+        found = await super().get(key, prototype, byte_range)
+        if found is None:
+            raise FileNotFoundError(
+                f"{key} is missing from {self._store}; expected every committed object: `otoscope verify` lists what "
+                "is missing and says what to do"
+            )
+        return found
+
+    def __str__(self) -> str:
+        return str(self._store)
 
 
 class StoredArray(BackendArray):
     """One Zarr array, its dimensions in the order shown; a damaged or missing object is an error that names it."""
 
     def __init__(self, array: zarr.Array[Any]):
-        self.array = array
+        complete = StorePath(Complete(array.store_path.store), array.path)
+        metadata: Any = array.metadata
+        self.array: zarr.Array[Any] = zarr.Array(zarr.AsyncArray(metadata, complete))
         disk = dims_of(array)
         self.dims: tuple[str, ...] = SHOWN_DIMS.get(disk, disk)
         self.order = [disk.index(d) for d in self.dims]  # order[i] is the disk axis of shown axis i
         self.shape = tuple(array.shape[axis] for axis in self.order)
         self.dtype = array.dtype
-        self.direct = can_read(array)
+        self.direct = array if can_read(array) else None
+        self.local = isinstance(array.store_path.store, LocalStore)
 
     @property
     def preferred_chunks(self) -> dict[str, int]:
-        """Dask chunks: whole stored objects, and one layer at a time of values wider than a bit."""
+        """Dask chunks: whole stored objects; from local files one layer at a time of values wider than a bit.
+
+        On an object store the layers of one object would be as many requests, each at the price of several of them.
+        """
         shape = dict(zip(dims_of(self.array), self.array.shards or self.array.chunks, strict=True))
-        if "neuron" in shape and "clip" in shape:
+        if "neuron" in shape and "clip" in shape and not self.in_one_request:
             shape["layer"] = 1
         return {d: min(shape[d], n) for d, n in zip(self.dims, self.shape, strict=True)}
+
+    @property
+    def in_one_request(self) -> bool:
+        """Whether an object is read as a whole: one that is not local, and not too large for memory."""
+        n_values = int(np.prod(self.array.shards or self.array.chunks))
+        return not self.local and n_values * self.array.dtype.itemsize <= LARGEST
 
     def __getitem__(self, key: indexing.ExplicitIndexer) -> np.ndarray:
         values: np.ndarray = indexing.explicit_indexing_adapter(
@@ -68,12 +102,9 @@ class StoredArray(BackendArray):
         on_disk: list[Any] = [None] * len(key)
         for shown, axis in enumerate(self.order):
             on_disk[axis] = key[shown]
-        if not self.direct:
-            self.refuse_missing(on_disk)
         try:
-            values = read_shards(self.array, on_disk) if self.direct else np.asarray(self.array.oindex[tuple(on_disk)])
-        except FileNotFoundError:
-            self.refuse_missing(on_disk)
+            values = self.read_on_disk(on_disk)
+        except (FileNotFoundError, Unreachable):
             raise
         except (ValueError, RuntimeError, OSError) as e:
             raise ValueError(
@@ -83,30 +114,12 @@ class StoredArray(BackendArray):
         kept = [axis for axis in range(len(on_disk)) if not isinstance(on_disk[axis], int | np.integer)]
         return values.transpose([kept.index(axis) for axis in self.order if axis in kept])
 
-    def refuse_missing(self, on_disk: list[Any]) -> None:
-        """An absent object would read as fill values: inactive neurons that nobody measured."""
-        dims = dims_of(self.array)
-        if "clip" not in dims or "layer" not in dims:
-            return
-        axis = dims.index("clip")
-        size = (self.array.shards or self.array.chunks)[axis]
-        touched = np.unique(np.arange(self.array.shape[axis])[on_disk[axis]] // size)
-        keys = [
-            key
-            for i in touched.tolist()
-            for key in object_keys(self.array, Block(task="", index=0, start=i * size, stop=i * size + 1))
-        ]
-        store = self.array.store_path.store
-
-        async def present() -> list[bool]:
-            return await asyncio.gather(*(store.exists(key) for key in keys))
-
-        absent = [key for key, there in zip(keys, sync(present()), strict=True) if not there]
-        if absent:
-            raise FileNotFoundError(
-                f"{absent[0]} is missing from {store} ({len(absent)} objects in this selection); expected every "
-                "committed object: `otoscope verify` lists them and says what to do"
-            )
+    def read_on_disk(self, on_disk: list[Any]) -> np.ndarray:
+        """The same in disk order; through zarr too where a file is missing, for the error that names it."""
+        if self.direct is not None:
+            with contextlib.suppress(FileNotFoundError):
+                return read_shards(self.direct, on_disk)
+        return np.asarray(self.array.oindex[tuple(on_disk)])
 
 
 class ActiveArray(BackendArray):
@@ -122,8 +135,9 @@ class ActiveArray(BackendArray):
 
     @property
     def preferred_chunks(self) -> dict[str, int]:
-        """Dask chunks: one layer, the clips of a stored object."""
-        return {"layer": 1, "neuron": self.shape[1], "clip": self.bits.preferred_chunks["clip"]}
+        """Dask chunks: the clips of a stored object; one layer from local files, else all."""
+        layers = self.shape[0] if self.bits.in_one_request else 1
+        return {"layer": layers, "neuron": self.shape[1], "clip": self.bits.preferred_chunks["clip"]}
 
     def __getitem__(self, key: indexing.ExplicitIndexer) -> np.ndarray:
         values: np.ndarray = indexing.explicit_indexing_adapter(

@@ -7,6 +7,7 @@ Contents: `TaskStatus`, `task_status`, `store_status`, `describe`, `clip_names`,
 `Damage`, `remedies`, `verify`.
 """
 
+import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -16,13 +17,16 @@ import zarr
 from zarr.core.sync import sync
 
 from .blocks import Block, blocks
+from .claims import is_begun
+from .draft import state_of
 from .group import (
-    KEY,
+    about_in,
     array_of,
     arrays_of,
-    consolidated_digest,
+    copies_of,
     digested_in,
     dims_of,
+    document_at,
     metadata_digest,
     object_keys,
     one_line,
@@ -33,6 +37,7 @@ from .group import (
     values_of,
 )  # fmt: skip
 from .labels import LABEL_PREFIX
+from .place import Unreachable
 from .provenance import Plan
 from .schema import FAILED, FORMAT_VERSION, OK, PENDING, sizes
 from .writer import digest_values
@@ -135,14 +140,14 @@ def failed_clips(url: str, task: str) -> list[tuple[str, str]]:
     return [(str(name), str(reason)) for name, reason in zip(names, reasons, strict=True)]
 
 
-def heard_audio(url: str, task: str) -> Iterator[tuple[Block, str, int]]:
-    """(block, path, digest of the file) of every committed clip; the digest is 0 where there was no file."""
+def heard_audio(url: str, task: str) -> Iterator[tuple[Block, str, int, str]]:
+    """(block, path, digest of the file, why it failed) of every committed clip; digest 0 where none was read."""
     status = task_status(url, task)
     group, _ = open_task(open_root(url, mode="r"), task)
-    paths, digests = (values_of(group, name) for name in ("path", "audio_digest"))
+    columns = [values_of(group, name) for name in ("path", "audio_digest", "reason")]
     for block in status.blocks():
-        for path, digest in zip(paths[block.clips], digests[block.clips], strict=True):
-            yield block, str(path), int(digest)
+        for path, digest, reason in zip(*(column[block.clips] for column in columns), strict=True):
+            yield block, str(path), int(digest), str(reason)
 
 
 def describe(url: str) -> dict[str, Any]:
@@ -167,7 +172,8 @@ def describe(url: str) -> dict[str, Any]:
 def verify(url: str) -> Iterator[Damage]:
     """Read everything back and yield what is damaged: metadata, checksums, missing objects, blocks mixed of two writes.
 
-    Raises as `open_root` does for a store that cannot be opened at all.
+    Raises as `open_root` does for a store that cannot be opened at all; OSError where it cannot be reached, which says
+    nothing about what is stored.
     """
     root = open_root(url, mode="r")
     read_identity(root)
@@ -194,16 +200,18 @@ def verify(url: str) -> Iterator[Damage]:
 
 
 def _verify_metadata(task: str, group: zarr.Group) -> Iterator[Damage]:
-    about = group.attrs[KEY]
-    if metadata_digest(group) != about["metadata_digest"]:  # type: ignore[index, call-overload]
-        yield Damage(task=task, array="zarr.json", block=None, what="the arrays' metadata do not match their digest")
-    if consolidated_digest(group) != about["metadata_digest"]:  # type: ignore[index, call-overload]
-        yield Damage(
-            task=task,
-            array="zarr.json",
-            block=None,
-            what="the consolidated metadata do not match their digest",
+    document = document_at(group.store, f"{task}/zarr.json")
+    if metadata_digest(group) != about_in(document).get("metadata_digest"):
+        begun = is_begun(group.store, task, state_of(document))
+        problem = (
+            "a change of the task was begun and not completed: run the same command again"
+            if begun
+            else "the arrays' metadata do not match their digest"
         )
+        yield Damage(task=task, array="zarr.json", block=None, what=problem)
+    if copies_of(document) is None:
+        what = "the consolidated metadata do not match their digest"
+        yield Damage(task=task, array="zarr.json", block=None, what=what)
 
 
 def _verify_shared(task: str, group: zarr.Group) -> Iterator[Damage]:
@@ -218,6 +226,8 @@ def _verify_shared(task: str, group: zarr.Group) -> Iterator[Damage]:
             continue
         try:
             array[...]
+        except Unreachable:
+            raise
         except (ValueError, RuntimeError, OSError) as e:
             yield Damage(task=task, array=name, block=None, what=one_line(e))
 
@@ -231,6 +241,8 @@ def _verify_block(task: str, group: zarr.Group, block: Block) -> Iterator[Damage
         try:
             recorded[name] = np.asarray(array[where])
             problem = _missing(array, block)
+        except Unreachable:
+            raise
         except (ValueError, RuntimeError, OSError) as e:
             problem = one_line(e)
         if problem:
@@ -243,6 +255,8 @@ def _verify_block(task: str, group: zarr.Group, block: Block) -> Iterator[Damage
                 values = np.asarray(array[tuple(block.clips if d == "clip" else slice(None) for d in dims_of(array))])
                 if "digest" in recorded and digest_values(values) != recorded["digest"][position]:
                     problem = "values do not match the block's digest: a mixture of two writes"
+            except Unreachable:
+                raise
             except (ValueError, RuntimeError, OSError) as e:
                 problem = one_line(e)
         if problem:
@@ -251,6 +265,10 @@ def _verify_block(task: str, group: zarr.Group, block: Block) -> Iterator[Damage
 
 def _missing(array: zarr.Array, block: Block | None) -> str:  # type: ignore[type-arg]
     """What is wrong with the objects of a block, or of the whole array, before reading them; "" if nothing."""
-    store = array.store_path.store
-    absent = [key for key in object_keys(array, block) if not sync(store.exists(key))]
+    store, keys = array.store_path.store, object_keys(array, block)
+
+    async def present() -> list[bool]:
+        return await asyncio.gather(*(store.exists(key) for key in keys))
+
+    absent = [key for key, there in zip(keys, sync(present()), strict=True) if not there]
     return f"{len(absent)} stored objects are missing, the first {absent[0]}" if absent else ""

@@ -10,6 +10,8 @@ from otoscope.store.blocks import Block, blocks
 from otoscope.store.provenance import Identity, Plan, kept
 from otoscope.store.writer import ClipTable, add_task, create, write_block
 
+from ..object_server import BUCKET, ObjectServer
+
 N_CLIPS, BLOCK, WIDTHS = 8 * 32 + 5, 32, (300, 20)
 
 
@@ -100,3 +102,18 @@ def files(url: str) -> dict[str, bytes]:
     """Every stored file by its relative path."""
     root = Path(url)
     return {str(p.relative_to(root)): p.read_bytes() for p in sorted(root.rglob("*")) if p.is_file()}
+
+
+@pytest.fixture(params=["local", pytest.param("s3", marks=pytest.mark.slow)])
+def anywhere(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Where a store may be made: a local path, or a URL."""
+    if request.param == "local":
+        return str(tmp_path / "store.zarr")
+    request.getfixturevalue("s3")
+    return f"s3://{BUCKET}/{tmp_path.name}/store.zarr"
+
+
+def stored(url: str, server: ObjectServer) -> dict[str, bytes]:
+    """Every object of a store, local or not, but for what killed writers leave."""
+    found = server.objects(url.removeprefix(f"s3://{BUCKET}/")) if "://" in url else files(url)
+    return {name: data for name, data in found.items() if not name.endswith(".partial")}

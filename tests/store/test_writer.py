@@ -1,18 +1,20 @@
 """Laws of writing: any order, any number of times, grown or at once, killed or not, the same bytes."""
 
-import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import zarr
+from zarr.storage import LocalStore
 
-from otoscope.store import writer
+from otoscope.store import place
 from otoscope.store.provenance import Identity, Plan
 from otoscope.store.verify import task_status, verify
 from otoscope.store.writer import (
@@ -135,11 +137,15 @@ def test_a_damaged_block_is_reset_and_written_again(known: Known, url: str) -> N
         assert files(url) == intact
 
 
-def test_a_task_that_was_begun_and_never_finished_is_begun_again(known: Known, url: str, tmp_path: Path) -> None:
+def test_a_task_that_was_begun_otherwise_and_never_finished_is_begun_anew_on_request(
+    known: Known, url: str, tmp_path: Path
+) -> None:
     begun = str(tmp_path / "begun.zarr")
     create(begun, known.identity)
     zarr.open_group(begun, mode="r+").create_group("t").create_array("mean", shape=(3,), dtype="i4")
-    known.begin(begun)
+    with pytest.raises(ValueError, match=r"t/mean/zarr.json in .* was begun otherwise and never finished.*--replan"):
+        known.begin(begun)
+    add_task(begun, "t", known.plan, known.clips, replan=True)
     known.write(begun)
     assert files(begun) == files(url)
 
@@ -216,22 +222,64 @@ def test_impossible_plans_are_refused(known: Known, change: dict[str, object], m
         replace(known.plan, **change)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("stop", range(4))
-def test_stopped_between_any_two_writes_of_metadata_a_rerun_gives_the_same_bytes(
-    known: Known, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int
+def stop_after(n: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every change of a file fail, after the first n: what is on disk is what a killed writer leaves."""
+    done = iter(range(n))
+
+    def allow() -> None:
+        if next(done, None) is None:
+            raise OSError("killed")
+
+    def stopping(original: Any) -> Any:
+        async def wrapped(*given: Any) -> None:
+            allow()
+            await original(*given)
+
+        return wrapped
+
+    def link(path: Path, data: bytes, original: Any = place._link_new) -> bool:
+        allow()
+        return bool(original(path, data))
+
+    for name in ("set", "delete"):
+        monkeypatch.setattr(LocalStore, name, stopping(getattr(LocalStore, name)))
+    monkeypatch.setattr(place, "_link_new", link)
+
+
+@pytest.mark.parametrize("what", [*(pytest.param(w, marks=pytest.mark.slow) for w in ("plan", "grow")), "label"])
+def test_stopped_before_any_write_of_metadata_a_rerun_gives_the_same_bytes(
+    known: Known, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
-    begun, calls, consolidate = str(tmp_path / "begun.zarr"), iter(range(9)), writer._consolidate
+    before, whole = str(tmp_path / "before"), str(tmp_path / "whole")
+    if what == "plan":
+        create(before, known.identity)
+    elif what == "grow":
+        known.head(N_CLIPS - 3).begin(before)
+        known.head(N_CLIPS - 3).write(before)
+    else:
+        shutil.copytree(url, before)
 
-    def stopping(group: zarr.Group) -> None:
-        if next(calls) == stop:
-            raise KeyboardInterrupt
-        consolidate(group)
+    def change(url: str) -> None:
+        if what == "label":  # with other categories, so that codes and categories do not fit while it is written
+            add_labels(url, "t", {"digit": ["x", "a", "b"] * (N_CLIPS // 3)}, overwrite=True)
+        else:
+            known.begin(url)
 
-    monkeypatch.setattr(writer, "_consolidate", stopping)
-    with contextlib.suppress(KeyboardInterrupt):
-        known.begin(begun)
-    monkeypatch.undo()
-    assert list(verify(begun)) == []
-    known.begin(begun)
-    known.write(begun)
-    assert files(begun) == files(url)
+    shutil.copytree(before, whole)
+    change(whole)
+    n_writes, finished = 0, False
+    while not finished:
+        other = str(tmp_path / f"{n_writes}.zarr")
+        shutil.copytree(before, other)
+        stop_after(n_writes, monkeypatch)
+        try:
+            change(other)
+            finished = True
+        except OSError:
+            n_writes += 1
+        monkeypatch.undo()
+        for damage in verify(other):
+            assert "was begun and not completed" in damage.what
+        change(other)
+        assert files(other) == files(whole), n_writes
+    assert n_writes > 5

@@ -1,0 +1,46 @@
+"""ClipTable: the clips of a task as the store records them.
+
+Goal: names, sources and labels, without the audio root, which may differ from machine to machine.
+Conventions: one row per clip, in the order of the clip axis.
+Contents: `ClipTable`.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from .provenance import digest_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipTable:
+    """The clips of a task: their names, where they come from, their label columns."""
+
+    name: Sequence[str]
+    path: Sequence[str]
+    """Relative to the audio root, "/" between parts."""
+    start: np.ndarray
+    """Seconds into the file, NaN where the clip begins with it."""
+    stop: np.ndarray
+    """Seconds into the file, NaN where the clip ends with it."""
+    labels: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """One string per clip and column, "" where it has no label."""
+
+    def __len__(self) -> int:
+        return len(self.name)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over names and sources, in order."""
+        return digest_of(
+            [list(self.name), list(self.path), np.nan_to_num(self.start, nan=-1).tolist(),
+             np.nan_to_num(self.stop, nan=-1).tolist()]
+        )  # fmt: skip
+
+    def head(self, n: int) -> "ClipTable":
+        """The first n clips."""
+        return ClipTable(
+            name=self.name[:n], path=self.path[:n], start=self.start[:n], stop=self.stop[:n],
+            labels={k: v[:n] for k, v in self.labels.items()},
+        )  # fmt: skip

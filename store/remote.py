@@ -1,0 +1,139 @@
+"""Objects below a URL, to be read: audio and manifests that lie in a bucket or behind another file system's URL.
+
+Goal: the same few verbs for every scheme, with the retries and time limits of `place`.
+Conventions: paths are relative to the URL, "/" between parts; an object is read whole. Only the URL is kept, so that a
+`Remote` can be sent to other processes: they find the credentials in their own environment.
+Contents: `Remote`, `read_url`.
+"""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from .discreet import one_line, refuse_secrets
+from .place import BUCKETS, Unreachable, connect, unreachable
+
+AT_ONCE = 32  # requests for the existence of single objects
+FEW = 200  # paths up to which each is asked for; more are looked up in a listing of a thousand per request
+LISTED = 20  # listed objects per path sought at which a listing is given up: the rest is asked for one by one
+
+
+@dataclass(frozen=True)
+class Remote:
+    """All that lies below a URL."""
+
+    url: str
+
+    def __post_init__(self) -> None:
+        refuse_secrets(self.url)
+        object.__setattr__(self, "url", self.url.rstrip("/"))
+
+    def __str__(self) -> str:
+        return self.url
+
+    def read(self, path: str) -> bytes:
+        """An object's bytes. Raises FileNotFoundError, or OSError where it could not be read after retries."""
+        return _files(self.url).read(path)
+
+    def absent(self, paths: Sequence[str]) -> list[str]:
+        """Those of the paths where nothing is, in their order. Raises OSError where that could not be found out."""
+        sought, files = dict.fromkeys(paths), _files(self.url)
+        if len(sought) > FEW:
+            for n, found in enumerate(files.listed(_common_folder(list(sought)))):
+                sought.pop(found, None)
+                if not sought or n > LISTED * len(paths):
+                    break
+            else:
+                return list(sought)
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            there = pool.map(files.exists, sought)
+            return [path for path, is_there in zip(sought, there, strict=True) if not is_there]
+
+
+def read_url(url: str) -> bytes:
+    """The bytes that a URL names. Raises as `Remote.read`."""
+    folder, _, name = url.rpartition("/")
+    return Remote(folder).read(name)
+
+
+def _common_folder(paths: list[str]) -> str:
+    """The deepest folder, ending in "/", or "", that all paths begin with."""
+    first, last = min(paths), max(paths)
+    same = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
+    return first[: first.rfind("/", 0, same) + 1]
+
+
+def _files(url: str) -> "_Objects | _Files":
+    return _Objects(url) if url.partition("://")[0] in BUCKETS else _Files(url)
+
+
+class _Objects:
+    """By obstore."""
+
+    def __init__(self, url: str) -> None:
+        self.url, self.store = url, connect(url)
+
+    def read(self, path: str) -> bytes:
+        import obstore
+        from obstore.exceptions import BaseError
+
+        try:
+            return obstore.get(self.store, path).bytes().to_bytes()
+        except (FileNotFoundError, ValueError) as error:  # the latter: "..", which names no object
+            raise FileNotFoundError(f"nothing at {self.url}/{path}; expected an object there") from error
+        except BaseError as error:
+            raise unreachable(f"{self.url}/{path}", error) from error
+
+    def exists(self, path: str) -> bool:
+        import obstore
+        from obstore.exceptions import BaseError
+
+        try:
+            obstore.head(self.store, path)
+        except (FileNotFoundError, ValueError):
+            return False
+        except BaseError as error:
+            raise unreachable(f"{self.url}/{path}", error) from error
+        return True
+
+    def listed(self, prefix: str) -> Iterator[str]:
+        import obstore
+        from obstore.exceptions import BaseError
+
+        try:
+            for batch in obstore.list(self.store, prefix=prefix or None):
+                yield from (found["path"] for found in batch)
+        except BaseError as error:
+            raise unreachable(f"{self.url}/{prefix}", error) from error
+
+
+class _Files:
+    """By fsspec."""
+
+    def __init__(self, url: str) -> None:
+        import fsspec  # type: ignore[import-untyped]
+
+        self.url = url
+        try:
+            self.files, self.root = fsspec.core.url_to_fs(url)
+        except (ValueError, ImportError) as error:
+            raise ValueError(
+                f"{url} cannot be opened ({one_line(error)}); expected s3://, gs://, az:// or a scheme that an "
+                "installed fsspec driver knows"
+            ) from error
+
+    def read(self, path: str) -> bytes:
+        try:
+            return bytes(self.files.cat_file(f"{self.root}/{path}"))
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f"nothing at {self.url}/{path}; expected an object there") from error
+        except OSError as error:
+            raise Unreachable(f"{self.url}/{path}: {one_line(error)}") from error
+
+    def exists(self, path: str) -> bool:
+        return bool(self.files.isfile(f"{self.root}/{path}"))
+
+    def listed(self, prefix: str) -> Iterator[str]:
+        found: Any = self.files.find(f"{self.root}/{prefix}")
+        yield from (str(path).removeprefix(f"{self.root}/") for path in found)

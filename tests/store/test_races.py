@@ -1,0 +1,272 @@
+"""Laws of several writers at one time, with real processes: one plan wins, no block is lost or mixed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray as xr
+import zarr
+
+from otoscope.store import claims
+from otoscope.store.claims import claim, claim_key
+from otoscope.store.group import document_at, open_root
+from otoscope.store.verify import verify
+from otoscope.store.writer import add_labels, add_task, create, pending_blocks, write_block
+
+from ..object_server import ObjectServer
+from .conftest import N_CLIPS, Known, stored
+from .racing import extract, planned
+
+ROOT = Path(__file__).parents[2]
+MAIN = "from tests.store.racing import main; main()"
+SLOW = pytest.mark.slow
+
+
+@contextmanager
+def processes(*given: dict[str, Any]) -> Iterator[list["subprocess.Popen[str]"]]:
+    """Processes that do what is given, at the same instant; killed at the end if they still run."""
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    running = [subprocess.Popen([sys.executable, "-c", MAIN, json.dumps(g)], cwd=ROOT, **pipes) for g in given]
+    try:
+        for process in running:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+        at = time.time() + 0.05
+        for process in running:
+            assert process.stdin is not None
+            process.stdin.write(f"{at}\n")
+            process.stdin.flush()
+        yield running
+    finally:
+        for process in running:
+            process.kill()
+            process.communicate()
+
+
+def outcomes(*given: dict[str, Any]) -> list[list[str]]:
+    """What each process said, line by line."""
+    with processes(*given) as running:
+        return [process.communicate(timeout=60)[0].splitlines() for process in running]
+
+
+def finished(known: Known, url: str, server: ObjectServer) -> dict[str, bytes]:
+    known.begin(url)
+    known.write(url)
+    return stored(url, server)
+
+
+def test_creators_at_one_instant_make_one_task(
+    known: Known, anywhere: str, tmp_path: Path, s3_server: ObjectServer
+) -> None:
+    rounds = 3
+    same = {"url": anywhere, "role": "plan", "rounds": rounds}
+    assert outcomes(same, same, same) == [["done"] * rounds] * 3
+    whole = finished(known, str(tmp_path / "alone"), s3_server)
+    for i in range(rounds):
+        extract(f"{anywhere}-{i}", known)
+        assert stored(f"{anywhere}-{i}", s3_server) == whole
+
+
+@SLOW
+def test_of_unequal_plans_at_one_instant_one_wins_whole(
+    known: Known, anywhere: str, tmp_path: Path, s3_server: ObjectServer
+) -> None:
+    rounds = 3
+    said = outcomes(*({"url": anywhere, "role": "extract", "rounds": rounds, "batch": n} for n in (4, 5)))
+    for i, lines in enumerate(zip(*said, strict=True)):
+        assert sorted(line.partition(":")[0] for line in lines) == ["ValueError", "done"]
+        refusal = max(lines, key=len)
+        assert "was planned otherwise (batch:" in refusal
+        winner = planned(known, {"batch": 4 + [line == "done" for line in lines].index(True)})
+        alone = finished(winner, str(tmp_path / f"alone-{i}"), s3_server)
+        assert stored(f"{anywhere}-{i}", s3_server) == alone
+
+
+@SLOW
+def test_two_runs_with_equal_plans_both_finish(
+    known: Known, anywhere: str, tmp_path: Path, s3_server: ObjectServer
+) -> None:
+    run = {"url": anywhere, "role": "extract"}
+    assert outcomes(run, run) == [["done"], ["done"]]
+    assert stored(anywhere, s3_server) == finished(known, str(tmp_path / "alone"), s3_server)
+    assert list(verify(anywhere)) == []
+
+
+@SLOW
+def test_two_makers_of_a_store_with_unequal_identities(known: Known, anywhere: str) -> None:
+    # Both processes `create` the known identity first: the round starts from one of three that do not agree.
+    create(anywhere, known.identity)
+    said = outcomes(*({"url": anywhere, "role": "create", "weights": w} for w in ("00", "11")))
+    assert said[0] == ["done"]
+    assert said[1][0].startswith("ValueError: ")
+    assert "another identity (weights" in said[1][0]
+
+
+@SLOW
+def test_growing_and_labelling_beside_a_run(
+    known: Known, anywhere: str, tmp_path: Path, s3_server: ObjectServer
+) -> None:
+    part = known.head(N_CLIPS - 40)
+    extract(anywhere, part)
+    grow = {"url": anywhere, "role": "plan"}
+    label = [
+        {"url": anywhere, "role": "label", "name": name, "n": N_CLIPS - 40, "clips": N_CLIPS - 40} for name in "ab"
+    ]
+    said = outcomes(grow, grow, *label)
+    assert said[:2] == [["done"], ["done"]]
+    extract(anywhere, known)
+    assert list(verify(anywhere)) == []
+    labelled = set(stored(anywhere, s3_server)) - set(finished(known, str(tmp_path / "alone"), s3_server))
+    for name, lines in zip("ab", said[2:], strict=True):  # before the growth, or refused: there are more clips by then
+        assert (lines == ["done"]) == any(f"label_{name}/" in key for key in labelled)
+
+
+@SLOW
+def test_columns_added_at_one_instant_are_all_there(known: Known, anywhere: str) -> None:
+    extract(anywhere, known)
+    assert outcomes(*({"url": anywhere, "role": "label", "name": name} for name in "abc")) == [["done"]] * 3
+    assert list(verify(anywhere)) == []
+    root, own = (document_at(open_root(anywhere).store, key) for key in ("zarr.json", "t/zarr.json"))
+    assert root is not None
+    assert own is not None
+    copies = root["consolidated_metadata"]["metadata"]
+    assert {f"t/label_{name}" for name in "abc"} <= set(copies)
+    assert copies["t"]["attributes"] == own["attributes"]
+
+
+@SLOW
+def test_tasks_added_at_one_instant_are_all_in_the_root(known: Known, anywhere: str) -> None:
+    assert outcomes(*({"url": anywhere, "role": "plan", "task": task} for task in "abc")) == [["done"]] * 3
+    root = document_at(open_root(anywhere).store, "zarr.json")
+    assert root is not None
+    assert {"a", "b", "c"} <= set(root["consolidated_metadata"]["metadata"])
+    if "://" not in anywhere:
+        assert set(xr.open_datatree(anywhere, engine="zarr").children) == {"a", "b", "c"}
+
+
+@pytest.mark.parametrize("louder", [0, 1])
+@pytest.mark.parametrize("writes", [2, *(pytest.param(n, marks=SLOW) for n in (0, 1, 3, 8, 9, 10))])
+def test_a_writer_that_hung_cannot_mix_a_block_unnoticed(
+    known: Known, anywhere: str, s3_server: ObjectServer, writes: int, louder: int
+) -> None:
+    extract(anywhere, known)
+    intact, block = stored(anywhere, s3_server), known.blocks()[3]
+    late = {"url": anywhere, "role": "block", "block": 3, "stop_after": writes, "louder": louder}
+    with processes(late) as (process,):
+        _, status = os.waitpid(process.pid, os.WUNTRACED)
+        assert os.WIFSTOPPED(status)
+        write_block(anywhere, block, known.values(block), known.status[block.clips], "code 1", plan=known.plan)
+        if writes == 0:
+            assert stored(anywhere, s3_server) == intact  # presumed dead: another one commits
+        os.kill(process.pid, signal.SIGCONT)
+        assert process.communicate(timeout=30)[0] == "done\n"
+    found = list(verify(anywhere))
+    if not louder:
+        assert found == []
+        assert stored(anywhere, s3_server) == intact
+        return
+    assert {damage.block for damage in found} <= {block}
+    assert {damage.what for damage in found} <= {"values do not match the block's digest: a mixture of two writes"}
+    group = zarr.open_group(open_root(anywhere).store, path="t", mode="r")
+    mean, positive = (np.asarray(group[name][:, block.clips]) for name in ("mean", "positive_frames"))  # type: ignore[index]
+    theirs = [bool(np.array_equal(mean, (known.mean[:, block.clips] + n).astype("f2"), equal_nan=True)) for n in (0, 1)]
+    same = [bool(np.array_equal(positive, known.positive[:, block.clips] + n)) for n in (0, 1)]
+    assert found or (theirs == same)  # noticed, or all of it is one writer's
+    if "://" not in anywhere:  # there objects are written one after another, so that it is known which ones are late
+        assert bool(found) == (writes in range(1, 9))
+
+
+def test_a_run_whose_plan_is_the_stores_no_longer_commits_nothing(known: Known, anywhere: str) -> None:
+    part = known.head(N_CLIPS - 40)
+    part.begin(anywhere)
+    block = part.blocks()[0]
+    add_task(anywhere, "t", known.plan, known.clips)
+    with pytest.raises(
+        ValueError, match=r"appended to while this run was at work \(n_clips: 261, not 221.*run the comm"
+    ):
+        write_block(anywhere, block, part.values(block), part.status[block.clips], "v", plan=part.plan)
+    assert len(pending_blocks(anywhere, "t")) == 9
+
+
+def test_a_plan_of_which_nothing_is_committed_is_changed_only_on_request(
+    known: Known, anywhere: str, tmp_path: Path, s3_server: ObjectServer
+) -> None:
+    other = replace(known, plan=replace(known.plan, block=64, variables=("active_bits", "frame_count")))
+    other.begin(anywhere)
+    with pytest.raises(ValueError, match=r"planned otherwise.*nothing is committed yet, begin anew by --replan"):
+        known.begin(anywhere)
+    add_task(anywhere, "t", known.plan, known.clips, replan=True)
+    known.write(anywhere)
+    assert stored(anywhere, s3_server) == finished(known, str(tmp_path / "alone"), s3_server)
+    with pytest.raises(ValueError, match=r"planned otherwise.*choose another task name$"):
+        add_task(anywhere, "t", other.plan, other.clips, replan=True)
+
+
+def test_a_change_left_by_a_killed_writer_is_finished_by_the_same_command(
+    known: Known, anywhere: str, tmp_path: Path, s3_server: ObjectServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(claims, "WAIT", 0.3)
+    create(anywhere, known.identity)
+    store = open_root(anywhere).store
+    assert claim(store, "t", "new", "something else")
+    with pytest.raises(ValueError, match=r"is being changed otherwise, since 20.* by process \d+ on .*--replan"):
+        known.begin(anywhere)
+    add_task(anywhere, "t", known.plan, known.clips, replan=True)
+    known.write(anywhere)
+    assert stored(anywhere, s3_server) == finished(known, str(tmp_path / "alone"), s3_server)
+    assert document_at(store, claim_key("t", "new")) is None
+
+
+@pytest.mark.parametrize("seed", [0, *(pytest.param(n, marks=SLOW) for n in range(1, 9))])
+def test_killed_while_planning_growing_or_labelling(
+    known: Known, tmp_path: Path, s3_server: ObjectServer, seed: int
+) -> None:
+    url, alone = str(tmp_path / "killed"), str(tmp_path / "alone")
+    part = known.head(N_CLIPS - 40)
+    first = {"url": url}
+    create(url, known.identity)
+    steps: list[dict[str, Any]] = [
+        {"role": "plan", "clips": N_CLIPS - 40},
+        {"role": "plan"},
+        {"role": "label", "name": "x"},
+    ]
+    before = seed % 3
+    if before:
+        extract(url, part if before == 1 else known)
+    with processes({**first, **steps[before]}) as (process,):
+        wait_for_changes(Path(url))
+        time.sleep(float(np.random.default_rng(seed).uniform(0, 0.08)))
+        process.kill()
+    damaged = [damage.what for damage in verify(url)]
+    assert all("begun and not completed" in what for what in damaged)
+    if before < 2:
+        assert len(pending_blocks(url, "t")) > 0 if before else True
+        extract(url, part if not before else known)
+    extract(url, known)
+    add_labels(url, "t", {"x": ["x"] * N_CLIPS})
+    extract(alone, known)
+    add_labels(alone, "t", {"x": ["x"] * N_CLIPS})
+    left = stored(url, s3_server)
+    assert {name: left[name] for name in left if "/claim." not in name} == stored(alone, s3_server)
+    assert list(verify(url)) == []
+
+
+def wait_for_changes(folder: Path) -> None:
+    """Until something changes below a folder."""
+
+    def look() -> set[str]:
+        return {str(path) for path in folder.rglob("*")}
+
+    before, deadline = look(), time.monotonic() + 20
+    while look() == before and time.monotonic() < deadline:
+        time.sleep(0.002)
