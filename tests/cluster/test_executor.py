@@ -1,6 +1,8 @@
-"""Laws of the serial executor: every piece once and in order, one worker, errors reported and not raised."""
+"""Laws of the serial executor: every piece once, in order, two at a time; errors reported and not raised."""
 
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -41,7 +43,7 @@ def test_a_piece_that_raises_is_reported_and_the_others_go_on() -> None:
 
     events = list(SerialExecutor().run(lambda: work, [0, 1, 2]))
     assert [type(event) for event in events] == [Done, Failed, Done]
-    assert events[1] == Failed(piece=1, error=error)
+    assert events[1] == Failed(piece=1, error=error, worker="serial")
 
 
 def test_a_worker_that_cannot_be_made_is_reported_and_tried_again() -> None:
@@ -60,14 +62,90 @@ def test_a_worker_that_cannot_be_made_is_reported_and_tried_again() -> None:
     assert second.result == 2
 
 
-def test_work_is_done_only_as_events_are_asked_for() -> None:
+def test_one_piece_begins_beyond_the_event_that_is_asked_for_and_no_more() -> None:
     """Whoever reads the events may stop, and no further piece begins."""
     begun: list[int] = []
-    events = SerialExecutor().run(lambda: begun.append, [1, 2, 3])
+    events = SerialExecutor().run(lambda: begun.append, [1, 2, 3, 4, 5])
     next(events)
-    assert begun == [1]
+    time.sleep(0.05)
+    assert begun == [1, 2]
+    next(events)
+    time.sleep(0.05)
+    assert begun == [1, 2, 3]
     events.close()  # type: ignore[attr-defined]
-    assert begun == [1]
+    assert begun == [1, 2, 3]
+
+
+def test_two_pieces_are_at_work_together_and_events_keep_the_order() -> None:
+    """The second ends before the first may: they must run at the same time. Never are there more than two."""
+    second_ended, at_work, most = threading.Event(), [0], [0]
+    lock = threading.Lock()
+
+    def work(piece: int) -> int:
+        with lock:
+            at_work[0] += 1
+            most[0] = max(most[0], at_work[0])
+        if piece == 0:
+            assert second_ended.wait(10)
+        time.sleep(0.001)
+        with lock:
+            at_work[0] -= 1
+        if piece == 1:
+            second_ended.set()
+        return piece
+
+    executor = SerialExecutor()
+    assert [event.piece for event in executor.run(lambda: work, range(20))] == list(range(20))
+    assert most == [2]
+    assert [(state.name, state.phase, state.done, state.in_flight) for state in executor.workers()] == [
+        ("serial", "ended", 20, 0)
+    ]
+
+
+class Closing:
+    """A worker whose calls end only when it is closed."""
+
+    def __init__(self) -> None:
+        self.closed = threading.Event()
+
+    def __call__(self, piece: int) -> None:
+        if piece > 0 and self.closed.wait(10):
+            raise RuntimeError("told to stop")
+
+    def close(self) -> None:
+        self.closed.set()
+
+
+@pytest.mark.parametrize("how", ["stopped reading", "interrupted"])
+def test_stopping_early_closes_the_worker_and_leaves_no_thread(how: str) -> None:
+    worker, before = Closing(), threading.active_count()
+    events = SerialExecutor().run(lambda: worker, range(5))
+    assert isinstance(next(events), Done)
+    if how == "stopped reading":
+        events.close()  # type: ignore[attr-defined]
+    else:
+        with pytest.raises(KeyboardInterrupt):
+            events.throw(KeyboardInterrupt)  # type: ignore[attr-defined]
+    assert worker.closed.is_set()
+    assert threading.active_count() == before
+
+
+def test_the_worker_is_closed_in_the_end() -> None:
+    worker = Closing()
+    list(SerialExecutor().run(lambda: worker, [0, -1]))
+    assert worker.closed.is_set()
+
+
+def test_pieces_are_drawn_as_they_are_needed() -> None:
+    drawn: list[int] = []
+
+    def pieces() -> Iterator[int]:
+        for piece in range(100):
+            drawn.append(piece)
+            yield piece
+
+    for n, _ in enumerate(SerialExecutor().run(lambda: abs, pieces())):
+        assert len(drawn) <= n + 2
 
 
 @pytest.mark.parametrize("interruption", [KeyboardInterrupt, SystemExit])

@@ -1,0 +1,265 @@
+"""Ray pool: workers in actors, on one machine or many, any of which may die at any moment.
+
+Goal: every piece ends exactly once as an event, whatever happens to actors and nodes, as long as some can be had.
+Conventions: an actor that is lost is replaced here, never restarted by Ray, and what it may still do or answer counts
+for nothing; pieces must therefore bear to be run twice. Resources are Ray's own: CPUs and GPUs, fractions allowed; they
+decide where actors fit, and which GPU one sees.
+Contents: `RayExecutor`.
+"""
+
+import importlib
+import itertools
+import logging
+import math
+import os
+import pickle
+import signal
+import threading
+import time
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from contextlib import suppress
+from types import TracebackType
+from typing import Any, Self
+
+import ray
+from ray.exceptions import (
+    ObjectLostError,
+    OutOfMemoryError,
+    RayActorError,
+    RayError,
+    RayTaskError,
+    RuntimeEnvSetupError,
+    WorkerCrashedError,
+)
+
+from .executor import IN_FLIGHT, Event, Piece, Result, WorkerState
+from .pool import TICK, Lost, Pool
+from .seat import Raised, Seat
+
+LOST = (RayActorError, WorkerCrashedError, OutOfMemoryError, ObjectLostError, RuntimeEnvSetupError)
+OBJECT_STORE = 256 * 2**20  # bytes on a machine of our own: it holds what makes a worker, and little else
+QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1"}
+
+
+class RayExecutor:
+    """Workers in Ray actors, replaced as they die.
+
+    with RayExecutor(address="auto", gpus_per_actor=1) as executor:
+        for event in executor.run(make_worker, pieces): ...
+
+    address: None for a cluster of this machine alone, that lives as long as the executor; "auto" for the one that this
+        machine is part of, or its HOST:PORT. There the package is sent along, so that nodes need not have it.
+    actors: how many at most, or None for as many as fit; a cluster that grows on demand should be told how many.
+    cpus_per_actor, gpus_per_actor: what each takes up; below one GPU, several share it.
+    retries: so many workers lost under a piece, and it is given up.
+    patience: seconds to wait for a node that has what an actor needs.
+    Where Ray is initialised already, that is used as it is, and left running.
+    """
+
+    name = "ray"
+
+    def __init__(
+        self, address: str | None = None, actors: int | None = None, cpus_per_actor: float = 1.0,
+        gpus_per_actor: float = 0.0, retries: int = 3, patience: float = 300.0,
+    ):  # fmt: skip
+        if actors is not None and actors < 1:
+            raise ValueError(f"{actors} actors were asked for; expected at least 1, or none named for as many as fit")
+        if cpus_per_actor < 0 or gpus_per_actor < 0 or not cpus_per_actor + gpus_per_actor:
+            raise ValueError(
+                f"an actor is to take {cpus_per_actor:g} CPUs and {gpus_per_actor:g} GPUs; expected something of one "
+                "of them, or the cluster would have room for any number"
+            )
+        if gpus_per_actor > 1 and gpus_per_actor != int(gpus_per_actor):
+            raise ValueError(f"an actor is to take {gpus_per_actor:g} GPUs; expected a fraction of one, or whole ones")
+        if address is not None and address.startswith("ray://"):
+            raise ValueError(
+                f"{address} is for clients outside of a cluster; expected HOST:PORT, or auto on one of its nodes: run "
+                "the command there, or send it there with `ray job submit`"
+            )
+        self.address, self.actors, self.retries, self.patience = address, actors, retries, patience
+        self.needs = {"CPU": float(cpus_per_actor), "GPU": float(gpus_per_actor)}
+        self.own_machine = False
+        self._ours = False
+        self._states: dict[str, WorkerState] = {}
+
+    def run(
+        self, make_worker: Callable[[], Callable[[Piece], Result]], pieces: Iterable[Piece]
+    ) -> Iterator[Event[Piece, Result]]:
+        """One event per piece, as they end. `make_worker` and pieces are pickled, by value where they are no module's.
+
+        Raises OSError where no worker can be had, what `make_worker` raises where it is a ValueError or LookupError,
+        again and again, and ValueError where it cannot be sent.
+        """
+        waiting = iter(pieces)
+        for first in waiting:
+            self._connect()
+            try:
+                maker = ray.put(make_worker)
+            except (TypeError, AttributeError, pickle.PicklingError) as error:
+                raise ValueError(
+                    f"what makes a worker cannot be sent to where it runs ({_one_line(error)}); expected plain values, "
+                    "functions and names: leave out open files, locks and the like"
+                ) from error
+            pieces = itertools.chain([first], waiting)
+            try:
+                yield from Pool(_RayActors(self), maker, pieces, self.retries, self._states).events()
+            except RayError as error:
+                raise OSError(
+                    f"the Ray cluster is gone ({_one_line(error)}); expected its head to last as long as the run: "
+                    "start it again, and run the same command again"
+                ) from error
+
+    def workers(self) -> tuple[WorkerState, ...]:
+        """Every actor so far."""
+        return tuple(self._states.values())
+
+    def close(self) -> None:
+        """Leave the cluster, or end the one of our own."""
+        if self._ours:
+            self._ours = False
+            ray.shutdown()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _connect(self) -> None:
+        if ray.is_initialized():
+            return
+        for name, value in QUIET.items():
+            os.environ.setdefault(name, value)
+        options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
+        if self.address is None:
+            cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+            options |= {
+                "address": "local", "include_dashboard": False, "object_store_memory": OBJECT_STORE,
+                "num_cpus": max(cores, math.ceil((self.actors or 0) * self.needs["CPU"])),
+            }  # fmt: skip
+        else:
+            options |= {"address": self.address, "runtime_env": _package()}
+        in_main = threading.current_thread() is threading.main_thread()
+        handler = signal.getsignal(signal.SIGTERM)
+        try:
+            ray.init(**options)
+        except (OSError, RuntimeError, ValueError, RayError) as error:
+            where = "on this machine" if self.address is None else f"at {self.address}"
+            raise OSError(
+                f"no Ray cluster {where} ({_one_line(error)}); expected one that runs the same versions of Python and "
+                "Ray: see `ray status` there, or leave --address out to use this machine alone"
+            ) from error
+        finally:
+            if in_main and callable(handler):  # Ray has put its own in the place of ours
+                signal.signal(signal.SIGTERM, handler)
+        self._ours, self.own_machine = True, self.address is None
+        # Ray prints a paragraph on standard output for each actor that dies; what became of it is in our events.
+        ray._private.worker._worker_logs_enabled = False
+
+
+def _package() -> dict[str, Any]:
+    """The runtime environment that brings this package to nodes which lack it, links followed."""
+    top = importlib.import_module(__name__.partition(".")[0])
+    return {"py_modules": [top.__path__[0]], "excludes": ["__pycache__"]}
+
+
+class _RayActors:
+    """Actors of Ray, as a `Pool` sees them."""
+
+    def __init__(self, executor: RayExecutor):
+        self.executor, self.looked = executor, -math.inf
+        self.seat = ray.remote(Seat).options(
+            num_cpus=executor.needs["CPU"], num_gpus=executor.needs["GPU"], max_restarts=0, max_task_retries=0,
+            max_concurrency=IN_FLIGHT,
+        )  # fmt: skip
+
+    def ask(self) -> Any:
+        return self.seat.remote()
+
+    def call(self, actor: Any, method: str, *given: Any) -> Hashable:
+        answer: Hashable = getattr(actor, method).remote(*given)
+        return answer
+
+    def ready(self, answers: list[Any], seconds: float, every: bool = False) -> list[Any]:
+        return ray.wait(answers, num_returns=len(answers) if every else 1, timeout=seconds)[0]
+
+    def value(self, answer: Any) -> Any:
+        try:
+            return ray.get(answer)
+        except LOST as error:
+            if getattr(error, "actor_init_failed", False):  # not a death: the node lacks what it takes
+                return Raised.of(OSError(_one_line(error)[-300:]))
+            raise Lost(_how(error)) from error
+        except RayTaskError as error:
+            return Raised.of(error.cause if isinstance(error.cause, Exception) else error)
+        except Exception as error:  # an answer that cannot be brought here
+            return Raised.of(error)
+
+    def end(self, actor: Any) -> None:
+        if ray.is_initialized():  # or it is gone already
+            with suppress(Exception):
+                ray.kill(actor, no_restart=True)
+
+    def room(self, n_actors: int, n_unplaced: int) -> int:
+        """A given number at once: Ray lets them wait, and a cluster that grows on demand sees them. Else what fits."""
+        if self.executor.actors is not None:
+            return self.executor.actors - n_actors
+        if time.monotonic() - self.looked < TICK:
+            return 0
+        self.looked, needs = time.monotonic(), self.executor.needs
+        beside_ours = sum(_fit(needs, node) for node in _nodes()) - n_actors
+        free = _fit(needs, ray.available_resources()) - n_unplaced  # type: ignore[no-untyped-call]
+        return max(min(beside_ours, free), not n_actors)
+
+    def lacking(self, seconds: float) -> str:
+        """Raises OSError where no node has what an actor takes."""
+        asked = _listed(self.executor.needs)
+        has = _listed(ray.cluster_resources())  # type: ignore[no-untyped-call]
+        if any(_fit(self.executor.needs, node) for node in _nodes()):
+            return f"waiting for room for an actor of {asked}: the cluster has {has}, but others use it"
+        if self.executor.own_machine or seconds > self.executor.patience:
+            raise OSError(
+                f"no node has room for an actor of {asked}: all of them together have {has}; expected one that has: "
+                "ask for less by --cpus-per-actor and --gpus-per-actor, or add nodes"
+            )
+        return f"waiting for a node with room for an actor of {asked}: the cluster has {has}"
+
+
+def _nodes() -> list[dict[str, float]]:
+    """What each node has that is alive."""
+    nodes = ray.nodes()  # type: ignore[no-untyped-call]
+    return [node["Resources"] for node in nodes if node["Alive"]]
+
+
+def _fit(needs: dict[str, float], has: dict[str, float]) -> int:
+    """How many actors fit; a fraction of a GPU is always one of the same GPU."""
+    fits = []
+    for name, need in needs.items():
+        there = has.get(name, 0.0)
+        if need:
+            fits.append(
+                there * (1 / need + 1e-9) // 1 if name == "CPU" or need >= 1 else there * ((1 / need + 1e-9) // 1)
+            )
+    return int(min(fits))
+
+
+def _listed(resources: dict[str, float]) -> str:
+    """CPUs and GPUs in words."""
+    parts = [f"{resources.get(name, 0.0):g} {name}{'s' * (resources.get(name, 0.0) != 1)}" for name in ("CPU", "GPU")]
+    return " and ".join(parts)
+
+
+def _how(error: RayError) -> str:
+    """What became of a worker, in few words."""
+    words = str(error)
+    if isinstance(error, OutOfMemoryError) or "due to the node running low on memory" in words:
+        return "its node ran out of memory"
+    if isinstance(error, RuntimeEnvSetupError):
+        return f"its environment could not be set up: {_one_line(error)}"
+    return "its node was lost" if "node has died" in words or "node was" in words else "its process died"
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:500] or type(error).__name__
