@@ -98,6 +98,9 @@ class Encoder:
     """Samples -> length of the module's input. Clips of equal length are batched together."""
     blocks: Sequence[str] = ()
     """Modules (or patterns) whose hidden states are offered: the first one's input and each one's output."""
+    maps: Sequence[str] = ()
+    """Modules (or patterns), one for each site in their order: the linear map that takes the site's output and nothing
+    else takes. Reruns with edited neurons then start there; without them they are whole passes."""
     min_samples: int = 1
     """Shortest waveform that the front end takes."""
     name: str = "module"
@@ -142,6 +145,30 @@ class Encoder:
             embedding=embedding.shape[-1],
             hidden=block_tokens(seen[blocks[0]][0]).shape[-1] if blocks else 0,
         )
+
+    def ffn_maps(self, sites: Sequence[Site]) -> tuple[str, ...]:
+        """Names of the linear maps that take the sites' outputs, in the sites' order; none where `maps` is empty.
+
+        sites: as `anatomy` gives them.
+        Raises LookupError for a pattern that matches nothing, ValueError for maps that do not fit the sites.
+        """
+        if not self.maps:
+            return ()
+        names = match_sites(self.module, self.maps)
+        if len(names) != len(sites):
+            raise ValueError(
+                f"`maps` names {len(names)} modules for {len(sites)} sites; expected one for each: the linear map that "
+                "takes the site's output"
+            )
+        for site, name in zip(sites, names, strict=True):
+            part = self.module.get_submodule(name)
+            if not isinstance(part, torch.nn.Linear) or part.in_features != site.width:
+                what = f"{part.in_features} inputs" if isinstance(part, torch.nn.Linear) else type(part).__name__
+                raise ValueError(
+                    f"map {name} ({what}) cannot take the {site.width} neurons of site {site.name}; expected a "
+                    "torch.nn.Linear with as many inputs: name the one behind that site, or leave `maps` out"
+                )
+        return names
 
     @torch.inference_mode()
     def hidden_widths(self) -> tuple[int, ...]:

@@ -140,6 +140,7 @@ def load(path: str) -> Encoder:
         token_spans=spans,
         input_length=partial(_constant, bank.frames),
         blocks=("layers.*",),
+        maps=("layers.*.mlp.fc2",),
         min_samples=WINDOW,
         name="ast",
         front_end=bank.settings(),

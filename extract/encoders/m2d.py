@@ -222,6 +222,7 @@ def as_encoder(model: M2D, *, sample_rate: int = 16_000, name: str = "m2d") -> E
         ),
         input_length=mel.n_frames,
         blocks=("blocks.*",),
+        maps=("blocks.*.mlp.fc2",),
         min_samples=mel.min_samples,
         name=name,
         front_end={

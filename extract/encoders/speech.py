@@ -21,6 +21,7 @@ from .hf_files import Folder, library, open_folder
 
 SITES = ("encoder.layers.*.feed_forward.intermediate_act_fn",)
 BLOCKS = ("encoder.layers.*",)
+MAPS = ("encoder.layers.*.feed_forward.output_dense",)
 EPS = 1e-7
 
 
@@ -71,6 +72,7 @@ def as_encoder(model: nn.Module, config: Any, *, name: str, sample_rate: int, no
         embed=mean_over_time,
         token_spans=partial(token_spans, kernels=kernels, strides=strides, sample_rate=sample_rate),
         blocks=BLOCKS,
+        maps=MAPS,
         min_samples=receptive_field(kernels, strides),
         name=name,
         front_end={"kind": "samples", "normalise": f"per clip, eps {EPS:g}" if normalise else "none"},

@@ -101,6 +101,7 @@ def load(path: str) -> Encoder:
         token_spans=partial(token_spans, tokens=config.max_source_positions),
         input_length=n_tokens,
         blocks=("encoder.layers.*",),
+        maps=("encoder.layers.*.fc2",),
         name="whisper",
         front_end={
             "kind": "log10-mel", "n_fft": N_FFT, "hop": HOP, "n_mels": config.num_mel_bins, "floor": FLOOR,
