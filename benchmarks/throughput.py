@@ -12,13 +12,13 @@ from typing import Any
 
 import torch
 
-from otoscope.cluster.executor import Done, Failed
+from otoscope.cluster.executor import Done, Failed, WorkerState
 from otoscope.extract.audio import read_clip
 from otoscope.extract.corpus import Corpus, read_manifest
 from otoscope.extract.encoder import Encoder
 from otoscope.extract.encoders.m2d import M2D, as_encoder
+from otoscope.extract.forward import arithmetic
 from otoscope.extract.run import capture
-from otoscope.extract.worker import arithmetic
 from otoscope.store.blocks import Block
 
 from . import harness
@@ -58,6 +58,9 @@ class Interleaved:
             order = list(cases) if i % 2 else list(cases)[::-1]
             self.seconds.append(interleaved({name: cases[name] for name in order}, 1))
             yield Done(piece=block, result=results[0], seconds=self.seconds[-1]["extraction"][0])
+
+    def workers(self) -> tuple[WorkerState, ...]:
+        return ()
 
 
 def bare_pass(encoder: Encoder, corpus: Corpus, batch: int) -> Callable[[Block], None]:

@@ -19,6 +19,8 @@ import numpy as np
 import soundfile as sf
 import soxr
 
+from ..store.place import Unreachable
+from .audio_root import AudioRoot, root_at
 from .containers import counts_its_frames, undecodable, whole
 from .corpus import Clip
 
@@ -64,7 +66,7 @@ _last = threading.local()
 
 
 def read_clip(
-    root: Path,
+    root: AudioRoot | Path,
     clip: Clip,
     sample_rate: int,
     *,
@@ -75,13 +77,14 @@ def read_clip(
     The part from `start` to `stop` is cut at the file's own rate (the nearest frames), channels are averaged,
     then soxr HQ resamples n frames to floor(n * sample_rate / file rate + 1/2) samples. A stop may lie beyond
     the end by one frame. A file that is asked for in parts stays in memory until the thread asks for another.
-    Read errors are tried again twice, after `sleep` of 0.5 and 2 s.
+    Read errors of local files are tried again twice, after `sleep` of 0.5 and 2 s; those of an object store by the
+    store's own retries.
     Raises BadAudio for bytes that do not decode, are truncated or empty, hold NaN or infinite samples, end
     before the clip does, or give no sample; FileNotFoundError; OSError for a file that cannot be read.
     Truncation is noticed in WAV, FLAC, OGG and MP3 (where it has a Xing header); other formats of libsndfile
     are read as they are.
     """
-    file = _load(root / clip.path, keep=clip.start is not None or clip.stop is not None, sleep=sleep)
+    file = _load(root_at(root), clip.path, keep=clip.start is not None or clip.stop is not None, sleep=sleep)
     try:
         mono, rate = _decode(file, clip)
         if not np.isfinite(mono).all():
@@ -95,9 +98,10 @@ def read_clip(
     return Audio(samples=samples, digest=file.digest)
 
 
-def content_digest(root: Path, clip: Clip) -> int:
+def content_digest(root: AudioRoot | Path, clip: Clip) -> int:
     """BLAKE2b-64 of the clip's file, read anew; raises FileNotFoundError and OSError as `read_clip`."""
-    return _digest(_patiently(root / clip.path, (root / clip.path).read_bytes, time.sleep))
+    place = root_at(root)
+    return _digest(_patiently(place, clip.path, place.read, time.sleep))
 
 
 def fit(samples: Samples, n_samples: int) -> Samples:
@@ -123,38 +127,35 @@ def write_wav(path: str | Path, samples: Samples, sample_rate: int) -> None:
     path.write_bytes(file.getvalue())
 
 
-def _load(path: Path, *, keep: bool, sleep: Callable[[float], object]) -> _File:
+def _load(root: AudioRoot, path: str, *, keep: bool, sleep: Callable[[float], object]) -> _File:
     """The file's bytes, from this thread's slot if its last file was this one and was kept."""
-    key = _patiently(path, lambda: _fingerprint(path), sleep) if keep else ()
+    key = _patiently(root, path, root.stamp, sleep) if keep else ()
     file: _File | None = getattr(_last, "file", None)
     if file is None or not keep or file.key != key:
         _last.file = file = None  # before the next is read, so that two never lie in memory
-        data: bytes = _patiently(path, path.read_bytes, sleep)
+        data: bytes = _patiently(root, path, root.read, sleep)
         file = _File(key=key, data=data, digest=_digest(data))
         _last.file = file if keep else None
     return file
 
 
-def _fingerprint(path: Path) -> tuple[Any, ...]:
-    stat = path.stat()
-    return (str(path), stat.st_ino, stat.st_size, stat.st_mtime_ns)
-
-
-def _patiently(path: Path, read: Callable[[], Any], sleep: Callable[[float], object]) -> Any:
-    """What `read` returns, tried again after each of WAITS."""
+def _patiently(root: AudioRoot, path: str, read: Callable[[str], Any], sleep: Callable[[float], object]) -> Any:
+    """What `read` returns for the path, tried again after each of WAITS."""
     waits = iter(WAITS)
     while True:
         try:
-            return read()
+            return read(path)
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
             raise FileNotFoundError(
-                f"no audio file {path}; expected one there; see that the audio root is right"
+                f"no audio file {root}/{path}; expected one there; see that the audio root is right"
             ) from error
+        except Unreachable:  # was tried again as often as is of use
+            raise
         except OSError as error:
             wait = next(waits, None)
             if wait is None:
                 raise OSError(
-                    f"{path} could not be read in {len(WAITS) + 1} attempts: {error.strerror or error}; "
+                    f"{root}/{path} could not be read in {len(WAITS) + 1} attempts: {error.strerror or error}; "
                     "see that the disk is there and permits it, then run again"
                 ) from error
             sleep(wait)

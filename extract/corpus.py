@@ -11,7 +11,6 @@ Contents: `Clip`, `Corpus`, `read_manifest`, `read_labels`.
 import os
 import re
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -19,9 +18,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ..store.discreet import URL, clean, is_url
+from .audio_root import AudioRoot, Folder, root_at
 from .text_table import read_text_table
 
 PATHS = ("path", "file_name")
+Place = str | Path  # of a table: a local path, or a URL
 RESERVED = (*PATHS, "id", "start", "stop", "unit_sec")
 
 
@@ -43,8 +45,8 @@ class Clip:
 class Corpus:
     """The clips of a manifest in its order, with their labels."""
 
-    root: Path
-    """The folder that clip paths start from."""
+    root: AudioRoot
+    """The folder or URL that clip paths start from."""
     table: pd.DataFrame
     """One row per clip: name, path (text), start, stop (float64 seconds, NaN where open)."""
     labels: pd.DataFrame
@@ -64,11 +66,7 @@ class Corpus:
     def absent(self, clips: Sequence[int] | None = None) -> list[str]:
         """Names of the clips (all, or those numbered) whose file does not exist; looks each file up once."""
         table = self.table if clips is None else self.table.iloc[list(clips)]
-        paths = table["path"].unique().tolist()
-        with ThreadPoolExecutor(16) as pool:  # on a network file system the time goes into waiting
-            slices = [paths[i::16] for i in range(16)]
-            gone = pool.map(lambda part: [p for p in part if not os.path.isfile(f"{self.root}/{p}")], slices)
-            missing = [path for part in gone for path in part]
+        missing = self.root.absent(table["path"].unique().tolist())
         names: list[str] = table["name"][table["path"].isin(missing)].tolist()
         return names
 
@@ -76,14 +74,15 @@ class Corpus:
 def read_manifest(path: str | Path, audio_root: str | Path | None = None) -> Corpus:
     """The corpus that a manifest describes.
 
-    audio_root: the folder that relative paths start from; default the manifest's own. Absolute paths become
-        relative to it; if all are absolute and some lie elsewhere, the default is their deepest common
-        folder.
+    path: a file, or a URL as s3://BUCKET/FILE.csv.
+    audio_root: the folder or URL that relative paths start from; default the manifest's own. Absolute paths, and URLs,
+        become relative to it; if all are absolute local paths and some lie elsewhere, the default is their deepest
+        common folder.
     Raises FileNotFoundError for a manifest that is not there, ValueError (file, row, expected, found, remedy)
     for one that cannot be read, has no path column, unusable label columns, impossible times, or two clips of
     one name.
     """
-    path = Path(path)
+    path = path if is_url(path) else Path(path)
     frame = read_text_table(path)
     label_columns = _label_columns(frame, path)
     files = frame[_path_column(frame, path)]
@@ -118,7 +117,7 @@ def read_labels(path: str | Path, names: Sequence[str]) -> pd.DataFrame:
     Raises FileNotFoundError, or ValueError for rows about clips that are not in `names`, for two rows about
     one clip, and for a table without label columns.
     """
-    path = Path(path)
+    path = path if is_url(path) else Path(path)
     frame = read_text_table(path)
     key = next((column for column in ("clip", "id") if column in frame), None)
     if key is None:
@@ -141,7 +140,7 @@ def read_labels(path: str | Path, names: Sequence[str]) -> pd.DataFrame:
     return table.reindex(pd.Index(names), fill_value="").reset_index(drop=True)
 
 
-def _path_column(frame: pd.DataFrame, path: Path, instead: str = "") -> str:
+def _path_column(frame: pd.DataFrame, path: Place, instead: str = "") -> str:
     found = [column for column in PATHS if column in frame]
     if len(found) != 1:
         raise ValueError(
@@ -151,7 +150,7 @@ def _path_column(frame: pd.DataFrame, path: Path, instead: str = "") -> str:
     return found[0]
 
 
-def _label_columns(frame: pd.DataFrame, path: Path) -> list[str]:
+def _label_columns(frame: pd.DataFrame, path: Place) -> list[str]:
     labels = [str(column) for column in frame.columns if column not in RESERVED]
     for column in labels:
         if re.fullmatch(r"|Unnamed: \d+|__index_level_\d+__", column):
@@ -167,7 +166,7 @@ def _label_columns(frame: pd.DataFrame, path: Path) -> list[str]:
     return labels
 
 
-def _refuse_blank(column: "pd.Series[str]", path: Path) -> None:
+def _refuse_blank(column: "pd.Series[str]", path: Place) -> None:
     blank = np.flatnonzero(column.str.strip() == "")
     if blank.size:
         raise ValueError(
@@ -175,7 +174,7 @@ def _refuse_blank(column: "pd.Series[str]", path: Path) -> None:
         )
 
 
-def _refuse_duplicates(names: "pd.Series[str]", path: Path, remedy: str) -> None:
+def _refuse_duplicates(names: "pd.Series[str]", path: Place, remedy: str) -> None:
     again = names.duplicated()
     if again.any():
         name = names[again].iloc[0]
@@ -189,30 +188,35 @@ def _tidy(files: "pd.Series[str]") -> "pd.Series[str]":
     """Paths without "./" and doubled "/", so that one file has one name; ".." stays, it may cross a link."""
     odd = files.str.contains("//", regex=False) | files.str.contains("/./", regex=False)
     odd |= files.str.startswith("./")
+    odd &= ~files.str.match(URL)
     return files.mask(odd, files[odd].map(lambda text: str(PurePosixPath(text)))) if odd.any() else files
 
 
-def _rooted(files: "pd.Series[str]", path: Path, audio_root: str | Path | None) -> tuple[Path, "pd.Series[str]"]:
+def _rooted(files: "pd.Series[str]", path: Place, audio_root: Place | None) -> tuple[AudioRoot, "pd.Series[str]"]:
     """The audio root, and paths relative to it."""
     files = _tidy(files)
-    root = Path(os.path.abspath(path.parent if audio_root is None else audio_root))
-    absolute = files.str.startswith("/")
+    root = root_at(
+        (path.parent if isinstance(path, Path) else path.rpartition("/")[0]) if audio_root is None else audio_root
+    )
+    local = files.str.startswith("/")
+    absolute = local | files.str.match(URL)
     if not absolute.any():
         return root, files
     inside = files.str.startswith(f"{root}/")
-    if audio_root is None and absolute.all() and not inside.all():
-        root = Path(os.path.commonpath((files.str.rpartition("/")[0] + "/").unique().tolist()))
+    if audio_root is None and local.all() and not inside.all():
+        root = Folder(Path(os.path.commonpath((files.str.rpartition("/")[0] + "/").unique().tolist())))
         inside = absolute
     outside = np.flatnonzero(absolute & ~inside)
     if outside.size:
+        first = clean(str(files.iat[outside[0]]))
         raise ValueError(
-            f"{path}: {files.iat[outside[0]]!r} in {_rows(outside[:1])} is not under the audio root {root}; "
-            "expected all audio under one folder; give that folder as the audio root"
+            f"{path}: {first!r} in {_rows(outside[:1])} is not under the audio root {root}; "
+            "expected all audio under one folder or URL; give that as the audio root"
         )
-    return root, files.mask(absolute, files.str[len(str(root).rstrip("/")) + 1 :])
+    return root, _tidy(files.mask(absolute, files.str[len(str(root).rstrip("/")) + 1 :]))
 
 
-def _times(frame: pd.DataFrame, path: Path) -> tuple["pd.Series[float]", "pd.Series[float]"]:
+def _times(frame: pd.DataFrame, path: Place) -> tuple["pd.Series[float]", "pd.Series[float]"]:
     """start and stop in seconds, NaN where open; a stop alone starts at 0, a start of 0 alone is no start."""
     start, stop = (_numbers(frame, column, path) for column in ("start", "stop"))
     start = start.mask(start.isna() & stop.notna(), 0.0).mask((start == 0) & stop.isna())
@@ -227,7 +231,7 @@ def _times(frame: pd.DataFrame, path: Path) -> tuple["pd.Series[float]", "pd.Ser
     return start, stop
 
 
-def _numbers(frame: pd.DataFrame, column: str, path: Path) -> "pd.Series[float]":
+def _numbers(frame: pd.DataFrame, column: str, path: Place) -> "pd.Series[float]":
     """A column as float64, NaN where blank or where there is no such column."""
     if column not in frame:
         return pd.Series(np.nan, index=frame.index)
@@ -242,7 +246,7 @@ def _numbers(frame: pd.DataFrame, column: str, path: Path) -> "pd.Series[float]"
     return numbers
 
 
-def _unit_sec(frame: pd.DataFrame, path: Path) -> float | None:
+def _unit_sec(frame: pd.DataFrame, path: Place) -> float | None:
     found = _numbers(frame, "unit_sec", path).unique().tolist()
     if len(found) > 1 or found[0] <= 0:
         raise ValueError(

@@ -13,7 +13,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from .worker import Heard, UnreadableAudio, Worker, arithmetic
+from .forward import arithmetic
+from .listen import Heard, UnreadableAudio
+from .worker import Worker
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +37,12 @@ class Parity:
     """The site that shows it, or "embedding"."""
 
 
+def refuse_choice(choice: str) -> None:
+    """Raise ValueError for a choice that `check_parity` does not know."""
+    if choice not in CHOICES:
+        raise ValueError(f"no way {choice!r} to treat a model without parity; expected one of {', '.join(CHOICES)}")
+
+
 def check_parity(worker: Worker, choice: str) -> str:
     """Refuse or warn about a model without parity; what to record with the blocks.
 
@@ -42,8 +50,7 @@ def check_parity(worker: Worker, choice: str) -> str:
     empty where there was nothing to compare.
     Raises ValueError for a model without parity unless `choice` is "warn", and for a choice that is not known.
     """
-    if choice not in CHOICES:
-        raise ValueError(f"no way {choice!r} to treat a model without parity; expected one of {', '.join(CHOICES)}")
+    refuse_choice(choice)
     found = measure_parity(worker)
     if found is None:
         return ""
@@ -95,7 +102,7 @@ def _few(worker: Worker) -> list[Heard]:
         heard.append(clip)
         if len(heard) == min(CLIPS, worker.plan.batch):
             break
-    if worker.unit is not None or len(heard) < 2:
+    if worker.listener.unit is not None or len(heard) < 2:
         return heard
     shortest = min(len(clip.samples) for clip in heard)
     length = worker.encoder.input_length
@@ -111,7 +118,7 @@ def _few(worker: Worker) -> list[Heard]:
 def _readable(worker: Worker) -> Iterator[Heard]:
     for number in range(min(LOOKED_AT, len(worker.corpus))):
         try:
-            heard = worker.hear(number, worker.corpus.clip(number))
+            heard = worker.listener.hear(number, worker.corpus.clip(number))
         except UnreadableAudio:
             continue
         if not heard.reason:
@@ -120,9 +127,10 @@ def _readable(worker: Worker) -> Iterator[Heard]:
 
 def _results(worker: Worker, batch: list[Heard]) -> dict[str, np.ndarray]:
     """Embedding and mean activations by site, (clip, width) each."""
-    embedding, summaries = worker.forward(batch)
-    means = {site.name: summaries.mean(layer).cpu().numpy() for layer, site in enumerate(worker.anatomy.sites)}
-    return {"embedding": embedding, **means}
+    results, _ = worker.forward.fitting(batch, len(batch))
+    summary, _, _ = results.land()
+    sites = (site.name for site in worker.forward.anatomy.sites)
+    return {"embedding": summary.embedding, **dict(zip(sites, summary.means, strict=True))}
 
 
 def _difference(many: np.ndarray, alone: np.ndarray) -> float:

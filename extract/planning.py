@@ -2,7 +2,8 @@
 
 Goal: whatever does not fit together, or with the store, is refused while nothing has happened yet.
 Conventions: options given, else those stored, else the defaults.
-Contents: `placed`, `identify`, `clip_table`, `make_plan`, `describe`, `refuse_impossible`, `refuse_absent`.
+Contents: `placed`, `identify`, `clip_table`, `make_plan`, `describe`, `in_bytes`, `refuse_impossible`,
+`refuse_absent`, `refuse_other`, `stored_task`, `prepare_store`.
 """
 
 import os
@@ -12,10 +13,11 @@ import numpy as np
 import torch
 
 from ..store.blocks import default_block_size
-from ..store.group import one_line
+from ..store.group import nothing_at, one_line, open_root, read_identity, read_plan, refuse_name
 from ..store.provenance import Identity, Plan, kept
 from ..store.schema import sizes
-from ..store.writer import ClipTable
+from ..store.verify import TaskStatus, task_status
+from ..store.writer import ClipTable, add_task, create
 from .corpus import Corpus
 from .encoder import Encoder, weights_digest
 from .tap import match_sites
@@ -57,6 +59,39 @@ def identify(encoder: Encoder, frames: str) -> Identity:
     )
 
 
+def stored_task(url: str, task: str, replan: bool) -> tuple[Identity | None, Plan | None, TaskStatus | None]:
+    """What there is already: the store's identity, the task's plan and how it stands.
+
+    replan: whether a plan of which nothing is committed counts as none; ValueError where something is.
+    """
+    refuse_name(task)
+    if nothing_at(url):
+        return None, None, None
+    root = open_root(url, mode="r")
+    identity, plan = read_identity(root), read_plan(root, task)
+    if plan is None:
+        return identity, None, None
+    status = task_status(url, task)
+    if replan and status.committed.any():
+        raise ValueError(
+            f"{url} task {task} has {len(status.blocks())} committed blocks; expected none for --replan: leave it out, "
+            "or choose another task name"
+        )
+    return (identity, None, None) if replan else (identity, plan, status)
+
+
+def prepare_store(url: str, task: str, identity: Identity, plan: Plan, clips: ClipTable, replan: bool) -> None:
+    """Make the store and the task, or check that they are there as planned. Raises OSError where neither can be."""
+    try:
+        create(url, identity)
+        add_task(url, task, plan, clips, replan=replan)
+    except OSError as error:
+        raise OSError(
+            f"{url} could not be written ({one_line(error)}); expected a writable place with free space: mend that "
+            "and run the same command again, or choose another place"
+        ) from error
+
+
 def clip_table(corpus: Corpus) -> ClipTable:
     """A corpus as the store records it: without the audio root, which may differ from machine to machine."""
     table = corpus.table
@@ -90,16 +125,17 @@ def make_plan(stored: Plan | None, corpus: Corpus, clips: ClipTable, **given: An
 def describe(url: str, task: str, identity: Identity, plan: Plan) -> str:
     """One paragraph on what a plan stores and how large it is."""
     each = {name: n / plan.n_clips for name, n in sizes(identity, plan).items()}
-    parts = ", ".join(f"{name} {_bytes(n)}" for name, n in each.items())
+    parts = ", ".join(f"{name} {in_bytes(n)}" for name, n in each.items())
     length = "native length" if plan.unit_sec is None else f"{plan.unit_sec:g} s"
     return (
         f"{url} task {task}: {plan.n_clips} clips of {length} in {-(-plan.n_clips // plan.block)} blocks "
         f"of {plan.block}; {len(identity.sites)} layers, {sum(width for _, width in identity.sites)} neurons; "
-        f"{_bytes(sum(each.values()) * plan.n_clips)} on disk, per clip {parts}"
+        f"{in_bytes(sum(each.values()) * plan.n_clips)} on disk, per clip {parts}"
     )
 
 
-def _bytes(n: float) -> str:
+def in_bytes(n: float) -> str:
+    """A number of bytes for a person to read: 1.2 GB."""
     for unit in ("B", "kB", "MB", "GB"):
         if n < 1000:
             return f"{n:.3g} {unit}"
@@ -132,6 +168,25 @@ def refuse_impossible(encoder: Encoder, identity: Identity, plan: Plan) -> None:
 
 def _listed(numbers: tuple[int, ...]) -> str:
     return ", ".join(map(str, numbers[:8])) + (", ..." if len(numbers) > 8 else "")
+
+
+def refuse_other(identity: Identity, *, family: str, frames: str | None, device: str | None) -> None:
+    """Raise ValueError where options cannot be those of a store's identity, as far as can be told without the encoder.
+
+    family: the encoder's name up to its first colon. device: "cpu" or another; which kind of GPU is not told from it.
+    """
+    different = []
+    if family != identity.encoder:
+        different.append(f'encoder: "{family}", not "{identity.encoder}"')
+    if frames is not None and frames != identity.frames:
+        different.append(f'frames: "{frames}", not "{identity.frames}"')
+    if device is not None and (device == "cpu") != (identity.device == "cpu"):
+        different.append(f'device: "{device}", not "{identity.device}"')
+    if different:
+        raise ValueError(
+            f"the store holds activations of another identity ({'; '.join(different)}); expected the same encoder and "
+            "options: choose another store"
+        )
 
 
 def refuse_absent(corpus: Corpus, committed: np.ndarray | None) -> None:

@@ -6,7 +6,8 @@ Contents: `read_text_table`.
 """
 
 import csv
-from pathlib import Path
+import io
+from pathlib import Path, PurePath
 from typing import Any
 
 import pandas as pd
@@ -15,23 +16,26 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet
 
+from ..store.remote import read_url
+
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
 
 
-def read_text_table(path: Path) -> pd.DataFrame:
-    """All columns of a table as text, in the file's order.
+def read_text_table(path: Path | str) -> pd.DataFrame:
+    """All columns of a table as text, in the file's order; a str is a URL.
 
     CSV and TSV: UTF-8 with one header row, cells verbatim, empty lines skipped. Parquet: text and categories
     as they are, booleans "True" and "False", whole floats as whole numbers, nulls and NaN "".
     Raises FileNotFoundError; ValueError for another ending, for a file that cannot be read or has ragged
     rows, for columns of one name, for cells with line breaks, for no rows.
     """
-    ending = path.suffix.lower()
+    ending = PurePath(path).suffix.lower()
     if ending not in (*SEPARATORS, ".parquet"):
         raise ValueError(f"{path}: expected a table ending in .csv, .tsv or .parquet; rename or convert it")
-    if not path.is_file():
+    if isinstance(path, Path) and not path.is_file():
         raise FileNotFoundError(f"no table {path}; expected a .csv, .tsv or .parquet file; check the path")
-    header, columns = _read_parquet(path) if ending == ".parquet" else _read_csv(path, SEPARATORS[ending])
+    data = path if isinstance(path, Path) else _fetched(path)
+    header, columns = _read_parquet(data, path) if ending == ".parquet" else _read_csv(data, path, SEPARATORS[ending])
     twice = sorted({name for name in header if header.count(name) > 1})
     if twice:
         raise ValueError(
@@ -49,13 +53,21 @@ def read_text_table(path: Path) -> pd.DataFrame:
     return pd.DataFrame({name: column.to_pandas() for name, column in zip(header, columns, strict=True)})
 
 
-def _read_csv(path: Path, separator: str) -> tuple[list[str], list[Any]]:
+def _fetched(url: str) -> io.BytesIO:
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
+        return io.BytesIO(read_url(url))
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"no table {url}; expected a .csv, .tsv or .parquet file; check the URL") from error
+
+
+def _read_csv(data: Path | io.BytesIO, path: Path | str, separator: str) -> tuple[list[str], list[Any]]:
+    try:
+        raw = data.open("rb") if isinstance(data, Path) else io.BytesIO(data.getvalue())
+        with io.TextIOWrapper(raw, newline="", encoding="utf-8-sig") as file:
             lines = (line for line in file if line.strip("\r\n"))
             width = len(next(csv.reader(lines, delimiter=separator), ()))
         table = pa.csv.read_csv(
-            path,
+            data,
             # Names are ours to check, so the header is read as a row; one thread, so that errors name rows.
             read_options=pa.csv.ReadOptions(use_threads=False, autogenerate_column_names=True),
             parse_options=pa.csv.ParseOptions(delimiter=separator),
@@ -71,9 +83,9 @@ def _read_csv(path: Path, separator: str) -> tuple[list[str], list[Any]]:
     return [str(column[0]) for column in table.columns], [column[1:] for column in table.columns]
 
 
-def _read_parquet(path: Path) -> tuple[list[str], list[Any]]:
+def _read_parquet(data: Path | io.BytesIO, path: Path | str) -> tuple[list[str], list[Any]]:
     try:
-        table = pa.parquet.ParquetFile(path).read()
+        table = pa.parquet.ParquetFile(data).read()
     except (pa.ArrowException, OSError) as error:
         raise ValueError(f"{path}: expected a Parquet file; found: {_first_line(error)}; write it again") from error
     columns = []

@@ -157,18 +157,16 @@ def expected(samples: np.ndarray, frames: str = "audio", unit: int | None = None
 
 
 class After(SerialExecutor):
-    """The serial executor with something happening after so many blocks."""
+    """The serial executor with something happening after so many blocks, and before any other begins."""
 
     def __init__(self, n: int, happening: Any) -> None:
         self.n, self.happening = n, happening
 
     def run(self, make_worker: Any, pieces: Any) -> Iterator[Any]:
-        events = super().run(make_worker, pieces)
-        for i in range(len(pieces) + 1):
-            if i == self.n:
-                self.happening()
-            if i < len(pieces):
-                yield next(events)
+        pieces = list(pieces)
+        yield from super().run(make_worker, pieces[: self.n])
+        self.happening()
+        yield from super().run(make_worker, pieces[self.n :])
 
 
 def interrupt() -> None:

@@ -1,7 +1,10 @@
 """The command line: help, manifests, options, encoders and audio, and what bad ones get."""
 
+import json
 import re
 import shutil
+import signal
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,11 +15,12 @@ import torch
 from safetensors.torch import save_file
 
 from otoscope.cli import cli
+from otoscope.extract.run import capture
 
 from . import making
-from .commands import LABELS, call, done, extraction, refused
+from .commands import CLOSED_FORM, LABELS, call, done, extraction, refused
 from .extract.m2d_witness import encoder_state
-from .making import LENGTHS, otoscope, tree_of, write_corpus, write_wav_file
+from .making import LENGTHS, After, command, interrupt, otoscope, tree_of, write_corpus, write_wav_file
 
 
 def test_every_command_explains_itself() -> None:
@@ -110,13 +114,10 @@ def test_bad_options(corpus: Path, options: tuple[str, ...], message: str) -> No
     refused(message, *extraction(corpus.parent / "new", corpus, *options), watched=corpus.parent)
 
 
-@pytest.mark.parametrize("finished_before", [False, True])
-def test_a_site_pattern_that_matches_nothing(
-    corpus: Path, original: str, tmp_path: Path, finished_before: bool
-) -> None:
+def test_a_site_pattern_that_matches_nothing(corpus: Path, tmp_path: Path) -> None:
     source = Path(making.__file__).read_text().replace('["layers.*.neurons"]', '["layers.*.mlp.act"]')
     (tmp_path / "mine.py").write_text(source)
-    url = original if finished_before else corpus.parent / "new"
+    url = corpus.parent / "new"
     message = r"'layers\.\*\.mlp\.act' matches none of the model's 5 modules; .* named like layers\.0\.neurons"
     refused(
         message, *extraction(url, corpus, "--encoder", f"module:{tmp_path}/mine.py:closed_form"), watched=corpus.parent
@@ -208,7 +209,124 @@ def test_more_than_a_share_of_failures_stops_and_the_same_command_says_so_again(
     assert first.exit_code == 2
     assert re.search(r"Error: .* 4 of 37 clips failed, the last .*; expected at most a share of 0.1: ", first.stderr)
     assert done("verify", url) == "intact\n"
-    refused("4 of 37 clips failed; expected at most a share of 0.1", *command_, watched=tmp_path)
+    refused("[45] of 37 clips failed; expected at most a share of 0.1", *command_, watched=tmp_path)
     refused(
         r"store|s task t is not finished, \d+ clips are pending", "neurons", url, "--task", "t:kind", watched=tmp_path
     )
+
+
+# What is there already
+
+
+def test_a_finished_store_needs_neither_encoder_nor_audio(original: str, corpus: Path, tmp_path: Path) -> None:
+    """The encoder's file is gone, and so are the clips; what can be compared without them still is."""
+    shutil.copytree(original, tmp_path / "s")
+    shutil.copy(corpus, tmp_path)
+    before = tree_of(tmp_path)
+    gone = ("--encoder", "module:gone.py:build")
+    again = ("extract", tmp_path / "s", "--corpus", tmp_path / corpus.name, "--task", "t")
+    assert done(*again, *gone) == f"{tmp_path / 's'} task t: 37 clips, 37 ok, 0 failed\n"
+    assert tree_of(tmp_path) == before
+    identity = "the store holds activations of another identity"
+    for options, message in (
+        ((*gone, "--frames", "all"), rf'{identity} \(frames: "all", not "audio"\); expected the same encoder'),
+        (("--encoder", "tiny-ssl"), rf'{identity} \(encoder: "tiny-ssl", not "module"\)'),
+        ((*gone, "--device", "cuda"), rf'{identity} \(device: "cuda", not "cpu"\)'),
+        ((*gone, "--block", 5), r"planned otherwise \(block: 5, not 4\); expected the same"),
+    ):
+        refused(message, *again, *options, watched=tmp_path)
+
+
+def test_other_labels_are_refused_where_nothing_is_left_to_do(original: str, tmp_path: Path) -> None:
+    shutil.copytree(original, tmp_path / "s")
+    manifest, _ = write_corpus(tmp_path, LENGTHS, columns={**LABELS, "kind": ["z"] * 37})
+    command_ = extraction(tmp_path / "s", manifest)
+    refused("has other values for the manifest's label column 'kind'", *command_, watched=tmp_path)
+
+
+def test_a_plan_with_nothing_committed_is_kept_unless_it_is_to_be_made_anew(
+    original: str, corpus: Path, tmp_path: Path
+) -> None:
+    """Two runs that were started with unequal plans: the second may not wipe the first one's."""
+    url = tmp_path / "store"
+    with pytest.raises(KeyboardInterrupt):
+        capture(CLOSED_FORM, corpus, str(url), task="t", block=5, batch=2, threads=1, executor=After(0, interrupt))
+    assert done("status", url) == "t: 37 clips, 0 ok, 0 failed, 37 pending; 0 of 8 blocks committed\n"
+    refused(
+        r"planned otherwise \(batch: 3, not 2; block: 4, not 5\); expected the same options .*--replan if no other run",
+        *extraction(url, corpus), watched=tmp_path,
+    )  # fmt: skip
+    shutil.copytree(url, tmp_path / "kept")
+    short = ("--corpus", corpus, "--encoder", CLOSED_FORM, "--task", "t")
+    done("extract", tmp_path / "kept", *short)  # options left out are those of the plan
+    assert len(list((tmp_path / "kept/t/status/c").iterdir())) == 8
+    assert done(*extraction(url, corpus, "--replan")) == f"{url} task t: 37 clips, 37 ok, 0 failed\n"
+    assert tree_of(url) == tree_of(original)
+    refused(
+        r"task t has 10 committed blocks; expected none for --replan: leave it out, or choose another task name",
+        *extraction(url, corpus, "--replan"), watched=tmp_path,
+    )  # fmt: skip
+
+
+# Executors
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            ("--actors", 2, "--address", "auto"),
+            "--address, --actors given with --executor serial; expected --executor ray",
+        ),
+        (("--gpus-per-actor", 0.5), "--gpus-per-actor given with --executor serial; expected --executor ray: add it"),
+        (("--executor", "ray", "--actors", 0), "0 actors were asked for; expected at least 1"),
+        (("--executor", "ray", "--cpus-per-actor", 0), "an actor is to take 0 CPUs and 0 GPUs; expected something"),
+        (
+            ("--executor", "ray", "--gpus-per-actor", 1.5),
+            "an actor is to take 1.5 GPUs; expected a fraction of one",
+        ),
+    ],
+)
+def test_bad_choices_of_where_workers_run(corpus: Path, options: tuple[object, ...], message: str) -> None:
+    refused(message, *extraction(corpus.parent / "new", corpus, *options), watched=corpus.parent)
+
+
+def test_the_report_of_a_command(corpus: Path, tmp_path: Path) -> None:
+    done(*extraction(tmp_path / "s", corpus, "--report", tmp_path / "report.json"))
+    found = json.loads((tmp_path / "report.json").read_text())
+    assert (found["state"], found["clips"]["committed"]) == ("finished", 37)
+
+
+# Watching
+
+
+def test_watching_a_run_that_is_under_way(corpus: Path, original: str, tmp_path: Path) -> None:
+    """A line per look, until all blocks are there; then it ends by itself."""
+    url = tmp_path / "s"
+    with pytest.raises(KeyboardInterrupt):
+        capture(CLOSED_FORM, corpus, str(url), task="t", block=4, batch=3, threads=1, executor=After(6, interrupt))
+    watching = subprocess.Popen(
+        command("status", url, "--watch", "--interval", 0.05), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert watching.stdout is not None
+    first = watching.stdout.readline()
+    assert first == "t: 37 clips, 24 ok, 0 failed, 13 pending; 6 of 10 blocks committed; 0.0 clips/s\n"
+    done(*extraction(url, corpus))
+    rest, said = watching.communicate(timeout=30)
+    assert (watching.returncode, said) == (0, "")
+    assert re.fullmatch(r"t: 37 clips, 37 ok, .* 10 of 10 blocks committed; [\d.]+ clips/s", rest.splitlines()[-1])
+    assert done("status", original, "--watch").count("\n") == 1
+    refused("--interval is 0; expected seconds above 0", "status", url, "--watch", "--interval", 0, watched=tmp_path)
+
+
+def test_watching_ends_by_control_c(corpus: Path, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        capture(CLOSED_FORM, corpus, str(tmp_path / "s"), task="t", threads=1, executor=After(0, interrupt))
+    watching = subprocess.Popen(
+        command("status", tmp_path / "s", "--watch"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert watching.stdout is not None
+    assert watching.stdout.readline().startswith("t: 37 clips, 0 ok")
+    watching.send_signal(signal.SIGINT)
+    _, said = watching.communicate(timeout=10)
+    assert (watching.returncode, said) == (130, "")

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from otoscope.extract.audio_root import Folder
 from otoscope.extract.corpus import Clip, read_labels, read_manifest
 
 
@@ -95,7 +96,7 @@ def test_names_and_parts(tmp_path):
     assert corpus.clip(2) == Clip(name="b/a.wav#1-2.25", path="b/a.wav", start=1.0, stop=2.25)
     assert corpus.clip(4) == Clip(name="d.wav#2.5-", path="d.wav", start=2.5)
     assert corpus.clip(5) == Clip(name="e.wav", path="e.wav")
-    assert corpus.root == tmp_path
+    assert corpus.root == Folder(tmp_path)
     assert corpus.unit_sec is None
     assert corpus.labels.columns.tolist() == ["label"]
     again = pickle.loads(pickle.dumps(corpus))
@@ -123,19 +124,19 @@ def test_where_absolute_paths_lead(tmp_path):
     audio = tmp_path / "audio"
     text = f"path\n{audio}/x/a.wav\n{audio}/y/b.wav\n"
     inside = read_manifest(manifest(tmp_path, text))
-    assert (inside.root, inside.table["path"].tolist()) == (tmp_path, ["audio/x/a.wav", "audio/y/b.wav"])
+    assert (inside.root, inside.table["path"].tolist()) == (Folder(tmp_path), ["audio/x/a.wav", "audio/y/b.wav"])
     given_root = read_manifest(manifest(tmp_path, text), audio_root=audio)
-    assert (given_root.root, given_root.table["path"].tolist()) == (audio, ["x/a.wav", "y/b.wav"])
+    assert (given_root.root, given_root.table["path"].tolist()) == (Folder(audio), ["x/a.wav", "y/b.wav"])
     (tmp_path / "lists").mkdir()
     elsewhere = read_manifest(manifest(tmp_path / "lists", text))
-    assert (elsewhere.root, elsewhere.table["path"].tolist()) == (audio, ["x/a.wav", "y/b.wav"])
+    assert (elsewhere.root, elsewhere.table["path"].tolist()) == (Folder(audio), ["x/a.wav", "y/b.wav"])
     mixed = manifest(tmp_path / "lists", f"path\nc.wav\n{audio}/x/a.wav\n")
     with pytest.raises(ValueError, match="row 3 is not under the audio root"):
         read_manifest(mixed)
     with pytest.raises(ValueError, match="row 2 is not under the audio root"):
         read_manifest(manifest(tmp_path, text), audio_root=audio / "y")
     apart = read_manifest(manifest(tmp_path, "path\n/a/b.wav\n/c/d.wav\n"))
-    assert (apart.root, apart.table["path"].tolist()) == (Path("/"), ["a/b.wav", "c/d.wav"])
+    assert (apart.root, apart.table["path"].tolist()) == (Folder(Path("/")), ["a/b.wav", "c/d.wav"])
 
 
 def test_relative_audio_root_and_absent_files(tmp_path, monkeypatch):

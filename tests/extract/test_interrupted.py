@@ -1,20 +1,25 @@
-"""Full disks, kill -9 and control-C: what is committed stays, and the same command finishes with the same bytes."""
+"""Full disks, read errors, kill -9, control-C, SIGTERM: what is committed stays, and the same command finishes it."""
 
+import errno
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from otoscope.extract import audio, audio_root
 from otoscope.extract.run import capture
 from otoscope.store.verify import task_status, verify
 
 from .. import making
 from ..making import After, command, interrupt, otoscope, tree_of, write_corpus
+from . import faulty
 
 EXTRACT = (
     "--encoder",
@@ -122,4 +127,89 @@ def test_control_c_says_how_to_go_on(tmp_path: Path, uninterrupted: dict[str, by
         "Error: interrupted; whatever is committed is kept: run the same command again"
     )
     assert otoscope("extract", url, "--corpus", manifest, *EXTRACT).returncode == 0
+    assert tree_of(url) == uninterrupted
+
+
+@pytest.mark.parametrize("after", ["begun", "two blocks"])
+def test_told_to_stop_it_is_gone_in_seconds_and_goes_on_from_there(tmp_path: Path, after: str) -> None:
+    """SIGTERM, as a scheduler sends it that takes the machine away; batches take half a second, a block one."""
+    for file in (making.__file__, faulty.__file__):
+        shutil.copy(file, tmp_path)
+    seconds, batches = tmp_path / "seconds", tmp_path / "batches.log"
+    seconds.write_text("0")
+    manifest, _ = write_corpus(tmp_path, [10 * (2 + i % 5) for i in range(41)])
+    encoder = f"module:{tmp_path / 'faulty.py'}:slow"
+    options = ("--encoder", encoder, "--task", "t", "--threads", 1, "--block", 4, "--batch", 2, "--unit-sec", 0.05)
+    given: dict[str, Any] = {"task": "t", "threads": 1, "block": 4, "batch": 2, "unit_sec": 0.05}
+    capture(encoder, str(manifest), str(tmp_path / "whole"), **given)
+    batches.unlink()
+    seconds.write_text("0.5")
+    url = tmp_path / "s"
+    process = subprocess.Popen(
+        command("extract", url, "--corpus", manifest, "--report", tmp_path / "report.json", *options),
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    sign = batches if after == "begun" else url / "t/status/c/1"
+    while not sign.exists() and process.poll() is None:
+        time.sleep(0.01)
+    process.terminate()
+    told = time.monotonic()
+    _, said = process.communicate(timeout=30)
+    assert time.monotonic() - told < 4
+    assert process.returncode == 130, said
+    assert said.splitlines()[-1].startswith("Error: interrupted; whatever is committed is kept: run the same command")
+    assert list(verify(str(url))) == [] if url.exists() else True
+    seconds.write_text("0")
+    capture(encoder, str(manifest), str(url), **given)
+    assert tree_of(url) == tree_of(tmp_path / "whole")
+    assert list(verify(str(url))) == []
+
+
+class Shaky(audio_root.Folder):
+    """A folder of which one file cannot be read so many times."""
+
+    failures: dict[str, int] = {}  # noqa: RUF012
+
+    def read(self, path: str) -> bytes:
+        if self.failures.get(path, 0) > 0:
+            self.failures[path] -= 1
+            raise OSError(errno.EIO, "Input/output error")
+        return super().read(path)
+
+
+def extract_shakily(folder: Path, failures: dict[str, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(audio, "WAITS", (0.0, 0.0))
+    monkeypatch.setattr("otoscope.extract.corpus.Folder", Shaky)
+    monkeypatch.setattr(audio_root, "Folder", Shaky)
+    monkeypatch.setattr(Shaky, "failures", failures)
+    options: dict[str, Any] = {"task": "t", "threads": 1, "block": 2, "batch": 3}
+    encoder = f"module:{making.__file__}:closed_form"
+    capture(encoder, str(folder / "corpus.csv"), str(folder / "s"), **options)
+
+
+def test_a_read_error_that_passes_changes_nothing(
+    tmp_path: Path, uninterrupted: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    corpus_of_blocks(tmp_path)
+    failures = {"audio/009.wav": 2, "audio/010.wav": 1, "audio/040.wav": 2}
+    extract_shakily(tmp_path, failures, monkeypatch)
+    assert failures == dict.fromkeys(failures, 0)
+    assert tree_of(tmp_path / "s") == uninterrupted
+
+
+def test_a_read_error_that_lasts_leaves_its_blocks_pending_and_the_same_call_goes_on(
+    tmp_path: Path, uninterrupted: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    corpus_of_blocks(tmp_path)
+    url, failures = tmp_path / "s", {"audio/009.wav": 999, "audio/040.wav": 999}
+    with pytest.raises(
+        OSError,
+        match=r"2 of 21 blocks are still pending because audio .*009.wav could not be read in 3 attempts",
+    ) as caught:
+        extract_shakily(tmp_path, failures, monkeypatch)
+    assert "\n" not in str(caught.value)
+    done = [block.index for block in task_status(str(url), "t").blocks()]
+    assert done == [i for i in range(21) if i not in (4, 20)]
+    assert list(verify(str(url))) == []
+    extract_shakily(tmp_path, {}, monkeypatch)
     assert tree_of(url) == uninterrupted

@@ -96,7 +96,7 @@ def test_the_bit_is_taken_before_the_mean_is_rounded(tmp_path: Path) -> None:
 @pytest.fixture(autouse=True)
 def _no_parity_check(monkeypatch: pytest.MonkeyPatch) -> None:
     """The passes that it runs before the first block would be counted."""
-    monkeypatch.setattr("otoscope.extract.run.check_parity", lambda *_: "")
+    monkeypatch.setattr("otoscope.extract.dispatch.check_parity", lambda *_: "")
 
 
 class Counting(nn.Module):
@@ -194,7 +194,8 @@ def test_means_beyond_float16_are_refused_and_float32_holds_them(tmp_path: Path)
     manifest, sounds = write_corpus(tmp_path, [10] * 3)
     write_wav_file(tmp_path / "audio/001.wav", np.where(np.arange(10) == 7, 1 << 14, sounds[1]), RATE)
     with pytest.raises(
-        ValueError, match=r"block 0 .*of 65505; float16 holds up to 65504: .*float32, under another task name if"
+        ValueError,
+        match=r"block 0 .*of 65505; float16 holds up to 65504: .*float32, with --replan, or under another",
     ):
         run(manifest, tmp_path / "s", plain(Spoilt(65505.0)), keep=("mean",))
     assert (stored(tmp_path / "s")["status"] == 0).all()

@@ -1,0 +1,199 @@
+"""A batch of clips through the encoder, reduced on the device, and its results back in memory.
+
+Goal: one thread keeps the device busy; copies to the host run beside the next batch's arithmetic, and a batch that
+does not fit into the device's memory is halved instead of ending the run.
+Conventions: results are (clip, neuron), float32; times in seconds.
+Contents: `Forward`, `Results`, `Summary`, `arithmetic`.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..store.group import one_line
+from ..store.provenance import Identity, Plan
+from .audio import fit
+from .encoder import Encoder
+from .listen import Heard
+from .summarise import Summaries, counted_tokens
+from .tap import match_sites, tap
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
+class Summary:
+    """What each clip of a batch gave."""
+
+    embedding: np.ndarray
+    """(clip, embedding)"""
+    frames: np.ndarray
+    """Counted frames (clip), whole numbers in float32."""
+    means: list[np.ndarray]
+    """Mean activation (clip, neuron), of each layer."""
+    positive: list[np.ndarray]
+    """Counted frames with positive activation (clip, neuron), of each layer; empty where they are not kept."""
+    hidden: np.ndarray
+    """Mean hidden states (state, clip, width); no states where they are not kept."""
+
+
+class Results:
+    """Results on their way from the device to memory: `land` waits for them."""
+
+    def __init__(self, tensors: Sequence[Tensor], n_layers: int, began: Any, stream: "torch.cuda.Stream | None"):
+        """tensors: embedding, frames, hidden, means and, if kept, positive frames. began: `now` before the pass."""
+        self._n_layers, self._began, self._stream = n_layers, began, stream
+        self._ended = now(tensors[0].device)
+        if stream is None:
+            self._host = [tensor.cpu() for tensor in tensors]
+        else:
+            self._device = tensors  # until the copies are over
+            stream.wait_stream(torch.cuda.current_stream(stream.device))
+            with torch.cuda.stream(stream):
+                self._host = [
+                    torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True).copy_(tensor, non_blocking=True)
+                    for tensor in tensors
+                ]
+                self._landed = event(stream)
+
+    def land(self) -> tuple[Summary, float, float]:
+        """The batch's summary in memory, and the seconds that the forward pass and the copies took."""
+        if self._stream is None:
+            forward, copy = self._ended - self._began, 0.0
+        else:
+            self._landed.synchronize()
+            del self._device
+            forward = self._began.elapsed_time(self._ended) / 1000
+            copy = self._ended.elapsed_time(self._landed) / 1000
+        embedding, frames, hidden, *layers = [tensor.numpy() for tensor in self._host]
+        means, positive = layers[: self._n_layers], layers[self._n_layers :]
+        return (
+            Summary(embedding=embedding, frames=frames, hidden=hidden, means=means, positive=positive), forward, copy,
+        )  # fmt: skip
+
+
+class Forward:
+    """Runs batches of clips through an encoder."""
+
+    def __init__(self, encoder: Encoder, identity: Identity, plan: Plan):
+        self.encoder, self.frames = encoder, identity.frames
+        self.anatomy = encoder.anatomy()
+        self.blocks = match_sites(encoder.module, encoder.blocks) if "hidden" in plan.variables else ()
+        self.unit = None if plan.unit_sec is None else round(plan.unit_sec * encoder.sample_rate)
+        self.counts_positive = "positive_frames" in plan.variables
+        self.device = encoder.silence(1).device
+        cuda = self.device.type == "cuda"
+        self._stream = torch.cuda.Stream(self.device) if cuda else None  # type: ignore[no-untyped-call]
+
+    @torch.inference_mode()
+    def fitting(self, batch: list[Heard], most: int) -> tuple[Results, int]:
+        """The results of a batch, and how many clips at a time the device's memory had room for: `most`, or less.
+
+        Raises ValueError where a single clip does not fit, or where the encoder fails.
+        """
+        while True:
+            n = min(most, len(batch))
+            try:
+                began = now(self.device)
+                parts = [self.run(batch[i : i + most]) for i in range(0, len(batch), most)]
+                tensors = parts[0] if len(parts) == 1 else joined(parts)
+                return Results(tensors, len(self.anatomy.sites), began, self._stream), most
+            except RuntimeError as error:
+                reason = one_line(error)
+                if not lacks_memory(error):
+                    raise ValueError(
+                        f"the encoder failed on {n} clips of {self.longest(batch)} samples ({reason}); expected "
+                        "a model that takes such batches: check its `prepare`, or choose a smaller --batch"
+                    ) from error
+            # Here the exception, whose frames hold tensors, is gone.
+            if n == 1:
+                raise ValueError(
+                    f"one clip of {self.longest(batch)} samples does not fit into the memory of the device ({reason}); "
+                    "expected room for one: cut long clips (start and stop in the manifest, or --unit-sec), or use a "
+                    "device, or a share of it, with more memory"
+                )
+            if self._stream is not None:
+                torch.cuda.empty_cache()
+            most = -(-n // 2)
+
+    def run(self, batch: list[Heard]) -> list[Tensor]:
+        """What a batch gives, on the device: embedding, frames, hidden, the layers' means and positive frames."""
+        sizes = np.array([len(clip.samples) for clip in batch])
+        n_samples = self.longest(batch)
+        weights = counted_tokens(
+            self.encoder.spans(n_samples), np.minimum(sizes, n_samples) / self.encoder.sample_rate, self.frames
+        )
+        summaries = Summaries(self.anatomy, self.onto(weights), neurons=self.encoder.neurons, blocks=self.blocks)
+        inputs = self.prepare(batch)
+        with tap(self.encoder.module, summaries.sites, read=summaries.read, read_input=summaries.read_input):
+            embedding = self.encoder.embed(self.encoder.module(inputs))
+        summaries.refuse_incomplete()
+        layers = range(len(self.anatomy.sites))
+        hidden = summaries.hidden() if self.blocks else torch.zeros(0, len(batch), 0, device=self.device)
+        positive = [summaries.positive_frames(layer) for layer in layers] if self.counts_positive else []
+        means = [summaries.mean(layer) for layer in layers]
+        return [embedding.float(), summaries.count, hidden, *means, *positive]
+
+    def longest(self, batch: list[Heard]) -> int:
+        """Samples that the batch's clips are brought to."""
+        return self.unit or max(len(clip.samples) for clip in batch)
+
+    def prepare(self, batch: list[Heard]) -> Any:
+        """The module's input for a batch, of which clips of equal length stand together."""
+        parts = []
+        for size, clips in groupby(batch, key=lambda clip: self.unit or len(clip.samples)):
+            waveforms = np.stack([fit(clip.samples, size) for clip in clips])
+            parts.append(self.encoder.prepare(self.onto(waveforms)))
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def onto(self, values: np.ndarray) -> Tensor:
+        """An array as a tensor on the device."""
+        tensor = torch.from_numpy(values)
+        if self._stream is not None:
+            tensor = tensor.pin_memory()
+        return tensor.to(self.device, non_blocking=self._stream is not None)
+
+
+def joined(parts: list[list[Tensor]]) -> list[Tensor]:
+    """What the parts of a batch gave, as one; the third, hidden states, has the clips along its second dimension."""
+    return [torch.cat(same, dim=1 if i == 2 else 0) for i, same in enumerate(zip(*parts, strict=True))]
+
+
+def lacks_memory(error: RuntimeError) -> bool:
+    """Whether it was the device's memory that did not suffice, as torch or a library of CUDA says it."""
+    return isinstance(error, torch.OutOfMemoryError) or "_STATUS_ALLOC_FAILED" in str(error)
+
+
+def now(device: torch.device) -> Any:
+    """The time, on CUDA as an event: there the processor is long past a line before the device comes to it."""
+    if device.type != "cuda":
+        return time.perf_counter()
+    return event(torch.cuda.current_stream(device))
+
+
+def event(stream: torch.cuda.Stream) -> torch.cuda.Event:
+    """A mark in what a stream is given to do, which tells when it gets there."""
+    mark: torch.cuda.Event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+    stream.record_event(mark)
+    return mark
+
+
+@contextmanager
+def arithmetic(threads: int) -> Iterator[None]:
+    """Float32 that is float32, and the plan's number of threads: results depend on both, the latter in the last bits.
+
+    cuDNN would round the inputs of convolutions to TF32, and choose among its algorithms by timing them. The number of
+    threads is one of the calling thread; the rest is the whole process's.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+            yield
+    finally:
+        torch.set_num_threads(before)

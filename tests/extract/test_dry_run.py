@@ -1,0 +1,153 @@
+"""What a dry run foretells, against what then happens."""
+
+import re
+import shutil
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from torch import Tensor, nn
+
+from otoscope.extract.dry_run import Forecast, in_time
+from otoscope.extract.encoder import Encoder
+from otoscope.extract.run import Report, capture
+
+from ..commands import call, done, extraction, refused
+from ..making import LENGTHS, After, closed_form, interrupt, spans, tree_of, write_corpus
+
+
+class Slow(nn.Module):
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self.site, self.seconds = nn.Identity(), seconds
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        if tokens.any():
+            time.sleep(self.seconds)
+        return self.site(tokens)
+
+
+def slow(seconds: float) -> Encoder:
+    return closed_form(module=Slow(seconds), sites=["site"], blocks=(), token_spans=lambda n: spans(n)[1:])
+
+
+def run(manifest: Path, encoder: Encoder | None = None, **options: Any) -> Report:
+    given = {"task": "t", "block": 4, "batch": 3, "threads": 1, **options}
+    return capture(encoder or closed_form(), manifest, str(manifest.parent / "s"), **given)
+
+
+def forecast(manifest: Path, encoder: Encoder | None = None, **options: Any) -> Forecast:
+    found = run(manifest, encoder, dry_run=True, **options).forecast
+    assert found is not None
+    return found
+
+
+@pytest.fixture(autouse=True)
+def _short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("otoscope.extract.dispatch.CALIBRATION_SECONDS", 0.5)
+
+
+@pytest.mark.parametrize("keep", [None, ("mean", "hidden"), ()])
+def test_objects_and_bytes_are_those_that_are_then_written(tmp_path: Path, keep: tuple[str, ...] | None) -> None:
+    columns = {"kind": ["a"] * 370, "other": ["b"] * 370}
+    manifest, _ = write_corpus(tmp_path, [20] * 370, columns=columns)
+    found = forecast(manifest, keep=keep, block=37)
+    assert not (tmp_path / "s").exists()
+    assert (found.n_clips, found.n_blocks) == (370, 10)
+    run(manifest, keep=keep, block=37)
+    written = tree_of(tmp_path / "s")
+    assert found.n_objects == len(written) - 1  # the root's document is no task's
+    for name, n_bytes in found.disk.items():
+        objects = {key: data for key, data in written.items() if key.startswith(f"t/{name}/c")}
+        index = 4 * len(objects) if name in ("frame_count", "embedding") else 100 * len(objects)  # checksums, indexes
+        assert 0 <= sum(map(len, objects.values())) - n_bytes <= index, name
+
+
+def test_what_is_committed_is_not_counted_again(tmp_path: Path) -> None:
+    manifest, _ = write_corpus(tmp_path, LENGTHS)
+    with pytest.raises(KeyboardInterrupt):
+        run(manifest, executor=After(6, interrupt))
+    before = tree_of(tmp_path / "s")
+    found = forecast(manifest)
+    assert (found.n_clips, found.n_blocks) == (13, 4)
+    assert found.disk_left == sum(found.disk.values()) * 13 // 37
+    assert tree_of(tmp_path / "s") == before
+    run(manifest)
+    found = forecast(manifest)
+    assert (found.n_clips, found.n_blocks, found.disk_left, found.clips_per_second, found.seconds) == (0, 0, 0, 0, 0)
+
+
+def test_the_time_is_what_the_model_takes(tmp_path: Path) -> None:
+    """40 ms for a batch of 4: 100 clips/s, and then the run itself takes as long as was said."""
+    manifest, _ = write_corpus(tmp_path, [30] * 132)
+    found = forecast(manifest, slow(0.04), block=16, batch=4)
+    assert 75 < found.clips_per_second <= 101
+    assert found.seconds == pytest.approx(132 / found.clips_per_second)
+    began = time.monotonic()
+    run(manifest, slow(0.04), block=16, batch=4)
+    assert time.monotonic() - began > 0.7 * found.seconds
+
+
+def test_memory_grows_with_the_block_and_not_with_the_clips(tmp_path: Path) -> None:
+    manifest, _ = write_corpus(tmp_path, [20] * 64)
+    base, wide, long = (forecast(manifest, block=block).memory for block in (8, 64, 8))
+    assert base == long < wide
+    per_clip = sum(forecast(manifest, block=8).disk.values()) / 64
+    assert wide - base == pytest.approx(2 * 56 * per_clip, rel=0.7)  # two blocks, and the largest object twice
+
+
+class Usage(NamedTuple):
+    total: int
+    used: int
+    free: int
+
+
+def test_what_does_not_fit_is_refused_by_a_dry_run_and_a_real_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest, _ = write_corpus(tmp_path, LENGTHS)
+    need = forecast(manifest).disk_left
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(10**9, 10**9 - need + 1, need - 1))
+    for more in ((), ("--dry-run",)):
+        message = r"s task t needs .* more on disk and .* are free there; expected room for all of it"
+        refused(message, *extraction(tmp_path / "s", manifest, *more), watched=tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(10**9, 0, need))
+    assert call(*extraction(tmp_path / "s", manifest)).exit_code == 0
+
+
+def test_workers_that_memory_cannot_hold_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    manifest, _ = write_corpus(tmp_path, LENGTHS)
+    monkeypatch.setattr("otoscope.cluster.resources._memory", lambda: 100_000_000)
+    refused(
+        r"takes about 0.5\d* GB of memory for each of 1 worker and this machine has 0.1 GB; expected room",
+        *extraction(tmp_path / "s", manifest, "--dry-run"), watched=tmp_path,
+    )  # fmt: skip
+
+
+def test_the_command_prints_it(tmp_path: Path) -> None:
+    manifest, _ = write_corpus(tmp_path, LENGTHS)
+    todo, disk, memory, time_ = done(*extraction(tmp_path / "s", manifest, "--dry-run")).splitlines()
+    assert todo == "to do: 37 clips in 10 blocks"
+    assert re.fullmatch(
+        r"on disk: .* kB in \d+ objects \(active_bits .*, embedding .*\); .* kB still to be written", disk
+    )
+    assert re.fullmatch(r"memory: about 50\d MB per worker", memory)
+    assert re.fullmatch(r"time: about .* s with 1 worker \(.* clips/s per worker, measured on a few clips\)", time_)
+    assert not (tmp_path / "s").exists()
+
+
+def test_bad_clips_do_not_stop_it(tmp_path: Path) -> None:
+    manifest, _ = write_corpus(tmp_path, LENGTHS)
+    for i in range(0, 12, 2):
+        (tmp_path / f"audio/{i:03d}.wav").write_bytes(b"words")
+    (tmp_path / "audio/001.wav").unlink()
+    assert forecast(manifest, allow_missing=True).clips_per_second > 0
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0.4, "0.4 s"), (99, "99 s"), (119, "2 min"), (5400, "90 min"), (9000, "2.5 h"), (864000, "10 days")],
+)
+def test_times_in_words(seconds: float, words: str) -> None:
+    assert in_time(seconds) == words

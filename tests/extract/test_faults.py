@@ -1,0 +1,205 @@
+"""Whole runs on a cluster of several nodes that lack the package, whose processes are killed.
+
+Laws: after whatever happened, the same command ends with the store that an undisturbed serial run makes, byte for byte,
+and nothing more was done twice than what was in flight where something died.
+"""
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import xarray as xr
+
+from otoscope.store.verify import failed_clips, task_status, verify
+
+from ..cluster.ray_work import alive, wait_for
+from ..making import tree_of, write_wav_file
+from .faulty import CRASH
+from .ray_machines import Job, Machines, job, machines, seats, uninterrupted
+
+log = logging.getLogger(__name__)
+pytestmark = pytest.mark.slow
+KILLS = 30
+AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")  # they do no work, and go a minute after their raylet
+
+
+@pytest.fixture(scope="module")
+def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machines]:
+    """Two nodes of two CPUs."""
+    with machines(tmp_path_factory.mktemp("machines"), 2) as built:
+        yield built
+
+
+def committed(url: Path) -> int:
+    return len(task_status(str(url), "t").blocks()) if (url / "t" / "zarr.json").exists() else 0
+
+
+def busy_workers(report: Path) -> list[dict[str, object]]:
+    """Workers that completed a block; the one that only looked at the encoder is called actor 1."""
+    return [worker for worker in json.loads(report.read_text())["workers"][1:] if worker["done"]]
+
+
+def test_nodes_that_lack_the_package_make_the_store_of_a_serial_run(nodes: Machines, tmp_path: Path) -> None:
+    """Also the command says the same on standard output, and nothing else there."""
+    work = job(tmp_path / "job", 47, seconds=1.0)
+    said = work.run(nodes)
+    assert said == f"{work.url} task t: 47 clips, 47 ok, 0 failed\n"
+    assert tree_of(work.url) == uninterrupted(tmp_path / "twin", work)
+    assert list(verify(str(work.url))) == []
+    assert len(busy_workers(work.report)) >= 2
+    assert work.runs_of_blocks(looks=1) == Counter(range(12))
+
+
+def test_clips_that_crash_and_clips_that_are_corrupt_fail_alone(nodes: Machines, tmp_path: Path) -> None:
+    work = job(tmp_path / "job", 47)
+    for index in (5, 22):
+        work.sounds[index][0] = CRASH * 32768
+        write_wav_file(work.folder / f"audio/{index:03d}.wav", work.sounds[index], 1000)
+    (work.folder / "audio/030.wav").write_bytes(b"words")
+    said = work.run(nodes, "--max-failures", 0.5)
+    assert said == f"{work.url} task t: 47 clips, 44 ok, 3 failed\n"
+    reasons = dict(failed_clips(str(work.url), "t"))
+    assert sorted(reasons) == [f"audio/{index:03d}.wav" for index in (5, 22, 30)]
+    for index in (5, 22):
+        assert reasons[f"audio/{index:03d}.wav"].startswith("killed its worker 3 times (its process died)")
+    assert list(verify(str(work.url))) == []
+    whole = uninterrupted(tmp_path / "twin", job(tmp_path / "healthy", 47))
+    assert set(whole) == set(tree_of(work.url))
+    made, twin = (xr.open_zarr(url / "t", consolidated=True).load() for url in (work.url, tmp_path / "twin" / "s"))
+    others = np.flatnonzero(made["status"] == 1)
+    for name in twin.data_vars:
+        if "clip" in twin[name].dims and name != "audio_digest":
+            mine, theirs = (ds[name].isel(clip=others).values for ds in (made, twin))
+            np.testing.assert_array_equal(mine, theirs, err_msg=str(name))
+
+
+@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
+def test_told_to_stop_it_is_gone_in_seconds_and_goes_on_from_there(
+    nodes: Machines, tmp_path: Path, stop: signal.Signals
+) -> None:
+    work = job(tmp_path / "job", 47, seconds=0.5)
+    process = work.start(nodes)
+    wait_for(lambda: committed(work.url) >= 3, 60)
+    workers = [seat.pid for seat in nodes.seats()]
+    assert workers
+    before = time.monotonic()
+    process.send_signal(stop)
+    _, errors = process.communicate(timeout=30)
+    assert time.monotonic() - before < 8
+    assert process.returncode not in (0, -stop), errors
+    assert "Traceback" not in errors
+    wait_for(lambda: not any(map(alive, workers)), 10)
+    assert 3 <= committed(work.url) < 12
+    assert list(verify(str(work.url))) == []
+    assert json.loads(work.report.read_text())["state"] == "stopped"
+    work.take(0.05)
+    work.run(nodes)
+    assert tree_of(work.url) == uninterrupted(tmp_path / "twin", work)
+
+
+def test_a_node_that_is_added_gets_workers(nodes: Machines, tmp_path: Path) -> None:
+    """And one that is lost loses no block."""
+    work = job(tmp_path / "job", 199, seconds=3.0)
+    process = work.start(nodes)
+    wait_for(lambda: committed(work.url) >= 1, 60)
+    added = nodes.add(cpus=1)
+    wait_for(lambda: seats(nodes.raylet(added)), 60)
+    work.take(1.0)
+    (newcomer,) = (seat.pid for seat in seats(nodes.raylet(added)))
+
+    def at_work() -> bool:
+        return sum(pid == newcomer for _, pid in work.batches()) > 2
+
+    wait_for(at_work, 60)
+    nodes.strike(added)
+    work.take(0.05)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    report = json.loads(work.report.read_text())
+    assert [worker["pid"] for worker in report["workers"] if worker["phase"] == "lost"] == [newcomer]
+    assert sum(work.runs_of_blocks(looks=1).values()) - 50 <= report["retries"] <= 2
+    assert tree_of(work.url) == uninterrupted(tmp_path / "twin", work)
+    assert list(verify(str(work.url))) == []
+    assert len(busy_workers(work.report)) >= 3
+
+
+def until_at_work(work: Job, process: "subprocess.Popen[str]") -> None:
+    """Until another batch begins, or the command ends."""
+    begun = len(work.batches())
+    wait_for(lambda: len(work.batches()) > begun or process.poll() is not None, 120)
+
+
+def test_killed_thirty_times_at_random_nothing_is_lost_or_done_for_nothing(tmp_path: Path) -> None:
+    """Actors, nodes and the command itself, by kill -9 at random moments; the command is run again where it died."""
+    seed = int(os.environ.get("OTOSCOPE_SEED", time.time_ns() % 10**9))
+    log.warning("seed %d: OTOSCOPE_SEED repeats it", seed)
+    rng = np.random.default_rng(seed)
+    work = job(tmp_path / "job", 287, seconds=1.5)  # 71 blocks of 4 and one of 3
+    kills: list[str] = []
+    bound = 0  # blocks in flight on what was killed
+    with machines(tmp_path, 2) as nodes:
+        process = work.start(nodes)
+        while len(kills) < KILLS:
+            if rng.random() < 0.7:  # workers are at it again; else whatever there is, such as workers that only start
+                until_at_work(work, process)
+            time.sleep(rng.uniform(0.0, 1.5))
+            assert process.poll() is None, (process.communicate(), kills)
+            wait_for(nodes.seats, 60)
+            there, kind = nodes.seats(), rng.choice(["actor"] * 12 + ["node"] * 3 + ["driver"] * 2)
+            if kind == "driver" and len(kills) < KILLS - 4:
+                process.kill()
+                process.communicate()
+                process = work.start(nodes)
+                bound += 2 * len(there)
+            elif kind == "node":
+                node = nodes.nodes[rng.integers(len(nodes.nodes))]
+                bound += 2 * len(seats(nodes.raylet(node)))
+                nodes.strike(node)
+                nodes.add()
+            else:
+                kind = "actor"
+                os.kill(there[rng.integers(len(there))].pid, signal.SIGKILL)
+                bound += 2
+            kills.append(str(kind))
+            log.warning("kill %d: %s, of %d actors; %d blocks", len(kills), kind, len(there), committed(work.url))
+        assert 0 < committed(work.url) < 72  # it was in the midst of it
+        work.take(0.02)
+        _, errors = process.communicate(timeout=300)
+        assert process.returncode == 0, errors
+    log.warning("%d kills: %s; %s", len(kills), kills, json.loads(work.report.read_text())["killed"])
+    assert {"actor", "node", "driver"} <= set(kills)
+    assert tree_of(work.url) == uninterrupted(tmp_path / "twin", work)
+    assert list(verify(str(work.url))) == []
+    runs = work.runs_of_blocks(looks=1 + kills.count("driver"))
+    assert sorted(runs) == list(range(72))
+    repeated = sum(runs.values()) - 72
+    log.warning("%d blocks begun again, of %d that were in flight at most", repeated, bound)
+    assert repeated <= bound
+    assert len(busy_workers(work.report)) >= 2
+
+
+def test_the_command_killed_on_a_machine_of_its_own_leaves_nothing_behind(tmp_path: Path) -> None:
+    """Without --address: the cluster it started goes with it."""
+    work = job(tmp_path / "job", 47, seconds=0.3)
+    process = work.start(None, "--actors", 2)
+    wait_for(lambda: committed(work.url) >= 2, 60)
+    children = psutil.Process(process.pid).children(recursive=True)
+    assert len([child for child in children if child.cmdline()[0].startswith("ray::Seat")]) == 2
+    left = [child.pid for child in children if not child.cmdline()[0].startswith(AGENTS)]
+    process.kill()
+    process.communicate()
+    wait_for(lambda: not any(map(alive, left)), 20)
+    assert list(verify(str(work.url))) == []
+    work.take(1.0)
+    work.run(None, "--actors", 2)
+    assert tree_of(work.url) == uninterrupted(tmp_path / "twin", work)
+    assert len(busy_workers(work.report)) == 2
