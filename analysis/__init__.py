@@ -4,9 +4,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .accessor import across
     from .compare import count_agreement, serving
     from .exemplars import exemplar_clips
+    from .joined import across
     from .overlap import common_neuron_ratio
     from .rates import above, activation_counts, activation_probability, category_mean, frame_probability
     from .select import class_specific, coverage_ratio, depth_histogram, mean_class_specific
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 HOMES = {
     "aape": "selectivity",
     "above": "rates",
-    "across": "accessor",
+    "across": "joined",
     "activation_counts": "rates",
     "activation_probability": "rates",
     "category_mean": "rates",

@@ -5,10 +5,9 @@ count.
 Conventions: `ds` is one task as the reader shows it. Clips without a label, and clips that failed, count
 nowhere. Only the label column and the status are read at once, a few bytes per clip, because the categories
 that have clips are an axis of the result; everything else stays lazy.
-Contents: the accessor `Questions`, `across`.
+Contents: the accessor `Questions`.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ import xarray as xr
 
 from . import compare, overlap, rates, select, selectivity
 from .exemplars import exemplar_clips
+from .resampling import Sample, take_sample
 
 PREFIX = "label_"
 GIVEN = "class"  # the one labelling of a data set that holds probabilities made elsewhere instead of clips
@@ -83,10 +83,7 @@ class Questions:
         Raises LookupError for an unknown label column or a variable that was not kept, ValueError for a threshold
         that is neither.
         """
-        if reading not in READINGS:
-            raise ValueError(f"reading {reading!r} is not known; expected one of {', '.join(READINGS)}")
-        if threshold is not None and reading != "clip":
-            raise ValueError(f"a threshold was given with reading {reading!r}; expected reading 'clip' for it")
+        self._check_reading(reading, threshold)
         if self._given:
             if reading != "clip" or threshold is not None:
                 raise ValueError(
@@ -157,6 +154,43 @@ class Questions:
         )
         return found.assign(clip=clips)
 
+    def sample(
+        self,
+        label: str,
+        reading: str = "clip",
+        threshold: Threshold = None,
+        *,
+        group: str | None = None,
+        within: str | None = None,
+        balanced: bool = False,
+        seed: int = 0,
+    ) -> Sample:
+        """The labelled clips in memory, for `null.permutation_null` and `null.bootstrap`; see `take_sample`.
+
+        reading, threshold: as for `probability`. group: label column that clips share, such as speaker: they move
+        together; within: label column such as split, inside which clips are exchanged.
+        """
+        self._check_reading(reading, threshold)
+        if self._given:
+            raise LookupError("probabilities made elsewhere have no clips to exchange; expected a store extracted here")
+        frames = None
+        if reading == "clip":
+            active = self._active(threshold)
+        else:
+            active = self._variable("positive_frames", f"the reading {reading!r}")
+            frames = self._variable("frame_count", "the reading 'frame'") if reading == "frame" else None
+            active = active > 0 if frames is None else active
+        return take_sample(
+            active,
+            self.codes(label),
+            frame_count=frames,
+            groups=None if group is None else self.label(group),
+            within=None if within is None else self.label(within),
+            balanced=balanced,
+            valid=self._ds.get("neuron_valid"),
+            seed=seed,
+        )
+
     def serving(
         self,
         *labels: str,
@@ -169,6 +203,12 @@ class Questions:
         return compare.serving(
             {name: self.class_specific(name, percentile, rule, reading, threshold)["member"] for name in labels}
         )
+
+    def _check_reading(self, reading: str, threshold: Threshold) -> None:
+        if reading not in READINGS:
+            raise ValueError(f"reading {reading!r} is not known; expected one of {', '.join(READINGS)}")
+        if threshold is not None and reading != "clip":
+            raise ValueError(f"a threshold was given with reading {reading!r}; expected reading 'clip' for it")
 
     @property
     def _given(self) -> bool:
@@ -234,40 +274,3 @@ class Questions:
         if name not in self._ds:
             raise LookupError(f"this task keeps no {name!r}, expected for {purpose}: extract with --keep {name}")
         return self._ds[name]
-
-
-def across(tree: xr.DataTree, function: Callable[[xr.Dataset], xr.DataArray | xr.Dataset]) -> xr.DataArray | xr.Dataset:
-    """A function of each task's data set, put together along a dimension `task`, by name and lazily.
-
-        across(tree, lambda ds: ds.otoscope.probability("gender"))      # (task, layer, neuron, category)
-
-    Tasks need not have the same categories: where one lacks a category the result is NaN (and bools, which
-    have no NaN, become 1.0, 0.0 and NaN).
-    Raises ValueError for a tree without tasks, and whatever the function raises.
-    """
-    tasks = {name: child.to_dataset() for name, child in tree.children.items() if child.has_data}
-    if not tasks:
-        raise ValueError("this tree holds no task; expected one group per task: open a store with otoscope.open")
-    results: list[Any] = [function(ds) for ds in tasks.values()]
-    for dim in ("category", "other_category"):
-        axes = [list(r.indexes[dim]) for r in results if dim in r.dims]
-        if any(axis != axes[0] for axis in axes):
-            every = list(dict.fromkeys(name for axis in axes for name in axis))  # in order of appearance
-            results = [_with_room_for_nan(r, dim).reindex({dim: every}) if dim in r.dims else r for r in results]
-    by_task = [{str(n) for n, c in r.coords.items() if "category" in c.dims} for r in results]
-    joined: xr.DataArray | xr.Dataset = xr.concat(
-        results,
-        dim=xr.DataArray(list(tasks), dims="task", name="task"),
-        data_vars="all",
-        coords=sorted(set.intersection(*by_task) - {"category"}),
-        compat="override",
-        join="exact",
-        combine_attrs="drop_conflicts",
-    )
-    return joined
-
-
-def _with_room_for_nan(result: Any, dim: str) -> Any:
-    if isinstance(result, xr.Dataset):
-        return result.map(_with_room_for_nan, keep_attrs=True, args=(dim,))
-    return result.astype(float) if result.dtype == bool and dim in result.dims else result

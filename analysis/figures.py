@@ -2,7 +2,7 @@
 
 Goal: figures that can go into a paper as they are, in colour, in grey and for colour-blind eyes.
 Conventions: labels come from the attributes (long_name, units) of what is drawn. Figures are made without
-pyplot, so nothing global changes and no display is needed. This file is the only one that imports matplotlib.
+pyplot, so nothing global changes and no display is needed. This file and `figure_ablation` alone import matplotlib.
 Contents: `overlap_figure`, `depth_figure`, `selectivity_figure`, `save_figure`.
 """
 
@@ -25,7 +25,7 @@ ENDINGS = (".pdf", ".png", ".svg")
 CELL_INCHES = (0.145, 0.5)  # smallest and largest side of a cell
 MAP_INCHES = 4.5  # a map is about so wide where the cells may choose
 LONGEST_NAME = 28  # letters of a category's name, the rest is cut
-SCALES = (0.05, 0.1, 0.2, 0.5)  # tops of the colour scale, if 1 would leave all cells dark
+SCALES = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8)  # tops of the colour scale, if 1 would leave all cells dark
 NUMBERED = 12  # up to so many categories the cells bear their numbers
 
 
@@ -35,19 +35,28 @@ def overlap_figure(panels: Sequence[tuple[str, xr.DataArray]]) -> Figure:
     The scale ends at 1, or at the next of a few round numbers above the highest ratio of two different categories; the
     diagonal of a labelling with itself, always 1, then lies beyond it, as the arrow of the colour bar says.
     panels: (title, ratio (category, other_category)); NaN, where neither category has a neuron, is hatched
-    grey. Lines divide the groups of categories, if they have any, as from `arranged`. Cells that do not exceed the
-    null, by the coordinate `within_null` of `null.with_null`, are struck out.
+    grey. Sides bear the long_name of their dimension, if it has one, as from `labelled`. Lines divide the groups of
+    categories, if they have any, as from `arranged`. Cells that do not exceed the null, by the coordinate
+    `within_null` of `null.with_null`, are struck out. A line below says what hatching and strokes mean, if there are
+    any.
     """
     maps = [(title, ratio.transpose("category", "other_category")) for title, ratio in panels]
     cell = _cell_inches(max(max(ratio.shape) for _, ratio in maps))
     font = float(np.clip(cell * 72 * 0.6, 5.0, 9.0))
-    widths = [max(1.3, cell * ratio.shape[1]) for _, ratio in maps]
+    widths = [
+        max(1.3, cell * ratio.shape[1], *(len(text) * (font + 2) * 0.6 / 72 for text in (title, _side(ratio, False))))
+        for title, ratio in maps
+    ]
     beside = sum(_name_inches(ratio, "category", font) + 0.2 for _, ratio in maps)
+    beside += sum(0.25 for _, ratio in maps if _side(ratio, True))
     below = max(_name_inches(ratio, "other_category", font) for _, ratio in maps)
     below += max(_group_inches(ratio, "other_category", font) for _, ratio in maps)
     beside += sum(_group_inches(ratio, "category", font) for _, ratio in maps)
-    bar_inches, title_inches = 0.9, 0.4
-    height = max(1.3, *(cell * ratio.shape[0] for _, ratio in maps)) + below + title_inches
+    below += 0.25 * any(_side(ratio, False) for _, ratio in maps)
+    notes = _notes(maps)
+    bar_inches, title_inches = 0.9, 0.4 + 0.2 * bool(notes)
+    highest = max(len(_side(ratio, True)) * (font + 1) * 0.6 / 72 for _, ratio in maps)
+    height = max(1.3, highest, *(cell * ratio.shape[0] for _, ratio in maps)) + below + title_inches
     figure = Figure(figsize=(sum(widths) + beside + bar_inches, height), layout="constrained")
     axes = figure.subplots(1, len(maps), squeeze=False, width_ratios=widths)[0]
     top = next((top for top in SCALES if top >= max(_highest(ratio) for _, ratio in maps)), 1.0)
@@ -60,6 +69,8 @@ def overlap_figure(panels: Sequence[tuple[str, xr.DataArray]]) -> Figure:
     )
     bar.set_label(_label(maps[0][1]), fontsize=font + 1)
     bar.ax.tick_params(labelsize=font)
+    if notes:
+        figure.supxlabel(notes, fontsize=font, parse_math=False)
     return figure
 
 
@@ -80,7 +91,8 @@ def depth_figure(panels: Sequence[tuple[str, xr.DataArray]]) -> Figure:
     ticks = np.arange(layers)[:: max(1, layers // 24)]
     longest = max((depth for _, depth in panels), key=lambda depth: depth.sizes["layer"])
     ax.set_xticks(ticks, [str(v) for v in longest["layer"].values[ticks]])
-    ax.yaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.set_xlim(-0.6, layers - 0.4)
+    ax.yaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     ax.set_xlabel("layer")
     ax.set_ylabel(_label(longest))
     ax.spines[["top", "right"]].set_visible(False)
@@ -174,6 +186,8 @@ def _heat_map(ax: Axes, ratio: xr.DataArray, font: float, top: float) -> AxesIma
         for text in axis.get_ticklabels():
             text.set_parse_math(False)
     ax.tick_params(labelsize=font, length=0, pad=2)
+    ax.set_xlabel(_side(ratio, False), fontsize=font + 1, parse_math=False)
+    ax.set_ylabel(_side(ratio, True), fontsize=font + 1, parse_math=False)
     upright = all(
         len(name) * font * 0.7 / 72 < _cell_inches(max(values.shape)) for name in _names(ratio, "other_category")
     )
@@ -196,8 +210,8 @@ def _strike_out(ax: Axes, ratio: xr.DataArray, top: float) -> None:
         return
     rows, columns = np.nonzero(ratio["within_null"].transpose("category", "other_category").values)
     strokes = [[(x - 0.42, y + 0.42), (x + 0.42, y - 0.42)] for y, x in zip(rows, columns, strict=True)]
-    inks = ["0.25" if value > top / 2 else "0.75" for value in ratio.values[rows, columns]]
-    ax.add_collection(LineCollection(strokes, colors=inks, linewidths=0.5), autolim=False)
+    inks = ["0.3" if value > top / 2 else "0.6" for value in ratio.values[rows, columns]]
+    ax.add_collection(LineCollection(strokes, colors=inks, linewidths=0.4), autolim=False)
 
 
 def _mark_groups(ax: Axes, ratio: xr.DataArray, font: float) -> None:
@@ -219,6 +233,22 @@ def _mark_groups(ax: Axes, ratio: xr.DataArray, font: float) -> None:
         if across and not _fit_upright(runs, _cell_inches(max(ratio.shape)), font + 1):
             side.tick_params(axis="x", labelrotation=90)
         side.spines[:].set_visible(False)
+
+
+def _side(ratio: xr.DataArray, left: bool) -> str:
+    """What the categories along a side are of."""
+    return str(ratio["category" if left else "other_category"].attrs.get("long_name", ""))
+
+
+def _notes(maps: Sequence[tuple[str, xr.DataArray]]) -> str:
+    """What hatching and strokes mean, where there are any."""
+    notes = []
+    if any(bool(ratio.isnull().any()) for _, ratio in maps):
+        notes.append("hatched: neither category has a neuron")
+    if any("within_null" in ratio.coords for _, ratio in maps):
+        level = next(ratio.attrs.get("level") for _, ratio in maps if "within_null" in ratio.coords)
+        notes.append("struck out: within shuffled labels" + (f" (corrected p > {level:g})" if level else ""))
+    return "; ".join(notes)
 
 
 def _groups(ratio: xr.DataArray, dim: str) -> list[tuple[int, int, str]]:

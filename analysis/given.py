@@ -4,7 +4,8 @@ Goal: every table and figure that needs activation probabilities alone is to be 
 Conventions: a table of probabilities has the columns layer, neuron and one per category, as `probability_table` makes
 it; it and a folder of published files stand for a store with one task, whose one labelling is called "class". What
 needs clips (other readings, exemplars, embeddings) such data cannot answer.
-Contents: `is_given`, `open_given`, `read_probability`.
+What ends in `_analysis`, or in `_vit`, is of one encoder each, as published, and makes up one store.
+Contents: `is_given`, `published_store`, `open_given`, `read_probability`.
 """
 
 import os
@@ -24,6 +25,12 @@ SUFFIXES = ("_analysis", "_vit")  # of published folders; the rest is the task
 def is_given(path: str | os.PathLike[str]) -> bool:
     """Whether a path is a table by its ending or a folder with `over_zero.pt`, and not a store."""
     return Path(path).suffix.lower() in READERS or (Path(path) / PROBABILITY).is_file()
+
+
+def published_store(path: str | os.PathLike[str]) -> str | None:
+    """The store that such a folder or table is a part of by its ending, "analysis" or "vit"; None for one by itself."""
+    stem = Path(path).resolve().stem
+    return next((end.removeprefix("_") for end in SUFFIXES if stem.endswith(end)), None)
 
 
 def open_given(path: str | os.PathLike[str]) -> xr.DataTree:

@@ -2,7 +2,7 @@
 
 Goal: the common neuron ratios behind the heat maps.
 Conventions: membership is bool (layer, neuron, category); two memberships must be of the same encoder.
-Contents: `common_neuron_ratio`, `arranged`.
+Contents: `common_neuron_ratio`, `labelled`, `arranged`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -36,6 +36,15 @@ def common_neuron_ratio(member_a: xr.DataArray, member_b: xr.DataArray | None = 
     either = a.sum(["layer", "neuron"]) + b.sum(["layer", "neuron"]) - common
     ratio: xr.DataArray = (common / either.where(either > 0)).transpose("category", "other_category")
     return ratio.rename("common_neuron_ratio").assign_attrs(long_name="common neuron ratio", units="1")
+
+
+def labelled(ratio: xr.DataArray, labelling: str, other_labelling: str) -> xr.DataArray:
+    """The same ratios with the labellings' names, as "esc50:category", on the dimensions, for figures to show."""
+    coords = {
+        dim: ratio[dim].assign_attrs(long_name=name)
+        for dim, name in (("category", labelling), ("other_category", other_labelling))
+    }
+    return ratio.assign_coords(coords)
 
 
 def arranged(ratio: xr.DataArray, order: Sequence[str] = (), groups: Mapping[str, str] | None = None) -> xr.DataArray:

@@ -3,8 +3,11 @@
 Goal: output under the names that published notebooks look for, and one table over all models and tasks.
 Conventions: a task goes by the name of its corpus here and by the name of its evaluation task there; where that is not
 published it is our inference, as docs/published.md says. "ssl" and "sl" are how the encoder was trained.
-Contents: `paper_percentile`, `official_task`, `official_folder`, `official_table`, `official_figure`, `paper_table`.
+Contents: `paper_percentile`, `paper_rows`, `official_task`, `official_folder`, `official_table`, `official_figure`,
+`paper_table`.
 """
+
+from collections.abc import Iterable
 
 import pandas as pd
 
@@ -19,12 +22,26 @@ TASKS = {
     "nsynth:pitch": "nspitch",
 }
 CORPORA = {"voxceleb1": "vc1"}
+ROWS = (
+    "cremad:emotion", "esc50:category", "gise51:category", "gtzan:genre", "nsynth:family", "surge:note",
+    "voxceleb1:gender_nationality", "voxforge:language",
+)  # fmt: skip
+"""Labellings of Tables I and II. The tables name data sets; which labels of NSynth, Surge and VoxCeleb1 are meant is
+our inference."""
+GIVEN = ("vc1:class", *(f"{row.partition(':')[0]}:class" for row in ROWS))
+"""The same, from published files."""
 TABLE_COLUMNS = {"neurons_per_category": "neurons", "coverage_ratio": "coverage"}
 
 
 def paper_percentile(task: str) -> float:
     """Share of neurons that the paper selects for a task, in percent: 2 for esc50 and gise51, 1 for any other."""
     return PERCENTILES.get(task, OTHER_PERCENTILE)
+
+
+def paper_rows(labellings: Iterable[str]) -> list[str]:
+    """Those of the labellings "task:label" that are rows of Tables I and II; all of them if none is."""
+    names = list(dict.fromkeys(labellings))
+    return [name for name in names if name in ROWS or name in GIVEN] or names
 
 
 def official_task(labelling: str) -> str:

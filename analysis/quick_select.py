@@ -1,4 +1,4 @@
-"""The LAPE selection of one draw, in milliseconds, from counts of active clips.
+"""The selection of one draw, in milliseconds, from counts of active clips or positive frames.
 
 Goal: what `class_specific` selects, to the last tie, hundreds of times a minute.
 Conventions: arrays are (category, neuron) over the neurons that exist, in order of (layer, neuron), flat.
@@ -15,18 +15,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..store.adders import compiled
-from .selectivity import TOP_SHARE, entropy_of
+from .selectivity import LEAST_ACTIVE, TOP_SHARE, entropy_of
 
-Floats = NDArray[np.floating]
+Floats = NDArray[np.float64]
 
 MARGIN = 1e-6  # nats; more than float32 rounds entropies of up to 8 nats
+MOST_LEVELS = 1 << 18  # different probabilities up to which a table of them pays; frames soon make more
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Selected:
     """Class-specific neurons of one draw."""
 
-    aape: Floats
+    aape: NDArray[np.float32]
     """To 1e-6 nats, float32 (neuron); NaN for a neuron that never fires."""
     neurons: NDArray[np.intp]
     """The selected ones, ascending (selected)."""
@@ -40,15 +41,36 @@ class Selected:
         return full
 
 
-def select_counts(counts: NDArray[np.integer], n_clips: NDArray[np.integer], percentile: float) -> Selected:
-    """Counts of active clips (category, neuron) of n_clips (category), all positive, to the neurons that LAPE selects.
+def select_counts(
+    counts: NDArray[np.integer], of: NDArray[np.integer], percentile: float, rule: str = "lape"
+) -> Selected:
+    """Counts (category, neuron) of `of` (category) clips or frames, all positive, to the neurons that a rule selects.
 
-    The same as `class_specific(counts / n_clips, percentile, "lape")`.
+    The same as `class_specific(counts / of, percentile, rule)`.
     """
-    tables = [np.arange(n + 1) / n for n in n_clips]  # P of every count, by category
-    levels = _levels(counts, tables)
-    entropy = _approximate_aape(counts, tables)
-    nothing = Selected(aape=entropy, neurons=np.zeros(0, np.intp), member=np.zeros((len(counts), 0), bool))
+    if rule == "paper" or of.sum() > MOST_LEVELS:
+        levels: NDArray[Any] = counts / of[:, None]
+        entropy = _aape(levels)
+    else:
+        tables = [np.arange(n + 1) / n for n in of]  # P of every count, by category
+        levels = _levels(counts, tables)
+        entropy = _approximate_aape(counts, tables)
+    if rule == "paper":
+        neurons, member = _by_paper(levels, percentile)
+    else:
+        neurons, member = _by_lape(levels, entropy, counts, of, percentile)
+    return Selected(aape=entropy, neurons=neurons, member=member)
+
+
+def _by_lape(
+    levels: NDArray[Any],
+    entropy: NDArray[np.float32],
+    counts: NDArray[np.integer],
+    of: NDArray[np.integer],
+    percentile: float,
+) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
+    """Selected neurons (ascending) and memberships (category, selected); levels are in the order of P."""
+    nothing = np.zeros(0, np.intp), np.zeros((len(counts), 0), bool)
     if not levels.size:
         return nothing
     k = max(1, round(levels.size * TOP_SHARE))
@@ -60,10 +82,29 @@ def select_counts(counts: NDArray[np.integer], n_clips: NDArray[np.integer], per
     near = entropy[considered]
     cut = np.partition(near, n_selected - 1)[n_selected - 1]
     close = considered[near <= cut + 2 * MARGIN]
-    exact = entropy_of((counts[:, close] / n_clips[:, None]).T)
+    exact = entropy_of((counts[:, close] / of[:, None]).T)
     first = np.argsort(exact, kind="stable")[:n_selected]
     selected = np.sort(close[first])
-    return Selected(aape=entropy, neurons=selected, member=levels[:, selected] > line)
+    return selected, levels[:, selected] > line
+
+
+def _by_paper(p: Floats, percentile: float) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
+    """As `_by_lape`, but from the probabilities themselves, because this rule's thresholds lie between them."""
+    top = p.max(axis=0, initial=0)
+    considered = np.flatnonzero(top > np.percentile(top, LEAST_ACTIVE)) if top.size else np.zeros(0, np.intp)
+    if not considered.size:
+        return considered, np.zeros((len(p), 0), bool)
+    exact = entropy_of(p[:, considered].T)
+    selected = considered[exact <= np.percentile(exact, percentile)]
+    return selected, p[:, selected] > np.percentile(p[:, selected], 100 * TOP_SHARE)
+
+
+def _aape(p: Floats) -> NDArray[np.float32]:
+    """(category, neuron) -> (neuron), as `_approximate_aape` does it, without tables."""
+    total = p.sum(axis=0)
+    sum_p = np.where(total > 0, total, 1)
+    information = (p * np.log(np.where(p > 0, p, 1))).sum(axis=0)
+    return np.where(total > 0, np.maximum(np.log(sum_p) - information / sum_p, 0), np.nan).astype(np.float32)
 
 
 def ratio_of(a: Selected, b: Selected | None = None) -> NDArray[np.float64]:

@@ -2,8 +2,8 @@
 
 Goal: the draws behind error bars, in which clips that belong together stay together.
 Conventions: a `Sample` holds the packed bits of the labelled clips of one labelling in memory, uint8 (1, clip,
-byte) with all layers of a clip side by side. Draw i of a seed is the same whatever else is drawn, and however many
-threads draw.
+byte) with all layers of a clip side by side; for the reading "frame" it holds positive frames instead (clip, neuron).
+Draw i of a seed is the same whatever else is drawn, and however many threads draw.
 Contents: `Sample`, `take_sample`, `shuffle_labels`, `redraw_clips`.
 """
 
@@ -15,10 +15,12 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from ..store.bits import pack
+from ..store.adders import compiled
+from ..store.bits import count_by_category, pack
 from .rates import activation_counts
 
 Codes = NDArray[np.int64]
+Counts = NDArray[np.int32]
 
 SHUFFLE, REDRAW, BALANCE = range(3)  # streams of random numbers: no two purposes share one
 MOST_TRIES = 100
@@ -29,7 +31,11 @@ class Sample:
     """The labelled clips of one labelling, ready to be reshuffled thousands of times."""
 
     bits: NDArray[np.uint8]
-    """(1, clip, byte): the layers of a clip side by side."""
+    """(1, clip, byte): the layers of a clip side by side; no bytes if `positive` is there."""
+    positive: NDArray[np.unsignedinteger] | None
+    """Positive frames (clip, neuron), the layers of a clip side by side; None where bits count clips."""
+    weights: Codes
+    """What a clip counts (clip): 1, or its frames."""
     codes: Codes
     """Category of each clip (clip), from 0."""
     units: Codes
@@ -52,6 +58,33 @@ class Sample:
     def imbalance(self) -> float:
         """Clips of the largest category over those of the smallest; 1 is balanced."""
         return float(self.clips_per_category.max() / self.clips_per_category.min())
+
+    def counts(self, codes: Codes, n_categories: int, clips: NDArray[np.intp] | None = None) -> tuple[Counts, Codes]:
+        """Active clips, or positive frames (category, existing neuron), and of how many (category).
+
+        codes: the category of each clip (clip); clips: those to count, as often as they are named, all by default.
+        """
+        weights = self.weights if clips is None else self.weights[clips]
+        chosen = codes if clips is None else codes[clips]
+        of = np.bincount(chosen, weights, n_categories).astype(np.int64)
+        if self.positive is None:
+            counts = count_by_category(self.bits if clips is None else self.bits[:, clips], chosen, n_categories)[:, 0]
+        else:
+            counts = np.zeros((n_categories, self.positive.shape[1]), np.int32)
+            _add_rows(self.positive, np.arange(len(codes)) if clips is None else clips, chosen, counts)
+        return (counts if self.existing.size == counts.shape[1] else counts[:, self.existing]), of
+
+    @cached_property
+    def evidence(self) -> NDArray[np.int64]:
+        """Clips (existing neuron) that tell a neuron's likings: the fewer of those with and without activity."""
+        if self.positive is None:
+            (active,), (of,) = self.counts(np.zeros_like(self.codes), 1)
+            either: NDArray[np.int64] = np.minimum(active, of - active).astype(np.int64)
+            return either
+        some = (self.positive > 0).sum(axis=0)
+        not_all = (self.positive < self.weights[:, None]).sum(axis=0)
+        fewer: NDArray[np.int64] = np.minimum(some, not_all)[self.existing]
+        return fewer
 
     @cached_property
     def first_and_unit(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
@@ -76,15 +109,18 @@ def take_sample(
     active: xr.DataArray,
     labels: xr.DataArray,
     *,
+    frame_count: xr.DataArray | None = None,
     groups: xr.DataArray | None = None,
     within: xr.DataArray | None = None,
     balanced: bool = False,
     valid: xr.DataArray | None = None,
     seed: int = 0,
 ) -> Sample:
-    """Read the labelled clips of a labelling into memory, one bit per clip and neuron.
+    """Read the labelled clips of a labelling into memory: one bit per clip and neuron, or one or two bytes.
 
     active, labels: as for `activation_counts`; clips with a negative code are left out.
+    frame_count: frames (clip); `active` is then the positive frames, integers (layer, neuron, clip), and probabilities
+        are shares of frames, as in `frame_probability`.
     groups: what clips share, such as speaker or source file (clip); such clips move together, a clip with "" alone.
     within: split or fold (clip); clips are exchanged only within one.
     balanced: every category is cut down to as many clips as the smallest has, chosen by the seed.
@@ -92,9 +128,8 @@ def take_sample(
     Raises ValueError for labels that do not fit, fewer than two categories with clips, or a group that lies in two
     splits.
     """
-    counts = activation_counts(active, labels)  # checks the input, and has the result's coordinates
-    if "packed_dim" not in active.attrs:
-        active = _packed(active)
+    # Checks the input, and has the result's coordinates.
+    counts = activation_counts(active if frame_count is None else active > 0, labels)
     codes = labels.values.astype(np.int64)
     categories = [str(name) for name in labels.attrs["categories"]]
     clips_of = np.bincount(codes[codes >= 0], minlength=len(categories))
@@ -119,15 +154,24 @@ def take_sample(
             f"{(splits > 1).sum()} groups lie in more than one split; expected each group in one: "
             "leave out the split, or name a finer group"
         )
-    (byte,) = (str(dim) for dim in active.dims if dim not in ("layer", "clip"))
-    bits = active.isel(clip=kept).transpose("clip", "layer", byte)
     cells = counts.isel(category=0, drop=True).transpose("layer", "neuron")
     exists = xr.DataArray(np.ones(cells.shape, bool), cells.coords, name="exists")
     if valid is not None:
         exists &= valid.reset_coords(drop=True).compute()
-    columns = np.pad(exists.values, ((0, 0), (0, 8 * bits.sizes[byte] - exists.sizes["neuron"])))
+    columns, positive, weights = exists.values, None, np.ones(len(kept), np.int64)
+    if frame_count is None:
+        active = active if "packed_dim" in active.attrs else _packed(active)
+        (byte,) = (str(dim) for dim in active.dims if dim not in ("layer", "clip"))
+        bits = active.isel(clip=kept).transpose("clip", "layer", byte).values
+        columns = np.pad(columns, ((0, 0), (0, 8 * bits.shape[2] - columns.shape[1])))
+    else:
+        weights = frame_count.isel(clip=kept).values.astype(np.int64)
+        bits = np.zeros((len(kept), 1, 0), np.uint8)
+        narrow = np.min_scalar_type(weights.max(initial=0))  # no neuron is positive in more frames than there are
+        frames = active.isel(clip=kept).transpose("clip", "layer", "neuron").astype(narrow)
+        positive = frames.values.reshape(len(kept), -1)
     return Sample(
-        bits=np.ascontiguousarray(bits.values).reshape(1, len(kept), -1),
+        bits=np.ascontiguousarray(bits).reshape(1, len(kept), -1), positive=positive, weights=weights,
         codes=codes[kept], units=units, strata=strata, existing=np.flatnonzero(columns), neurons=exists,
         categories=tuple(categories), balanced=balanced,
     )  # fmt: skip
@@ -183,6 +227,15 @@ def redraw_clips(sample: Sample, seed: int, draw: int, stream: int = 0) -> NDArr
         f"{MOST_TRIES} draws of groups left a category without clips; expected each category in several groups: "
         "draw clips instead"
     )
+
+
+@compiled
+def _add_rows(rows: Any, clips: Any, codes: Any, totals: Any) -> None:
+    """totals (category, neuron) += rows (clip, neuron) of these clips, in place."""
+    for i in range(len(clips)):
+        row, total = rows[clips[i]], totals[codes[i]]
+        for neuron in range(len(row)):
+            total[neuron] += row[neuron]
 
 
 def _packed(active: xr.DataArray) -> xr.DataArray:

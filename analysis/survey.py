@@ -1,8 +1,9 @@
 """Survey: selections for many labellings of many stores, under one set of options.
 
 Goal: what commands and the quickstart have in common, from opened stores to computed selections.
-Conventions: a labelling is named "task:label"; `split` and `fold` divide the clips and are surveyed only by name.
-Contents: `Question`, `Answer`, `labellings`, `answer`.
+Conventions: a labelling is named "task:label". Columns that divide clips (`DIVISIONS`) or say which belong together
+(`GROUPINGS`) are surveyed only by name, because nobody means to select neurons for the 1,200 sources of ESC-50.
+Contents: `Question`, `Answer`, `labellings`, `left_out`, `answer`.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,6 +17,8 @@ from .select import class_specific
 from .tables import require_selection
 
 DIVISIONS = ("split", "fold")
+GROUPINGS = ("speaker", "source", "tone", "instrument")
+"""As the data sets' manifests call them; see `extract/corpora`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +70,7 @@ class Answer:
 def labellings(trees: Mapping[str, xr.DataTree], wanted: Sequence[str] = ()) -> Iterator[Labelling]:
     """The labellings named ("task" for all of its labels, or "task:label"), in every store; none named is all.
 
+    A grouping counts as a label of a task that has no other.
     Raises LookupError for a task or label that does not exist, naming those that do.
     """
     for store, tree in trees.items():
@@ -76,13 +80,33 @@ def labellings(trees: Mapping[str, xr.DataTree], wanted: Sequence[str] = ()) -> 
                 known = ", ".join(sorted(tree.children)) or "none"
                 raise LookupError(f"no task {task!r} in {store}; it holds {known}")
             ds = tree.children[task].to_dataset()
-            labels = [label] if label else [x for x in ds.otoscope.labels if x not in DIVISIONS]
+            labels = [label] if label else _labels(ds)
             if not labels:
                 raise LookupError(f"task {task} of {store} has no label column; add one with `otoscope label`")
             for each in labels:
                 if not label and len(ds.otoscope.categories(each)) < 2 and not wanted:
                     continue  # nothing to compare, and nobody asked for it by name
                 yield Labelling(store=store, task=task, label=each, ds=ds)
+
+
+def left_out(trees: Mapping[str, xr.DataTree], wanted: Sequence[str] = ()) -> list[str]:
+    """The groupings, as "task:label", that `labellings` leaves out of the same question, each once."""
+    asked = {name for name in wanted if ":" not in name}
+    skipped = [
+        f"{task}:{label}"
+        for tree in trees.values()
+        for task, node in tree.children.items()
+        if not wanted or task in asked
+        for label in node.to_dataset().otoscope.labels
+        if label in GROUPINGS and label not in _labels(node.to_dataset()) and f"{task}:{label}" not in wanted
+    ]
+    return sorted(set(skipped))
+
+
+def _labels(ds: xr.Dataset) -> list[str]:
+    """Label columns that are categories to analyse."""
+    columns = [name for name in ds.otoscope.labels if name not in DIVISIONS]
+    return [name for name in columns if name not in GROUPINGS] or columns
 
 
 def answer(labelling: Labelling, question: Question) -> Answer:
@@ -93,5 +117,5 @@ def answer(labelling: Labelling, question: Question) -> Answer:
         raise ValueError(f"{name} has no committed clip yet; expected some: run its `otoscope extract` again")
     p = ds.otoscope.probability(labelling.label, question.reading, question.threshold).compute()
     selection = class_specific(p, question.percentile_of(labelling.task), question.rule).compute()
-    require_selection(selection, name, question.reading)
+    require_selection(selection, name, p.attrs.get("reading", question.reading))
     return Answer(labelling=labelling, probability=p, selection=selection)

@@ -3,7 +3,7 @@
 Goal: what a paper or a spreadsheet wants, from what the other files of this room compute.
 Conventions: these functions compute what they are given. Columns and index names are those of the dimensions
 (category, layer, neuron) and of the quantities (probability, aape in nats); shares are in [0, 1].
-Contents: `neurons_table`, `stats_table`, `overlap_table`, `probability_table`, `aape_table`,
+Contents: `neurons_table`, `stats_table`, `overlap_table`, `null_table`, `probability_table`, `aape_table`,
 `thresholds_table`, `markdown`, `write_table`, `require_selection`.
 """
 
@@ -17,6 +17,7 @@ import pandas as pd
 import xarray as xr
 from tabulate import tabulate
 
+from .null_results import PARTS
 from .select import coverage_ratio, mean_class_specific
 
 THRESHOLDS = ("activity_threshold", "aape_threshold", "probability_threshold")
@@ -33,10 +34,14 @@ def require_selection(selection: xr.Dataset, name: str, reading: str = "clip") -
         found = f"1 category with clips ({categories[0]!r})" if categories else "no category with clips"
         raise ValueError(f"{name} has {found}; expected at least 2 to compare: use another label column")
     if bool(selection["saturated"]):
-        remedy = "--reading frame" if reading != "frame" else "--reading clip with a --threshold on the mean above 0"
+        remedy = "use " + (
+            "--reading frame" if reading != "frame" else "--reading clip with a --threshold on the mean above 0"
+        )
+        if reading == "given":
+            remedy = "make them again by another reading, as `otoscope export --reading frame` does"
         raise ValueError(
             f"{name}: by the reading {reading!r} {_saturation(selection)}, so that no neuron stands out; expected "
-            f"probabilities that differ: use {remedy}"
+            f"probabilities that differ: {remedy}"
         )
     if not bool(selection["selected"].any()):
         exists = selection.coords.get("neuron_valid", xr.ones_like(selection["selected"]))
@@ -122,6 +127,30 @@ def overlap_table(ratio: xr.DataArray) -> pd.DataFrame:
     table = pd.DataFrame(square.values, columns=[str(c) for c in square["other_category"].values])
     table.insert(0, "category", [str(c) for c in square["category"].values], allow_duplicates=True)
     return table
+
+
+def null_table(result: xr.Dataset, rows: str = "cells") -> pd.DataFrame:
+    """What a permutation null says, and a bootstrap if it is in there: a column per part of the statistic.
+
+    result: of `permutation_null`.
+    rows: "cells" the ratio of every two categories, "categories" the number of neurons of each, "neurons" every
+        class-specific neuron of each category with its AAPE, and its stability over the draws.
+    """
+    statistic = {"cells": "common_neuron_ratio", "categories": "neurons", "neurons": "aape"}[rows]
+    names = [statistic, *(f"{statistic}_{part}" for part in PARTS if f"{statistic}_{part}" in result)]
+    if rows != "neurons":
+        parts = result[names].drop_vars([] if rows == "categories" else "n_clips")
+        return parts.to_dataframe().reset_index()
+    member = result["member"].transpose("category", "layer", "neuron")
+    category, layer, neuron = np.nonzero(member.values)
+    places = {"category": category, "layer": layer, "neuron": neuron}
+    columns: dict[str, Any] = {
+        dim: member[dim].values[at] if dim in member.coords else at for dim, at in places.items()
+    }
+    columns |= {name: result[name].transpose("layer", "neuron").values[layer, neuron] for name in names}
+    if "stability" in result:
+        columns["stability"] = result["stability"].transpose(*places).values[category, layer, neuron]
+    return pd.DataFrame(columns)
 
 
 def probability_table(p: xr.DataArray) -> pd.DataFrame:

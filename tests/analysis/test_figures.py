@@ -6,11 +6,13 @@ import sys
 import numpy as np
 import pytest
 import xarray as xr
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.image import imread
+from matplotlib.text import Text
 
 from otoscope.analysis import aape
 from otoscope.analysis.figures import depth_figure, overlap_figure, save_figure, selectivity_figure
-from otoscope.analysis.overlap import arranged
+from otoscope.analysis.overlap import arranged, labelled
 
 
 def make_ratio(rows, columns):
@@ -40,6 +42,31 @@ def test_a_heat_map_names_categories_and_shares_one_scale():
     np.testing.assert_array_equal(np.ma.filled(left.get_array(), np.nan), ratio)
     assert figure.axes[0].patch.get_hatch()
     assert f"{float(ratio[1, 0]):.2f}" in words(figure)
+
+
+def test_two_categories_of_long_labellings_stay_legible():
+    """No text lies over another, the names of the sides and of the stores are there whole."""
+    ratio = labelled(make_ratio(["f", "m"], ["Female", "Male"]), "voxceleb1:gender", "cremad:gender_of_the_speaker")
+    figure = overlap_figure([("ssl", ratio), ("a-store-of-some-name", ratio)])
+    assert {"voxceleb1:gender", "cremad:gender_of_the_speaker", "a-store-of-some-name"} <= words(figure)
+    FigureCanvasAgg(figure).draw()  # only what really draws puts the names of axes in their places
+    shown = [text for text in figure.findobj(Text) if text.get_visible() and text.get_text()]
+    boxes = [text.get_window_extent().shrunk(0.9, 0.9) for text in shown]
+    for i, box in enumerate(boxes):
+        assert not [shown[j].get_text() for j, other in enumerate(boxes) if j != i and box.overlaps(other)], shown[i]
+
+
+def test_what_hatching_and_strokes_mean_is_said_where_they_are():
+    ratio = make_ratio(["a", "b"], ["c", "d"])
+    within = xr.DataArray([[True, False], [False, False]], dims=ratio.dims)
+    marked = ratio.assign_coords(within_null=within).assign_attrs(level=0.01)
+    hatched, struck = (
+        "hatched: neither category has a neuron",
+        "struck out: within shuffled labels (corrected p > 0.01)",
+    )
+    assert f"{hatched}; {struck}" in words(overlap_figure([("", ratio), ("", marked)]))
+    assert struck in words(overlap_figure([("", marked.fillna(0))]))
+    assert not {word for word in words(overlap_figure([("", ratio.fillna(0))])) if "hatched" in word}
 
 
 def test_fifty_categories_stay_legible():
@@ -95,9 +122,10 @@ def test_the_scale_ends_above_the_highest_ratio_of_two_categories():
     for panels, top in (
         ([within], 0.1),
         ([within, within / 10], 0.1),
-        ([within, within.where(np.eye(3) == 1, 0.3)], 0.5),
+        ([within, within.where(np.eye(3) == 1, 0.31)], 0.4),
         ([within.assign_coords(other_category=["a", "b", "c"])], 1),  # its ones are findings
-        ([within.where(np.eye(3) == 0, 0.15)], 0.2),
+        ([within.where(np.eye(3) == 0, 0.15)], 0.15),
+        ([within.where(np.eye(3) == 1, 0.81)], 1),
     ):
         figure = overlap_figure([("", ratio) for ratio in panels])
         assert {ax.images[0].get_clim() for ax in figure.axes[: len(panels)]} == {(0, top)}

@@ -10,7 +10,13 @@ import xarray as xr
 from matplotlib.collections import LineCollection
 from scipy.stats import binom
 
-from otoscope.analysis import accessor, class_specific  # noqa: F401  registers ds.otoscope
+from otoscope.analysis import (
+    aape,
+    accessor,  # noqa: F401  registers ds.otoscope
+    class_specific,
+    frame_probability,
+    quick_select,
+)
 from otoscope.analysis.figures import overlap_figure, save_figure
 from otoscope.analysis.null import bootstrap, permutation_null, with_null
 from otoscope.analysis.quick_select import Selected, ratio_of, select_counts
@@ -18,6 +24,7 @@ from otoscope.analysis.resampling import redraw_clips, shuffle_labels, take_samp
 from otoscope.analysis.significance import exceedance, intervals, moments
 
 LAYERS = 2
+RANGE = (0.1, 1, 5, 20, 100)
 
 
 def made(seed=0, n_clips=240, n_categories=6, n_neurons=400, shared=5, own=3, shuffled=False):
@@ -44,7 +51,7 @@ def plain_jaccard(a, b):
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_selection_of_counts_is_the_selection_of_probabilities(seed):
+def test_selection_of_counts_is_the_selection_of_probabilities(seed, monkeypatch):
     rng = np.random.default_rng(seed)
     n_categories, n_neurons = int(rng.integers(2, 40)), int(rng.integers(20, 400))
     n_clips = rng.integers(1, [60, 5000][seed % 4 == 3], n_categories)
@@ -54,9 +61,11 @@ def test_selection_of_counts_is_the_selection_of_probabilities(seed):
     if seed % 3 == 0:
         counts[:, ::4] = 0
     p = xr.DataArray((counts / n_clips[:, None]).T[None], dims=("layer", "neuron", "category"))
-    for percentile in (0.1, 1, 5, 20, 100):
-        expected = class_specific(p, percentile)
-        found = select_counts(counts, n_clips, percentile)
+    if seed % 2:  # as with frames, of which there are more than a table of probabilities has room for
+        monkeypatch.setattr(quick_select, "MOST_LEVELS", 0)
+    for rule, percentile in [*(("paper", each) for each in (1, 20, 100)), *(("lape", each) for each in RANGE)]:
+        expected = class_specific(p, percentile, rule)
+        found = select_counts(counts, n_clips, percentile, rule)
         assert found.neurons.tolist() == np.flatnonzero(expected["selected"].values[0]).tolist()
         np.testing.assert_array_equal(found.dense(n_neurons), expected["member"].values[0].T)
     q = p.values[0] / np.maximum(p.values[0].sum(axis=1, keepdims=True), 1e-300)
@@ -154,6 +163,55 @@ def test_two_labellings_one_of_them_shuffled():
     narrow = take_sample(b.isel(neuron=slice(100)), labels_b)
     with pytest.raises(ValueError, match="different neurons; expected the same layers and neurons"):
         permutation_null(one, against=narrow)
+
+
+@pytest.mark.parametrize("rule", ["lape", "paper"])
+def test_a_null_by_the_reading_frame_shuffles_clips_with_all_their_frames(rule):
+    rng = np.random.default_rng(0)
+    frames = xr.DataArray(rng.integers(3, 400, 60), dims="clip")
+    share = rng.beta(1, 2, (2, 40, 1)) * np.ones(60)
+    positive = xr.DataArray(rng.binomial(frames.values, share).astype(np.uint16), dims=("layer", "neuron", "clip"))
+    codes = np.arange(60) % 3
+    labels = xr.DataArray(codes, dims="clip", attrs={"categories": ["a", "b", "c"]})
+    valid = xr.DataArray(rng.random((2, 40)) < 0.9, dims=("layer", "neuron"))
+    positive[0, 0], positive[0, 1, 2:], positive[0, 2] = 0, 0, frames  # never; in 2 clips; always: not to be tested
+    sample = take_sample(positive, labels, frame_count=frames, valid=valid)
+
+    def selected(codes, clips=slice(None)):
+        p = frame_probability(positive[..., clips], frames[clips], labels.copy(data=codes)[clips])
+        return class_specific(p.where(valid), 20, rule)
+
+    draws = [selected(shuffle_labels(sample, 5, i))["member"] for i in range(8)]
+    result = permutation_null(sample, permutations=8, percentile=20, rule=rule, seed=5)
+    np.testing.assert_array_equal(result["member"], selected(codes)["member"])
+    sizes = np.stack([member.sum(["layer", "neuron"]) for member in draws])
+    np.testing.assert_allclose(result["neurons_null_mean"], sizes.mean(axis=0))
+    p = frame_probability(positive, frames, labels).where(valid)
+    np.testing.assert_allclose(result["aape"], aape(p), atol=1e-12)
+    tested = result["aape_p"].notnull()
+    assert not tested[0, :3].any()
+    assert (tested | ~valid).sum() > 70
+    clips = [redraw_clips(sample, 5, i) for i in range(8)]
+    drawn = bootstrap(sample, draws=8, percentile=20, rule=rule, seed=5)
+    members = [selected(codes, each)["member"] for each in clips]
+    np.testing.assert_allclose(
+        drawn["stability"].where(valid), np.where(valid.values[..., None], np.mean(members, 0), np.nan)
+    )
+
+
+def test_each_labelling_has_its_own_percentile():
+    a, labels, _ = made(n_neurons=400)
+    sample = take_sample(a, labels)
+    member = {percentile: class_specific_of(a, labels, percentile) for percentile in (2, 6)}
+    result = permutation_null(sample, against=sample, permutations=3, percentile=2, against_percentile=6)
+    expected = plain_jaccard(*(member[each].reshape(-1, 6).T for each in (2, 6)))
+    np.testing.assert_allclose(result["common_neuron_ratio"], expected)
+    assert (result.attrs["percentile"], result.attrs["against_percentile"]) == (2, 6)
+
+
+def class_specific_of(active, labels, percentile):
+    p = np.stack([active.values[..., labels.values == c].mean(axis=-1) for c in range(6)], axis=-1)
+    return class_specific(xr.DataArray(p, dims=("layer", "neuron", "category")), percentile)["member"].values
 
 
 def test_a_bootstrap_is_what_it_says():

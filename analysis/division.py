@@ -1,0 +1,110 @@
+"""Division: which clips a probe learns from, which it is stopped by, and which it is tested on.
+
+Goal: the splits and folds of a data set, honoured as they are; where something has to be drawn, it depends on the
+clips' names and a seed, never on the order of a file or of a store.
+Conventions: a head is one probe of a division: a split has one ("test"), folds have one each, named like the fold that
+it is tested on. Arrays are bool (head, clip). Clips with code -1 (no label, failed) take no part.
+Contents: `Division`, `divide`, `division_column`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+COLUMNS = ("split", "fold")
+PARTS = ("train", "valid", "test")
+VALID_SHARE = 0.1  # of the training clips, where the data set names none
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Division:
+    """Training, validation and test clips of each head."""
+
+    heads: tuple[str, ...]
+    """Names; "test" for a split, else the folds."""
+    train: NDArray[np.bool_]
+    """(head, clip)."""
+    valid: NDArray[np.bool_]
+    """(head, clip)."""
+    tested_by: NDArray[np.int64]
+    """(clip): the head that a clip is tested by, -1 for none."""
+    valid_drawn: bool
+    """Whether validation clips were drawn from the training clips because the data set names none."""
+
+
+def division_column(columns: Sequence[str], wanted: str | None = None) -> str:
+    """Name of the label column that divides a task: the one wanted, else split, else fold.
+
+    Raises LookupError where there is none.
+    """
+    found = [name for name in ([wanted] if wanted else COLUMNS) if name in columns]
+    if not found:
+        named = f"no column {wanted!r}" if wanted else "neither a column 'split' nor 'fold'"
+        raise LookupError(
+            f"this task has {named} among {', '.join(columns) or 'no label columns'}; expected one that says which "
+            "clips are for training and which for test: add it with `otoscope label`"
+        )
+    return found[0]
+
+
+def divide(parts: Sequence[str], codes: NDArray[np.integer], names: Sequence[str], seed: int = 0) -> Division:
+    """The division that a column describes.
+
+    parts: (clip) strings. If all are train, valid or test, they are a split, with one head. Otherwise they are folds:
+        each fold is tested by a head trained on all others. "" takes no part.
+    codes: (clip) categories as whole numbers, -1 for clips that take no part.
+    names: (clip) clip names, unique; with `seed` they decide what is drawn.
+
+    Where nothing is marked valid, a tenth of each category's training clips is drawn for it, at least one of two or
+    more, so that every category stays in both.
+    Raises ValueError for a split without training or test clips, for a single fold, and for a head for which
+    a category that is tested has no training clips.
+    """
+    part = np.array(list(parts), dtype=object)
+    counted = (np.asarray(codes) >= 0) & (part != "")
+    heads: tuple[str, ...] = ("test",)
+    values = sorted({str(value) for value in part[counted]}, key=lambda text: (len(text), text))
+    if set(values) <= set(PARTS):
+        lost = [name for name in ("train", "test") if name not in values]
+        if lost:
+            raise ValueError(
+                f"the split has no clips marked {' or '.join(lost)} (found {', '.join(values) or 'nothing'}); expected "
+                "train and test, and valid if there is one"
+            )
+        tested = (part == "test")[None] & counted
+        train, valid = ((part == name)[None] & counted for name in ("train", "valid"))
+    else:
+        if len(values) < 2:
+            raise ValueError(f"found one fold, {', '.join(values)}; expected at least 2, or a split train, valid, test")
+        heads = tuple(values)
+        tested = np.array([part == fold for fold in heads]) & counted
+        train, valid = ~tested & counted, np.zeros_like(tested)
+    drawn = not valid.any()
+    if drawn:
+        valid = np.array([_drawn(own, codes, names, (seed, i)) for i, own in enumerate(train)])
+        train = train & ~valid
+    for head, learns, tests in zip(heads, train, tested, strict=True):
+        untaught = sorted(set(codes[tests].tolist()) - set(codes[learns].tolist()))
+        if untaught:
+            raise ValueError(
+                f"{len(untaught)} categories have clips in {head} and no training clips, the first with code "
+                f"{untaught[0]}; expected some of every category: divide the clips otherwise or leave it unlabelled"
+            )
+    tested_by = np.where(tested.any(axis=0), tested.argmax(axis=0), -1)
+    return Division(heads=heads, train=train, valid=valid, tested_by=tested_by, valid_drawn=drawn)
+
+
+def _drawn(
+    train: NDArray[np.bool_], codes: NDArray[np.integer], names: Sequence[str], seed: tuple[int, int]
+) -> NDArray[np.bool_]:
+    """A tenth of the training clips of each category (clip), at least one of two or more."""
+    rng = np.random.default_rng(seed)
+    chosen = np.zeros(len(train), bool)
+    by_name = np.argsort(np.array(list(names), dtype=object))
+    for code in np.unique(codes[train]):
+        own = by_name[(train & (codes == code))[by_name]]
+        if len(own) > 1:
+            chosen[rng.permutation(own)[: max(1, round(len(own) * VALID_SHARE))]] = True
+    return chosen
