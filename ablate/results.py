@@ -1,0 +1,159 @@
+"""Results of ablations as tables and files.
+
+Goal: a result is one Parquet file that pandas reads, and comes back as the same data set.
+Conventions: one row per measure and category, and one per measure over all clips (`overall` is true and `category`
+empty); a column per variable, `control_change` a list over the controls. All else (request, seeds, digests, counts of
+clips by category named) is JSON under the key "otoscope" of the file's schema.
+Contents: `result_table`, `clips_table`, `write_result`, `read_result`, `result_of_table`.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import xarray as xr
+
+KEY = b"otoscope"
+FORMAT = 1
+SQUARES = ("named_before", "named_after")
+LIST = "control_change"
+
+
+def result_table(result: xr.Dataset) -> pd.DataFrame:
+    """One row per measure and category, those over all clips last: measure, category, overall, n_clips, effects.
+
+    The controls' changes are left out; their mean, lowest and highest are there.
+    """
+    frame = _rows(result)
+    changes = frame.pop(LIST)
+    for name, of in (("mean", np.mean), ("min", np.min), ("max", np.max)):
+        frame[f"control_{name}"] = [float(of(values)) if len(values) else np.nan for values in changes]
+    return frame
+
+
+def clips_table(result: xr.Dataset) -> pd.DataFrame:
+    """One row per tested clip: clip, category, named_before, named_after, and each measure before and after.
+
+    Of a result as `run_study` gives it; files do not hold what is per clip.
+    """
+    columns = {"clip": result["clip"].values, "category": result["truth"].values}
+    columns |= {f"named_{when}": result[f"clip_named_{when}"].values for when in ("before", "after")}
+    for measure in result["measure"].values:
+        for when in ("before", "after"):
+            columns[f"{measure}_{when}"] = result[f"clip_{when}"].sel(measure=measure).values
+    return pd.DataFrame(columns)
+
+
+def _rows(result: xr.Dataset) -> pd.DataFrame:
+    one = [str(name) for name, values in result.data_vars.items() if values.dims == ("measure", "category")]
+    rows = []
+    for measure in result["measure"].values:
+        of = result.sel(measure=measure)
+        for i, category in enumerate(of["category"].values):
+            row: dict[str, Any] = {"measure": measure, "category": category, "overall": False}
+            row["n_clips"] = int(of["n_clips"][i])
+            row |= {name: float(of[name][i]) for name in one} | {LIST: of[LIST].values[i].tolist()}
+            rows.append(row)
+    for measure in result["measure"].values:
+        of = result.sel(measure=measure)
+        row = {"measure": measure, "category": "", "overall": True, "n_clips": int(result.attrs["n_clips"])}
+        row |= {name: float(of[f"overall_{name}"]) if f"overall_{name}" in of else np.nan for name in one}
+        rows.append(row | {LIST: of[f"overall_{LIST}"].values.tolist()})
+    return pd.DataFrame(rows)
+
+
+def write_result(result: xr.Dataset, path: str | os.PathLike[str]) -> None:
+    """Write a result as Parquet; the file appears whole or not at all.
+
+    Raises ValueError for a name that does not end in .parquet, FileNotFoundError for a folder that does not exist.
+    """
+    place = Path(path)
+    refuse_place(place)
+    about = {
+        "format": FORMAT, "attrs": result.attrs, "units": [str(unit) for unit in result["units"].values],
+        "squares": {name: result[name].values.tolist() for name in SQUARES},
+        "long_names": {str(n): v.attrs["long_name"] for n, v in result.data_vars.items() if "long_name" in v.attrs},
+        "lost": result["lost"].values.tolist(), "gained": result["gained"].values.tolist(),
+    }  # fmt: skip
+    table = pa.Table.from_pandas(_rows(result), preserve_index=False)
+    metadata = {**(table.schema.metadata or {}), KEY: json.dumps(about, sort_keys=True, ensure_ascii=False).encode()}
+    partial = place.with_name(f".{place.name}.{os.getpid()}.partial")
+    try:
+        pq.write_table(table.replace_schema_metadata(metadata), partial)
+        partial.replace(place)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def refuse_place(place: Path) -> None:
+    """Raise what `write_result` would for the name of the file: better known before a run than after."""
+    if place.suffix.lower() != ".parquet":
+        raise ValueError(f"cannot write a result to {place.name!r}; expected a name ending in .parquet")
+    if not place.parent.is_dir():
+        raise FileNotFoundError(f"no folder {place.parent}; expected it for {place.name}: create it")
+
+
+def read_result(path: str | os.PathLike[str]) -> xr.Dataset:
+    """The result that `write_result` wrote, without what it held per clip.
+
+    Raises FileNotFoundError where there is none, ValueError for another file or format.
+    """
+    place = Path(path)
+    if not place.is_file():
+        raise FileNotFoundError(f"no file {place}; expected the result of `otoscope ablate run`")
+    try:
+        return result_of_table(pq.read_table(place))
+    except (OSError, ValueError, KeyError, TypeError) as error:  # pyarrow's errors are ValueErrors and OSErrors
+        raise ValueError(
+            f"{place} is no result of an ablation ({str(error).splitlines()[0]}); expected a file as "
+            "`otoscope ablate run -o` writes it"
+        ) from error
+
+
+def result_of_table(table: pa.Table) -> xr.Dataset:
+    """A result as `read_result` gives it, of an Arrow table with the columns and metadata of its file.
+
+    Raises ValueError or KeyError for another table.
+    """
+    about = json.loads((table.schema.metadata or {})[KEY])
+    if about["format"] != FORMAT:
+        raise ValueError(f"format {about['format']}, not {FORMAT}")
+    frame = table.to_pandas()
+    inside, overall = frame[~frame["overall"]], frame[frame["overall"]]
+    measures, names = list(overall["measure"]), list(inside["category"].iloc[: len(inside) // len(overall)])
+    shape = (len(measures), len(names))
+    data: dict[str, Any] = {}
+    for name in frame.columns[4:]:
+        about_it = {"long_name": about["long_names"][name]}
+        if name == LIST:
+            changes = np.array(inside[name].tolist(), float).reshape(*shape, -1)
+            data[name] = (("measure", "category", "control"), changes, about_it)
+            data[f"overall_{name}"] = (("measure", "control"), np.array(overall[name].tolist(), float), about_it)
+            continue
+        data[name] = (("measure", "category"), inside[name].to_numpy(float).reshape(shape), about_it)
+        if f"overall_{name}" in about["long_names"]:
+            data[f"overall_{name}"] = ("measure", overall[name].to_numpy(float), about_it)
+    for name in SQUARES:
+        data[name] = (
+            ("category", "named"),
+            np.array(about["squares"][name]).reshape(len(names), -1),
+            {"units": "clips"},
+        )
+    categories = np.array(names, dtype=object)
+    return xr.Dataset(
+        data | {name: ("category", np.array(about[name])) for name in ("lost", "gained")},
+        coords={
+            "measure": np.array(measures, dtype=object),
+            "units": ("measure", np.array(about["units"], dtype=object)),
+            "category": categories,
+            "named": categories,
+            "control": np.arange(data[LIST][1].shape[-1]),
+            "n_clips": ("category", inside["n_clips"].to_numpy()[: len(names)]),
+        },
+        attrs=about["attrs"],
+    )

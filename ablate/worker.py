@@ -1,0 +1,163 @@
+"""Encoder + clips + interventions + probe -> scores of some clips. Composition only.
+
+Goal: the unit of work of an ablation, an ordinary function of a range of clips with the same result wherever it runs.
+Conventions: a piece is a range of positions in `Job.clips`. A worker may be called by two threads at once: clips are
+decoded side by side, the encoder takes one batch at a time.
+Contents: `Job`, `Scores`, `AblationWorker`, `Cancelled`.
+"""
+
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ..analysis.probe import Probe
+from ..extract.corpus import Corpus
+from ..extract.encoder import Encoder, load_encoder
+from ..extract.forward import Forward, arithmetic, lacks_memory
+from ..extract.listen import Heard, Listener
+from ..extract.planning import placed
+from ..store.discreet import one_line
+from ..store.provenance import Identity, Plan
+from .intervention import Intervention
+from .rerun import Batch, Rerunner
+from .statistics import Floats, clip_scores, measures_of
+
+
+class Cancelled(RuntimeError):
+    """The run was told to end."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Job:
+    """All that a worker needs, picklable; arrays are (clip) over the clips that are tested."""
+
+    encoder: Encoder | str
+    """Or its name: then every worker loads it itself."""
+    device: str | None
+    corpus: Corpus
+    identity: Identity
+    plan: Plan
+    interventions: tuple[Intervention, ...]
+    """The one in question, then its controls."""
+    probe: Probe
+    clips: NDArray[np.int64]
+    """Numbers in the corpus."""
+    truth: NDArray[np.int64]
+    """Codes of their categories."""
+    heads: NDArray[np.int64]
+    """Numbers of the probe's heads that score them."""
+    audio: NDArray[np.uint64]
+    """Digests of the audio that the store was made from."""
+    donors: NDArray[np.int64] | None = None
+    """Numbers in the corpus of the clips that patches come from."""
+    toward: int | None = None
+    """Code of the category that clips are to become."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Scores:
+    """What the clips of a piece gave, in their order; intervention 0 is none."""
+
+    scores: Floats
+    """(measure, intervention, clip), as of `statistics.clip_scores`."""
+    named: NDArray[np.int32]
+    """(intervention, clip): codes of the categories named."""
+    embedding: NDArray[np.float32]
+    """(clip, embedding) without intervention."""
+    method: str
+    """How the encoder was rerun, as `Rerunner` says it."""
+
+
+class AblationWorker:
+    """Scores ranges of a job's clips: `worker(piece)`."""
+
+    def __init__(self, job: Job) -> None:
+        encoder = load_encoder(job.encoder) if isinstance(job.encoder, str) else job.encoder
+        self.job, self.encoder = job, placed(encoder, job.device)
+        self.listener = Listener(job.corpus, self.encoder, job.plan)
+        self.forward = Forward(self.encoder, job.identity, job.plan)
+        self.rerunner = Rerunner(self.encoder, job.interventions)
+        self._one_at_a_time, self._ended = threading.Lock(), False
+
+    def close(self) -> None:
+        """Make calls under way end soon."""
+        self._ended = True
+
+    def __call__(self, piece: range) -> Scores:
+        """Scores of the clips at these positions.
+
+        Raises ValueError for audio that is not what the store was made from, OSError where it cannot be read.
+        """
+        job, n = self.job, len(piece)
+        heard = [self._hear(position - piece.start, int(job.clips[position]), position) for position in piece]
+        donors = None
+        if job.donors is not None:
+            donors = [self.listener.hear(i, job.corpus.clip(int(job.donors[at]))) for i, at in enumerate(piece)]
+        n_interventions = 1 + len(job.interventions)
+        scores = np.empty((len(measures_of(job.toward is not None)), n_interventions, n))
+        named = np.empty((n_interventions, n), np.int32)
+        base = np.empty((n, job.identity.embedding), np.float32)
+        for batch in self._batches(heard, donors):
+            for part, embeddings in self._fitting(batch, donors):
+                at = np.array([clip.index for clip in part])
+                logits = job.probe.logits(embeddings, job.heads[at + piece.start])
+                scores[..., at], named[:, at] = clip_scores(logits, job.truth[at + piece.start], job.toward)
+                base[at] = embeddings[0]
+        return Scores(scores=scores, named=named, embedding=base, method=self.rerunner.method)
+
+    def _hear(self, index: int, number: int, position: int) -> Heard:
+        clip = self.job.corpus.clip(number)
+        heard = self.listener.hear(index, clip)
+        if heard.reason or heard.digest != int(self.job.audio[position]):
+            raise ValueError(
+                f"{clip.name} {heard.reason or 'is not the audio that was extracted'}; expected the files that the "
+                "store was made from: see `otoscope verify --audio DIR`"
+            )
+        return heard
+
+    def _batches(self, heard: list[Heard], donors: list[Heard] | None) -> list[list[Heard]]:
+        """Batches of equal input length; of one clip where donors may be of other lengths."""
+        if donors is not None and self.listener.unit is None:
+            return [[clip] for clip in heard]
+        return list(self.listener.batches(heard))
+
+    def _fitting(
+        self, batch: list[Heard], donors: list[Heard] | None
+    ) -> Iterator[tuple[list[Heard], NDArray[np.float32]]]:
+        """A batch and its embeddings, in halves where the device's memory does not suffice for the whole."""
+        try:
+            with self._one_at_a_time, arithmetic(self.job.plan.threads):
+                embeddings = self._rerun(batch, donors)
+        except RuntimeError as error:
+            if isinstance(error, Cancelled):
+                raise
+            reason = one_line(error)
+            if not lacks_memory(error) or len(batch) == 1:
+                raise ValueError(
+                    f"the encoder failed on {len(batch)} clips of {self.forward.longest(batch)} samples ({reason}); "
+                    "expected one that takes what it was extracted with, and memory for a clip with all its records"
+                ) from error
+        else:
+            yield batch, embeddings
+            return
+        if self.forward.device.type == "cuda":
+            torch.cuda.empty_cache()
+        half = -(-len(batch) // 2)
+        for part in (batch[:half], batch[half:]):
+            yield from self._fitting(part, donors)
+
+    @torch.inference_mode()
+    def _rerun(self, batch: list[Heard], donors: list[Heard] | None) -> NDArray[np.float32]:
+        theirs = None if donors is None else self._prepared([donors[clip.index] for clip in batch])
+        return self.rerunner(self._prepared(batch, theirs), self._go_on)
+
+    def _prepared(self, batch: list[Heard], donors: Batch | None = None) -> Batch:
+        return Batch(inputs=self.forward.prepare(batch), n_samples=self.forward.longest(batch), donors=donors)
+
+    def _go_on(self, _done: int) -> None:
+        if self._ended:
+            raise Cancelled("the run was ended")

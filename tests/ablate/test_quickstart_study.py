@@ -1,0 +1,33 @@
+"""The octaves of docs/ablation.md: the command there gives the table there."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from otoscope.ablate.request import Request
+from otoscope.ablate.study import run_study
+from otoscope.extract.corpora.synth import synthesise
+from otoscope.extract.corpus import read_manifest
+from otoscope.extract.run import capture
+
+pytestmark = pytest.mark.slow
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "ablation.md"
+
+
+def test_the_table_of_two_neighbouring_octaves(tmp_path):
+    manifest = synthesise(tmp_path)["fm"]
+    capture("tiny-ssl", str(manifest), str(tmp_path / "s.zarr"), task="fm")
+    request = Request(task="fm", label="octave", set="shared(1,2)", percentile=5.0)
+    result = run_study(request, str(tmp_path / "s.zarr"), "tiny-ssl", read_manifest(manifest))
+    text = DOCUMENT.read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\d) \| (\d+) \|" + r" ([-\d.]+) \|" * 7 + "$", text, re.MULTILINE)
+    assert len(rows) == 9
+    for octave, clips, *numbers in rows:
+        at = result.sel(category=octave)
+        assert int(at["n_clips"]) == int(clips)
+        accuracy, margin = at.sel(measure="accuracy"), at.sel(measure="margin")
+        found = [accuracy["before"], accuracy["after"], accuracy["p_paired"], margin["before"], margin["after"]]
+        found += [margin["p_rank"], margin["p_corrected"]]
+        assert [float(x) for x in found] == pytest.approx([float(x) for x in numbers], abs=0.0051)

@@ -1,0 +1,295 @@
+"""Whole studies on an encoder built by hand, in which a known set of neurons carries one category."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+
+import otoscope
+from otoscope.ablate.lookup import look_up
+from otoscope.ablate.request import Request
+from otoscope.ablate.results import read_result, write_result
+from otoscope.ablate.study import run_study
+from otoscope.analysis.published_lists import write_published_list
+from otoscope.cluster.executor import SerialExecutor
+from otoscope.extract.corpus import read_manifest
+from otoscope.extract.encoder import Encoder
+from otoscope.extract.run import capture
+from otoscope.store.neurons import NeuronSet, write_neuron_set
+
+from ..making import write_wav_file
+from .planted import BLOCKS, CATEGORIES, HOP, NEURONS, PLANTED, RATE, planted
+from .planted_sounds import write_sounds
+
+LEAST = 1 / 201  # the least p that 200 controls can give
+ASKED = {"task": "t", "label": "letter", "set": "only(d)", "percentile": 4.0}
+
+
+def request(**more):
+    return Request(**{**ASKED, **more})
+
+
+@dataclasses.dataclass
+class Place:
+    url: str
+    corpus: object
+    manifest: object
+    encoder: Encoder
+
+    def run(self, executor=None, **more):
+        return run_study(request(**more), self.url, self.encoder, self.corpus, executor=executor)
+
+
+def place(folder, per_category=45, **how):
+    manifest, encoder, url = write_sounds(folder, per_category, **how), planted(), str(folder / "s.zarr")
+    capture(encoder, manifest, url, task="t", threads=1, batch=16)
+    return Place(url=url, corpus=read_manifest(manifest), manifest=manifest, encoder=encoder)
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory):
+    return place(tmp_path_factory.mktemp("planted"))
+
+
+@pytest.fixture(scope="module")
+def removed(here):
+    return here.run()
+
+
+def row(result, measure, category):
+    return {
+        str(k): v.item() for k, v in result.sel(measure=measure, category=category).data_vars.items() if v.ndim == 0
+    }
+
+
+def test_the_planted_neurons_are_what_the_selection_finds(here):
+    study = look_up(request(), here.url)
+    assert study.neurons.pairs == PLANTED
+    assert study.neurons.why["task"] == "t"
+    assert study.neurons.why["identity"] == study.probe.identity
+    for control in study.controls:
+        assert control.counts == study.neurons.counts
+        assert not len(control & study.neurons)
+    assert len(study.controls) == 200
+
+
+def test_their_removal_ruins_that_category_alone(removed):
+    """All of d is lost, no other clip moves at all, and no control of 200 does the like: p is the least there is."""
+    for measure in ("accuracy", "margin", "log_loss"):
+        ruined = row(removed, measure, "d")
+        assert ruined["p_rank"] == ruined["p_corrected"] == LEAST
+        assert ruined["p_paired"] < 0.001
+        for other in "abc":
+            spared = row(removed, measure, other)
+            assert spared["change"] == 0
+            assert spared["p_corrected"] > 0.2
+    assert row(removed, "accuracy", "d")["before"] == 1
+    assert row(removed, "accuracy", "d")["after"] == 0
+    assert removed["named_after"].sel(category="d", named="c") >= 11  # what a d is without its mark
+    assert int(removed["lost"].sel(category="d")) == removed["n_clips"].sel(category="d") == 15
+    assert removed["control_change"].sel(measure="accuracy", category="d").min() > -0.3
+
+
+def test_they_suffice_to_make_a_clip_one_of_that_category(here):
+    result = here.run(mode="transplant", category="d")
+    for other in "abc":
+        became = row(result, "named", other)
+        assert became["before"] == 0
+        assert became["after"] >= 0.6
+        assert became["p_rank"] == became["p_corrected"] == LEAST
+        assert row(result, "pull", other)["p_corrected"] == LEAST
+    assert row(result, "named", "c")["after"] == 1  # c and the mark is d, by the making of the sounds
+    assert row(result, "named", "d")["after"] == 1
+    assert float(result["control_change"].sel(measure="named").max()) < 0.2
+
+
+def test_alone_they_keep_that_category_and_random_neurons_do_not(here):
+    for mode in ("keep", "keep-mean"):
+        result = here.run(mode=mode)
+        assert result.attrs["side"] == "help"
+        kept = row(result, "accuracy", "d")
+        assert kept["after"] >= 0.8
+        assert kept["p_rank"] == kept["p_corrected"] == LEAST
+        assert float(result["control_change"].sel(measure="accuracy", category="d").max()) == -1
+
+
+@pytest.mark.parametrize(("more", "after"), [({"mode": "gain", "gain": 1.0}, 1), ({"mode": "gain", "gain": 0.05}, 0)])
+def test_gains_between(here, more, after):
+    assert row(here.run(**more, controls=0), "accuracy", "d")["after"] == after
+
+
+def test_means_of_a_category_name_it(here):
+    """At the mean of c, in which they are silent, d becomes c; at the mean of d, c becomes d."""
+    silent = here.run(mode="category-mean", category="c", controls=3)
+    assert row(silent, "accuracy", "d")["after"] == 0
+    assert row(silent, "named", "d")["after"] >= 0.7
+    loud = here.run(mode="category-mean", category="d", controls=3)
+    assert row(loud, "named", "c")["after"] == 1
+    assert row(here.run(mode="mean", controls=3), "margin", "d")["change"] < -1
+
+
+def test_the_scores_by_hand(here, removed):
+    """Plain torch with a hook, plain softmax: the same clips, the same numbers."""
+    study = look_up(request(), here.url)
+    module, (layers, neurons) = here.encoder.module, np.array(PLANTED).T
+    ds = otoscope.open(here.url)["t"].to_dataset()
+    sounds = [here.corpus.clip(int(i)) for i in study.clips]
+    assert [clip.name for clip in sounds] == list(removed["clip"].values)
+    from otoscope.extract.audio import read_clip
+
+    waveforms = torch.from_numpy(np.stack([read_clip(here.corpus.root, clip, RATE).samples for clip in sounds]))
+    hooks = []
+    for layer, block in enumerate(module.blocks):
+        mask = torch.ones(NEURONS)
+        mask[neurons[layers == layer]] = 0
+        hooks.append(block.act.register_forward_hook(lambda _m, _i, output, mask=mask: output * mask))
+    with torch.no_grad():
+        silenced = here.encoder(waveforms).numpy()
+    for hook in hooks:
+        hook.remove()
+    truth = ds.otoscope.codes("letter").values[study.clips]
+    probe = study.probe
+    for name, embedding in (("before", ds["embedding"].values[study.clips]), ("after", silenced)):
+        logits = (embedding - probe.mean[0]) / probe.scale[0] @ probe.weight[0].T + probe.bias[0]
+        own = logits[np.arange(60), truth]
+        others = np.where(np.eye(4, dtype=bool)[truth], -np.inf, logits).max(axis=1)
+        np.testing.assert_allclose(removed[f"clip_{name}"].sel(measure="margin"), own - others, atol=1e-4)
+        p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+        loss = -np.log(p[np.arange(60), truth])
+        np.testing.assert_allclose(removed[f"clip_{name}"].sel(measure="log_loss"), loss, atol=1e-4)
+        assert removed[f"clip_named_{name}"].values.tolist() == [CATEGORIES[i] for i in logits.argmax(axis=1)]
+    assert removed["truth"].values.tolist() == [CATEGORIES[i] for i in truth]
+
+
+class Backwards(SerialExecutor):
+    """Pieces in the reverse order, by two workers in turn."""
+
+    def run(self, make_worker, pieces):
+        for i, piece in enumerate(reversed(list(pieces))):
+            yield from super().run(make_worker, [piece] if i % 2 else (piece,))
+
+
+def test_any_executor_gives_the_same_result(here, removed):
+    xr.testing.assert_identical(here.run(executor=Backwards()), removed)
+
+
+def test_the_same_request_has_the_same_digest(here, removed, tmp_path):
+    digest = look_up(request(), here.url).digest
+    assert removed.attrs["digest"] == digest
+    write_neuron_set(NeuronSet(pairs=PLANTED), tmp_path / "set.json")
+    assert look_up(request(set=f"@{tmp_path / 'set.json'}"), here.url).digest == digest  # it is the neurons that count
+    for more in ({"controls": 199}, {"seed": 1}, {"set": "(0,1)"}, {"mode": "mean"}, {"probe": "published"}):
+        assert look_up(request(**more), here.url).digest != digest
+
+
+def test_results_do_not_say_where_files_lie(here, removed, tmp_path):
+    write_published_list(NeuronSet(pairs=PLANTED), 0.5, tmp_path / "list.yaml")
+    result = here.run(set=f"@{tmp_path / 'list.yaml'}", control="published")
+    write_result(result, tmp_path / "r.parquet")
+    assert str(tmp_path).encode() not in (tmp_path / "r.parquet").read_bytes()
+    back = read_result(tmp_path / "r.parquet")
+    assert back.attrs["request"]["set"] == "list.yaml"
+    assert back.sizes["control"] == 1
+    neighbours = sorted([layer, (neuron + 1) % NEURONS] for layer, neuron in PLANTED)
+    assert back.attrs["controls"] == [neighbours]
+    assert row(removed, "margin", "d")["change"] < row(back, "margin", "d")["change"] < -1  # half of it, as it says
+
+
+def test_folds_and_clips_of_unequal_length(tmp_path):
+    """Every clip is tested, by the probe of its fold; transplants between clips of unequal length take means."""
+    there = place(tmp_path, 24, lengths=(8, 5, 13), fold=True)
+    result = there.run(controls=20)
+    assert result.sizes["clip"] == 96
+    assert row(result, "accuracy", "d")["after"] == 0
+    assert row(result, "margin", "d")["p_corrected"] == 1 / 21
+    assert row(result, "margin", "a")["change"] == 0
+    moved = there.run(mode="transplant", category="d", controls=2)
+    assert row(moved, "named", "c")["after"] >= 0.9
+    with pytest.raises(ValueError, match=r"each of 3 folds is tested; expected a split train, valid, test"):
+        look_up(request(selected_on="train"), there.url)
+
+
+def test_the_selection_can_be_kept_from_the_test_clips(here):
+    study = look_up(request(selected_on="train"), here.url)
+    ds = otoscope.open(here.url)["t"].to_dataset()
+    train = ds.isel(clip=np.flatnonzero(ds.otoscope.label("split").values == "train"))
+    member = train.otoscope.class_specific("letter", 4.0)["member"].compute().transpose("layer", "neuron", "category")
+    chosen = member.sel(category="d") & (member.sum("category") == 1)
+    assert study.neurons.pairs == tuple(map(tuple, np.argwhere(chosen.values).tolist()))
+    assert study.neurons.why["selected_on"] == "train"
+
+
+def test_what_is_not_the_stores_is_refused(here, tmp_path):
+    other = planted()
+    with torch.no_grad():
+        other.module.blocks[0].fc1.weight[0, 0] += 1
+    with pytest.raises(ValueError, match=r"the encoder is not the store's \(weights: .*expected the same"):
+        run_study(request(), here.url, other, here.corpus)
+    fewer = write_sounds(tmp_path / "fewer", 44)
+    with pytest.raises(ValueError, match=r"\(176 against 180, .*expected the same manifest"):
+        run_study(request(), here.url, here.encoder, read_manifest(fewer))
+    changed = write_sounds(tmp_path / "changed", 45)
+    write_wav_file(tmp_path / "changed" / "audio" / "0010.wav", np.ones(8 * HOP, "<i2"), RATE)
+    with pytest.raises(ValueError, match=r"0010\.wav is not the audio that was extracted; expected the files"):
+        run_study(request(), here.url, here.encoder, read_manifest(changed))
+    probe = look_up(request(), here.url).probe
+    with pytest.raises(ValueError, match="of identity"):
+        look_up(request(), here.url, dataclasses.replace(probe, identity="other"))
+    with pytest.raises(ValueError, match="expected 4 by test: fit one to the store as it is now"):
+        look_up(request(), here.url, dataclasses.replace(probe, heads=("1", "2")))
+    for more, error, message in (
+        ({"set": "only(e)"}, LookupError, "no category 'e' in t:letter; those that exist: a, b, c, d"),
+        ({"set": "(3,0)"}, LookupError, r"do not exist, the first \(3, 0\); expected layers 0 to 2 of 60 neurons"),
+        ({"task": "x"}, LookupError, "no task 'x'"),
+        ({"label": "x"}, LookupError, "no label column 'x'"),
+        ({"division": "x"}, LookupError, "no column 'x'"),
+        ({"mode": "transplant", "category": "e"}, LookupError, "no category 'e' in t:letter; expected a, b, c, d"),
+    ):
+        with pytest.raises(error, match=message):
+            look_up(request(**more), here.url)
+    assert BLOCKS == 3
+
+
+def test_progress_is_told_and_a_probe_may_be_given(here, removed):
+    study = look_up(request(), here.url, look_up(request(), here.url).probe)
+    told = []
+    run_study(study, here.url, here.encoder, here.corpus, progress=lambda done, n: told.append((done, n)))
+    assert told == [(16, 60), (32, 60), (48, 60), (60, 60)]
+    assert study.digest == removed.attrs["digest"]
+
+
+def test_a_batch_that_does_not_fit_is_halved(here, removed):
+    """The real exception above 5 clips: the same scores up to rounding, from smaller passes."""
+
+    class Small(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.blocks = here.encoder.module.blocks
+
+        def forward(self, tokens):
+            if len(tokens) > most:
+                raise torch.OutOfMemoryError("not enough")
+            return here.encoder.module(tokens)
+
+    small = dataclasses.replace(here.encoder, module=Small())
+    most = 5
+    result = run_study(request(), here.url, small, here.corpus)
+    np.testing.assert_allclose(result["after"], removed["after"], atol=1e-4)
+    most = 1
+    study = look_up(request(controls=0), here.url)
+    run_study(study, here.url, small, here.corpus)
+    most = 0
+    with pytest.raises(ValueError, match=r"failed on"):
+        run_study(study, here.url, small, here.corpus)
+
+
+def test_donors_are_of_the_category_and_never_the_clip_itself(here):
+    study = look_up(request(mode="transplant", category="d", controls=0), here.url)
+    codes = otoscope.open(here.url)["t"].to_dataset().otoscope.codes("letter").values
+    assert (codes[study.donors] == 3).all()
+    assert (study.donors != study.clips).all()
+    assert len(set(study.donors.tolist())) > 20  # drawn, not one for all
+    again = look_up(request(mode="transplant", category="d", controls=0, seed=1), here.url)
+    assert (again.donors != study.donors).any()

@@ -1,0 +1,27 @@
+"""The same study by workers in Ray actors: to the last bit the serial result."""
+
+import pytest
+import xarray as xr
+
+from otoscope.ablate.request import Request
+from otoscope.ablate.study import run_study
+from otoscope.cluster.ray_pool import RayExecutor
+from otoscope.extract.corpus import read_manifest
+from otoscope.extract.run import capture
+
+from . import planted
+from .planted_sounds import write_sounds
+
+pytestmark = pytest.mark.slow
+
+
+def test_actors_give_the_serial_result(tmp_path):
+    manifest, url, encoder = write_sounds(tmp_path, 45), str(tmp_path / "s.zarr"), f"module:{planted.__file__}:planted"
+    capture(encoder, manifest, url, task="t", threads=1, batch=8)
+    corpus = read_manifest(manifest)
+    asked = {"task": "t", "label": "letter", "set": "only(d)", "percentile": 4.0, "controls": 20}
+    for more in ({}, {"mode": "transplant", "category": "d"}):
+        request = Request(**asked, **more)
+        serial = run_study(request, url, encoder, corpus)
+        with RayExecutor(actors=2, cpus_per_actor=0.5) as executor:
+            xr.testing.assert_identical(run_study(request, url, encoder, corpus, executor=executor), serial)
