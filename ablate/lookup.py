@@ -109,7 +109,7 @@ def look_up(request: Request, url: str, probe: Probe | None = None) -> Study:
         request=request, identity=identity, plan=plan, categories=categories, neurons=neurons, controls=tuple(controls),
         interventions=tuple(act(neurons=each, name=each.name) for each in (neurons, *controls)), probe=probe,
         division=division, truth=codes.values[tested].astype(np.int64), clips=tested,
-        names=tuple(names[i] for i in tested), donors=_donors(request, codes.values, categories, names, tested),
+        names=tuple(names[i] for i in tested), donors=donors_of(request, codes.values, categories, names, tested),
         embedding=stored["embedding"].values, audio=stored["audio_digest"].values,
     )  # fmt: skip
 
@@ -203,7 +203,7 @@ def _learnt_from(division: Division) -> NDArray[np.bool_]:
     return learnt
 
 
-def _donors(
+def donors_of(
     request: Request,
     codes: NDArray[np.integer],
     categories: tuple[str, ...],

@@ -8,6 +8,7 @@ Contents: `Settings`, `build`, `run_process`, `run_on_ray`.
 
 import logging
 import math
+import signal
 import socket
 import threading
 from collections.abc import Callable, Mapping
@@ -109,12 +110,16 @@ def run_on_ray(
             most = max(1, math.ceil(replicas * cpus))
             options |= {
                 "address": "local",
+                "_node_ip_address": "127.0.0.1",
                 "include_dashboard": False,
                 "num_cpus": most,
                 "object_store_memory": OBJECTS,
             }
+        handler = signal.getsignal(signal.SIGTERM)
         try:
             ray.init(**options)
+            if callable(handler) and threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGTERM, handler)  # Ray has put its own in the place of ours
         except (OSError, RuntimeError, ValueError) as error:
             where = address or "on this machine"
             raise OSError(f"no Ray cluster {where} ({error}); expected one that runs: see `ray status`") from error

@@ -55,7 +55,7 @@ def run_study(
     here = executor is None or isinstance(executor, SerialExecutor)  # else the devices are the workers'
     loaded = load_encoder(encoder) if isinstance(encoder, str) else encoder
     require_encoder(study.identity, loaded, device if here else "cpu", said=here)
-    if False:
+    if clip_table(corpus).digest != study.plan.names:
         raise ValueError(
             f"the corpus has not the clips that task {study.request.task} was extracted from ({len(corpus)} against "
             f"{study.plan.n_clips}, or other names or paths); expected the same manifest"

@@ -16,7 +16,9 @@ from . import making
 from .making import tree_of
 
 CLOSED_FORM = f"module:{making.__file__}:closed_form"
-NOTES = re.compile(r"[\d,]+/[\d,]+ clips .*|[\d,/]+ clips in .*|failed: .*|\.\.\. and \d+ more: .*")
+NOTES = re.compile(
+    r"[\d,]+/[\d,]+ clips .*|[\d,/]+ clips in .*|failed: .*|\.\.\. and \d+ more: .*|.* neurons \(.*\); \d+ controls; .*"
+)
 LABELS = {
     "kind": ["abc"[i % 3] for i in range(37)],
     "zahl": [str(9 + i % 3) for i in range(37)],

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import xarray as xr
 
-    from .analysis.accessor import across
+    from .analysis.joined import across
     from .extract.encoder import Encoder
     from .extract.run import capture
 
 __all__ = ["Encoder", "across", "analysis", "capture", "open"]
 
-_HOMES = {"Encoder": "extract.encoder", "across": "analysis.accessor", "capture": "extract.run"}
+_HOMES = {"Encoder": "extract.encoder", "across": "analysis.joined", "capture": "extract.run"}
 
 
 def open(url: str) -> "xr.DataTree":

@@ -1,4 +1,4 @@
-"""The commands that ask a store: `neurons`, `table`, `figure`. Like `cli`: parse, call, print.
+"""The commands that ask a store: `neurons`, `table`. Like `cli`: parse, call, print. Figures are in `drawing`.
 
 Conventions: labellings are named TASK:LABEL; a task that is not finished is refused unless --incomplete is given.
 """
@@ -12,10 +12,9 @@ import click
 if TYPE_CHECKING:
     import xarray as xr
 
-    from .analysis.survey import Answer, Labelling, Question
+    from .analysis.survey import Labelling, Question
 
 TABLES = ("stats", "paper", "overlap", "probability", "aape", "thresholds", "depth")
-FIGURES = ("overlap", "depth", "selectivity")
 
 
 def selecting(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -65,24 +64,38 @@ def question_of(percentiles: tuple[str, ...], reading: str, threshold: float | N
 
 
 def open_stores(stores: tuple[str, ...]) -> "dict[str, xr.DataTree]":
-    """Stores by a short name: the folder's, or the whole path where two are alike."""
+    """Stores by a short name: the folder's, or the whole path where two are alike.
+
+    Published folders of one encoder, such as esc50_analysis and gtzan_analysis, are one store, "analysis".
+    """
+    import xarray as xr
+
     import otoscope
 
-    from .analysis.given import is_given, open_given
+    from .analysis.given import is_given, open_given, published_store
 
-    short = [Path(store.rstrip("/")).stem for store in stores]
-    names = short if len(set(short)) == len(short) else list(stores)
-    return {
-        name: open_given(store) if is_given(store) else otoscope.open(store)
-        for name, store in zip(names, stores, strict=True)
-    }
+    short = {store: Path(store.rstrip("/")).stem for store in stores}
+    opened: dict[str, xr.DataTree] = {}
+    for store, name in short.items():
+        tree = open_given(store) if is_given(store) else otoscope.open(store)
+        whole = published_store(store) if is_given(store) else None
+        if whole is None:
+            opened[store if list(short.values()).count(name) > 1 else name] = tree
+            continue
+        tasks = {name: node.to_dataset() for name, node in opened.get(whole, xr.DataTree()).children.items()}
+        for task, node in tree.children.items():
+            if task in tasks:
+                raise ValueError(f"{store} is {task} of {whole} once more; expected every task once: name one of them")
+            tasks[task] = node.to_dataset()
+        opened[whole] = xr.DataTree.from_dict(tasks)
+    return opened
 
 
 def asked_for(
     stores: tuple[str, ...], tasks: tuple[str, ...], question: "Question", incomplete: bool, against: str | None = None
 ) -> "list[Labelling]":
     """The labellings named, or all, of finished tasks. `against` is one that is asked for elsewhere."""
-    from .analysis.survey import labellings
+    from .analysis.survey import labellings, left_out
 
     trees = open_stores(stores)
     asked = {name.partition(":")[0] for name in tasks}
@@ -95,6 +108,9 @@ def asked_for(
                     "`otoscope extract` again, or give --incomplete to go by what is committed"
                 )
     found = list(labellings(trees, tasks))
+    skipped = left_out(trees, tasks)
+    if skipped:
+        click.echo(f"left out, since they say which clips belong together: {', '.join(skipped)}", err=True)
     if not found:
         raise LookupError(
             f"{', '.join(stores)} hold no labelling with at least 2 categories; add one with `otoscope label`"
@@ -104,6 +120,16 @@ def asked_for(
         if task not in named:
             raise LookupError(f"--percentile {task}=... names no task that was asked for; give it as one of --task")
     return found
+
+
+def against_of(stores: tuple[str, ...], against: str, question: "Question", incomplete: bool) -> "dict[str, Labelling]":
+    """Store -> the labelling of --against."""
+    from dataclasses import replace
+
+    task = against.partition(":")[0]  # percentiles of other tasks were checked when those were asked for
+    theirs = replace(question, percentiles={t: p for t, p in question.percentiles.items() if t == task})
+    found = asked_for(stores, (against,), theirs, incomplete)
+    return {store: only([x for x in found if x.store == store]) for store in dict.fromkeys(x.store for x in found)}
 
 
 def only(labellings: "list[Labelling]") -> "Labelling":
@@ -153,8 +179,8 @@ def table(
 ) -> None:
     """Tables: stats, thresholds and paper (Tables I and II) over all labellings; the others of one.
 
-    Paper puts the stores side by side, with the paper's percentiles unless --percentile is given. A STORE may be a
-    table of probabilities (`otoscope import`) or a folder of published files.
+    Paper puts the stores side by side, with the paper's labellings and percentiles unless --task or --percentile say
+    otherwise. A STORE may be a table of probabilities (`otoscope import`) or a folder of published files.
     """
     from .analysis import paper, tables
     from .analysis.select import depth_histogram
@@ -169,12 +195,20 @@ def table(
         output = str(Path(output) / paper.official_table(official))
     question = question_of(**how)
     asked = asked_for(stores, tasks, question, incomplete, against)
+    if kind == "paper" and not tasks:
+        rows = paper.paper_rows(x.name for x in asked)
+        others = sorted({x.name for x in asked} - set(rows))
+        asked = [x for x in asked if x.name in rows]
+        if others:
+            click.echo(f"not in the paper's tables: {', '.join(others)}; --task takes them in", err=True)
     frame: Any
     if kind in ("stats", "thresholds", "paper"):
         selections = {(x.store, x.name): answer(x, question).selection for x in asked}
         frame = (tables.thresholds_table if kind == "thresholds" else tables.stats_table)(selections)
         frame = paper.paper_table(frame) if kind == "paper" else frame
     elif kind == "overlap":
+        from .drawing import overlaps
+
         answers = [answer(only(asked), question)]
         frame = tables.overlap_table(overlaps(answers, stores, against, question, incomplete)[0][1])
     elif kind == "depth":
@@ -187,89 +221,6 @@ def table(
     put_table(frame, output)
 
 
-def overlaps(
-    answers: "list[Answer]",
-    stores: tuple[str, ...],
-    against: str | None,
-    question: "Question",
-    incomplete: bool,
-) -> "list[tuple[str, xr.DataArray]]":
-    """(title, common neuron ratio) of each labelling with itself, or with another one of the same store."""
-    from dataclasses import replace
-
-    from .analysis.overlap import common_neuron_ratio
-    from .analysis.survey import answer
-
-    members = {(a.labelling.store, a.labelling.name): a.selection["member"] for a in answers}
-    if against is None:
-        return [(f"{store} {name}", common_neuron_ratio(member)) for (store, name), member in members.items()]
-    task = against.partition(":")[0]  # percentiles of other tasks were checked when those were asked for
-    theirs = replace(question, percentiles={t: p for t, p in question.percentiles.items() if t == task})
-    others = asked_for(stores, (against,), theirs, incomplete)
-    other_of = {store: answer(only([x for x in others if x.store == store]), question) for store, _ in members}
-    return [
-        (
-            f"{store} {name} / {other_of[store].labelling.name}",
-            common_neuron_ratio(member, other_of[store].selection["member"]),
-        )
-        for (store, name), member in members.items()
-    ]
-
-
-@click.command()
-@click.argument("kind", type=click.Choice(FIGURES))
-@click.argument("stores", nargs=-1, required=True, metavar="STORE...")
-@click.option("--task", "tasks", multiple=True, metavar="TASK[:LABEL]", help="Labellings [all].")
-@click.option("--against", metavar="TASK:LABEL", help="overlap: the categories along the other side.")
-@click.option(
-    "--arrange", metavar="FILE",
-    help="overlap: CSV without a header, a category per line in the order wanted, and its group after a comma.",
-)  # fmt: skip
-@selecting
-@click.option("--official", is_flag=True, help="overlap: name the file as the paper's notebooks do; -o is its folder.")
-@click.option("-o", "--output", required=True, metavar="FILE", help="PDF, PNG or SVG by its ending.")
-def figure(
-    kind: str,
-    stores: tuple[str, ...],
-    tasks: tuple[str, ...],
-    against: str | None,
-    arrange: str | None,
-    official: bool,
-    output: str,
-    incomplete: bool,
-    **how: Any,
-) -> None:
-    """Figures: overlap (common neuron ratios), depth (neurons per layer), selectivity (AAPE against probability)."""
-    from .analysis import figures
-    from .analysis.overlap import arranged
-    from .analysis.paper import official_figure
-    from .analysis.select import depth_histogram
-    from .analysis.selectivity import aape
-    from .analysis.survey import answer
-
-    question = question_of(**how)
-    asked = asked_for(stores, tasks, question, incomplete, against)
-    if official:
-        names = sorted({labelling.name for labelling in asked})
-        if kind != "overlap" or len(names) != 1:
-            raise ValueError(f"--official names the overlap of one labelling; found {kind} of {', '.join(names)}")
-        output = str(Path(output) / official_figure(names[0], against))
-    answers = [answer(labelling, question) for labelling in asked]
-    titled = [(f"{a.labelling.store} {a.labelling.name}", a) for a in answers]
-    if kind == "overlap":
-        order, groups = arrangement(arrange)
-        panels = overlaps(answers, stores, against, question, incomplete)
-        drawn = figures.overlap_figure([(title, arranged(ratio, order, groups)) for title, ratio in panels])
-    elif kind == "depth":
-        drawn = figures.depth_figure([(title, depth_histogram(a.selection["member"])) for title, a in titled])
-    else:
-        drawn = figures.selectivity_figure(
-            [(title, a.probability, aape(a.probability), a.selection["selected"]) for title, a in titled]
-        )
-    figures.save_figure(drawn, output)
-    click.echo(output)
-
-
 def put_table(frame: Any, output: str | None) -> None:
     """Write a table to a file, or as Markdown to standard output."""
     from .analysis.tables import markdown, write_table
@@ -279,16 +230,3 @@ def put_table(frame: Any, output: str | None) -> None:
     else:
         write_table(frame, output)
         click.echo(output)
-
-
-def arrangement(path: str | None) -> tuple[list[str], dict[str, str]]:
-    """--arrange: the order of the categories, and the groups of those that have one."""
-    import csv
-
-    if path is None:
-        return [], {}
-    with Path(path).open(newline="", encoding="utf-8-sig") as file:
-        rows = [[cell.strip() for cell in row] for row in csv.reader(file) if row]
-    if any(len(row) > 2 for row in rows):
-        raise ValueError(f"{path} has a line of more than 2 columns; expected CATEGORY or CATEGORY,GROUP")
-    return [row[0] for row in rows], {row[0]: row[1] for row in rows if len(row) == 2 and row[1]}

@@ -14,20 +14,21 @@ def write_sounds(
     """Clips of so many tokens each in turn, and their manifest; a third are for test, or three folds."""
     rng = np.random.default_rng(seed)
     columns: dict[str, list[str]] = {"letter": [], "fold" if fold else "split": []}
-    paths = []
-    for i in range(per_category * len(CATEGORIES)):
-        category = i % len(CATEGORIES)
+    paths: list[str] = []
+    for i in rng.permutation(per_category * len(CATEGORIES)).tolist():
+        category, number = i % len(CATEGORIES), i // len(CATEGORIES)
         token = np.zeros(HOP)
         token[min(category, 2)] = rng.uniform(0.6, 0.9)
         if category == 3:
             token[3] = rng.uniform(0.6, 0.9)
         token[8:] = rng.uniform(-0.9, 0.9, 8)
-        n_tokens = lengths[i // len(CATEGORIES) % len(lengths)]
+        n_tokens = lengths[number % len(lengths)]
         sound = np.tile(token, n_tokens) + rng.normal(0, 0.02, n_tokens * HOP)
-        paths.append(f"audio/{i:04d}.wav")
+        paths.append(f"audio/{len(paths):04d}.wav")
         write_wav_file(folder / paths[-1], np.round(32767 * sound).clip(-32768, 32767), RATE)
         columns["letter"].append(CATEGORIES[category])
-        part = i // len(CATEGORIES) % 3
-        columns["fold" if fold else "split"].append(str(part) if fold else ("test" if part == 2 else "train"))
+        columns["fold" if fold else "split"].append(
+            str(number % 3) if fold else ("test" if number % 3 == 2 else "train")
+        )
     write_manifest(folder / "sounds.csv", paths, columns)
     return folder / "sounds.csv"

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from otoscope import ablate
 from otoscope.ablate.request import MODES, Request
 
 ASKED = {"task": "t", "label": "kind", "set": "shared(a,b)"}
@@ -42,3 +43,8 @@ def test_requests_come_back_from_json(mode):
 def test_what_does_not_fit_is_refused(more, message):
     with pytest.raises(ValueError, match=message):
         Request(**{**ASKED, **more})
+
+
+def test_the_room_lists_what_it_has():
+    assert set(ablate.HOMES) == set(ablate.__all__) == set(dir(ablate))
+    assert all(callable(getattr(ablate, name)) for name in ablate.__all__)

@@ -1,6 +1,7 @@
 """Whole studies on an encoder built by hand, in which a known set of neurons carries one category."""
 
 import dataclasses
+import re
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import torch
 import xarray as xr
 
 import otoscope
-from otoscope.ablate.lookup import look_up
+from otoscope.ablate.lookup import donors_of, look_up
 from otoscope.ablate.request import Request
 from otoscope.ablate.results import read_result, write_result
 from otoscope.ablate.study import run_study
@@ -93,25 +94,25 @@ def test_their_removal_ruins_that_category_alone(removed):
 
 
 def test_they_suffice_to_make_a_clip_one_of_that_category(here):
-    result = here.run(mode="transplant", category="d")
+    result = here.run(mode="transplant", category="d", controls=60)
     for other in "abc":
         became = row(result, "named", other)
         assert became["before"] == 0
         assert became["after"] >= 0.6
-        assert became["p_rank"] == became["p_corrected"] == LEAST
-        assert row(result, "pull", other)["p_corrected"] == LEAST
+        assert became["p_rank"] == became["p_corrected"] == 1 / 61
+        assert row(result, "pull", other)["p_corrected"] == 1 / 61
     assert row(result, "named", "c")["after"] == 1  # c and the mark is d, by the making of the sounds
     assert row(result, "named", "d")["after"] == 1
     assert float(result["control_change"].sel(measure="named").max()) < 0.2
 
 
 def test_alone_they_keep_that_category_and_random_neurons_do_not(here):
-    for mode in ("keep", "keep-mean"):
-        result = here.run(mode=mode)
+    for mode, controls in (("keep", 200), ("keep-mean", 30)):
+        result = here.run(mode=mode, controls=controls)
         assert result.attrs["side"] == "help"
         kept = row(result, "accuracy", "d")
         assert kept["after"] >= 0.8
-        assert kept["p_rank"] == kept["p_corrected"] == LEAST
+        assert kept["p_rank"] == kept["p_corrected"] == 1 / (1 + controls)
         assert float(result["control_change"].sel(measure="accuracy", category="d").max()) == -1
 
 
@@ -205,6 +206,11 @@ def test_folds_and_clips_of_unequal_length(tmp_path):
     assert row(result, "accuracy", "d")["after"] == 0
     assert row(result, "margin", "d")["p_corrected"] == 1 / 21
     assert row(result, "margin", "a")["change"] == 0
+    study = look_up(request(controls=20), there.url)
+    logits = study.probe.logits(study.embedding, study.division.tested_by[study.clips])
+    own = logits[np.arange(96), study.truth]
+    others = np.where(np.eye(4, dtype=bool)[study.truth], -np.inf, logits).max(axis=1)
+    np.testing.assert_allclose(result["clip_before"].sel(measure="margin"), own - others, atol=1e-4)
     moved = there.run(mode="transplant", category="d", controls=2)
     assert row(moved, "named", "c")["after"] >= 0.9
     with pytest.raises(ValueError, match=r"each of 3 folds is tested; expected a split train, valid, test"):
@@ -231,8 +237,9 @@ def test_what_is_not_the_stores_is_refused(here, tmp_path):
     with pytest.raises(ValueError, match=r"\(176 against 180, .*expected the same manifest"):
         run_study(request(), here.url, here.encoder, read_manifest(fewer))
     changed = write_sounds(tmp_path / "changed", 45)
-    write_wav_file(tmp_path / "changed" / "audio" / "0010.wav", np.ones(8 * HOP, "<i2"), RATE)
-    with pytest.raises(ValueError, match=r"0010\.wav is not the audio that was extracted; expected the files"):
+    heard = look_up(request(), here.url).names[20]
+    write_wav_file(tmp_path / "changed" / heard, np.ones(8 * HOP, "<i2"), RATE)
+    with pytest.raises(ValueError, match=rf"{re.escape(heard)} is not the audio that was extracted; expected"):
         run_study(request(), here.url, here.encoder, read_manifest(changed))
     probe = look_up(request(), here.url).probe
     with pytest.raises(ValueError, match="of identity"):
@@ -275,7 +282,7 @@ def test_a_batch_that_does_not_fit_is_halved(here, removed):
 
     small = dataclasses.replace(here.encoder, module=Small())
     most = 5
-    result = run_study(request(), here.url, small, here.corpus)
+    result = run_study(request(controls=5), here.url, small, here.corpus)
     np.testing.assert_allclose(result["after"], removed["after"], atol=1e-4)
     most = 1
     study = look_up(request(controls=0), here.url)
@@ -291,5 +298,9 @@ def test_donors_are_of_the_category_and_never_the_clip_itself(here):
     assert (codes[study.donors] == 3).all()
     assert (study.donors != study.clips).all()
     assert len(set(study.donors.tolist())) > 20  # drawn, not one for all
-    again = look_up(request(mode="transplant", category="d", controls=0, seed=1), here.url)
-    assert (again.donors != study.donors).any()
+    names = [here.corpus.clip(i).name for i in range(180)]
+    for seed in range(40):
+        more = request(mode="transplant", category="d", seed=seed)
+        again = donors_of(more, codes, CATEGORIES, names, study.clips)
+        assert (again != study.donors).any() == (seed > 0)
+        assert (again != study.clips).all()
