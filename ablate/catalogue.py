@@ -46,6 +46,7 @@ class Snapshot:
         self.root, self.tree = open_root(url, mode="r"), open_store(url)
         self.identity: Identity = read_identity(self.root)
         self._digests: dict[tuple[str, str], str] = {}
+        self._categories: dict[tuple[str, str], dict[str, int]] = {}
         self._selections: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
         self._one_at_a_time = threading.Lock()
 
@@ -64,9 +65,11 @@ class Snapshot:
 
     def categories(self, task: str, label: str) -> dict[str, int]:
         """Clips of each category of a labelling. Raises as `labelling` does."""
-        codes = self.labelling(task, label).ds.otoscope.codes(label)
-        counts = np.bincount(codes.values[codes.values >= 0], minlength=len(codes.attrs["categories"]))
-        return dict(zip(map(str, codes.attrs["categories"]), counts.tolist(), strict=True))
+        if (task, label) not in self._categories:
+            codes = self.labelling(task, label).ds.otoscope.codes(label)
+            counts = np.bincount(codes.values[codes.values >= 0], minlength=len(codes.attrs["categories"]))
+            self._categories[task, label] = dict(zip(map(str, codes.attrs["categories"]), counts.tolist(), strict=True))
+        return self._categories[task, label]
 
     def digest(self, task: str, label: str) -> str:
         """Digest of all that results read of a labelling: plan, clips, audio, status, categories."""

@@ -44,6 +44,8 @@ def matched_controls(
     not hold.
     """
     target.check(widths)
+    if draws == 0:
+        return []
     if draws < 0 or seed < 0:
         raise ValueError(f"found {draws} draws with seed {seed}; expected whole numbers from 0 on")
     pools = {}
@@ -53,7 +55,7 @@ def matched_controls(
             raise ValueError(
                 f"layer {layer} has {widths[layer]} neurons and {target.name or 'the set'} takes {len(own)} of them, "
                 f"so that {len(free)} are left; expected at least {len(own)} to draw from: use a smaller set"
-                f"{' or let controls overlap it' if avoid_target else ''}"
+                f"{', or no controls (0)' if avoid_target else ''}"
             )
         pools[layer] = _nearest(free, own, layer, widths[layer], features or {})
     sets = []

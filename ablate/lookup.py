@@ -5,6 +5,7 @@ Conventions: clips are tested in the order of the store, which is only read.
 Contents: `Study`, `look_up`, `find_neurons`, `fit_store_probe`.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -48,6 +49,9 @@ class Study:
     names: tuple[str, ...]
     """Their names."""
     donors: NDArray[np.int64] | None
+    """(clip) numbers of the clips that patches come from."""
+    donated: NDArray[np.uint64] | None
+    """(clip) digests of their audio in the store."""
     embedding: NDArray[np.float32]
     """(clip, embedding) as stored."""
     audio: NDArray[np.uint64]
@@ -62,6 +66,8 @@ class Study:
             "tested": digest_of(self.clips.tolist()), "truth": digest_of(self.truth.tolist()),
             "audio": digest_of(self.audio.tolist()),
         }  # fmt: skip
+        if self.donated is not None:
+            found["donated"] = digest_of(self.donated.tolist())
         return digest_of(found)
 
 
@@ -98,6 +104,11 @@ def look_up(request: Request, url: str, probe: Probe | None = None) -> Study:
     if probe is None:
         probe = fit_store_probe(request, ds, codes, division, identity)
     probe.require(named, request.labelling)
+    if probe.about.get("learnt", taught := _taught(division, codes, names)) != taught:
+        raise ValueError(
+            f"the probe of {probe.labelling} has learnt from other clips than those that the store now has for "
+            "training, perhaps from some that are tested; expected the same clips, division and labels: fit another"
+        )
     if (probe.categories, probe.heads) != (categories, division.heads):
         raise ValueError(
             f"the probe of {probe.labelling} knows {len(probe.categories)} categories by {', '.join(probe.heads)}; "
@@ -105,11 +116,15 @@ def look_up(request: Request, url: str, probe: Probe | None = None) -> Study:
         )
     tested = np.flatnonzero(division.tested_by >= 0)
     stored = ds[["embedding", "audio_digest"]].isel(clip=tested).compute(scheduler="synchronous")
+    donors = donors_of(request, codes.values, categories, names, tested)
+    donated = None
+    if donors is not None:
+        donated = ds["audio_digest"].isel(clip=donors).compute(scheduler="synchronous").values
     return Study(
         request=request, identity=identity, plan=plan, categories=categories, neurons=neurons, controls=tuple(controls),
         interventions=tuple(act(neurons=each, name=each.name) for each in (neurons, *controls)), probe=probe,
         division=division, truth=codes.values[tested].astype(np.int64), clips=tested,
-        names=tuple(names[i] for i in tested), donors=donors_of(request, codes.values, categories, names, tested),
+        names=tuple(names[i] for i in tested), donors=donors, donated=donated,
         embedding=stored["embedding"].values, audio=stored["audio_digest"].values,
     )  # fmt: skip
 
@@ -162,11 +177,19 @@ def fit_store_probe(
     embedding = np.full((ds.sizes["clip"], read.shape[1]), np.nan, np.float32)
     embedding[used] = read
     rate = LEARNING_RATES.get(identity.encoder, LEARNING_RATE)
-    return fit_probe(
+    probe = fit_probe(
         embedding, codes.values, division, categories=tuple(map(str, codes.attrs["categories"])),
         identity=digest_of(identity.to_json()), labelling=request.labelling,
         recipe=Recipe(kind=request.probe, seed=request.probe_seed, learning_rate=rate),
     )  # fmt: skip
+    learnt = _taught(division, codes, [str(name) for name in ds["clip"].values])
+    return replace(probe, about={**probe.about, "learnt": learnt})
+
+
+def _taught(division: Division, codes: xr.DataArray, names: Sequence[str]) -> str:
+    """Digest of the clips that each head learns from or is stopped by, with their categories."""
+    taught = division.train | division.valid
+    return digest_of([[[names[i], int(codes.values[i])] for i in np.flatnonzero(own)] for own in taught])
 
 
 def _act(
@@ -189,7 +212,8 @@ def _division(request: Request, ds: xr.Dataset, codes: xr.DataArray) -> tuple[Di
     column = division_column(ds.otoscope.labels, request.division or None)
     names = [str(name) for name in ds["clip"].values]
     parts = ds.otoscope.label(column).compute(scheduler="synchronous").values
-    return divide([str(part) for part in parts], codes.values, names, request.probe_seed), names
+    known = [str(category) for category in codes.attrs["categories"]]
+    return divide([str(part) for part in parts], codes.values, names, request.probe_seed, known), names
 
 
 def _learnt_from(division: Division) -> NDArray[np.bool_]:

@@ -35,10 +35,10 @@ def sign_flip(change: Floats, flips: int = 9999, seed: int = 0) -> float:
         p = (1 + flips with |mean| >= |mean found|) / (1 + flips)
 
     With up to 13 clips all 2^n patterns are counted instead, and p is their exact share. A flip that ties up to
-    rounding counts. Fisher 1935, "The Design of Experiments", section 21.
+    rounding counts. NaN where a change is not a number. Fisher 1935, "The Design of Experiments", section 21.
     """
     n = len(change)
-    if n == 0:
+    if n == 0 or not np.isfinite(change).all():
         return math.nan
     found = abs(change.sum()) - 1e-12 * np.abs(change).sum()
     if n <= EXACT_CLIPS:

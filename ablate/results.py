@@ -9,6 +9,8 @@ Contents: `result_table`, `clips_table`, `write_result`, `read_result`, `result_
 
 import json
 import os
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +72,7 @@ def _rows(result: xr.Dataset) -> pd.DataFrame:
 def write_result(result: xr.Dataset, path: str | os.PathLike[str]) -> None:
     """Write a result as Parquet; the file appears whole or not at all.
 
-    Raises ValueError for a name that does not end in .parquet, FileNotFoundError for a folder that does not exist.
+    Raises as `refuse_place` does.
     """
     place = Path(path)
     refuse_place(place)
@@ -90,12 +92,28 @@ def write_result(result: xr.Dataset, path: str | os.PathLike[str]) -> None:
         partial.unlink(missing_ok=True)
 
 
-def refuse_place(place: Path) -> None:
-    """Raise what `write_result` would for the name of the file: better known before a run than after."""
-    if place.suffix.lower() != ".parquet":
-        raise ValueError(f"cannot write a result to {place.name!r}; expected a name ending in .parquet")
+def refuse_place(place: Path, endings: Sequence[str] = (".parquet",)) -> None:
+    """Raise what writing to this place would: better known before a run than after.
+
+    Raises ValueError for a name with another ending, FileNotFoundError for a folder that does not exist, OSError where
+    no file can be written.
+    """
+    if place.suffix.lower() not in endings:
+        raise ValueError(f"cannot write a result to {place.name!r}; expected a name ending in {', '.join(endings)}")
     if not place.parent.is_dir():
         raise FileNotFoundError(f"no folder {place.parent}; expected it for {place.name}: create it")
+    if place.is_dir():
+        raise IsADirectoryError(f"{place} is a folder; expected the name of a file: choose another")
+    trial = place.with_name(f".{place.name}.{os.getpid()}.trial")
+    try:
+        trial.touch()
+    except OSError as error:
+        raise OSError(
+            f"cannot write in {place.parent} ({error.strerror}); expected a folder that takes {place.name}: use another"
+        ) from error
+    finally:
+        with suppress(OSError):
+            trial.unlink()
 
 
 def read_result(path: str | os.PathLike[str]) -> xr.Dataset:

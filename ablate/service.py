@@ -8,8 +8,11 @@ Contents: `Settings`, `build`, `run_process`, `run_on_ray`.
 
 import logging
 import math
+import os
+import secrets
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -22,6 +25,7 @@ from fastapi import FastAPI
 from ..extract.corpus import read_manifest
 from ..extract.encoder import load_encoder
 from ..extract.planning import placed
+from ..store.discreet import one_line
 from .catalogue import Catalogue
 from .engine import LEASE, MOST_QUEUED, Engine
 from .guard import Limits
@@ -100,6 +104,10 @@ def run_on_ray(
     one on this machine.
     Raises OSError where there is no such cluster.
     """
+    if address is None and "ray" not in sys.modules:  # it reads these when it is imported
+        # Ray opens ports on all interfaces: whoever does not know this token can do nothing there.
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     import ray
     from ray import serve
 
@@ -110,7 +118,6 @@ def run_on_ray(
             most = max(1, math.ceil(replicas * cpus))
             options |= {
                 "address": "local",
-                "_node_ip_address": "127.0.0.1",
                 "include_dashboard": False,
                 "num_cpus": most,
                 "object_store_memory": OBJECTS,
@@ -122,7 +129,9 @@ def run_on_ray(
                 signal.signal(signal.SIGTERM, handler)  # Ray has put its own in the place of ours
         except (OSError, RuntimeError, ValueError) as error:
             where = address or "on this machine"
-            raise OSError(f"no Ray cluster {where} ({error}); expected one that runs: see `ray status`") from error
+            raise OSError(
+                f"no Ray cluster {where} ({one_line(error)}); expected one that runs: see `ray status`"
+            ) from error
     try:
         serve.start(proxy_location="HeadOnly", http_options={"host": host, "port": port})
         deployment = serve.deployment(

@@ -64,7 +64,8 @@ def run_study(
     job = Job(
         encoder=encoder, device=device, corpus=corpus, identity=study.identity, plan=study.plan,
         interventions=study.interventions, probe=study.probe, clips=study.clips, truth=study.truth,
-        heads=study.division.tested_by[study.clips], audio=study.audio, donors=study.donors, toward=toward,
+        heads=study.division.tested_by[study.clips], audio=study.audio, donors=study.donors,
+        donated=study.donated, toward=toward,
     )  # fmt: skip
     n, batch = len(study.clips), study.plan.batch
     pieces = [range(start, min(start + batch, n)) for start in range(0, n, batch)]
@@ -125,6 +126,7 @@ def _result(study: Study, parts: list[Scores]) -> xr.Dataset:
     about = {
         "request": {**request.to_json(), "set": study.neurons.name}, "digest": study.digest,
         "identity": digest_of(study.identity.to_json()), "neurons": study.neurons.to_json(),
+        "gain": study.interventions[0].gain,  # a published list has its own
         "probe": {"digest": study.probe.digest, **study.probe.about},
         "controls": [list(map(list, control.pairs)) for control in study.controls],
         "method": sorted({part.method for part in parts}), "base_deviation": _deviation(base, study.embedding),

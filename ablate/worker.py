@@ -54,6 +54,8 @@ class Job:
     """Digests of the audio that the store was made from."""
     donors: NDArray[np.int64] | None = None
     """Numbers in the corpus of the clips that patches come from."""
+    donated: NDArray[np.uint64] | None = None
+    """Digests of their audio in the store."""
     toward: int | None = None
     """Code of the category that clips are to become."""
 
@@ -90,29 +92,40 @@ class AblationWorker:
     def __call__(self, piece: range) -> Scores:
         """Scores of the clips at these positions.
 
-        Raises ValueError for audio that is not what the store was made from, OSError where it cannot be read.
+        Raises ValueError for audio that is not what the store was made from, and for interventions that leave no
+        numbers, as a huge gain does; OSError where audio cannot be read.
         """
         job, n = self.job, len(piece)
-        heard = [self._hear(position - piece.start, int(job.clips[position]), position) for position in piece]
+        heard = [self._hear(i, job.clips[at], job.audio[at]) for i, at in enumerate(piece)]
         donors = None
-        if job.donors is not None:
-            donors = [self.listener.hear(i, job.corpus.clip(int(job.donors[at]))) for i, at in enumerate(piece)]
+        if job.donors is not None and job.donated is not None:
+            donors = [self._hear(i, job.donors[at], job.donated[at]) for i, at in enumerate(piece)]
         n_interventions = 1 + len(job.interventions)
         scores = np.empty((len(measures_of(job.toward is not None)), n_interventions, n))
         named = np.empty((n_interventions, n), np.int32)
         base = np.empty((n, job.identity.embedding), np.float32)
         for batch in self._batches(heard, donors):
             for part, embeddings in self._fitting(batch, donors):
+                self._require_numbers(embeddings)
                 at = np.array([clip.index for clip in part])
                 logits = job.probe.logits(embeddings, job.heads[at + piece.start])
                 scores[..., at], named[:, at] = clip_scores(logits, job.truth[at + piece.start], job.toward)
                 base[at] = embeddings[0]
         return Scores(scores=scores, named=named, embedding=base, method=self.rerunner.method)
 
-    def _hear(self, index: int, number: int, position: int) -> Heard:
-        clip = self.job.corpus.clip(number)
+    def _require_numbers(self, embeddings: NDArray[np.float32]) -> None:
+        """Raise ValueError where an intervention's embeddings are not finite: no probe can be asked about them."""
+        for intervention, embedding in zip(self.job.interventions, embeddings[1:], strict=True):
+            if not np.isfinite(embedding).all():
+                raise ValueError(
+                    f"embeddings under {intervention.name or 'an intervention'} (gain {intervention.gain:g}) hold NaN "
+                    "or infinity; expected numbers: use a gain nearer to 1"
+                )
+
+    def _hear(self, index: int, number: np.int64, digest: np.uint64) -> Heard:
+        clip = self.job.corpus.clip(int(number))
         heard = self.listener.hear(index, clip)
-        if heard.reason or heard.digest != int(self.job.audio[position]):
+        if heard.reason or heard.digest != int(digest):
             raise ValueError(
                 f"{clip.name} {heard.reason or 'is not the audio that was extracted'}; expected the files that the "
                 "store was made from: see `otoscope verify --audio DIR`"

@@ -49,18 +49,24 @@ def division_column(columns: Sequence[str], wanted: str | None = None) -> str:
     return found[0]
 
 
-def divide(parts: Sequence[str], codes: NDArray[np.integer], names: Sequence[str], seed: int = 0) -> Division:
+def divide(
+    parts: Sequence[str],
+    codes: NDArray[np.integer],
+    names: Sequence[str],
+    seed: int = 0,
+    categories: Sequence[str] = (),
+) -> Division:
     """The division that a column describes.
 
     parts: (clip) strings. If all are train, valid or test, they are a split, with one head. Otherwise they are folds:
         each fold is tested by a head trained on all others. "" takes no part.
     codes: (clip) categories as whole numbers, -1 for clips that take no part.
-    names: (clip) clip names, unique; with `seed` they decide what is drawn.
+    names: (clip) clip names, unique; with `seed` they decide what is drawn. categories: names of the codes, for errors.
 
     Where nothing is marked valid, a tenth of each category's training clips is drawn for it, at least one of two or
     more, so that every category stays in both.
-    Raises ValueError for a split without training or test clips, for a single fold, and for a head for which
-    a category that is tested has no training clips.
+    Raises ValueError for a split without training or test clips, or with parts of other names, for a single fold, and
+    for a head for which a category that is tested has no training clips.
     """
     part = np.array(list(parts), dtype=object)
     counted = (np.asarray(codes) >= 0) & (part != "")
@@ -76,6 +82,9 @@ def divide(parts: Sequence[str], codes: NDArray[np.integer], names: Sequence[str
         tested = (part == "test")[None] & counted
         train, valid = ((part == name)[None] & counted for name in ("train", "valid"))
     else:
+        if any(value.strip().lower() in PARTS for value in values):  # "val", "Train": a split, not folds
+            others = ", ".join(value for value in values if value not in PARTS)
+            raise ValueError(f"the split has parts called {others[:100]}; expected {', '.join(PARTS)}, or folds alone")
         if len(values) < 2:
             raise ValueError(f"found one fold, {', '.join(values)}; expected at least 2, or a split train, valid, test")
         heads = tuple(values)
@@ -89,8 +98,9 @@ def divide(parts: Sequence[str], codes: NDArray[np.integer], names: Sequence[str
         untaught = sorted(set(codes[tests].tolist()) - set(codes[learns].tolist()))
         if untaught:
             raise ValueError(
-                f"{len(untaught)} categories have clips in {head} and no training clips, the first with code "
-                f"{untaught[0]}; expected some of every category: divide the clips otherwise or leave it unlabelled"
+                f"{len(untaught)} categories have clips in {head} and no training clips, the first "
+                f"{categories[untaught[0]] if len(categories) else f'with code {untaught[0]}'}; expected some of every "
+                "category: divide the clips otherwise, or leave it unlabelled in another column (`otoscope label`)"
             )
     tested_by = np.where(tested.any(axis=0), tested.argmax(axis=0), -1)
     return Division(heads=heads, train=train, valid=valid, tested_by=tested_by, valid_drawn=drawn)

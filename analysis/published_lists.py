@@ -7,6 +7,7 @@ kept when a list is written into one, comments are not.
 Contents: `read_published_list`, `write_published_list`.
 """
 
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -48,9 +49,12 @@ def write_published_list(
 
     base: a configuration whose other settings are taken over, as the authors' m2d.yaml; it then names the model that
         knows gains, so that their code runs it. Without one the file holds the list alone.
-    Raises FileNotFoundError or ValueError for a base that cannot be read, FileNotFoundError for an absent folder.
+    Raises ValueError for a gain that is not finite, FileNotFoundError or ValueError for a base that cannot be read,
+    FileNotFoundError for an absent folder.
     """
     place = Path(path)
+    if not math.isfinite(gain):
+        raise ValueError(f"gain {gain}; expected a finite number, 0 to switch off")
     settings = {} if base is None else {**_settings(Path(base)), MODEL: STEERED}
     settings = {key: value for key, value in settings.items() if key not in (NEURONS, GAIN)}
     if not place.parent.is_dir():

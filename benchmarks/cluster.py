@@ -6,6 +6,7 @@ serve is therefore decided by packing and writing, and `raw` says where the proc
 """
 
 import itertools
+import shutil
 import threading
 import time
 from collections import Counter
@@ -44,7 +45,7 @@ class Size:
     repetitions: int
 
 
-FULL = Size(empty=2000, planned=100_000, actors=(1, 2, 4, 8, 16), clips=16_384, block=256, seconds=20.0, repetitions=3)
+FULL = Size(empty=2000, planned=100_000, actors=(1, 2, 4, 8, 16), clips=16_384, block=256, seconds=15.0, repetitions=2)
 SMALL = Size(empty=50, planned=500, actors=(1, 2), clips=256, block=32, seconds=0.5, repetitions=1)
 
 
@@ -195,6 +196,7 @@ def measure(scratch: Path, size: Size) -> Measured:
                     "cluster:scaling", url=url, actors=n, n_clips=size.clips, block=size.block, seconds=size.seconds
                 )
             )
+            shutil.rmtree(url)
     held = fresh_process("cluster:driver", n=size.planned)
     one = [each["blocks_per_second"] for each in rates[size.actors[0]]]
     efficiency = {

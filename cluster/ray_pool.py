@@ -190,7 +190,7 @@ class _RayActors:
             return ray.get(answer)
         except LOST as error:
             if getattr(error, "actor_init_failed", False):  # not a death: the node lacks what it takes
-                return Raised.of(OSError(_one_line(error)[-300:]))
+                return Raised.of(OSError(str(error).strip().splitlines()[-1].strip()))
             raise Lost(_how(error)) from error
         except RayTaskError as error:
             return Raised.of(error.cause if isinstance(error.cause, Exception) else error)

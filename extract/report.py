@@ -7,6 +7,7 @@ Contents: `Report`, `Tally`.
 """
 
 import json
+import logging
 import os
 import time
 import uuid
@@ -17,11 +18,14 @@ from pathlib import Path
 from typing import Any
 
 from ..store.blocks import Block
+from ..store.discreet import clean
 from .dry_run import Forecast
 from .listen import DECODERS
 from .pipeline import STAGES
 from .poison import Sparing
 from .worker import CALLS, BlockReport
+
+log = logging.getLogger(__name__)
 
 THREADS = {"decode": DECODERS, "forward": 1, "copy": 1, "pack": CALLS, "write": 1}
 
@@ -91,7 +95,8 @@ class Tally:
     def write(self, state: str, workers: Iterable[Any] = (), error: BaseException | None = None) -> None:
         """Write the report, where one was asked for. state: "running", "finished" or "stopped"; workers: their states.
 
-        Raises OSError where that cannot be written.
+        Raises OSError where it cannot be written at the beginning; later that is only logged, so that it hides no
+        other error.
         """
         if self.path is None:
             return
@@ -99,13 +104,13 @@ class Tally:
         states = [asdict(worker) for worker in workers]
         lost = [state for state in states if state["phase"] == "lost"]
         document = {
-            "run": self._run, "state": state, "error": f"{type(error).__name__}: {error}" if error else None,
+            "run": self._run, "state": state, "error": clean(f"{type(error).__name__}: {error}") if error else None,
             **self.about,
             "started": self._started, "seconds": round(took, 3),
             "clips": {"planned": self.n_planned, "committed": self.n_done, "failed": len(self.failures)},
             "blocks": self.n_blocks, "clips_per_second": round(self.n_done / took, 3) if took else 0.0,
             "stages": {
-                stage: {"seconds": round(n, 3), "share": round(shares[stage], 4), "threads": THREADS.get(stage, 1)}
+                stage: {"seconds": round(n, 6), "share": round(shares[stage], 4), "threads": THREADS.get(stage, 1)}
                 for stage, n in self.seconds.items()
             },
             "losses": len(lost), "retries": sum(state["in_flight"] for state in lost),
@@ -118,7 +123,10 @@ class Tally:
             partial.replace(self.path)
         except OSError as failed:
             partial.unlink(missing_ok=True)
-            raise OSError(
+            text = (
                 f"the report {self.path} could not be written ({failed.strerror}); expected a path in a folder that "
                 "exists and may be written: choose another --report"
-            ) from failed
+            )
+            if state == "running":
+                raise OSError(text) from failed
+            log.warning("%s", text)

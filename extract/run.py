@@ -25,7 +25,7 @@ from ..store.discreet import is_url
 from ..store.provenance import Plan, kept
 from ..store.schema import sizes
 from ..store.verify import TaskStatus, task_status
-from ..store.writer import add_task, pending_blocks
+from ..store.writer import add_task, create, pending_blocks
 from .corpus import Corpus, read_manifest
 from .dispatch import Findings, Model, Recipe, Survey
 from .dry_run import Forecast, bytes_of, largest_object, n_objects, queued_bytes
@@ -113,33 +113,33 @@ def capture(
         return _end(tally, url, task, executor)
     if not allow_missing:
         refuse_absent(corpus, committed=status.committed if status else None)
-    model = Model(encoder=encoder, device=device)
+    model, unlabelled = Model(encoder=encoder, device=device), replace(corpus, labels=corpus.labels.iloc[:, :0])
     survey = Survey(
-        model=model, url=url, corpus=corpus, plan=plan, allow_missing=allow_missing,
+        model=model, url=url, corpus=unlabelled, plan=plan, allow_missing=allow_missing,
         frames=frames or (identity.frames if identity else "audio"),
         parity=None if finished or dry_run else parity, calibrate=dry_run and not finished,
     )  # fmt: skip
     found = _ask(executor, survey)
+    if identity is not None:
+        create(url, found.identity)  # refuses another identity
     log.info("%s", describe(url, task, found.identity, plan))
     forecast = _forecast(executor, found, plan, corpus, status)
-    needs = Needs(disk=forecast.disk_left, memory=forecast.memory, workers=int(dry_run and not _elsewhere(executor)))
+    here = dry_run and (not _elsewhere(executor) or getattr(executor, "own_machine", False))
+    needs = Needs(disk=forecast.disk_left, memory=forecast.memory, workers=forecast.workers if here else 0)
     refuse_what_cannot_fit(needs, this_machine(None if is_url(url) else url), where)
     if dry_run:
         return Report(n_clips=len(clips), n_ok=0, n_failed=0, n_extracted=0, failures=(), forecast=forecast)
     tally.write("running")
-    prepare_store(url, task, found.identity, plan, clips, replan)
-    todo = pending_blocks(url, task)
     pa.default_memory_pool().release_unused()  # Arrow keeps ten times what a manifest needs
     recipe = Recipe(
-        model=model, url=url, corpus=replace(corpus, labels=corpus.labels.iloc[:, :0]), identity=found.identity,
+        model=model, url=url, corpus=unlabelled, identity=found.identity,
         plan=plan, code=code + found.parity, allow_missing=allow_missing, check=_elsewhere(executor),
     )  # fmt: skip
-    course = Course(
-        executor=executor, recipe=recipe, tally=tally, where=where,
-        limit=replace(limit, n_failed=task_status(url, task).n_failed),
-    )  # fmt: skip
     try:
-        course.run(todo)
+        prepare_store(url, task, found.identity, plan, clips, replan)
+        limit = replace(limit, n_failed=task_status(url, task).n_failed)
+        course = Course(executor=executor, recipe=recipe, tally=tally, limit=limit, where=where)
+        course.run(pending_blocks(url, task))
     except BaseException as error:
         tally.write("stopped", executor.workers(), error)
         raise

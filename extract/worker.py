@@ -29,7 +29,7 @@ from .pipeline import InOrder, Queue, Stopped, Stopwatch, ahead
 from .poison import Piece, Sparing, Trial
 
 CALLS = 2  # that may be under way, as many as executors have in flight
-BATCHES_AHEAD = 2  # batches that the device may be ahead of packing
+BATCHES_AHEAD = 1  # that the device may be ahead of packing, beside the one that is packed and the one it computes
 MOST_FRAMES = np.iinfo(np.uint16).max
 
 Computed = tuple[list[Heard], Results | None, int]  # a batch, what it gave, and how many clips the device had room for

@@ -28,15 +28,15 @@ from zarr.storage import FsspecStore, LocalStore, ObjectStore
 from .discreet import is_url, one_line, refuse_secrets
 
 BUCKETS = ("s3", "s3a", "gs", "az", "adl", "azure", "abfs", "abfss", "http", "https")
-# A stalled transfer is given up after `read_timeout`; what is repeated is a part, not a whole object of 150 MB.
-CLIENT: dict[str, Any] = {"connect_timeout": "5s", "read_timeout": "30s", "timeout": "300s"}
+# `read_timeout` ends what stalls; it also bounds the sending of a part, so that parts are small enough for slow lines.
+CLIENT: dict[str, Any] = {"connect_timeout": "5s", "read_timeout": "60s", "timeout": "300s"}
 RETRY: dict[str, Any] = {  # waits of 0.2, 0.4, ... 10 s: a failure that lasts is reported after half a minute
     "max_retries": 8,
     "retry_timeout": timedelta(seconds=120),
     "backoff": {"init_backoff": timedelta(seconds=0.2), "max_backoff": timedelta(seconds=10), "base": 2},
 }
-PART = 16 * 2**20  # bytes of one part of a large object
-PARTS_AT_ONCE = 4
+PART = 8 * 2**20  # bytes of one part of a large object
+PARTS_AT_ONCE = 2  # of each of three objects: 50 MB in a minute, a line of 7 Mbit/s, is enough
 NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
 

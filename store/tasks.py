@@ -112,6 +112,12 @@ def add_labels(url: str, task: str, columns: Mapping[str, Sequence[str]], *, ove
 
     def change(document: Document) -> Change | None:
         group, plan = open_task(root, task)
+        for name, column in columns.items():
+            if len(column) != plan.n_clips:
+                raise ValueError(
+                    f"{url} task {task} has {plan.n_clips} clips, label column {name!r} {len(column)}; expected one "
+                    "label per clip, empty for none: run the command again if clips were appended meanwhile"
+                )
         there = [name for name in columns if LABEL_PREFIX + name in arrays_of(group)]
         stored = columns_of(group, state_of(document), there)
         other = {name: column for name, column in columns.items() if stored.get(name) != list(column)}

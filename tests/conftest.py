@@ -1,6 +1,7 @@
 """Finished stores of small corpora, made once."""
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,7 @@ from hypothesis import settings
 
 if TYPE_CHECKING:
     from .making import Finished
+    from .object_server import ObjectServer
 
 settings.register_profile("steady", deadline=None)  # how busy the machine is says nothing about the code
 settings.load_profile("steady")
@@ -55,3 +57,34 @@ def store(original: str, tmp_path: Path) -> Path:
     """A copy that may be damaged."""
     shutil.copytree(original, tmp_path / "store")
     return tmp_path / "store"
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> "Iterator[ObjectServer]":
+    """A local S3 server, for the whole session; `s3` is how a test uses it."""
+    from .object_server import serving
+
+    with serving() as server:
+        yield server
+
+
+@pytest.fixture
+def s3(s3_server: "ObjectServer", monkeypatch: pytest.MonkeyPatch) -> "ObjectServer":
+    """The server, reachable by the environment, nothing logged and nothing failing yet."""
+    for name, value in s3_server.environment.items():
+        monkeypatch.setenv(name, value)
+    s3_server.fault = None
+    s3_server.log.clear()
+    return s3_server
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Retries and time limits of a second instead of half a minute."""
+    from otoscope.store import place
+
+    monkeypatch.setitem(place.CLIENT, "read_timeout", "1s")
+    monkeypatch.setitem(place.RETRY, "max_retries", 3)
+    place._connect.cache_clear()
+    yield
+    place._connect.cache_clear()

@@ -24,10 +24,14 @@ from torch import Tensor
 _NAME = re.compile(r"([^-]+)-(\d+)x(\d+)p(\d+)x(\d+)(?:p(\d+)k)?((?:p[^-p]+)*)(?:-.*)?")
 _NUMBERED = re.compile(r"checkpoint-(\d+)\.pth")
 _SUFFIXES = (".pth", ".safetensors")
-# Where the encoder sits in files saved by EVAR's fine-tuning, and in those saved by the authors' runtime.
-_PREFIXES = ("module.ar.runtime.backbone.", "backbone.")
-# Matched whole: full checkpoints also hold decoder_blocks, target_blocks, decoder_norm, audio_proj.norm.
-_ENCODER_KEY = re.compile(r"cls_token|pos_embed|norm_stats|patch_embed\.proj\.\w+|blocks\.\d+\..+|norm\.\w+")
+# What tells where the encoder sits: at the top; after "module.ar.runtime.backbone." in files saved by EVAR's
+# fine-tuning, "backbone." in those of the authors' runtime, or whatever else wrapped it ("module.", "model.").
+_MARK = "patch_embed.proj.weight"
+# What stands beside an encoder in files of whole models: decoder, target and predictor of pre-training, heads, CLAP.
+_BESIDE = re.compile(
+    r"(mask_token|logit_scale|head|head_norm|decoder_\w+|target_\w+|offline_predictor|audio_proj|text_proj|text_encoder)"
+    r"(\..+)?"
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -148,11 +152,20 @@ def _reason(error: Exception) -> str:
 
 
 def encoder_tensors(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The encoder's own tensors by their own names: prefixes stripped; decoder, target, heads dropped."""
-    for prefix in _PREFIXES:
-        if any(key.startswith(prefix) for key in state):
-            state = {k.removeprefix(prefix): value for k, value in state.items() if k.startswith(prefix)}
-    return {key: value for key, value in state.items() if _ENCODER_KEY.fullmatch(key)}
+    """The encoder's own tensors by their own names; decoder, target, heads and text encoder are dropped.
+
+    Where it is part of a larger module, everything beside that part is dropped too. What is left and unknown stays, for
+    `check_tensors` to name it.
+    Raises ValueError for a file with several encoders.
+    """
+    prefixes = sorted({key.removesuffix(_MARK) for key in state if key == _MARK or key.endswith(f".{_MARK}")})
+    if len(prefixes) > 1 and "" not in prefixes:
+        raise ValueError(
+            f"found encoders at {', '.join(prefixes)}; expected one: save the tensors of the one that is meant alone"
+        )
+    prefix = prefixes[0] if prefixes else ""
+    inside = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+    return {key: value for key, value in inside.items() if not _BESIDE.fullmatch(key)}
 
 
 def check_tensors(found: Mapping[str, Tensor], expected: Mapping[str, Any], where: str) -> None:

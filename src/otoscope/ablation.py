@@ -104,12 +104,14 @@ def run(
     """
     from .ablate.results import clips_table, refuse_place, result_table, write_result
     from .ablate.study import run_study
-    from .analysis.tables import markdown, write_table
+    from .analysis.tables import WRITERS, markdown, write_table
     from .cluster.progress import Progress
     from .extract.corpus import read_manifest
 
     say_progress()
     refuse_place(Path(output))
+    if clips is not None:
+        refuse_place(Path(clips), tuple(WRITERS))
     corpus = read_manifest(manifest, audio_root)
     study = looked_up(request_of(probe=probe, **asked), store, probe)
     click.echo(described(study), err=True)

@@ -95,7 +95,8 @@ class Served:
         )  # fmt: skip
         assert self.process.stdout is not None
         said = self.process.stdout.readline()
-        assert said.startswith("serving at "), (said, self.process.stderr and self.process.stderr.read())
+        if not said.startswith("serving at "):
+            raise OSError(f"it did not start: {self.stop()}")
         self.url = said.split()[-1]
 
     def __enter__(self) -> "Served":

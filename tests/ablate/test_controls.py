@@ -99,3 +99,4 @@ def test_refusals():
     with pytest.raises(ValueError, match="layer 1 has 12 neurons and big takes 7 of them, so that 5 are left"):
         matched_controls(full, WIDTHS)
     assert len(matched_controls(full, WIDTHS, 2, avoid_target=False)) == 2
+    assert matched_controls(full, WIDTHS, 0) == []  # who wants none need not be able to draw any

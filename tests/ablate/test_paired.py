@@ -44,6 +44,8 @@ def test_many_clips_are_drawn():
     assert sign_flip(np.full(50, 0.1)) == 1 / 10000  # no flip of 50 equal numbers reaches their sum
     assert sign_flip(np.zeros(50)) == 1.0
     assert math.isnan(sign_flip(np.zeros(0)))
+    assert math.isnan(sign_flip(np.full(3, np.nan)))
+    assert math.isnan(sign_flip(np.append(np.zeros(40), np.inf)))
     assert sign_flip(np.array([3.0])) == 1.0
 
 

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from otoscope.ablate.results import read_result, result_table, write_result
+from otoscope.ablate.results import read_result, refuse_place, result_table, write_result
 from otoscope.ablate.statistics import clip_scores, compare
 
 
@@ -76,3 +76,14 @@ def test_other_files_are_refused(tmp_path):
         write_result(made(), tmp_path / "r.csv")
     with pytest.raises(FileNotFoundError, match="no folder"):
         write_result(made(), tmp_path / "no" / "r.parquet")
+
+
+def test_places_that_take_no_file_are_refused_before_a_run(tmp_path):
+    refuse_place(tmp_path / "r.parquet")
+    refuse_place(tmp_path / "r.csv", (".csv",))
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "d.parquet").mkdir()
+    with pytest.raises(IsADirectoryError, match=r"d\.parquet is a folder; expected the name of a file"):
+        refuse_place(tmp_path / "d.parquet")
+    with pytest.raises(OSError, match="cannot write in .* expected a folder that takes"):
+        refuse_place(tmp_path / f"{'x' * 240}.parquet")  # the partial file's name is too long

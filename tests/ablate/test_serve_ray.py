@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 import xarray as xr
 from benchmarks.service import load
@@ -76,8 +77,11 @@ def test_two_processes_on_one_folder_of_which_one_is_killed(place: Place, tmp_pa
 def test_ray_serve_with_a_replica_killed(place: Place, tmp_path: Path) -> None:
     state = tmp_path / "s"
     with Served(place, state, "--ray", "--replicas", 2, "--port", free_port()) as served:
+        port = int(served.url.rpartition(":")[2])
+        listens = {found.laddr.ip for found in psutil.net_connections() if found.laddr and found.laddr.port == port}
         under_load(place, [served.url], state, lambda pid: os.kill(pid, signal.SIGKILL))
     assert served.process.returncode == 0
+    assert listens == {"127.0.0.1"}
 
 
 def free_port() -> int:

@@ -1,12 +1,18 @@
 """The command `ablate serve`: what it refuses before it starts, and a real process that is told to end."""
 
+import re
+import shlex
 import time
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
+from fastapi.testclient import TestClient
 
 from otoscope.ablate.client import Client
 from otoscope.ablate.request import Request
+from otoscope.ablate.wire import Ask
+from otoscope.serving import serve
 
 from ..commands import done, refused
 from .served import ASKED, ENCODER, Place, Served, serving
@@ -80,3 +86,23 @@ def test_a_process_serves_and_ends_when_told(place: Place, tmp_path: Path) -> No
         assert again.get(f"/ablations/{long}").json()["state"] in ("queued", "running")
         assert again.post("/ablations", json=ASKED).status_code == 200
         again.delete(f"/ablations/{long}")
+
+
+def test_the_guide_is_true(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands in docs/service.md parse, its routes exist, and what it posts is a request."""
+    text = (Path(__file__).parents[2] / "docs" / "service.md").read_text(encoding="utf-8").replace("\\\n", " ")
+    lines = [shlex.split(line) for line in text.splitlines() if line.startswith(("otoscope ", "curl "))]
+    commands = [words[3:] for words in lines if words[:3] == ["otoscope", "ablate", "serve"]]
+    assert len(commands) == 3
+    for words in commands:
+        serve.make_context("serve", words)
+    routes = client.get("/openapi.json").json()["paths"]
+    for words in (words for words in lines if words[0] == "curl"):
+        url = urlsplit(next(word for word in words if word.startswith("http:")))
+        path = url.path.replace("$ID", "{job}").replace("/additive/", "/{task}/")
+        method = "delete" if "DELETE" in words else "post" if "-d" in words else "get"
+        assert method in routes[path]
+        if "-d" in words:
+            Ask.model_validate_json(words[words.index("-d") + 1]).request()
+    named = {f"/{path}" for path in re.findall(r"`(?:GET|POST|DELETE) /([a-z./]+)", text)}
+    assert named <= {path.split("/{")[0] for path in routes} | {"/openapi.json", "/ablations/"}, named

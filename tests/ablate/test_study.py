@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from otoscope.extract.corpus import read_manifest
 from otoscope.extract.encoder import Encoder
 from otoscope.extract.run import capture
 from otoscope.store.neurons import NeuronSet, write_neuron_set
+from otoscope.store.writer import add_labels
 
 from ..making import write_wav_file
 from .planted import BLOCKS, CATEGORIES, HOP, NEURONS, PLANTED, RATE, planted
@@ -192,6 +194,8 @@ def test_results_do_not_say_where_files_lie(here, removed, tmp_path):
     assert str(tmp_path).encode() not in (tmp_path / "r.parquet").read_bytes()
     back = read_result(tmp_path / "r.parquet")
     assert back.attrs["request"]["set"] == "list.yaml"
+    assert back.attrs["gain"] == 0.5
+    assert removed.attrs["gain"] == 0
     assert back.sizes["control"] == 1
     neighbours = sorted([layer, (neuron + 1) % NEURONS] for layer, neuron in PLANTED)
     assert back.attrs["controls"] == [neighbours]
@@ -257,6 +261,37 @@ def test_what_is_not_the_stores_is_refused(here, tmp_path):
         with pytest.raises(error, match=message):
             look_up(request(**more), here.url)
     assert BLOCKS == 3
+
+
+def test_donors_are_the_stores_too(here, tmp_path):
+    """Their audio changed alone: a transplant is refused, while what reads tested clips only still runs."""
+    asked = request(mode="transplant", category="d", controls=0)
+    study = look_up(asked, here.url)
+    heard = sorted(set(study.donors.tolist()) - set(study.clips.tolist()))
+    manifest = write_sounds(tmp_path, 45)
+    for i in heard:
+        write_wav_file(tmp_path / here.corpus.clip(i).name, np.ones(8 * HOP, "<i2"), RATE)
+    with pytest.raises(ValueError, match="is not the audio that was extracted"):
+        run_study(asked, here.url, here.encoder, read_manifest(manifest))
+    run_study(request(controls=0), here.url, here.encoder, read_manifest(manifest))
+
+
+def test_a_gain_that_leaves_no_numbers_is_refused(here):
+    with pytest.raises(ValueError, match=r"under only\(d\) \(gain 1e\+38\) hold NaN or infinity; expected numbers"):
+        here.run(mode="gain", gain=1e38, controls=2)
+
+
+def test_a_probe_that_has_heard_the_tested_clips_is_refused(here, tmp_path):
+    """Of another division of the same clips: equal heads, equal categories, other training clips."""
+    url = str(tmp_path / "s.zarr")
+    shutil.copytree(here.url, url)
+    ds = otoscope.open(url)["t"].to_dataset()
+    turned = {"train": "test", "test": "train"}
+    add_labels(url, "t", {"turned": [turned.get(part, part) for part in ds.otoscope.label("split").values.tolist()]})
+    probe = look_up(request(division="turned"), url).probe
+    look_up(request(division="turned"), url, probe)
+    with pytest.raises(ValueError, match="perhaps from some that are tested; expected the same clips"):
+        look_up(request(), url, probe)
 
 
 def test_progress_is_told_and_a_probe_may_be_given(here, removed):

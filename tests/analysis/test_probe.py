@@ -187,6 +187,10 @@ def test_divisions_that_cannot_be_are_refused():
     refused("no clips marked train or test .found nothing", ["", ""])
     refused("one fold, 3; expected at least 2", ["3", "3"])
     refused("1 categories have clips in test and no training clips, the first with code 1", ["train", "test"], [0, 1])
+    refused("the split has parts called val; expected train, valid, test, or folds", ["train", "val", "test"])
+    refused("the split has parts called Test, Train; expected", ["Train", "Test", "Train"])
+    with pytest.raises(ValueError, match="the first cat; expected some of every"):
+        divide(["train", "test"], np.array([0, 1]), ["x", "y"], categories=["dog", "cat"])
     assert division_column(["fold", "kind", "split"]) == "split"
     assert division_column(["fold", "kind"]) == "fold"
     assert division_column(["fold", "kind"], "kind") == "kind"

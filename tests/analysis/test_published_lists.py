@@ -71,3 +71,5 @@ def test_absent_files_are_named(tmp_path):
         read_published_list(tmp_path / "x.yaml")
     with pytest.raises(FileNotFoundError, match="no folder"):
         write_published_list(NeuronSet(pairs=()), 0, tmp_path / "no" / "x.yaml")
+    with pytest.raises(ValueError, match="gain nan; expected a finite number"):
+        write_published_list(NeuronSet(pairs=()), float("nan"), tmp_path / "x.yaml")

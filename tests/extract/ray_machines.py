@@ -1,6 +1,6 @@
 """Machines for tests of whole runs on Ray: a cluster of several nodes on this one, whose nodes lack the package.
 
-Contents: `machines`, `Machines`, `Job`, `job`, `uninterrupted`, `seats`.
+Contents: `machines`, `Machines`, `Job`, `job`, `uninterrupted`, `seats`, `end_commands`.
 """
 
 import gc
@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ SOON = {  # a node that is silent is taken for dead after about a second
     "health_check_failure_threshold": 3,
 }  # fmt: skip
 UNIT = 50  # samples that clips are cut to
+STARTED: "list[subprocess.Popen[str]]" = []
 WITHOUT_PACKAGE = '''
 import sys
 
@@ -97,6 +99,16 @@ def forget() -> None:
         gc.collect()
 
 
+def end_commands() -> None:
+    """End what a test started and left."""
+    while STARTED:
+        process = STARTED.pop()
+        process.kill()
+        process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
+
+
 @contextmanager
 def _environment(changes: dict[str, str]) -> Iterator[None]:
     before = dict(os.environ)
@@ -152,20 +164,27 @@ class Job:
         (self.folder / "seconds.new").replace(self.folder / "seconds")
 
     def start(self, machines: Machines | None = None, *more: Any) -> "subprocess.Popen[str]":
-        """The real command, on Ray."""
+        """The real command, on Ray; what it says on standard error goes to a file."""
         where = ("--address", machines.address) if machines else ()
-        return subprocess.Popen(
-            command("extract", self.url, "--corpus", self.manifest, "--report", self.report, *self.options,
-                    "--executor", "ray", *where, *more),
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True, cwd=self.folder,
-        )  # fmt: skip
+        with (self.folder / "errors.log").open("a") as errors:
+            process = subprocess.Popen(
+                command("extract", self.url, "--corpus", self.manifest, "--report", self.report, *self.options,
+                        "--executor", "ray", *where, *more),
+                stdout=subprocess.PIPE, stderr=errors, text=True, start_new_session=True, cwd=self.folder,
+            )  # fmt: skip
+        STARTED.append(process)
+        return process
+
+    def errors(self) -> str:
+        """All that its commands said on standard error."""
+        return (self.folder / "errors.log").read_text()
 
     def run(self, machines: Machines | None = None, *more: Any) -> str:
         """Run it to its end, which is a good one; what it said on standard output."""
         process = self.start(machines, *more)
-        said, errors = process.communicate(timeout=300)
-        assert process.returncode == 0, errors
-        assert "Traceback" not in errors
+        said, _ = process.communicate(timeout=300)
+        assert process.returncode == 0, self.errors()
+        assert "Traceback" not in self.errors()
         return said
 
     def batches(self) -> list[tuple[int, int]]:
@@ -174,17 +193,23 @@ class Job:
         lines = log.read_text().splitlines() if log.exists() else []
         return [(int(line.split()[0]), int(line.split()[1])) for line in lines]
 
-    def runs_of_blocks(self, looks: int) -> Counter[int]:
-        """How often each block was begun: with one batch to a block, that is what the encoder was given.
-
-        looks: how often a command began; each looks at the encoder first, with the clips of block 0 as one batch.
-        """
+    @cached_property
+    def names(self) -> dict[int, int]:
+        """The block that has these waveforms, by their CRC-32."""
         clips = np.zeros((len(self.sounds), UNIT), np.float32)
         for row, sound in zip(clips, self.sounds, strict=True):
             row[: len(sound)] = sound[:UNIT] / np.float32(32768)
         blocks = [clips[first : first + self.block] for first in range(0, len(clips), self.block)]
-        names = {zlib.crc32(np.ascontiguousarray(block).tobytes()): i for i, block in enumerate(blocks)}
-        return Counter(names[batch] for batch, _ in self.batches() if batch in names) - Counter({0: looks})
+        return {zlib.crc32(np.ascontiguousarray(block).tobytes()): i for i, block in enumerate(blocks)}
+
+    def runs_of_blocks(self) -> Counter[int]:
+        """How often each block was begun: with one batch to a block, that is what the encoder was given.
+
+        Without block 0, whose clips each command gives to the encoder as it looks at it.
+        """
+        runs = Counter(self.names[batch] for batch, _ in self.batches() if batch in self.names)
+        del runs[0]
+        return runs
 
 
 def job(folder: Path, n_clips: int, block: int = 4, seconds: float = 0.0, seed: int = 0) -> Job:

@@ -64,6 +64,14 @@ def test_objects_and_bytes_are_those_that_are_then_written(tmp_path: Path, keep:
         assert 0 <= sum(map(len, objects.values())) - n_bytes <= index, name
 
 
+def test_what_the_run_would_refuse_is_refused(tmp_path: Path) -> None:
+    manifest, _ = write_corpus(tmp_path, LENGTHS)
+    run(manifest)
+    for change, message in ((slow(0), "another identity"), (None, "planned otherwise")):
+        with pytest.raises(ValueError, match=message):
+            run(manifest, change, dry_run=True, keep=None if change else ("mean",))
+
+
 def test_what_is_committed_is_not_counted_again(tmp_path: Path) -> None:
     manifest, _ = write_corpus(tmp_path, LENGTHS)
     with pytest.raises(KeyboardInterrupt):

@@ -9,6 +9,7 @@ import logging
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -24,11 +25,12 @@ from otoscope.store.verify import failed_clips, task_status, verify
 from ..cluster.ray_work import alive, wait_for
 from ..making import tree_of, write_wav_file
 from .faulty import CRASH
-from .ray_machines import Job, Machines, job, machines, seats, uninterrupted
+from .ray_machines import Job, Machines, end_commands, job, machines, seats, uninterrupted
 
 log = logging.getLogger(__name__)
 pytestmark = pytest.mark.slow
 KILLS = 30
+SOON = 180.0  # seconds, on a machine that has other things to do
 AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")  # they do no work, and go a minute after their raylet
 
 
@@ -37,6 +39,12 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machines]:
     """Two nodes of two CPUs."""
     with machines(tmp_path_factory.mktemp("machines"), 2) as built:
         yield built
+
+
+@pytest.fixture(autouse=True)
+def leave_nothing() -> Iterator[None]:
+    yield
+    end_commands()
 
 
 def committed(url: Path) -> int:
@@ -56,7 +64,33 @@ def test_nodes_that_lack_the_package_make_the_store_of_a_serial_run(nodes: Machi
     assert tree_of(work.url) == uninterrupted(tmp_path / "twin", work)
     assert list(verify(str(work.url))) == []
     assert len(busy_workers(work.report)) >= 2
-    assert work.runs_of_blocks(looks=1) == Counter(range(12))
+    assert work.runs_of_blocks() == Counter(range(1, 12))
+
+
+PLAIN_CONNECTION = """
+import logging, sys, ray
+ray.init(address=sys.argv[1], log_to_driver=False, logging_level=logging.CRITICAL)
+from otoscope.cluster.ray_pool import RayExecutor
+try:
+    list(RayExecutor().run(lambda: abs, [1]))
+except OSError as error:
+    print(error)
+"""
+
+
+def test_a_connection_of_ones_own_that_brings_no_package_is_an_error_that_says_so(
+    nodes: Machines, tmp_path: Path
+) -> None:
+    told = subprocess.run(
+        [sys.executable, "-c", PLAIN_CONNECTION, nodes.address],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        check=True,
+    )
+    assert told.stdout.startswith("workers could not be started 3 times in a row (")
+    assert "No module named 'otoscope'" in told.stdout
+    assert len(told.stdout.splitlines()) == 1
 
 
 def test_clips_that_crash_and_clips_that_are_corrupt_fail_alone(nodes: Machines, tmp_path: Path) -> None:
@@ -88,15 +122,15 @@ def test_told_to_stop_it_is_gone_in_seconds_and_goes_on_from_there(
 ) -> None:
     work = job(tmp_path / "job", 47, seconds=0.5)
     process = work.start(nodes)
-    wait_for(lambda: committed(work.url) >= 3, 60)
+    wait_for(lambda: committed(work.url) >= 3, SOON)
     workers = [seat.pid for seat in nodes.seats()]
     assert workers
     before = time.monotonic()
     process.send_signal(stop)
-    _, errors = process.communicate(timeout=30)
+    process.communicate(timeout=30)
     assert time.monotonic() - before < 8
-    assert process.returncode not in (0, -stop), errors
-    assert "Traceback" not in errors
+    assert process.returncode not in (0, -stop), work.errors()
+    assert "Traceback" not in work.errors()
     wait_for(lambda: not any(map(alive, workers)), 10)
     assert 3 <= committed(work.url) < 12
     assert list(verify(str(work.url))) == []
@@ -110,32 +144,32 @@ def test_a_node_that_is_added_gets_workers(nodes: Machines, tmp_path: Path) -> N
     """And one that is lost loses no block."""
     work = job(tmp_path / "job", 199, seconds=3.0)
     process = work.start(nodes)
-    wait_for(lambda: committed(work.url) >= 1, 60)
+    wait_for(lambda: committed(work.url) >= 1, SOON)
     added = nodes.add(cpus=1)
-    wait_for(lambda: seats(nodes.raylet(added)), 60)
+    wait_for(lambda: seats(nodes.raylet(added)), SOON)
     work.take(1.0)
     (newcomer,) = (seat.pid for seat in seats(nodes.raylet(added)))
 
     def at_work() -> bool:
         return sum(pid == newcomer for _, pid in work.batches()) > 2
 
-    wait_for(at_work, 60)
+    wait_for(at_work, SOON)
     nodes.strike(added)
     work.take(0.05)
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode == 0, errors
+    process.communicate(timeout=300)
+    assert process.returncode == 0, work.errors()
     report = json.loads(work.report.read_text())
     assert [worker["pid"] for worker in report["workers"] if worker["phase"] == "lost"] == [newcomer]
-    assert sum(work.runs_of_blocks(looks=1).values()) - 50 <= report["retries"] <= 2
+    assert sum(work.runs_of_blocks().values()) - 49 <= report["retries"] <= 2
     assert tree_of(work.url) == uninterrupted(tmp_path / "twin", work)
     assert list(verify(str(work.url))) == []
     assert len(busy_workers(work.report)) >= 3
 
 
 def until_at_work(work: Job, process: "subprocess.Popen[str]") -> None:
-    """Until another batch begins, or the command ends."""
-    begun = len(work.batches())
-    wait_for(lambda: len(work.batches()) > begun or process.poll() is not None, 120)
+    """Until another block begins, or the command ends."""
+    before = sum(work.runs_of_blocks().values())
+    wait_for(lambda: sum(work.runs_of_blocks().values()) > before or process.poll() is not None, SOON)
 
 
 def test_killed_thirty_times_at_random_nothing_is_lost_or_done_for_nothing(tmp_path: Path) -> None:
@@ -143,17 +177,19 @@ def test_killed_thirty_times_at_random_nothing_is_lost_or_done_for_nothing(tmp_p
     seed = int(os.environ.get("OTOSCOPE_SEED", time.time_ns() % 10**9))
     log.warning("seed %d: OTOSCOPE_SEED repeats it", seed)
     rng = np.random.default_rng(seed)
-    work = job(tmp_path / "job", 287, seconds=1.5)  # 71 blocks of 4 and one of 3
+    work = job(tmp_path / "job", 287, seconds=2.5)  # 71 blocks of 4 and one of 3
     kills: list[str] = []
     bound = 0  # blocks in flight on what was killed
     with machines(tmp_path, 2) as nodes:
         process = work.start(nodes)
         while len(kills) < KILLS:
-            if rng.random() < 0.7:  # workers are at it again; else whatever there is, such as workers that only start
+            if not kills or rng.random() < 0.7:  # blocks are under way; else whatever there is, such as mere starts
                 until_at_work(work, process)
             time.sleep(rng.uniform(0.0, 1.5))
-            assert process.poll() is None, (process.communicate(), kills)
-            wait_for(nodes.seats, 60)
+            if process.poll() is not None:  # the look at the encoder was struck again and again
+                assert process.returncode == 2, work.errors()
+                process = work.start(nodes)
+            wait_for(nodes.seats, SOON)
             there, kind = nodes.seats(), rng.choice(["actor"] * 12 + ["node"] * 3 + ["driver"] * 2)
             if kind == "driver" and len(kills) < KILLS - 4:
                 process.kill()
@@ -172,16 +208,15 @@ def test_killed_thirty_times_at_random_nothing_is_lost_or_done_for_nothing(tmp_p
             kills.append(str(kind))
             log.warning("kill %d: %s, of %d actors; %d blocks", len(kills), kind, len(there), committed(work.url))
         assert 0 < committed(work.url) < 72  # it was in the midst of it
-        work.take(0.02)
-        _, errors = process.communicate(timeout=300)
-        assert process.returncode == 0, errors
-    log.warning("%d kills: %s; %s", len(kills), kills, json.loads(work.report.read_text())["killed"])
+        work.take(0.1)
+        process.communicate(timeout=300)
+        assert process.returncode == 0, work.errors()
     assert {"actor", "node", "driver"} <= set(kills)
     assert tree_of(work.url) == uninterrupted(tmp_path / "twin", work)
     assert list(verify(str(work.url))) == []
-    runs = work.runs_of_blocks(looks=1 + kills.count("driver"))
-    assert sorted(runs) == list(range(72))
-    repeated = sum(runs.values()) - 72
+    runs = work.runs_of_blocks()
+    assert sorted(runs) == list(range(1, 72))
+    repeated = sum(runs.values()) - 71
     log.warning("%d blocks begun again, of %d that were in flight at most", repeated, bound)
     assert repeated <= bound
     assert len(busy_workers(work.report)) >= 2
@@ -191,7 +226,7 @@ def test_the_command_killed_on_a_machine_of_its_own_leaves_nothing_behind(tmp_pa
     """Without --address: the cluster it started goes with it."""
     work = job(tmp_path / "job", 47, seconds=0.3)
     process = work.start(None, "--actors", 2)
-    wait_for(lambda: committed(work.url) >= 2, 60)
+    wait_for(lambda: committed(work.url) >= 2, SOON)
     children = psutil.Process(process.pid).children(recursive=True)
     assert len([child for child in children if child.cmdline()[0].startswith("ray::Seat")]) == 2
     left = [child.pid for child in children if not child.cmdline()[0].startswith(AGENTS)]

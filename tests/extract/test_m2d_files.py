@@ -72,6 +72,11 @@ def runtime() -> State:
     return full | {"to_spec.stft.wsin": torch.ones(201, 1, 400), "head_norm.running_mean": torch.ones(240)}
 
 
+def supervised() -> State:
+    """The same architecture trained on labels from scratch: the encoder, and a linear head."""
+    return STATE | {"head.weight": torch.ones(527, 48), "head.bias": torch.ones(527)}
+
+
 def training_container() -> dict[str, Any]:
     return {
         "model": OrderedDict(pretraining()),
@@ -92,7 +97,12 @@ LAYOUTS: dict[str, tuple[str, str, Callable[[], Any]]] = {
     "fine-tuned": (f"{NAME}-mr7", "weights_ep69it3124-0.48494.pth", finetuned),
     "runtime": (f"{NAME}-mr7", "runtime.pth", runtime),
     "clap": ("m2d_clap_vit_tiny-80x112p16x16p16kpBpTI-2025", "checkpoint-30.pth", clap),
-    "with a head": (NAME, "checkpoint-1.pth", lambda: STATE | {"head.weight": torch.ones(9, 48)}),
+    "supervised": ("vit_tiny-80x112p16x16-audioset", "checkpoint-1.pth", lambda: {"model": supervised()}),
+    "supervised, in parallel": (
+        NAME,
+        "checkpoint-1.pth",
+        lambda: {f"module.{name}": value for name, value in supervised().items()},
+    ),
 }
 
 
@@ -231,7 +241,7 @@ def without(name: str) -> State:
         (without("blocks.1.attn.qkv.bias"), "blocks.1.attn.qkv.bias (144,) is missing"),
         (without("pos_embed"), "pos_embed (1, 36, 48) is missing"),
         (without("cls_token"), "no cls_token or no blocks.0.mlp.fc1.weight"),
-        ({"conv.weight": torch.ones(3)}, "found only other tensors"),
+        ({"conv.weight": torch.ones(3)}, "expected an M2D encoder, found only conv.weight"),
         (STATE | {"norm.weight": torch.ones(47)}, "norm.weight is (47,), expected (48,)"),
         (STATE | {"pos_embed": torch.ones(1, 191, 48)}, "pos_embed is (1, 191, 48), expected (1, 36, 48)"),
         (
@@ -240,6 +250,15 @@ def without(name: str) -> State:
         ),
         (STATE | {"blocks.0.ls1.gamma": torch.ones(48)}, "blocks.0.ls1.gamma is not part of this encoder"),
         ({key: value for key, value in STATE.items() if "attn" not in key}, "and 3 more"),
+        (STATE | {"dist_token": torch.ones(1, 1, 48)}, "dist_token is not part of this encoder"),
+        (
+            {key.replace("norm.", "fc_norm.") if key.startswith("norm.") else key: v for key, v in STATE.items()},
+            "norm.weight (48,) is missing; norm.bias (48,) is missing; fc_norm.weight is not part of this encoder",
+        ),
+        (
+            {f"{side}.{key}": value for side in ("student", "teacher") for key, value in STATE.items()},
+            "found encoders at student., teacher.; expected one",
+        ),
     ],
 )
 def test_tensors_that_do_not_fit_are_named(tmp_path: Path, state: State, complaint: str) -> None:

@@ -43,6 +43,7 @@ def test_closed_form_at_native_lengths(tmp_path: Path) -> None:
     assert sum(worker["done"] for worker in workers) == 10 + 1  # the blocks, and a look at the encoder
 
 
+@pytest.mark.slow
 def test_bundled_encoder_with_two_threads(tmp_path: Path) -> None:
     """Ray gives each actor one thread by its environment; the plan's number is what counts."""
     lengths = np.random.default_rng(0).integers(4000, 16000, 21).tolist()

@@ -1,4 +1,4 @@
-"""Laws of audio and manifests in a bucket: what is read is what is read from a disk, at few requests, or told plainly."""
+"""Laws of audio and manifests in a bucket: read like those on a disk, at few requests, or else told plainly."""
 
 import pickle
 from pathlib import Path

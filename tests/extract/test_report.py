@@ -101,6 +101,23 @@ def test_a_report_that_cannot_be_written_is_refused_before_anything_is(tmp_path:
     assert not (tmp_path / "s").exists()
 
 
+def test_a_report_that_cannot_be_written_any_more_hides_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    manifest, _ = write_corpus(tmp_path, LENGTHS)
+    folder = tmp_path / "reports"
+    folder.mkdir()
+
+    def stop() -> None:
+        (folder / "report.json").unlink()
+        folder.rmdir()
+        interrupt()
+
+    with pytest.raises(KeyboardInterrupt):
+        run(manifest, report=folder / "report.json", executor=After(2, stop))
+    assert "could not be written (No such file or directory)" in caplog.text
+
+
 def test_a_finished_task_and_a_dry_run(tmp_path: Path) -> None:
     manifest, _ = write_corpus(tmp_path, LENGTHS[:9])
     run(manifest, dry_run=True)

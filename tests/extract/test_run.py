@@ -1,5 +1,8 @@
 """The whole extraction: resumed, grown, refused, interrupted, killed; what is committed stays, the bytes agree."""
 
+import resource
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -272,3 +275,25 @@ def test_places_where_nothing_can_be_written(tmp_path: Path, place: str) -> None
         run(manifest, place.format(manifest=manifest))
     assert "\n" not in str(caught.value)
     assert tree_of(tmp_path) == before
+
+
+AGAIN = """
+import sys
+from otoscope.extract.run import capture
+sys.exit(capture("module:gone.py:build", sys.argv[1], sys.argv[2], task="t").n_ok != 3999)
+"""
+
+
+@pytest.mark.slow
+def test_a_finished_store_of_a_thousand_blocks_is_done_with_in_five_seconds(tmp_path: Path) -> None:
+    """In a fresh process, and without its encoder, which is not there any more. Processor time, as other work on the
+    machine adds to what the clock says; nothing is waited for."""
+    manifest, _ = write_corpus(tmp_path, [40] * 3999)
+    encoder = f"module:{making.__file__}:closed_form"
+    assert run(manifest, tmp_path / "s", encoder, batch=4, keep=("mean",)).n_ok == 3999
+    before = tree_of(tmp_path / "s")
+    since = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([sys.executable, "-c", AGAIN, str(manifest), str(tmp_path / "s")], check=True)
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert used.ru_utime + used.ru_stime - since.ru_utime - since.ru_stime < 5
+    assert tree_of(tmp_path / "s") == before

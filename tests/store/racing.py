@@ -15,7 +15,7 @@ from typing import Any
 from zarr.storage import LocalStore
 
 from otoscope.store.blocks import Block
-from otoscope.store.place import Bucket
+from otoscope.store.place import Bucket, put_new, zarr_store
 from otoscope.store.writer import add_labels, add_task, create, pending_blocks, write_block
 
 from .conftest import Known, make_known
@@ -24,7 +24,7 @@ from .conftest import Known, make_known
 def planned(known: Known, given: dict[str, Any]) -> Known:
     """The known store, by another plan, or the beginning of it, or louder."""
     known = known.head(given["clips"]) if "clips" in given else known
-    known = replace(known, plan=replace(known.plan, batch=given.get("batch", known.plan.batch)))
+    known = replace(known, plan=replace(known.plan, **given.get("plan", {})))
     louder = given.get("louder", 0)
     return replace(known, mean=known.mean + louder, positive=known.positive + louder)
 
@@ -61,7 +61,7 @@ def known_write(url: str, known: Known, block: Block) -> None:
 
 def act(given: dict[str, Any]) -> None:
     known, url = planned(make_known(), given), given["url"]
-    if given["role"] != "create":
+    if given["role"] not in ("create", "take"):
         create(url, known.identity)
     time.sleep(max(0.0, given["at"] - time.time()))
     match given["role"]:
@@ -76,6 +76,12 @@ def act(given: dict[str, Any]) -> None:
             if "stop_after" in given:
                 stop_after(given["stop_after"])
             known_write(url, known, known.blocks()[given["block"]])
+        case "take":
+            store, took = zarr_store(url).with_read_only(False), []
+            for i in range(given["n"]):
+                time.sleep(max(0.0, given["at"] + given["apart"] * i - time.time()))  # all at the same instants
+                took.append(put_new(store, f"taken/{i}", str(os.getpid()).encode()))
+            say(json.dumps(took))
         case "create":
             create(url, replace(known.identity, weights=given["weights"]))
 

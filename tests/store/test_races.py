@@ -17,7 +17,7 @@ import pytest
 import xarray as xr
 import zarr
 
-from otoscope.store import claims
+from otoscope.store import claims, writer
 from otoscope.store.claims import claim, claim_key
 from otoscope.store.group import document_at, open_root
 from otoscope.store.verify import verify
@@ -65,6 +65,13 @@ def finished(known: Known, url: str, server: ObjectServer) -> dict[str, bytes]:
     return stored(url, server)
 
 
+def test_of_many_at_one_instant_one_creates_an_object(anywhere: str) -> None:
+    take = {"url": anywhere, "role": "take", "n": 30, "apart": 0.15 if "://" in anywhere else 0.01}
+    took = [json.loads(lines[0]) for lines in outcomes(take, take, take)]
+    assert np.sum(took, axis=0).tolist() == [1] * 30
+    assert np.count_nonzero(np.sum(took, axis=1)) > 1  # they were at it together
+
+
 def test_creators_at_one_instant_make_one_task(
     known: Known, anywhere: str, tmp_path: Path, s3_server: ObjectServer
 ) -> None:
@@ -82,12 +89,13 @@ def test_of_unequal_plans_at_one_instant_one_wins_whole(
     known: Known, anywhere: str, tmp_path: Path, s3_server: ObjectServer
 ) -> None:
     rounds = 3
-    said = outcomes(*({"url": anywhere, "role": "extract", "rounds": rounds, "batch": n} for n in (4, 5)))
+    plans: list[dict[str, Any]] = [{"mean_dtype": "float16"}, {"mean_dtype": "float32", "batch": 5}]
+    said = outcomes(*({"url": anywhere, "role": "extract", "rounds": rounds, "plan": plan} for plan in plans))
     for i, lines in enumerate(zip(*said, strict=True)):
         assert sorted(line.partition(":")[0] for line in lines) == ["ValueError", "done"]
         refusal = max(lines, key=len)
         assert "was planned otherwise (batch:" in refusal
-        winner = planned(known, {"batch": 4 + [line == "done" for line in lines].index(True)})
+        winner = planned(known, {"plan": plans[lines.index("done")]})
         alone = finished(winner, str(tmp_path / f"alone-{i}"), s3_server)
         assert stored(f"{anywhere}-{i}", s3_server) == alone
 
@@ -196,6 +204,23 @@ def test_a_run_whose_plan_is_the_stores_no_longer_commits_nothing(known: Known, 
     ):
         write_block(anywhere, block, part.values(block), part.status[block.clips], "v", plan=part.plan)
     assert len(pending_blocks(anywhere, "t")) == 9
+
+
+def test_a_run_that_is_overtaken_while_it_writes_commits_nothing(
+    known: Known, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, part = str(tmp_path / "store"), known.head(N_CLIPS - 40)
+    part.begin(url)
+    block, put = part.blocks()[0], writer.put_values
+
+    def overtaken(*given: Any) -> None:
+        put(*given)
+        add_task(url, "t", known.plan, known.clips)
+
+    monkeypatch.setattr(writer, "put_values", overtaken)
+    with pytest.raises(ValueError, match="appended to while this run was at work"):
+        write_block(url, block, part.values(block), part.status[block.clips], "v", plan=part.plan)
+    assert len(pending_blocks(url, "t")) == 9
 
 
 def test_a_plan_of_which_nothing_is_committed_is_changed_only_on_request(

@@ -186,6 +186,8 @@ def test_labels_are_added_later_and_replaced_only_on_request(known: Known, url: 
     add_labels(url, "t", {"colour": colours})
     with pytest.raises(ValueError, match=r"'colour' with other values.*--replace"):
         add_labels(url, "t", {"colour": ["x"] * N_CLIPS})
+    with pytest.raises(ValueError, match=r"has 261 clips, label column 'colour' 3; expected one label per clip"):
+        add_labels(url, "t", {"colour": ["x"] * 3})
     add_labels(url, "t", {"colour": ["x"] * N_CLIPS}, overwrite=True)
     assert list(verify(url)) == []
 

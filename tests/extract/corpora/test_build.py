@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import otoscope
+from otoscope.analysis.survey import DIVISIONS, GROUPINGS
 from otoscope.extract.corpora import gise51, surge
 from otoscope.extract.corpora.build import DATA_SETS, build, data_set
 from otoscope.extract.corpus import read_manifest
@@ -63,6 +64,15 @@ def test_every_file_becomes_a_clip_with_each_label(name, tmp_path):
         assert report.categories[label] == len(categories)
     if known.clips is not None:
         assert report.notes == (f"{CLIPS[name]} clips; {known.clips} are published",)
+
+
+def test_columns_that_are_no_labels_are_those_that_no_survey_takes_for_labels(name, tmp_path):
+    """What groups or divides the clips of a data set is named as `analysis.survey` knows it."""
+    FILL[name](tmp_path)
+    build(name, tmp_path, tmp_path / "m.csv")
+    known, columns = data_set(name), set(read_manifest(tmp_path / "m.csv").labels.columns)
+    assert columns - set(known.labels) <= {*DIVISIONS, *GROUPINGS}
+    assert not set(known.labels) & {*DIVISIONS, *GROUPINGS}
 
 
 def test_unit_sec_is_the_published_one():
