@@ -216,7 +216,7 @@ class Engine:
         if known != sign:
             since = now
         self._silent[job.id] = sign, since
-        return False
+        return now - since > self.lease
 
     def _do(self, job: Job) -> None:
         errand = self._errand = Errand(self.folder, job)

@@ -189,7 +189,7 @@ def fit_store_probe(
 def _taught(division: Division, codes: xr.DataArray, names: Sequence[str]) -> str:
     """Digest of the clips that each head learns from or is stopped by, with their categories."""
     taught = division.train | division.valid
-    return digest_of([[[names[i], int(codes.values[i])] for i in np.flatnonzero(own)] for own in taught])
+    return digest_of([[[names[i], int(codes.values[i])] for i in np.flatnonzero(own).tolist()] for own in taught])
 
 
 def _act(

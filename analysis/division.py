@@ -97,10 +97,10 @@ def divide(
     for head, learns, tests in zip(heads, train, tested, strict=True):
         untaught = sorted(set(codes[tests].tolist()) - set(codes[learns].tolist()))
         if untaught:
+            first = repr(categories[int(untaught[0])]) if categories else f"with code {untaught[0]}"
             raise ValueError(
-                f"{len(untaught)} categories have clips in {head} and no training clips, the first "
-                f"{categories[untaught[0]] if len(categories) else f'with code {untaught[0]}'}; expected some of every "
-                "category: divide the clips otherwise, or leave it unlabelled in another column (`otoscope label`)"
+                f"{len(untaught)} categories have clips in {head} and no training clips, the first {first}; expected "
+                "some of every category: divide the clips otherwise, or leave it unlabelled in another column"
             )
     tested_by = np.where(tested.any(axis=0), tested.argmax(axis=0), -1)
     return Division(heads=heads, train=train, valid=valid, tested_by=tested_by, valid_drawn=drawn)

@@ -98,6 +98,7 @@ def test_mistakes_are_one_line(here, tmp_path):
     refused(r"the encoder is not the store's", *given, "--encoder", "tiny-ssl", watched=tmp_path)
     refused(r"no file .*absent.csv", *given, "--set", "@absent.csv", watched=tmp_path)
     refused(r"expected a name ending in \.parquet", *given, "-o", tmp_path / "r.csv", watched=tmp_path)
+    refused(r"to 'c\.txt'; expected a name ending in \.csv", *given, "--clips", tmp_path / "c.txt", watched=tmp_path)
     (tmp_path / "p.json").write_text("{}")
     refused(r"no probe at .*p; expected p\.safetensors", *given, "--probe", tmp_path / "p", watched=tmp_path)
     refused(r"no file .*x\.parquet; expected the result", "ablate", "table", tmp_path / "x.parquet", watched=tmp_path)

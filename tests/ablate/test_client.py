@@ -121,9 +121,11 @@ def scripted(*answers: tuple[int, dict[str, str], Any]) -> Iterator[tuple[str, l
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
-        yield f"http://127.0.0.1:{server.server_port}", heard
-        server.shutdown()
-        thread.join()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}", heard
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def test_what_passes_is_tried_again() -> None:

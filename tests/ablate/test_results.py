@@ -85,5 +85,5 @@ def test_places_that_take_no_file_are_refused_before_a_run(tmp_path):
     (tmp_path / "d.parquet").mkdir()
     with pytest.raises(IsADirectoryError, match=r"d\.parquet is a folder; expected the name of a file"):
         refuse_place(tmp_path / "d.parquet")
-    with pytest.raises(OSError, match="cannot write in .* expected a folder that takes"):
+    with pytest.raises(OSError, match=r"cannot write in .* expected a folder that takes"):
         refuse_place(tmp_path / f"{'x' * 240}.parquet")  # the partial file's name is too long

@@ -189,7 +189,7 @@ def test_divisions_that_cannot_be_are_refused():
     refused("1 categories have clips in test and no training clips, the first with code 1", ["train", "test"], [0, 1])
     refused("the split has parts called val; expected train, valid, test, or folds", ["train", "val", "test"])
     refused("the split has parts called Test, Train; expected", ["Train", "Test", "Train"])
-    with pytest.raises(ValueError, match="the first cat; expected some of every"):
+    with pytest.raises(ValueError, match="the first 'cat'; expected some of every"):
         divide(["train", "test"], np.array([0, 1]), ["x", "y"], categories=["dog", "cat"])
     assert division_column(["fold", "kind", "split"]) == "split"
     assert division_column(["fold", "kind"]) == "fold"
