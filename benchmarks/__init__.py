@@ -6,4 +6,7 @@ is compared runs in turn within each repetition, and the median of the ratios co
 machine hits all alike. Results at full size go to `results/<question>.json`; `report.py` makes the table of them.
 """
 
-QUESTIONS = ("quickstart", "throughput", "counting", "permutations", "opening", "commands", "one_neuron", "memory")
+QUESTIONS = (
+    "quickstart", "throughput", "counting", "permutations", "planted", "encoders", "opening", "commands", "one_neuron",
+    "memory", "ablation", "cluster", "object_store", "service",
+)  # fmt: skip

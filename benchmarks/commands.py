@@ -19,12 +19,14 @@ OTOSCOPE = str(Path(sys.executable).with_name("otoscope"))
 @dataclass(frozen=True, kw_only=True)
 class Size:
     clips: int
+    blocks: int
+    """Of the store with many."""
     repetitions: int
     extract_repetitions: int
 
 
-FULL = Size(clips=300, repetitions=21, extract_repetitions=5)
-SMALL = Size(clips=40, repetitions=2, extract_repetitions=1)
+FULL = Size(clips=300, blocks=1000, repetitions=21, extract_repetitions=5)
+SMALL = Size(clips=40, blocks=8, repetitions=2, extract_repetitions=1)
 
 
 def run(*command: str) -> None:
@@ -36,6 +38,9 @@ def measure(scratch: Path, size: Size) -> Measured:
     store = str(scratch / "store.zarr")
     extract = (OTOSCOPE, "extract", store, "--encoder", "tiny-ssl", "--corpus", str(manifest), "--task", "t")
     run(*extract)
+    many = write_audio(scratch / "many", n_clips=2 * size.blocks, seconds=0.2, n_categories=10)
+    blocks = (*extract[:2], str(scratch / "blocks.zarr"), *extract[3:6], str(many), *extract[7:], "--block", "2")
+    run(*blocks)
     start = interleaved(
         {
             "help": lambda: run(OTOSCOPE, "--help"),
@@ -44,7 +49,9 @@ def measure(scratch: Path, size: Size) -> Measured:
         },
         size.repetitions,
     )
-    again = interleaved({"extract again": lambda: run(*extract)}, size.extract_repetitions)
+    again = interleaved(
+        {"extract again": lambda: run(*extract), "blocks again": lambda: run(*blocks)}, size.extract_repetitions
+    )
     fresh = f"median of {size.repetitions} fresh processes"
     rows = (
         ("`otoscope --help`", start["help"], 0.3, fresh),
@@ -52,6 +59,10 @@ def measure(scratch: Path, size: Size) -> Measured:
         (
             "the same `otoscope extract` again", again["extract again"], 8,
             f"finished store of {size.clips} clips, tiny-ssl; median of {size.extract_repetitions} fresh processes",
+        ),
+        (
+            f"the same again on {size.blocks:,} blocks", again["blocks again"], 5,
+            f"finished store of {2 * size.blocks:,} clips in blocks of 2; no encoder is loaded; likewise",
         ),
     )  # fmt: skip
     figures = [

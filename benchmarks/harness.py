@@ -23,7 +23,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results"
-PACKAGES = ("otoscope", "torch", "numpy", "zarr", "xarray", "dask", "flox")
+PACKAGES = ("otoscope", "torch", "numpy", "zarr", "xarray", "dask", "flox", "numba", "ray", "obstore")
 
 
 @dataclass(frozen=True, kw_only=True)

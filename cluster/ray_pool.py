@@ -14,6 +14,7 @@ import math
 import os
 import pickle
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Hashable, Iterable, Iterator
@@ -38,6 +39,7 @@ from .seat import Raised, Seat
 
 LOST = (RayActorError, WorkerCrashedError, OutOfMemoryError, ObjectLostError, RuntimeEnvSetupError)
 OBJECT_STORE = 256 * 2**20  # bytes on a machine of our own: it holds what makes a worker, and little else
+KNOCK = 5.0  # seconds that the head of a cluster has to accept a connection
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1"}
 
 
@@ -141,6 +143,7 @@ class RayExecutor:
             }  # fmt: skip
         else:
             options |= {"address": self.address, "runtime_env": _package()}
+            _refuse_silence(self.address)
         in_main = threading.current_thread() is threading.main_thread()
         handler = signal.getsignal(signal.SIGTERM)
         try:
@@ -157,6 +160,20 @@ class RayExecutor:
         self._ours, self.own_machine = True, self.address is None
         # Ray prints a paragraph on standard output for each actor that dies; what became of it is in our events.
         ray._private.worker._worker_logs_enabled = False
+
+
+def _refuse_silence(address: str) -> None:
+    """Raise OSError where nothing listens at HOST:PORT: Ray itself would knock for more than a minute."""
+    host, colon, port = address.rpartition(":")
+    if not colon or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=KNOCK).close()
+    except OSError as error:
+        raise OSError(
+            f"nothing answers at {address} ({_one_line(error)}); expected the head of a Ray cluster: see `ray status` "
+            "there, or leave --address out to use this machine alone"
+        ) from error
 
 
 def _package() -> dict[str, Any]:

@@ -156,6 +156,8 @@ class Course:
     limit: FailureLimit
     where: str
     """Store and task, for messages."""
+    n_lost: int | None = 0
+    """Pieces that killed their workers while none had come through; None once one has."""
 
     def run(self, todo: list[Block]) -> None:
         """Run the blocks. Raises ValueError or OSError where the run cannot go on, or blocks are left at the end."""
@@ -185,11 +187,14 @@ class Course:
         with _events(self.executor, self.recipe, pieces) as events:
             for event in events:
                 block = event.piece if isinstance(event.piece, Block) else event.piece.block
+                self.n_lost = self.n_lost + 1 if isinstance(event, Killed) and self.n_lost is not None else None
                 if isinstance(event, Killed):
                     killed.append(event)
                     clips = event.piece.clips if isinstance(event.piece, Trial) else range(block.start, block.stop)
                     self.tally.killed.append({"clips": [clips.start, clips.stop], "how": event.how})
                     log.warning("%s: clips %d to %d %s", self.where, clips.start, clips.stop - 1, event.how)
+                    if self.n_lost is not None:
+                        self.limit.check_lost(self.where, self.n_lost, event.how)
                 elif isinstance(event, Failed) and isinstance(event.error, UnreadableAudio):
                     self.tally.unread.append(str(event.error))
                     self.suspects.dismissed(block)
@@ -242,7 +247,10 @@ def _ask(executor: Executor, survey: Survey) -> Findings:
     if isinstance(event, Failed):
         raise event.error
     if isinstance(event, Killed):
-        raise OSError(f"an encoder that was only looked at {event.how}; expected a worker with enough memory for it")
+        raise OSError(
+            f"an encoder that was only tried on a few clips {event.how}; expected a worker that survives it: try "
+            "it with --executor serial, or give the worker more memory"
+        )
     found: Findings = event.result
     return found
 

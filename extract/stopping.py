@@ -12,6 +12,8 @@ from typing import NoReturn
 from ..store.blocks import Block
 from ..store.group import one_line
 
+HOPELESS = 6  # parts of a run that kill their workers before any has come through
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FailureLimit:
@@ -31,6 +33,19 @@ class FailureLimit:
                 f"{where}: {n_failed} of {self.n_clips} clips failed{example}; expected at most a share of "
                 f"{self.share:g}: see `otoscope status --failures`, then mend the audio and put its blocks back "
                 "with `otoscope verify --audio DIR --reset`, or raise --max-failures; what is committed stays"
+            )
+
+    def check_lost(self, where: str, n_lost: int, how: str) -> None:
+        """Raise OSError once so many parts of a run killed their workers while none came through.
+
+        Each costs several workers: a model or a machine that kills them all would take days to be tried clip by clip.
+        A share of 1 lets that happen.
+        """
+        if n_lost >= HOPELESS and self.share < 1:
+            raise OSError(
+                f"{where}: {n_lost} parts of the work were tried and each {how}; expected one at least to come "
+                "through: try the encoder with --executor serial, give each worker more memory, or have every clip "
+                "tried with --max-failures 1; what is committed stays"
             )
 
 

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from hypothesis.errors import Unsatisfiable
 from schemathesis import GenerationMode
-from schemathesis.specs.openapi.checks import positive_data_acceptance
+from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
 
 from otoscope.ablate.client import Client
 from otoscope.ablate.request import Request
@@ -19,6 +19,7 @@ from otoscope.ablate.service import build
 from .served import ASKED, Place, listening
 
 UNFIT = [positive_data_acceptance]  # names that a schema allows need not exist: 422
+# A body that is too large is refused by that, whatever else is wrong with it.
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +50,9 @@ def fuzz(service: tuple[Any, str], examples: int) -> int:
             def call(case: Any) -> None:
                 nonlocal n_calls
                 n_calls += 1
-                case.call_and_validate(excluded_checks=UNFIT)
+                response = case.call()
+                large = [negative_data_rejection] if response.status_code == 413 else []
+                case.validate_response(response, excluded_checks=[*UNFIT, *large])
 
             with suppress(Unsatisfiable):  # without parameters there is nothing to do wrong
                 call()

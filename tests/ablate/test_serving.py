@@ -6,12 +6,14 @@ import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import click
 import pytest
 from fastapi.testclient import TestClient
 
 from otoscope.ablate.client import Client
 from otoscope.ablate.request import Request
 from otoscope.ablate.wire import Ask
+from otoscope.cli import cli
 from otoscope.serving import serve
 
 from ..commands import done, refused
@@ -95,7 +97,7 @@ def test_the_guide_is_true(client: TestClient, monkeypatch: pytest.MonkeyPatch) 
     commands = [words[3:] for words in lines if words[:3] == ["otoscope", "ablate", "serve"]]
     assert len(commands) == 3
     for words in commands:
-        serve.make_context("serve", words)
+        serve.make_context("serve", words, parent=click.Context(cli, **cli.context_settings))
     routes = client.get("/openapi.json").json()["paths"]
     for words in (words for words in lines if words[0] == "curl"):
         url = urlsplit(next(word for word in words if word.startswith("http:")))

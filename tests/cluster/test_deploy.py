@@ -29,9 +29,10 @@ def lines_of(text: str) -> list[str]:
 def parsed(line: str) -> dict[str, Any]:
     """The options of a command as the real one understands them. Raises click.UsageError where it does not."""
     _, name, *words = shlex.split(line)
-    command = cli.get_command(click.Context(cli), name)
+    context = click.Context(cli, **cli.context_settings)  # commands keep the help option of their first context
+    command = cli.get_command(context, name)
     assert command is not None
-    return dict(command.make_context(name, words).params)
+    return dict(command.make_context(name, words, parent=context).params)
 
 
 def on_ray(line: str, gpus: float) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 import ray
 
+from otoscope.cluster import ray_pool
 from otoscope.cluster.executor import Done, Failed, Killed, SerialExecutor
 from otoscope.cluster.ray_pool import RayExecutor, _fit
 
@@ -166,6 +168,15 @@ def test_room_that_no_node_has_is_an_error_that_says_what_there_is() -> None:
     message = r"no node has room for an actor of 1 CPU and 4 GPUs: all of them together have 4 CPUs and 2 GPUs"
     with pytest.raises(OSError, match=message):
         list(executor.run(refuse, [1]))
+
+
+def test_an_address_where_nothing_listens_is_an_error_within_seconds() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        began = time.monotonic()
+        with pytest.raises(OSError, match=r"nothing answers at 127\.0\.0\.1:.*leave --address out"):
+            ray_pool._refuse_silence(f"127.0.0.1:{free.getsockname()[1]}")
+        assert time.monotonic() - began < 6
 
 
 def test_nothing_to_do_asks_for_nothing() -> None:

@@ -253,4 +253,4 @@ def test_a_store_is_not_continued_with_another_front_end(tmp_path: Path) -> None
     capture_sounds(spec, tmp_path, noise([900, 900]), 16_000)
     (folder / "preprocessor_config.json").write_text(json.dumps({**FRONT_END, "do_normalize": False}))
     with pytest.raises(ValueError, match=r"front_end.normalise"):
-        capture(f"{spec}/.", tmp_path / "m.csv", str(tmp_path / "s"), task="t", device="cpu")
+        capture(load_encoder(f"{spec}/."), tmp_path / "m.csv", str(tmp_path / "s"), task="t", device="cpu")

@@ -156,6 +156,27 @@ def test_they_count_against_the_limit_of_failures(corpus: Path, tmp_path: Path) 
         run(corpus, tmp_path / "s", executor, max_failures=0.06)
 
 
+@pytest.mark.parametrize("block", [4, 37])
+def test_where_everything_kills_the_run_ends_soon(corpus: Path, tmp_path: Path, block: int) -> None:
+    url, report = tmp_path / "s", tmp_path / "report.json"
+    with pytest.raises(OSError, match=r"6 parts of the work were tried and each killed its .*--max-failures 1"):
+        run(corpus, url, Deadly(lambda clips: True), max_failures=0.1, block=block, report=report)
+    told = json.loads(report.read_text())
+    assert (told["state"], len(told["killed"])) == ("stopped", 6)
+    assert task_status(str(url), "t").blocks() == []
+
+
+def test_one_part_that_comes_through_is_reason_to_go_on(corpus: Path, tmp_path: Path) -> None:
+    """Seven blocks of ten are lost, but not the first; all of theirs but one clip each is saved."""
+    deadly = set(range(4, 32, 4))
+    report = run(corpus, tmp_path / "s", Deadly(lambda clips: bool(clips & deadly)), max_failures=0.2)
+    assert (report.n_ok, report.n_failed) == (30, 7)
+
+
+def test_with_every_failure_allowed_every_clip_is_tried(corpus: Path, tmp_path: Path) -> None:
+    assert run(corpus, tmp_path / "s", Deadly(lambda clips: bool(clips)), max_failures=1.0).n_failed == 37
+
+
 def test_unreadable_audio_among_the_suspects_leaves_the_block_pending(tmp_path: Path) -> None:
     manifest, _ = write_corpus(tmp_path, LENGTHS)
     lost = tmp_path / "audio/010.wav"
