@@ -34,7 +34,7 @@ class Size:
     selections: int
 
 
-FULL = Size(few=4, many=40, block=512, categories=50, selections=3)
+FULL = Size(few=4, many=40, block=512, categories=50, selections=7)
 SMALL = Size(few=2, many=3, block=32, categories=5, selections=1)
 
 
