@@ -129,10 +129,10 @@ def test_actors_are_bound_to_gpus_as_many_as_fit(share: float, expected: list[st
 
 def test_stopping_early_ends_the_actors_within_seconds(folder: Path) -> None:
     executor = RayExecutor(actors=2)
-    events = executor.run(Marking(folder=folder, seconds=60.0), range(8))
+    events = executor.run(Marking(folder=folder, seconds=300.0), range(8))
 
     def interrupt() -> None:
-        wait_for(lambda: len(marks(folder, "begun")) == 4)
+        wait_for(lambda: len(marks(folder, "begun")) == 4, 120.0)
         os.kill(os.getpid(), signal.SIGINT)
 
     thread = threading.Thread(target=interrupt)
