@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..encoder import Encoder
-from .hf_files import library, open_folder
+from .hf_files import open_folder, transformers_part
 
 FLOOR = 2.0**-23
 SAMPLE_RATE, WINDOW, HOP, N_FFT, LOWEST_HZ, PREEMPHASIS = 16_000, 400, 160, 512, 20.0, 0.97
@@ -118,7 +118,7 @@ def load(path: str) -> Encoder:
     model, a front end that is not this model's, or weights that do not fit.
     """
     folder = open_folder(path, "ast")
-    config = library().ASTConfig.from_dict(dict(folder.config))
+    config = transformers_part().ASTConfig.from_dict(dict(folder.config))
     asked = (SAMPLE_RATE, config.max_length, config.num_mel_bins)
     found = tuple(folder.setting(name, int) for name in ("sampling_rate", "max_length", "num_mel_bins"))
     if found != asked:
@@ -132,7 +132,9 @@ def load(path: str) -> Encoder:
     strides = (config.frequency_stride, config.time_stride)
     spans = partial(token_spans, frames=bank.frames, n_mels=bank.n_mels, patch=config.patch_size, strides=strides)
     return Encoder(
-        module=folder.model(library().ASTModel, config, prefixes=("audio_spectrogram_transformer.",), renamed=RENAMED),
+        module=folder.model(
+            transformers_part().ASTModel, config, prefixes=("audio_spectrogram_transformer.",), renamed=RENAMED
+        ),
         sample_rate=SAMPLE_RATE,
         sites=("layers.*.mlp.activation_fn",),
         prepare=bank,

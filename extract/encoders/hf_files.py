@@ -4,7 +4,7 @@ Goal: the class that the folder names and every tensor in its place, or an error
 the folder is run and nothing is fetched.
 Conventions: a folder holds config.json, preprocessor_config.json and model.safetensors or pytorch_model.bin, or the
 shards that their .index.json lists.
-Contents: `Folder`, `open_folder`, `library`.
+Contents: `Folder`, `open_folder`, `transformers_part`.
 """
 
 import importlib
@@ -44,7 +44,7 @@ _RENAMED = (
 )
 
 
-def library(part: str = "") -> ModuleType:
+def transformers_part(part: str = "") -> ModuleType:
     """The transformers package, or a part of it. Raises ImportError that says how to install it."""
     try:
         return importlib.import_module(f"transformers{part}")

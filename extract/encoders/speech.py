@@ -17,7 +17,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from ..encoder import Encoder, same
-from .hf_files import Folder, library, open_folder
+from .hf_files import Folder, open_folder, transformers_part
 
 SITES = ("encoder.layers.*.feed_forward.intermediate_act_fn",)
 BLOCKS = ("encoder.layers.*",)
@@ -89,9 +89,9 @@ def load_as(
     family's model or weights that do not fit.
     """
     folder: Folder = open_folder(path, family)
-    settings = getattr(library(), config_class).from_dict(dict(folder.config if config is None else config))
+    settings = getattr(transformers_part(), config_class).from_dict(dict(folder.config if config is None else config))
     return as_encoder(
-        folder.model(getattr(library(), model_class), settings, prefixes=(prefix,)),
+        folder.model(getattr(transformers_part(), model_class), settings, prefixes=(prefix,)),
         settings,
         name=family,
         sample_rate=folder.setting("sampling_rate", int),

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ..encoder import Encoder
 from ..logmel import mel_filters
-from .hf_files import library, open_folder
+from .hf_files import open_folder, transformers_part
 
 SAMPLE_RATE, N_FFT, HOP, TOKEN = 16_000, 400, 160, 320
 FLOOR, RANGE = 1e-10, 8.0
@@ -82,7 +82,7 @@ def load(path: str) -> Encoder:
     model, a front end that is not this model's, or weights that do not fit.
     """
     folder = open_folder(path, "whisper")
-    config = library().WhisperConfig.from_dict(dict(folder.config))
+    config = transformers_part().WhisperConfig.from_dict(dict(folder.config))
     names = ("sampling_rate", "n_fft", "hop_length", "chunk_length", "feature_size")
     asked = (SAMPLE_RATE, N_FFT, HOP, config.max_source_positions * TOKEN / SAMPLE_RATE, config.num_mel_bins)
     found = tuple(folder.setting(name, int) for name in names)
@@ -91,7 +91,7 @@ def load(path: str) -> Encoder:
             f"{path}/preprocessor_config.json has {', '.join(names)} {found} and dither "
             f"{folder.front_end.get('dither', 0.0)}; expected {asked} and 0: take both files from one published model"
         )
-    make = library(".models.whisper.modeling_whisper").WhisperEncoder
+    make = transformers_part(".models.whisper.modeling_whisper").WhisperEncoder
     encoder = folder.model(make, config, prefixes=("model.encoder.", "encoder."))
     return Encoder(
         module=Windows(encoder, n_mels=config.num_mel_bins, tokens=config.max_source_positions).eval(),

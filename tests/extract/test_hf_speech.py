@@ -244,7 +244,7 @@ def test_without_transformers_the_way_to_install_it_is_told(tmp_path: Path, monk
 
     monkeypatch.setattr(hf_files.importlib, "import_module", absent)
     with pytest.raises(ImportError, match=r"needs transformers .*pip install 'otoscope\[hf\]'"):
-        hf_files.library()
+        hf_files.transformers_part()
     assert spec
 
 
