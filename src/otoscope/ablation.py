@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .extraction import ENCODERS, executor_of, say_progress
+from .extraction import ENCODERS, on_workers, say_progress
 from .questions import put_table
 from .serving import serve
 
 if TYPE_CHECKING:
     from .ablate.lookup import Study
     from .ablate.request import Request
+    from .extraction import Workers
 
 SETS = 'shared(A,B) | only(A) | all(A) | "(9,347) (10,393)" | @FILE; A is a category, or TASK:LABEL:A'
 MODES = ("remove", "gain", "mean", "category-mean", "transplant", "keep", "keep-mean")
@@ -73,11 +74,7 @@ def naming(command: Any) -> Any:
 @click.option("--probe-seed", default=42, show_default=True, metavar="N")
 @click.option("--division", default="", metavar="COLUMN", help="Label column of splits or folds [split, else fold].")
 @click.option("--device", metavar="D", help="cpu, cuda, cuda:1, ... [cuda where there is one].")
-@click.option("--executor", type=click.Choice(["serial", "ray"]), default="serial", show_default=True)
-@click.option("--address", metavar="auto|HOST:PORT", help="Ray cluster [one of this machine alone].")
-@click.option("--actors", type=int, metavar="N", help="Most workers at a time [as many as fit].")
-@click.option("--cpus-per-actor", type=float, metavar="F", help="CPUs that each takes up [1].")
-@click.option("--gpus-per-actor", type=float, metavar="F", help="GPUs that each takes up, also fractions [0].")
+@on_workers
 @click.option("--clips", metavar="FILE", help="Also a table of every tested clip before and after.")
 @click.option(
     "-o", "--output", required=True, metavar="FILE", help="Result, .parquet; see ablate table, figure ablation."
@@ -91,11 +88,7 @@ def run(
     device: str | None,
     clips: str | None,
     output: str,
-    executor: str,
-    address: str | None,
-    actors: int | None,
-    cpus_per_actor: float | None,
-    gpus_per_actor: float | None,
+    workers: "Workers",
     **asked: Any,
 ) -> None:
     """Rerun the test clips of a task without some neurons, and without random ones like them; what did that change?
@@ -118,12 +111,9 @@ def run(
     if clips is None and is_answered(study, output):
         click.echo(f"{output} holds the result of this request already")
         return
-    cluster = {
-        "address": address, "actors": actors, "cpus_per_actor": cpus_per_actor, "gpus_per_actor": gpus_per_actor,
-    }  # fmt: skip
-    with executor_of(executor, **cluster) as workers, Progress(len(study.clips), unit="clips") as shown:
+    with workers() as executor, Progress(len(study.clips), unit="clips") as shown:
         result = run_study(
-            study, store, encoder, corpus, executor=workers, device=device,
+            study, store, encoder, corpus, executor=executor, device=device,
             progress=lambda done, _total: shown.advance(done - shown.done),
         )  # fmt: skip
     write_result(result, output)

@@ -8,9 +8,10 @@ import logging
 import signal
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
+from functools import partial, wraps
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -19,10 +20,50 @@ if TYPE_CHECKING:
     from .cluster.executor import Executor
     from .store.verify import TaskStatus
 
+    Workers = Callable[[], AbstractContextManager[Executor]]
+
 ENCODERS = (
     "tiny-ssl | tiny-sl | m2d:PATH | ast:DIR | hubert:DIR | wavlm:DIR | wav2vec2:DIR | data2vec:DIR | mert:DIR | "
     "whisper:DIR | module:FILE.py:factory | module:pkg.mod:factory"
 )
+
+
+@contextmanager
+def executor_of(name: str, **cluster: Any) -> "Iterator[Executor]":
+    """--executor and the options that only a cluster takes; those not given are left to it."""
+    given = {option: value for option, value in cluster.items() if value is not None}
+    if name == "serial":
+        if given:
+            options = ", ".join(f"--{option.replace('_', '-')}" for option in given)
+            raise ValueError(f"{options} given with --executor serial; expected --executor ray: add it")
+        from .cluster.executor import SerialExecutor
+
+        yield SerialExecutor()
+        return
+    from .cluster.ray_pool import RayExecutor
+
+    with RayExecutor(**given) as executor:
+        yield executor
+
+
+def on_workers(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options that say where its workers run, and an argument `workers` that opens the executor."""
+
+    @wraps(command)
+    def with_workers(executor: str, **given: Any) -> None:
+        cluster = {name: given.pop(name) for name in ("address", "actors", "cpus_per_actor", "gpus_per_actor")}
+        command(workers=partial(executor_of, executor, **cluster), **given)
+
+    for option in (
+        click.option("--gpus-per-actor", type=float, metavar="F", help="GPUs that each takes up, also fractions [0]."),
+        click.option("--cpus-per-actor", type=float, metavar="F", help="CPUs that each takes up [1]."),
+        click.option("--actors", type=int, metavar="N", help="Most workers at a time [as many as fit]."),
+        click.option("--address", metavar="auto|HOST:PORT", help="Ray cluster [one of this machine alone]."),
+        click.option("--executor", type=click.Choice(["serial", "ray"]), default="serial", show_default=True,
+                     help="ray: workers in actors, on this machine or a cluster."),
+    ):  # fmt: skip
+        option(with_workers)
+    return with_workers
 
 
 @click.command(epilog=f"Encoders: {ENCODERS}")
@@ -63,17 +104,7 @@ ENCODERS = (
 @click.option("--replan", is_flag=True, help="Plan anew a task of which nothing is committed; no other run is at it.")
 @click.option("--dry-run", is_flag=True, help="Check everything, print sizes, memory and time, write nothing.")
 @click.option("--report", metavar="FILE", help="Write what the run did, and how long each stage took, as JSON.")
-@click.option(
-    "--executor",
-    type=click.Choice(["serial", "ray"]),
-    default="serial",
-    show_default=True,
-    help="ray: workers in actors, on this machine or a cluster.",
-)
-@click.option("--address", metavar="auto|HOST:PORT", help="Ray cluster [one of this machine alone].")
-@click.option("--actors", type=int, metavar="N", help="Most workers at a time [as many as fit].")
-@click.option("--cpus-per-actor", type=float, metavar="F", help="CPUs that each takes up [1].")
-@click.option("--gpus-per-actor", type=float, metavar="F", help="GPUs that each takes up, also fractions [0].")
+@on_workers
 def extract(
     store: str,
     encoder: str,
@@ -81,11 +112,7 @@ def extract(
     audio_root: str | None,
     unit_sec: str | None,
     keep: str | None,
-    executor: str,
-    address: str | None,
-    actors: int | None,
-    cpus_per_actor: float | None,
-    gpus_per_actor: float | None,
+    workers: "Workers",
     **options: Any,
 ) -> None:
     """Run an encoder over a corpus and store what every neuron did. Run it again to resume, or to append clips."""
@@ -93,17 +120,14 @@ def extract(
     from .extract.run import capture
 
     say_progress()
-    cluster = {
-        "address": address, "actors": actors, "cpus_per_actor": cpus_per_actor, "gpus_per_actor": gpus_per_actor,
-    }  # fmt: skip
-    with executor_of(executor, **cluster) as workers:
+    with workers() as executor:
         report = capture(
             encoder,
             read_manifest(manifest, audio_root),
             store,
             unit_sec=seconds(unit_sec),
             keep=None if keep is None else tuple(name.strip() for name in keep.split(",")),
-            executor=workers,
+            executor=executor,
             **options,
         )
     for name, reason in report.failures[:10]:
@@ -116,24 +140,6 @@ def extract(
         click.echo(
             f"{store} task {options['task']}: {report.n_clips} clips, {report.n_ok} ok, {report.n_failed} failed"
         )
-
-
-@contextmanager
-def executor_of(name: str, **cluster: Any) -> "Iterator[Executor]":
-    """--executor and the options that only a cluster takes; those not given are left to it."""
-    given = {option: value for option, value in cluster.items() if value is not None}
-    if name == "serial":
-        if given:
-            options = ", ".join(f"--{option.replace('_', '-')}" for option in given)
-            raise ValueError(f"{options} given with --executor serial; expected --executor ray: add it")
-        from .cluster.executor import SerialExecutor
-
-        yield SerialExecutor()
-        return
-    from .cluster.ray_pool import RayExecutor
-
-    with RayExecutor(**given) as executor:
-        yield executor
 
 
 def seconds(text: str | None) -> float | str | None:

@@ -1,4 +1,4 @@
-"""A service on a small store, made once."""
+"""A service on a small store, made once; one thread of arithmetic."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -17,6 +17,17 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> "Place":
     from .served import made  # imported here, so that other tests need not wait for it
 
     return made(tmp_path_factory.mktemp("served"))
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Small models are slower with more."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

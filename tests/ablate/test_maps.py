@@ -1,7 +1,6 @@
 """Every adapter names the linear maps behind its sites, and reruns that start there equal whole passes with hooks."""
 
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,18 +18,11 @@ from ..extract.test_hf_spectrograms import write_ast, write_whisper
 from ..extract.test_hf_speech import MODELS, write
 from .hooked import Change, activations, assert_close, whole
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 KINDS = ("tiny-ssl", "m2d", "ast", "whisper", *MODELS)
 SECONDS = {"tiny-ssl": 2.5, "m2d": 1.0, "whisper": 30.5, "ast": 1.0}
 RUNS = {"tiny-ssl": 3, "m2d": 4, "whisper": 2}
 """Chunks or windows in so many seconds."""
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def encoder_of(kind: str, folder: Path) -> Encoder:

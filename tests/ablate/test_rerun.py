@@ -3,7 +3,6 @@
 import gc
 import logging
 from collections import Counter
-from collections.abc import Iterator
 from functools import partial
 
 import numpy as np
@@ -22,16 +21,10 @@ from otoscope.store.neurons import NeuronSet
 from .hooked import Change, activations, assert_close, whole
 from .toys import CHUNK, LAYERS, NEURONS, SHAPES, STRANGE, spans, toy_encoder
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 MEANS = np.random.default_rng(5).standard_normal((LAYERS, NEURONS)).astype(np.float32)
 SITES = [f"blocks.{layer}.act" for layer in range(LAYERS)]
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def sounds(n_tokens: int, clips: int = 3, seed: int = 0) -> Tensor:
