@@ -1,8 +1,8 @@
 """Totals over the clips of each category: the one reduction that every rate is made of.
 
 Goal: lazy totals in bounded memory. The clips are walked in steps; a step reads its blocks one at a time,
-inside itself, so that no scheduler can read ahead of the counting. Peak memory is a block and a few totals
-per thread and does not grow with the number of clips.
+inside itself, so that no scheduler can read ahead of the counting, and adds to the totals of a step before it. Peak
+memory is a block per thread and a few totals, and does not grow with the number of clips.
 Conventions: arrays are (layer, clip, neuron or byte), totals (category, layer, neuron); category codes are
 integers (clip), negative for clips that count nowhere.
 Contents: `count_bits`, `sum_values`, `clips_per_category`.
@@ -29,7 +29,7 @@ AddBlock = Callable[[Totals, NDArray[Any], Codes], None]
 """Adds the totals of one block (layer, clip, ...) to totals (category, layer, neuron), in place."""
 
 STEP_BYTES = 256 << 20  # read in one step, a block at a time; or four times its totals, if that is more
-FEWEST_STEPS = 4  # so that small inputs keep several threads busy too, if their chunks allow
+CHAINS = 4  # of steps, each with totals of its own: so many threads are kept busy, small inputs' too
 CLIPS_PER_CATEGORY = 20  # enough for adding to outweigh unpacking; small chunks are joined up to it
 JOINED_BYTES = 48 << 20  # but no further than this
 
@@ -87,20 +87,24 @@ def _total(array: Any, codes: Any, add: AddBlock, shape: tuple[int, int, int], d
 
     n_bytes = max(STEP_BYTES, 4 * dtype.itemsize * int(np.prod(shape)))
     bytes_per_clip = max(1, array.nbytes // max(1, array.shape[1]))
-    enough = min(n_bytes // bytes_per_clip, array.shape[1] // FEWEST_STEPS)
+    enough = min(n_bytes // bytes_per_clip, array.shape[1] // CHAINS)
     # `partial` keeps the array out of the graph: a step computes its blocks by itself, one by one.
     step = delayed(partial(_step, array, add, shape, dtype), pure=True)
-    total = None
-    for clip_blocks in _steps(array.chunks[1], enough):
-        part = step(codes, clip_blocks)
-        # One after the other, so that as few parts as there are threads wait to be added.
-        total = part if total is None else delayed(_joined_totals, pure=True)(total, part)
+    chains: list[Any] = []
+    for number, clip_blocks in enumerate(_steps(array.chunks[1], enough)):
+        if number < CHAINS:
+            chains.append(step(codes, clip_blocks))
+        else:
+            chains[number % CHAINS] = step(codes, clip_blocks, chains[number % CHAINS])
+    total, *others = chains
+    for other in others:
+        total = delayed(_joined_totals, pure=True)(total, other)
     return da.from_delayed(total, shape, dtype)
 
 
-def _joined_totals(total: Totals, part: Totals) -> Totals:
+def _joined_totals(total: Totals, other: Totals) -> Totals:
     """Their sum, in the place of the first: nobody else has either."""
-    total += part
+    total += other
     return total
 
 
@@ -111,9 +115,10 @@ def _step(
     dtype: np.dtype[Any],
     codes: Codes,
     clip_blocks: Sequence[int],
+    before: Totals | None = None,
 ) -> Totals:
-    """Totals of some blocks along clips."""
-    totals = np.zeros(shape, dtype)
+    """Totals of some blocks along clips, added to those of the step before, in their place: nobody else has them."""
+    totals = np.zeros(shape, dtype) if before is None else before
     layers, clips, neurons = (np.cumsum([0, *sizes]) for sizes in array.chunks)
     own = array.blocks[:, list(clip_blocks)].to_delayed()  # at once: slicing out each block costs a tenth of the time
     for i, n, k in product(*map(range, own.shape)):

@@ -45,7 +45,7 @@ class Size:
     repetitions: int
 
 
-FULL = Size(empty=2000, planned=100_000, actors=(1, 2, 4, 8, 16), clips=16_384, block=256, seconds=15.0, repetitions=1)
+FULL = Size(empty=2000, planned=100_000, actors=(1, 2, 4, 8, 16), clips=16_384, block=256, seconds=15.0, repetitions=3)
 SMALL = Size(empty=50, planned=500, actors=(1, 2), clips=256, block=32, seconds=0.5, repetitions=1)
 
 

@@ -10,16 +10,18 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import xarray as xr
 import zarr
 from xarray.backends import BackendArray, BackendEntrypoint
 from xarray.core import indexing
+from xarray.indexes import PandasIndex
 from zarr.abc.store import ByteRequest, Store
 from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import LocalStore, StorePath, WrapperStore
 
-from .direct import can_read, read_shards
+from .direct import ShardBytes, can_read, read_shards, share_of_chunks
 from .group import (
     arrays_of,
     dims_of,
@@ -36,6 +38,8 @@ from .schema import PENDING
 
 SHOWN_DIMS: dict[tuple[str, ...], tuple[str, ...]] = {("layer", "clip", "neuron"): ("layer", "neuron", "clip")}
 LARGEST = 2**28  # bytes of an object that is read whole
+WORTH_WHOLE = 0.5  # share of an object's inner chunks from which on one request for all of it beats one for each
+DOWNLOADS = 3  # objects on their way from an object store at a time, for each reading thread
 HIDDEN_VARIABLES = ("digest", "version")  # per block, not per clip
 
 
@@ -71,7 +75,7 @@ class StoredArray(BackendArray):
         self.order = [disk.index(d) for d in self.dims]  # order[i] is the disk axis of shown axis i
         self.shape = tuple(array.shape[axis] for axis in self.order)
         self.dtype = array.dtype
-        self.direct = array if can_read(array) else None
+        self.files, self.encoded_plainly = array, can_read(array)
         self.local = isinstance(array.store_path.store, LocalStore)
 
     @property
@@ -115,10 +119,12 @@ class StoredArray(BackendArray):
         return values.transpose([kept.index(axis) for axis in self.order if axis in kept])
 
     def read_on_disk(self, on_disk: list[Any]) -> np.ndarray:
-        """The same in disk order; through zarr too where a file is missing, for the error that names it."""
-        if self.direct is not None:
+        """The same in disk order; by zarr what is neither local nor worth whole objects, and what lacks a file."""
+        if self.encoded_plainly and self.local:
             with contextlib.suppress(FileNotFoundError):
-                return read_shards(self.direct, on_disk)
+                return read_shards(self.files, on_disk)
+        elif self.encoded_plainly and self.in_one_request and share_of_chunks(self.array, on_disk) >= WORTH_WHOLE:
+            return read_shards(self.array, on_disk, ShardBytes, DOWNLOADS)
         return np.asarray(self.array.oindex[tuple(on_disk)])
 
 
@@ -188,12 +194,14 @@ def read_task(url: str, task: str) -> xr.Dataset:
                 active = ActiveArray(stored, int(str(array.attrs["n_neurons"])))
                 variables["active"] = _variable(active, {"long_name": "mean activation above 0"})
     coordinates = {name: variables.pop(name) for name in ("layer", "site", "neuron", "clip", "neuron_valid")}
+    clips = _index(coordinates["clip"])
+    coordinates |= clips.create_variables(coordinates)
     about = {
         "task": task,
         "encoder": read_identity(root).encoder,
         "n_pending": int((status == PENDING).sum()),
     }
-    dataset = xr.Dataset(variables, xr.Coordinates(coordinates, indexes={}), attrs=about)
+    dataset = xr.Dataset(variables, xr.Coordinates(coordinates, indexes={"clip": clips}), attrs=about)
     if len(status) < dataset.sizes["clip"]:  # the task is being grown at this moment
         dataset = dataset.isel(clip=slice(len(status)))
     if about["n_pending"]:
@@ -204,6 +212,15 @@ def read_task(url: str, task: str) -> xr.Dataset:
 def _variable(array: StoredArray | ActiveArray, attrs: dict[str, Any]) -> xr.Variable:
     lazy = indexing.LazilyIndexedArray(array)
     return xr.Variable(array.dims, lazy, attrs, {"preferred_chunks": array.preferred_chunks})
+
+
+def _index(names: xr.Variable) -> PandasIndex:
+    """The index of clips by name: the one that pandas makes of strings, without the ten times its size it takes to."""
+    encoded = [name.encode() for name in names.values]
+    ends = np.cumsum([0, *map(len, encoded)], dtype=np.int64)
+    strings = pa.LargeStringArray.from_buffers(len(encoded), pa.py_buffer(ends), pa.py_buffer(b"".join(encoded)))
+    array = pd.arrays.ArrowStringArray(strings, dtype=pd.StringDtype(na_value=np.nan))  # type: ignore[call-arg]  # stubs lag
+    return PandasIndex(pd.Index(array), "clip", coord_dtype=names.dtype)
 
 
 class OtoscopeBackend(BackendEntrypoint):
@@ -245,9 +262,7 @@ class OtoscopeBackend(BackendEntrypoint):
 
 def open_store(url: str) -> xr.DataTree:
     """A store as a lazy DataTree, one child per task; see `otoscope.open`."""
-    tree = xr.open_datatree(url, engine=OtoscopeBackend, chunks={})
-    pa.default_memory_pool().release_unused()  # making the index of names leaves many times its size in Arrow's pool
-    return tree
+    return xr.open_datatree(url, engine=OtoscopeBackend, chunks={})
 
 
 def label_columns(dataset: xr.Dataset) -> list[str]:

@@ -69,10 +69,11 @@ def test_any_chunking_gives_the_same_probabilities(data):
         np.testing.assert_array_equal(p.values, expected)
 
 
-@pytest.mark.parametrize("fewest_steps", [1, 3, 1000])
-def test_any_number_of_steps_gives_the_same_counts(example, monkeypatch, fewest_steps):
+@pytest.mark.parametrize(("n_chains", "step_bytes"), [(1, 1 << 30), (3, 1), (1000, 1), (2, 100)])
+def test_any_number_of_steps_and_chains_gives_the_same_counts(example, monkeypatch, n_chains, step_bytes):
     values, codes = example
-    monkeypatch.setattr(totals, "FEWEST_STEPS", fewest_steps)
+    monkeypatch.setattr(totals, "CHAINS", n_chains)
+    monkeypatch.setattr(totals, "STEP_BYTES", step_bytes)
     monkeypatch.setattr(totals, "JOINED_BYTES", 40)
     active = values > 0
     expected = [active[:, codes == c].sum(axis=1) for c in range(3)]

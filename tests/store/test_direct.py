@@ -1,6 +1,7 @@
-"""Reading shards from their files gives what zarr gives, and notices every flipped, missing or cut byte."""
+"""Reading shards from their bytes gives what zarr gives, and notices every flipped, missing or cut byte."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,12 +9,13 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from otoscope.store.direct import can_read, read_shards
+from otoscope.store.direct import ShardBytes, ShardFile, can_read, read_shards, share_of_chunks
 from otoscope.store.group import array_of, open_root, open_task
 
 from .conftest import N_CLIPS, Known
 
 SHARDED = ("active_bits", "mean", "positive_frames", "hidden")
+KINDS = pytest.mark.parametrize("how", [(ShardFile,), (ShardBytes,), (ShardBytes, 3)])
 
 
 def array(url: str, name: str) -> zarr.Array:
@@ -34,27 +36,43 @@ def axis(n: int) -> st.SearchStrategy:
     return st.integers(0, n - 1) | st.slices(n) | places
 
 
+@KINDS
 @pytest.mark.parametrize("name", SHARDED)
-def test_every_sharded_variable_is_read_directly_as_by_zarr(finished: str, name: str) -> None:
+def test_every_sharded_variable_is_read_directly_as_by_zarr(finished: str, name: str, how: Any) -> None:
     stored = array(finished, name)
     assert can_read(stored)
-    np.testing.assert_array_equal(read_shards(stored, [slice(None)] * 3), stored[:])
+    np.testing.assert_array_equal(read_shards(stored, [slice(None)] * 3, *how), stored[:])
 
 
+@KINDS
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
-def test_any_outer_selection_is_that_of_numpy(finished: str, known: Known, data: st.DataObject) -> None:
+def test_any_outer_selection_is_that_of_numpy(finished: str, known: Known, how: Any, data: st.DataObject) -> None:
     whole = known.mean.astype("f2")  # what went in: (layer, clip, neuron)
     selection = [data.draw(axis(n)) for n in whole.shape]
     expected = whole
     for at in (2, 1, 0):  # one axis after the other is the outer product
         expected = expected[(slice(None),) * at + (selection[at],)]
-    read = read_shards(array(finished, "mean"), selection)
+    read = read_shards(array(finished, "mean"), selection, *how)
     assert read.dtype == np.float16
     np.testing.assert_array_equal(read, expected)
 
 
-def test_what_is_not_a_local_shard_is_left_to_zarr(finished: str) -> None:
+def test_the_share_of_chunks_is_that_of_the_objects_touched(finished: str) -> None:
+    """Objects hold 2 layers of 32 clips by 3 chunks of neurons."""
+    mean, every = array(finished, "mean"), slice(None)
+    for selection, share in (
+        ([every, every, every], 1),
+        ([every, 5, every], 1),
+        ([0, every, every], 1 / 2),
+        ([every, every, slice(130, 140)], 1 / 3),
+        ([np.array([1]), np.array([0, N_CLIPS - 1]), np.array([0, 299])], 1 / 3),
+        ([every, slice(0), every], 0),
+    ):
+        assert share_of_chunks(mean, selection) == pytest.approx(share)
+
+
+def test_what_is_encoded_otherwise_is_left_to_zarr(finished: str) -> None:
     assert not can_read(array(finished, "status"))
     in_memory = zarr.create_array({}, shape=(4, 4), chunks=(2, 2), shards=(4, 4), dtype="u1")
     assert not can_read(in_memory)
@@ -64,7 +82,8 @@ def last_shard(url: str) -> Path:
     return Path(url) / "t/active_bits/c/0" / str((N_CLIPS - 1) // 32) / "0"
 
 
-def test_every_flipped_byte_is_noticed(url: str) -> None:
+@KINDS
+def test_every_flipped_byte_is_noticed(url: str, how: Any) -> None:
     stored, shard = array(url, "active_bits"), last_shard(url)
     intact = shard.read_bytes()
     rng = np.random.default_rng(0)
@@ -74,15 +93,23 @@ def test_every_flipped_byte_is_noticed(url: str) -> None:
         flipped[position] ^= 1 << rng.integers(8)
         shard.write_bytes(flipped)
         with pytest.raises(ValueError, match="c/0/8/0"):
-            read_shards(stored, [slice(None), slice(N_CLIPS - 2, None), slice(None)])
+            read_shards(stored, [slice(None), slice(N_CLIPS - 2, None), slice(None)], *how)
 
 
+@KINDS
 @pytest.mark.parametrize("size", [0, 3, 35, 36, -1])
-def test_a_cut_file_is_noticed(url: str, size: int) -> None:
+def test_a_cut_file_is_noticed(url: str, size: int, how: Any) -> None:
     stored, shard = array(url, "active_bits"), last_shard(url)
     shard.write_bytes(shard.read_bytes()[:size])
     with pytest.raises(ValueError, match="c/0/8/0"):
-        read_shards(stored, [0, N_CLIPS - 1, slice(None)])
+        read_shards(stored, [0, N_CLIPS - 1, slice(None)], *how)
+
+
+@KINDS
+def test_an_absent_file_is_an_error(url: str, how: Any) -> None:
+    last_shard(url).unlink()
+    with pytest.raises(FileNotFoundError):
+        read_shards(array(url, "active_bits"), [slice(None), slice(None), slice(None)], *how)
 
 
 def test_an_inner_chunk_that_was_never_written_is_noticed(tmp_path: Path) -> None:

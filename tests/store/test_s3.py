@@ -69,6 +69,9 @@ def test_reading_verifying_and_labelling_a_bucket(known: Known, url: str, bucket
     s3.log.clear()
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(one))["mean"][1, 5], here["mean"][1, 5])
     assert set(s3.count()) == {"GET"}  # no request more than for the values: an absent object shows by itself
+    s3.log.clear()
+    np.testing.assert_array_equal(one["mean"][0].values, here["mean"][0].values)
+    assert s3.count() == {"GET": 9}  # half of each object is worth all of it
     plain = xr.open_zarr(ObjectStore(connect(bucket_url), read_only=True), group="t")
     np.testing.assert_array_equal(plain["mean"].values, known.mean.astype("f2"))
 
