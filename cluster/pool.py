@@ -24,6 +24,7 @@ STARTS = 3  # times in a row that workers may fail to be made by an exception
 DEATHS = 8  # or by one of these and the loss of their actor, which may have nothing to do with them
 LONGEST_PAUSE = 10.0  # seconds before another is asked for after that
 WORD = 60.0  # seconds between two words on what is waited for
+LONG = 600.0  # seconds without an answer that are worth a word
 WORDS = ("hello", "make")  # what answers may be about beside pieces
 GRACE = 20.0  # seconds for workers to close in the end
 
@@ -72,6 +73,8 @@ class _Actor:
     handle: Any
     asked: float
     """When, by the monotonic clock."""
+    heard: float
+    """When it answered last, or was given work as it had none; by the same."""
     placed: bool = False
     made: bool = False
 
@@ -81,17 +84,20 @@ class Pool(Generic[Piece, Result]):
 
     def __init__(
         self, actors: Actors, maker: Any, pieces: Iterable[Piece], retries: int, states: dict[str, WorkerState],
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = time.monotonic, stuck_after: float = math.inf,
     ):  # fmt: skip
-        """`maker` goes to `Seat.make`; `states`, by name, is added to and kept up to date."""
-        self.source, self.maker, self.states, self.clock = actors, maker, states, clock
+        """`maker` goes to `Seat.make`; `states`, by name, is added to and kept up to date.
+
+        stuck_after: seconds without an answer after which an actor that owes one is taken for lost.
+        """
+        self.source, self.maker, self.states, self.clock, self.stuck_after = actors, maker, states, clock, stuck_after
         self.ledger = Ledger(pieces, retries)
         self.actors: dict[str, _Actor] = {}
         self.calls: dict[Any, tuple[_Actor, Any]] = {}
         """What each answer that is awaited will be about: "hello", "make" or a piece's `Ticket`."""
         self.failed_starts = 0
         self.failed_at = self.not_before = -math.inf
-        self.bare_since = self.said = clock()
+        self.bare_since = self.said = self.wondered = clock()
 
     def events(self) -> Iterator[Event[Piece, Result]]:
         """One event per piece. Raises OSError, ValueError or LookupError where no worker can be had."""
@@ -104,6 +110,7 @@ class Pool(Generic[Piece, Result]):
                     time.sleep(TICK)
                 for answer in self.source.ready(list(self.calls), TICK) if self.calls else []:
                     yield from self.hear(answer)
+                yield from self.lose_the_stuck()
                 self.refuse_to_wait_for_ever()
             complete = True
         finally:
@@ -118,7 +125,8 @@ class Pool(Generic[Piece, Result]):
             return
         idle = sum(self.ledger.held(name) == 0 for name in self.actors)  # they will have the first that wait
         for _ in range(self.ledger.waiting(room + idle) - idle):
-            actor = _Actor(name=f"actor {len(self.states) + 1}", handle=self.source.ask(), asked=self.clock())
+            now = self.clock()
+            actor = _Actor(name=f"actor {len(self.states) + 1}", handle=self.source.ask(), asked=now, heard=now)
             self.actors[actor.name] = actor
             self.states[actor.name] = WorkerState(name=actor.name, node="", pid=0, phase="starting")
             self.calls[self.source.call(actor.handle, "hello")] = actor, "hello"
@@ -131,6 +139,7 @@ class Pool(Generic[Piece, Result]):
                 if actor.made and self.ledger.held(actor.name) == n_held:
                     ticket = self.ledger.take(actor.name)
                     if ticket is not None:
+                        actor.heard = actor.heard if n_held else self.clock()
                         self.calls[self.source.call(actor.handle, "work", ticket.piece)] = actor, ticket
                         self.tell(actor, phase="working")
 
@@ -150,6 +159,7 @@ class Pool(Generic[Piece, Result]):
         except Lost as lost:
             yield from self.lose(actor, str(lost))
             return
+        actor.heard = self.clock()
         if isinstance(about, Ticket):
             yield self.ended(actor, about, value)
         elif isinstance(value, Raised):
@@ -191,6 +201,24 @@ class Pool(Generic[Piece, Result]):
             yield Killed(piece=ticket.piece, how=f"killed its worker {len(ticket.losses)} times ({hows})")
         if not actor.made:
             self.failed_to_start(actor, OSError(how), DEATHS)
+
+    def lose_the_stuck(self) -> Iterator[Event[Piece, Result]]:
+        """Take actors for lost that have owed an answer for too long; of such as may only be slow, say so."""
+        now, waited = self.clock(), 0.0
+        for actor in list(self.actors.values()):
+            silent = now - actor.heard
+            if not actor.placed or (actor.made and not self.ledger.held(actor.name)):
+                continue
+            if silent > self.stuck_after:
+                yield from self.lose(actor, f"it answered nothing for {self.stuck_after:g} s")
+            elif silent > max(LONG, waited):
+                waited, slowest = silent, self.states[actor.name]
+        if waited and now - self.wondered > LONG:
+            self.wondered = now
+            log.warning(
+                "%s on %s, process %d, has answered nothing for %d minutes; if it is stuck, end that process, and "
+                "others do its work", slowest.name, slowest.node, slowest.pid, waited // 60,
+            )  # fmt: skip
 
     def discard(self, actor: _Actor, phase: str) -> None:
         """Have nothing to do with an actor any more; if it lives, end it."""

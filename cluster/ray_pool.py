@@ -55,6 +55,7 @@ class RayExecutor:
     cpus_per_actor, gpus_per_actor: what each takes up; below one GPU, several share it.
     retries: so many workers lost under a piece, and it is given up.
     patience: seconds to wait for a node that has what an actor needs.
+    stuck_after: seconds without an answer after which an actor at work is taken for lost; None for never.
     Where Ray is initialised already, that is used as it is, and left running.
     """
 
@@ -62,7 +63,7 @@ class RayExecutor:
 
     def __init__(
         self, address: str | None = None, actors: int | None = None, cpus_per_actor: float = 1.0,
-        gpus_per_actor: float = 0.0, retries: int = 3, patience: float = 300.0,
+        gpus_per_actor: float = 0.0, retries: int = 3, patience: float = 300.0, stuck_after: float | None = None,
     ):  # fmt: skip
         if actors is not None and actors < 1:
             raise ValueError(f"{actors} actors were asked for; expected at least 1, or none named for as many as fit")
@@ -73,12 +74,15 @@ class RayExecutor:
             )
         if gpus_per_actor > 1 and gpus_per_actor != int(gpus_per_actor):
             raise ValueError(f"an actor is to take {gpus_per_actor:g} GPUs; expected a fraction of one, or whole ones")
+        if stuck_after is not None and stuck_after <= 0:
+            raise ValueError(f"workers are to be stuck after {stuck_after:g} s; expected more than 0, or none named")
         if address is not None and address.startswith("ray://"):
             raise ValueError(
                 f"{address} is for clients outside of a cluster; expected HOST:PORT, or auto on one of its nodes: run "
                 "the command there, or send it there with `ray job submit`"
             )
         self.address, self.actors, self.retries, self.patience = address, actors, retries, patience
+        self.stuck_after = math.inf if stuck_after is None else stuck_after
         self.needs = {"CPU": float(cpus_per_actor), "GPU": float(gpus_per_actor)}
         self.own_machine = False
         self._ours = False
@@ -104,7 +108,10 @@ class RayExecutor:
                 ) from error
             pieces = itertools.chain([first], waiting)
             try:
-                yield from Pool(_RayActors(self), maker, pieces, self.retries, self._states).events()
+                pool = Pool[Piece, Result](
+                    _RayActors(self), maker, pieces, self.retries, self._states, stuck_after=self.stuck_after
+                )
+                yield from pool.events()
             except RayError as error:
                 raise OSError(
                     f"the Ray cluster is gone ({_one_line(error)}); expected its head to last as long as the run: "

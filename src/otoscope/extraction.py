@@ -51,10 +51,13 @@ def on_workers(command: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(command)
     def with_workers(executor: str, **given: Any) -> None:
-        cluster = {name: given.pop(name) for name in ("address", "actors", "cpus_per_actor", "gpus_per_actor")}
+        names = ("address", "actors", "cpus_per_actor", "gpus_per_actor", "stuck_after")
+        cluster = {name: given.pop(name) for name in names}
         command(workers=partial(executor_of, executor, **cluster), **given)
 
     for option in (
+        click.option("--stuck-after", type=float, metavar="S",
+                     help="Replace a worker that has answered nothing for S seconds [never]."),
         click.option("--gpus-per-actor", type=float, metavar="F", help="GPUs that each takes up, also fractions [0]."),
         click.option("--cpus-per-actor", type=float, metavar="F", help="CPUs that each takes up [1]."),
         click.option("--actors", type=int, metavar="N", help="Most workers at a time [as many as fit]."),

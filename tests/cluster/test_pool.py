@@ -205,6 +205,36 @@ def test_an_answer_given_before_its_actor_died_counts() -> None:
     assert actors.begun == {0: 2, 1: 1, 2: 1, 3: 1}
 
 
+def test_a_piece_that_hangs_is_given_up_and_no_other(caplog: pytest.LogCaptureFixture) -> None:
+    class Hanging(FakeActors):
+        def ready(self, answers: list[int], seconds: float, every: bool = False) -> list[int]:
+            return super().ready([a for a in answers if self.calls[a][2] != 4 or a in self.done], seconds, every)
+
+    actors = Hanging(Chance([]))
+    events = list(Pool(actors, None, range(12), RETRIES, {}, Clock(), stuck_after=2000.0).events())
+    (killed,) = (event for event in events if isinstance(event, Killed))
+    assert killed == Killed(piece=4, how="killed its worker 3 times (it answered nothing for 2000 s)")
+    assert sorted(event.piece for event in events) == list(range(12))
+    assert actors.begun[4] == RETRIES
+    assert max(n for piece, n in actors.begun.items() if piece != 4) <= 2
+    assert not actors.alive
+    said = [message for message in caplog.messages if "has answered nothing for" in message]
+    assert 3 <= len(said) <= 12  # of each of three, now and then
+    assert "on node 1, process 1001, has answered nothing for 10 minutes; if it is stuck, end that process" in said[0]
+
+
+def test_a_worker_that_is_never_made_is_stuck_too() -> None:
+    class Hanging(FakeActors):
+        def ready(self, answers: list[int], seconds: float, every: bool = False) -> list[int]:
+            return super().ready([a for a in answers if self.calls[a][:2] != (1, "make")], seconds, every)
+
+    actors = Hanging(Chance([]), limit=1)
+    states: dict[str, Any] = {}
+    events = list(Pool(actors, None, range(3), RETRIES, states, Clock(), stuck_after=50.0).events())
+    assert [event.piece for event in events] == [0, 1, 2]
+    assert [state.phase for state in states.values()] == ["lost", "ended"]
+
+
 def test_workers_that_cannot_be_made_end_the_run_with_their_error(caplog: pytest.LogCaptureFixture) -> None:
     actors = FakeActors(Chance([]), makes=False)
     clock = Clock()

@@ -89,6 +89,24 @@ def test_an_actor_that_is_killed_is_replaced_and_its_pieces_done_by_others(folde
     assert sum(worker.done for worker in executor.workers()) == 60
 
 
+@pytest.mark.slow
+def test_a_process_that_hangs_is_replaced(folder: Path) -> None:
+    executor, stopped = RayExecutor(actors=2, stuck_after=4.0), []
+
+    def stop() -> None:
+        wait_for(lambda: sum(worker.done > 1 for worker in executor.workers()) == 2)
+        stopped.append(executor.workers()[0].pid)
+        os.kill(stopped[0], signal.SIGSTOP)
+
+    thread = threading.Thread(target=stop)
+    thread.start()
+    events = list(executor.run(Marking(folder=folder, seconds=0.05), iter(range(200))))
+    thread.join()
+    assert sorted(event.piece for event in events if isinstance(event, Done)) == list(range(200))
+    assert [worker.pid for worker in executor.workers() if worker.phase == "lost"] == stopped
+    wait_for(lambda: not alive(stopped[0]), 30.0)
+
+
 def test_a_piece_that_crashes_its_process_is_given_up_and_the_others_go_on(
     folder: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -191,6 +209,7 @@ def test_nothing_to_do_asks_for_nothing() -> None:
         ({"actors": 0}, "0 actors were asked for; expected at least 1"),
         ({"cpus_per_actor": 0.0}, "expected something of one of them"),
         ({"gpus_per_actor": 1.5}, "expected a fraction of one, or whole ones"),
+        ({"stuck_after": 0.0}, "stuck after 0 s; expected more than 0"),
         ({"address": "ray://head:10001"}, "expected HOST:PORT, or auto"),
     ],
 )

@@ -4,23 +4,26 @@ Contents: `machines`, `Machines`, `Job`, `job`, `uninterrupted`, `seats`, `end_c
 """
 
 import gc
+import json
 import os
 import shutil
 import subprocess
 import warnings
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import psutil
 from ray.cluster_utils import Cluster
 
+from otoscope.cluster.executor import IN_FLIGHT
 from otoscope.extract.run import capture
 
 from .. import making
@@ -121,11 +124,13 @@ def _environment(changes: dict[str, str]) -> Iterator[None]:
 
 
 @contextmanager
-def machines(folder: Path, n_nodes: int, cpus: int = 2) -> Iterator[Machines]:
-    """A head and so many nodes."""
+def machines(
+    folder: Path, n_nodes: int, cpus: int = 2, variables: Mapping[str, str] = MappingProxyType({})
+) -> Iterator[Machines]:
+    """A head and so many nodes, whose workers see these environment variables."""
     (folder / "nodes").mkdir()
     (folder / "nodes" / "sitecustomize.py").write_text(WITHOUT_PACKAGE)
-    environment = {"PYTHONPATH": str(folder / "nodes"), "RAY_USAGE_STATS_ENABLED": "0"}
+    environment = {"PYTHONPATH": str(folder / "nodes"), "RAY_USAGE_STATS_ENABLED": "0", **variables}
     with _environment(environment):
         head = {"num_cpus": 0, "include_dashboard": False, "_system_config": SOON, **STORE}
         cluster = Cluster(initialize_head=True, head_node_args=head)
@@ -149,6 +154,8 @@ class Job:
     sounds: list[np.ndarray]
     options: tuple[Any, ...]
     block: int
+    store: str = ""
+    """URL of the store, where that is not in the folder."""
 
     @property
     def url(self) -> Path:
@@ -168,8 +175,8 @@ class Job:
         where = ("--address", machines.address) if machines else ()
         with (self.folder / "errors.log").open("a") as errors:
             process = subprocess.Popen(
-                command("extract", self.url, "--corpus", self.manifest, "--report", self.report, *self.options,
-                        "--executor", "ray", *where, *more),
+                command("extract", self.store or self.url, "--corpus", self.manifest, "--report", self.report,
+                        *self.options, "--executor", "ray", *where, *more),
                 stdout=subprocess.PIPE, stderr=errors, text=True, start_new_session=True, cwd=self.folder,
             )  # fmt: skip
         STARTED.append(process)
@@ -187,11 +194,21 @@ class Job:
         assert "Traceback" not in self.errors()
         return said
 
+    def workers(self) -> list[dict[str, Any]]:
+        """Workers of the latest command that committed a block; "actor 1" only looked at the encoder."""
+        found: list[dict[str, Any]] = json.loads(self.report.read_text())["workers"]
+        return [worker for worker in found if worker["done"] and worker["name"] != "actor 1"]
+
     def batches(self) -> list[tuple[int, int]]:
         """(CRC-32 of the waveforms, process) of each batch that an encoder was given."""
         log = self.folder / "batches.log"
         lines = log.read_text().splitlines() if log.exists() else []
         return [(int(line.split()[0]), int(line.split()[1])) for line in lines]
+
+    def busy(self) -> set[int]:
+        """Processes that have committed a block for certain: a third one is begun when one of the first two is done."""
+        begun = Counter(process for batch, process in self.batches() if self.names.get(batch))
+        return {process for process, n in begun.items() if n > IN_FLIGHT}
 
     @cached_property
     def names(self) -> dict[int, int]:
