@@ -209,8 +209,9 @@ class Pool(Generic[Piece, Result]):
             silent = now - actor.heard
             if not actor.placed or (actor.made and not self.ledger.held(actor.name)):
                 continue
-            if silent > self.stuck_after:
-                yield from self.lose(actor, f"it answered nothing for {self.stuck_after:g} s")
+            patience = self.stuck_after if actor.made else max(self.stuck_after, LONG)  # the encoder is loaded first
+            if silent > patience:
+                yield from self.lose(actor, f"it answered nothing for {patience:g} s")
             elif silent > max(LONG, waited):
                 waited, slowest = silent, self.states[actor.name]
         if waited and now - self.wondered > LONG:
@@ -233,7 +234,9 @@ class Pool(Generic[Piece, Result]):
             log.warning("%s could not start: %s", actor.name, " ".join(str(error).split()))
             self.failed_at, self.failed_starts = self.clock(), self.failed_starts + 1
             self.not_before = self.failed_at + min(LONGEST_PAUSE, TICK * 2**self.failed_starts)
-        if self.failed_starts >= most and not any(other.placed for other in self.actors.values()):
+        others = self.actors.values()
+        hopeless = self.failed_starts >= 3 * most and not any(other.made for other in others)
+        if hopeless or (self.failed_starts >= most and not any(other.placed for other in others)):
             if isinstance(error, ValueError | LookupError):
                 raise error
             raise OSError(

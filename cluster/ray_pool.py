@@ -13,12 +13,10 @@ import logging
 import math
 import os
 import pickle
-import signal
 import socket
-import threading
 import time
 from collections.abc import Callable, Hashable, Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Any, Self
 
@@ -122,6 +120,11 @@ class RayExecutor:
         """Every actor so far."""
         return tuple(self._states.values())
 
+    def capacity(self) -> int:
+        """How many actors the nodes have room for, as far as is known: before there is a run, this machine."""
+        nodes = _nodes() if ray.is_initialized() else [{"CPU": float(_cores())}]
+        return sum(_fit(self.needs, node) for node in nodes)
+
     def close(self) -> None:
         """Leave the cluster, or end the one of our own."""
         if self._ours:
@@ -143,30 +146,37 @@ class RayExecutor:
             os.environ.setdefault(name, value)
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
         if self.address is None:
-            cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
             options |= {
                 "address": "local", "include_dashboard": False, "object_store_memory": OBJECT_STORE,
-                "num_cpus": max(cores, math.ceil((self.actors or 0) * self.needs["CPU"])),
+                "num_cpus": max(_cores(), math.ceil((self.actors or 0) * self.needs["CPU"])),
             }  # fmt: skip
         else:
             options |= {"address": self.address, "runtime_env": _package()}
             _refuse_silence(self.address)
-        in_main = threading.current_thread() is threading.main_thread()
-        handler = signal.getsignal(signal.SIGTERM)
         try:
-            ray.init(**options)
+            with _signals_left_alone():
+                ray.init(**options)
         except (OSError, RuntimeError, ValueError, RayError) as error:
             where = "on this machine" if self.address is None else f"at {self.address}"
             raise OSError(
                 f"no Ray cluster {where} ({_one_line(error)}); expected one that runs the same versions of Python and "
                 "Ray: see `ray status` there, or leave --address out to use this machine alone"
             ) from error
-        finally:
-            if in_main and callable(handler):  # Ray has put its own in the place of ours
-                signal.signal(signal.SIGTERM, handler)
         self._ours, self.own_machine = True, self.address is None
         # Ray prints a paragraph on standard output for each actor that dies; what became of it is in our events.
         ray._private.worker._worker_logs_enabled = False
+
+
+@contextmanager
+def _signals_left_alone() -> Iterator[None]:
+    """Keep our handler of SIGTERM while Ray starts: its own ends the process with a status of its own and no word."""
+    name = "set_sigterm_handler"
+    rays = getattr(ray._private.utils, name)
+    setattr(ray._private.utils, name, lambda _: None)
+    try:
+        yield
+    finally:
+        setattr(ray._private.utils, name, rays)
 
 
 def _refuse_silence(address: str) -> None:
@@ -233,7 +243,7 @@ class _RayActors:
         if time.monotonic() - self.looked < TICK:
             return 0
         self.looked, needs = time.monotonic(), self.executor.needs
-        beside_ours = sum(_fit(needs, node) for node in _nodes()) - n_actors
+        beside_ours = self.executor.capacity() - n_actors
         free = _fit(needs, ray.available_resources()) - n_unplaced  # type: ignore[no-untyped-call]
         return max(min(beside_ours, free), not n_actors)
 
@@ -249,6 +259,10 @@ class _RayActors:
                 "ask for less by --cpus-per-actor and --gpus-per-actor, or add nodes"
             )
         return f"waiting for a node with room for an actor of {asked}: the cluster has {has}"
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _nodes() -> list[dict[str, float]]:

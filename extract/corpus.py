@@ -96,15 +96,16 @@ def read_manifest(path: str | Path, audio_root: str | Path | None = None) -> Cor
     else:
         names = _names(files, start, stop)
         _refuse_duplicates(names, path, remedy="drop the repeats or add a column 'id' of distinct names")
+    labels = _labels(frame, label_columns)
     for column in label_columns:
-        if (frame[column] == "").all():
+        if (labels[column] == "").all():
             raise ValueError(
                 f"{path}: label column {column!r} is empty in every row; expected at least one label; drop the column"
             )
     return Corpus(
         root=root,
         table=pd.DataFrame({"name": names, "path": files, "start": start, "stop": stop}),
-        labels=frame[label_columns],
+        labels=labels,
         unit_sec=_unit_sec(frame, path),
     )
 
@@ -136,7 +137,7 @@ def read_labels(path: str | Path, names: Sequence[str]) -> pd.DataFrame:
             f"the first {unknown.iloc[0]!r} in {_rows(unknown.index[:1])}; expected names such as "
             f"{next(iter(names), 'none')!r}; correct or drop these rows"
         )
-    table = frame[columns].set_axis(pd.Index(keys))
+    table = _labels(frame, columns).set_axis(pd.Index(keys))
     return table.reindex(pd.Index(names), fill_value="").reset_index(drop=True)
 
 
@@ -148,6 +149,12 @@ def _path_column(frame: pd.DataFrame, path: Place, instead: str = "") -> str:
             f"{', '.join(map(repr, frame.columns))}; {'keep one of the two' if found else 'rename or add it'}"
         )
     return found[0]
+
+
+def _labels(frame: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
+    """Label columns, in which a cell of blanks is no label."""
+    labels: pd.DataFrame = frame[columns].apply(lambda column: column.where(column.str.strip() != "", ""))
+    return labels
 
 
 def _label_columns(frame: pd.DataFrame, path: Place) -> list[str]:

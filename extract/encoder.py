@@ -4,7 +4,7 @@ Goal: everything the extraction needs to know about a model in one small frozen 
 model itself is never subclassed.
 Conventions: waveforms are float32 tensors (clip, sample) in [-1, 1]; site outputs are (clip, token, neuron);
 the embedding is (clip, embedding); times in seconds, frequencies and rates in Hz.
-Contents: `Encoder`, `Site`, `Anatomy`, `load_encoder`, `weights_digest`.
+Contents: `Encoder`, `Site`, `Anatomy`, `load_encoder`, `weights_digest`, `is_foreign`.
 """
 
 import hashlib
@@ -46,9 +46,8 @@ class Anatomy:
 def as_tokens(output: Any) -> Tensor:
     """Site output to (clip, token, neuron): a plain (clip, neuron) output is one token."""
     if not isinstance(output, Tensor) or output.ndim not in (2, 3):
-        found = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
         raise ValueError(
-            f"a site gave {found}; expected a tensor (clip, token, neuron) or (clip, neuron): "
+            f"a site gave {_shape(output)}; expected a tensor (clip, token, neuron) or (clip, neuron): "
             "give the encoder `neurons=`, a function that arranges it so"
         )
     return output if output.ndim == 3 else output[:, None]
@@ -61,7 +60,21 @@ def block_tokens(output: Any) -> Tensor:
 
 def mean_over_tokens(output: Any) -> Tensor:
     """Module output (clip, token, width) to its mean over tokens (clip, width)."""
+    if not isinstance(output, Tensor) or output.ndim not in (2, 3):
+        raise ValueError(
+            f"the module gave {_shape(output)}; expected a tensor (clip, token, width) or (clip, width): give the "
+            "encoder `embed=`, a function that makes one vector per clip of it"
+        )
     return as_tokens(output).mean(dim=1)
+
+
+def is_foreign(error: Exception) -> bool:
+    """Whether an exception of a forward pass comes from the model's own code, and is none that we raise for users."""
+    return not isinstance(error, ValueError) and type(error) is not LookupError
+
+
+def _shape(output: Any) -> Any:
+    return tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
 
 
 def same(waveforms: Tensor) -> Tensor:
@@ -108,6 +121,18 @@ class Encoder:
     front_end: Mapping[str, Any] = field(default_factory=dict)
     """Whatever fixes the numbers between file and module, JSON values only; recorded in the identity."""
 
+    def __post_init__(self) -> None:
+        """Raise ValueError for what cannot be one."""
+        for name, least in (("sample_rate", 1), ("min_samples", 0)):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < least:
+                raise ValueError(f"{name} is {value!r}; expected a whole number of at least {least}")
+        if not isinstance(self.module, torch.nn.Module):
+            raise ValueError(f"module is {type(self.module).__name__}; expected a torch.nn.Module")
+        for name in ("sites", "blocks", "maps"):
+            if isinstance(getattr(self, name), str):
+                raise ValueError(f"{name} is {getattr(self, name)!r}; expected a list of names or patterns")
+
     def __call__(self, waveforms: Tensor) -> Tensor:
         """Embeddings (clip, embedding) of waveforms (clip, sample)."""
         return self.embed(self.module(self.prepare(waveforms)))
@@ -135,9 +160,9 @@ class Encoder:
         blocks = match_sites(self.module, self.blocks) if self.blocks else ()
         with tap(self.module, [*sites, *(b for b in blocks if b not in sites)]) as seen:
             embedding = self(self.silence(max(self.sample_rate, self.min_samples)))
-        if embedding.ndim != 2 or len(embedding) != 1:
+        if not isinstance(embedding, Tensor) or embedding.ndim != 2 or len(embedding) != 1:
             raise ValueError(
-                f"`embed` gave {tuple(embedding.shape)} for one clip; expected (1, width): "
+                f"`embed` gave {_shape(embedding)} for one clip; expected a tensor (1, width): "
                 "reduce it to one vector per clip"
             )
         return Anatomy(
@@ -203,7 +228,13 @@ class Encoder:
         NaN times mark special tokens (CLS). Without `token_spans` the tokens divide the input evenly.
         """
         if self.token_spans is not None:
-            return self.token_spans(n_samples)
+            given = np.asarray(self.token_spans(n_samples), np.float64)
+            if given.ndim != 2 or given.shape[1] != 4:
+                raise ValueError(
+                    f"`token_spans` gave {given.shape} for {n_samples} samples; expected (token, 4): t0, t1 in "
+                    "seconds, f0, f1 in Hz"
+                )
+            return given
         site = match_sites(self.module, self.sites)[0]
         with tap(self.module, [site]) as seen:
             self(self.silence(n_samples))

@@ -20,7 +20,7 @@ from torch import Tensor
 from ..store.group import one_line
 from ..store.provenance import Identity, Plan
 from .audio import fit
-from .encoder import Encoder
+from .encoder import Encoder, is_foreign
 from .listen import Heard
 from .summarise import Summaries, counted_tokens
 from .tap import match_sites, tap
@@ -103,12 +103,15 @@ class Forward:
                 parts = [self.run(batch[i : i + most]) for i in range(0, len(batch), most)]
                 tensors = parts[0] if len(parts) == 1 else joined(parts)
                 return Results(tensors, len(self.anatomy.sites), began, self._stream), most
-            except RuntimeError as error:
+            except Exception as error:
+                if not is_foreign(error):
+                    raise
                 reason = one_line(error)
                 if not lacks_memory(error):
                     raise ValueError(
-                        f"the encoder failed on {n} clips of {self.longest(batch)} samples ({reason}); expected "
-                        "a model that takes such batches: check its `prepare`, or choose a smaller --batch"
+                        f"the encoder failed on {n} clips of {self.longest(batch)} samples ({type(error).__name__}: "
+                        f"{reason}); expected a model that takes such batches: check its `prepare`, or choose a "
+                        "smaller --batch (otoscope --debug shows where)"
                     ) from error
             # Here the exception, whose frames hold tensors, is gone.
             if n == 1:
@@ -164,7 +167,7 @@ def joined(parts: list[list[Tensor]]) -> list[Tensor]:
     return [torch.cat(same, dim=1 if i == 2 else 0) for i, same in enumerate(zip(*parts, strict=True))]
 
 
-def lacks_memory(error: RuntimeError) -> bool:
+def lacks_memory(error: Exception) -> bool:
     """Whether it was the device's memory that did not suffice, as torch or a library of CUDA says it."""
     return isinstance(error, torch.OutOfMemoryError) or "_STATUS_ALLOC_FAILED" in str(error)
 

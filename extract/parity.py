@@ -15,7 +15,7 @@ import numpy as np
 
 from .forward import arithmetic
 from .listen import Heard, UnreadableAudio
-from .worker import Worker
+from .worker import LARGEST_FLOAT16, Worker
 
 log = logging.getLogger(__name__)
 
@@ -73,23 +73,35 @@ def check_parity(worker: Worker, choice: str) -> str:
 def measure_parity(worker: Worker) -> Parity | None:
     """Compare a few clips of the worker's corpus in one batch with each alone.
 
-    None where there is nothing to compare: batches of one, fewer than two readable clips, or a model that fails on
-    them, which the run then reports with its place.
+    None where there is nothing to compare: batches of one, fewer than two readable clips.
+    Raises ValueError or LookupError for a model that fails on them, or whose means cannot be stored, while nothing has
+    been written yet.
     """
     batch = _few(worker)
-    if len(batch) < 2:
-        return None
-    try:
-        with arithmetic(worker.plan.threads):
-            many = _results(worker, batch)
-            alone = [_results(worker, [clip]) for clip in batch]
-    except (ValueError, LookupError):
-        return None
+    with arithmetic(worker.plan.threads):
+        many = _results(worker, batch) if batch else {}
+        refuse_overflow(worker, many)
+        if len(batch) < 2:
+            return None
+        alone = [_results(worker, [clip]) for clip in batch]
     differences = {
         name: _difference(values, np.concatenate([one[name] for one in alone])) for name, values in many.items()
     }
     where = max(differences, key=lambda name: differences[name])
     return Parity(n_clips=len(batch), difference=differences[where], where=where)
+
+
+def refuse_overflow(worker: Worker, results: dict[str, np.ndarray]) -> None:
+    """Raise ValueError where means are to be float16 and no clip's fit: one clip like that fails alone, later."""
+    if "mean" not in worker.plan.variables or worker.plan.mean_dtype != "float16":
+        return
+    means = [values for name, values in results.items() if name != "embedding"]
+    largest = np.max([np.abs(mean).max(axis=1, initial=0) for mean in means], axis=0) if means else np.zeros(1)
+    if largest.min() > LARGEST_FLOAT16:
+        raise ValueError(
+            f"encoder {worker.encoder.name} has mean activations of {largest.min():g} on {len(largest)} clips; "
+            f"float16 holds up to {LARGEST_FLOAT16:g}: keep them by --mean-dtype float32"
+        )
 
 
 def _few(worker: Worker) -> list[Heard]:

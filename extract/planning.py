@@ -19,7 +19,7 @@ from ..store.schema import sizes
 from ..store.verify import TaskStatus, task_status
 from ..store.writer import ClipTable, add_task, create
 from .corpus import Corpus
-from .encoder import Encoder, weights_digest
+from .encoder import Encoder, is_foreign, weights_digest
 from .tap import match_sites
 
 DEFAULT_BATCH = 32
@@ -38,12 +38,22 @@ def placed(encoder: Encoder, device: str | None) -> Encoder:
 
 def identify(encoder: Encoder, frames: str) -> Identity:
     """The identity of stores made with an encoder on its present device."""
+    unfit = next((name for name, part in encoder.module.named_parameters() if bool(torch.isnan(part).any())), None)
+    if unfit is not None:
+        raise ValueError(
+            f"encoder {encoder.name} has weights that are no numbers (NaN), the first in {unfit}; expected those of a "
+            "model that was trained and saved whole: take another checkpoint"
+        )
     try:
         anatomy = encoder.anatomy()
-    except RuntimeError as error:  # what torch raises; ours are ValueError and LookupError
+        encoder.spans(max(encoder.sample_rate, encoder.min_samples))
+    except Exception as error:
+        if not is_foreign(error):
+            raise
         raise ValueError(
-            f"encoder {encoder.name} failed on a second of silence ({one_line(error)}); expected a module that takes "
-            "what its `prepare` gives: check both"
+            f"encoder {encoder.name} failed on a second of silence ({type(error).__name__}: {one_line(error)}); "
+            "expected a module that takes what its `prepare` gives, and an `embed` that takes what it returns: check "
+            "them (otoscope --debug shows where)"
         ) from error
     device = encoder.silence(1).device
     n_blocks = len(match_sites(encoder.module, encoder.blocks)) if encoder.blocks else 0

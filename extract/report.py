@@ -85,7 +85,8 @@ class Tally:
         """How much of the workers' time each stage was at work, per thread; "waiting": the device had nothing to do."""
         whole = self.seconds["forward"] + self.seconds["waiting"]
         threads = {**THREADS, "waiting": 1}
-        return {stage: n / (whole * threads[stage]) if whole else 0.0 for stage, n in self.seconds.items()}
+        # What is written after a worker's last batch falls into no time of its device's.
+        return {stage: min(1.0, n / (whole * threads[stage])) if whole else 0.0 for stage, n in self.seconds.items()}
 
     def in_words(self) -> str:
         """The shares as one line."""

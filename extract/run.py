@@ -14,13 +14,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import torch
 
 from ..cluster.executor import Done, Executor, Failed, Killed, SerialExecutor
 from ..cluster.progress import Progress
 from ..cluster.resources import Needs, duration, refuse_what_cannot_fit, this_machine, worker_memory
-from ..store.blocks import Block
+from ..store.blocks import Block, blocks
 from ..store.discreet import is_url
 from ..store.provenance import Plan, kept
 from ..store.schema import sizes
@@ -40,6 +41,7 @@ from .worker import BATCHES_AHEAD, CALLS
 
 log = logging.getLogger(__name__)
 
+FILE = 4096  # bytes that a file takes up at least
 AT_REST = 500_000_000  # bytes of a worker's process before the model: torch and what comes with it
 
 
@@ -125,7 +127,8 @@ def capture(
     log.info("%s", describe(url, task, found.identity, plan))
     forecast = _forecast(executor, found, plan, corpus, status)
     here = dry_run and (not _elsewhere(executor) or getattr(executor, "own_machine", False))
-    needs = Needs(disk=forecast.disk_left, memory=forecast.memory, workers=forecast.workers if here else 0)
+    disk = forecast.disk_left + FILE * forecast.n_objects if forecast.n_blocks else 0
+    needs = Needs(disk=disk, memory=forecast.memory, workers=forecast.workers if here else 0)
     refuse_what_cannot_fit(needs, this_machine(None if is_url(url) else url), where)
     if dry_run:
         return Report(n_clips=len(clips), n_ok=0, n_failed=0, n_extracted=0, failures=(), forecast=forecast)
@@ -257,14 +260,18 @@ def _ask(executor: Executor, survey: Survey) -> Findings:
 
 def _forecast(executor: Executor, found: Findings, plan: Plan, corpus: Corpus, status: TaskStatus | None) -> Forecast:
     identity, pace = found.identity, found.pace
-    left = plan.n_clips - (0 if status is None else int(status.committed.sum()))
+    committed = np.zeros(plan.n_clips, bool)
+    if status is not None:
+        committed[: len(status.committed)] = status.committed
+    pending = [b for b in blocks("", plan.n_clips, plan.block) if not committed[b.clips].all()]
+    left = sum(map(len, pending))
     each = pace.seconds / pace.n_clips if pace else 0.0
-    workers = getattr(executor, "actors", None) or 1
+    workers = max(1, min(getattr(executor, "actors", None) or getattr(executor, "capacity", lambda: 1)(), len(pending)))
     block = bytes_of(identity, plan, plan.block)
     rate = int(identity.front_end["sample_rate"])
     return Forecast(
         n_clips=left,
-        n_blocks=-(-left // plan.block),
+        n_blocks=len(pending),
         n_objects=n_objects(identity, plan, map(str, corpus.labels)),
         disk=sizes(identity, plan),
         disk_left=bytes_of(identity, plan, left),

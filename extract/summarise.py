@@ -47,8 +47,15 @@ class TokenSum:
     def add(self, tokens: Tensor) -> None:
         """Add the next run of tokens (clip, token, width)."""
         first, self.shown = self.shown, self.shown + tokens.shape[1]
+        if tokens.shape[2] != self.total.shape[1]:
+            raise ValueError(
+                f"{self.name} shows {tokens.shape[2]} neurons where a second of silence showed {self.total.shape[1]}; "
+                "expected (clip, token, neuron), of as many neurons for any length: give the encoder `neurons=`, a "
+                "function that arranges it so"
+            )
         if self.shown > self.weights.shape[1]:
             self.refuse_count()
+        tokens = tokens.to(self.weights.dtype)  # a model may compute in half precision; sums are float32
         self.total += torch.bmm(self.weights[:, None, first : self.shown], tokens).squeeze(1)
 
     def refuse_count(self) -> None:
@@ -91,7 +98,8 @@ class Summaries:
         if site in self.layers:
             layer, activation = self.layers[site], self.neurons(output)
             self._total[layer].add(activation)
-            if self._scratch.shape != activation.shape:  # one buffer for all layers: allocating costs more than summing
+            if (self._scratch.shape, self._scratch.dtype) != (activation.shape, activation.dtype):
+                # One buffer for all layers: allocating costs more than summing.
                 self._scratch = torch.empty_like(activation)
             self._positive[layer].add(torch.gt(activation, 0, out=self._scratch))
         if site in self.states:

@@ -41,13 +41,19 @@ def read_text_table(path: Path | str) -> pd.DataFrame:
         raise ValueError(
             f"{path}: expected distinct column names, found {', '.join(map(repr, twice))} repeated; rename"
         )
+    broken = next((name for name in header if any(c in name for c in "\x00\n\r")), None)
+    if broken is not None:
+        raise ValueError(
+            f"{path}: the header has a line break or a zero byte in {broken!r}; expected one line of text; look for a "
+            "quote that is not closed"
+        )
     if not columns or not len(columns[0]):
         raise ValueError(f"{path}: expected a header and one row per clip, found no rows; write it again")
     for name, column in zip(header, columns, strict=True):
-        broken = pc.index(pc.match_substring_regex(column, r"[\x00\n\r]"), True).as_py()
-        if broken >= 0:
+        row = pc.index(pc.match_substring_regex(column, r"[\x00\n\r]"), True).as_py()
+        if row >= 0:
             raise ValueError(
-                f"{path}: column {name!r} has a line break or a zero byte in row {broken + 2}; "
+                f"{path}: column {name!r} has a line break or a zero byte in row {row + 2}; "
                 "expected one line of text; look for a quote that is not closed"
             )
     return pd.DataFrame({name: column.to_pandas() for name, column in zip(header, columns, strict=True)})

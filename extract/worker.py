@@ -31,6 +31,7 @@ from .poison import Piece, Sparing, Trial
 CALLS = 2  # that may be under way, as many as executors have in flight
 BATCHES_AHEAD = 1  # that the device may be ahead of packing, beside the one that is packed and the one it computes
 MOST_FRAMES = np.iinfo(np.uint16).max
+LARGEST_FLOAT16 = float(np.finfo(np.float16).max)
 
 Computed = tuple[list[Heard], Results | None, int]  # a batch, what it gave, and how many clips the device had room for
 
@@ -183,6 +184,12 @@ class Worker:
             reasons[(summary.frames > MOST_FRAMES) & (reasons == "")] = (
                 f"longer than {MOST_FRAMES} frames: cut it by start, stop"
             )
+            if "mean" in self.plan.variables and self.plan.mean_dtype == "float16":
+                largest = np.max([np.abs(mean).max(axis=1, initial=0) for mean in summary.means], axis=0)
+                for i in np.flatnonzero((largest > LARGEST_FLOAT16) & (reasons == "")):
+                    reasons[i] = (
+                        f"a mean activation of {largest[i]:g}: float16 holds up to {LARGEST_FLOAT16:g}, keep float32"
+                    )
             good = np.flatnonzero(reasons == "")
             self.place_values(at[good], good, summary, values)
         values["reason"][at] = reasons
@@ -202,12 +209,6 @@ class Worker:
             active[:, :width] = mean > 0
             values["active_bits"][layer, at] = pack(active)
             if "mean" in values:
-                if self.plan.mean_dtype == "float16" and np.abs(mean).max(initial=0) > np.finfo("float16").max:
-                    raise ValueError(
-                        f"layer {layer} has a mean activation of {np.abs(mean).max():g}; float16 holds up to 65504: "
-                        "use --mean-dtype float32, with --replan, or under another task name if blocks are already "
-                        "committed"
-                    )
                 values["mean"][layer, at, :width] = mean
             if "positive_frames" in values:
                 values["positive_frames"][layer, at, :width] = summary.positive[layer][rows]

@@ -5,7 +5,7 @@ wants the same successor helps (all write the same bytes), whoever wants another
 Conventions: a claim is TASK/claim.STATE, where STATE is what the change starts from (`state_of`), so that a claim on a
 state that is past means nothing. It is deleted when the change is complete, and stays behind a writer that was killed:
 the same command, run again, finishes what was begun.
-Contents: `claim`, `release`, `tidy`, `is_begun`, `sweep`.
+Contents: `claim`, `release`, `tidy`, `is_begun`, `has_claims`, `sweep`.
 """
 
 import json
@@ -95,6 +95,18 @@ def tidy(store: Store, task: str, state: str) -> None:
 def is_begun(store: Store, task: str, state: str) -> bool:
     """Whether a change from this state was begun and is not complete."""
     return bool(sync(store.exists(claim_key(task, state))))
+
+
+def has_claims(store: Store, task: str) -> bool:
+    """Whether a change of the task is under way, or was left by a writer that was killed."""
+
+    async def found() -> bool:
+        async for name in store.list_dir(task):
+            if name.startswith("claim."):
+                return True
+        return False
+
+    return bool(sync(found()))
 
 
 def claim_key(task: str, state: str) -> str:

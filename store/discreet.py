@@ -11,7 +11,7 @@ import re
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 USER = re.compile(r"(?<=://)[^\s/@]+@")
 QUERY = re.compile(r"(://[^\s?#]*)[?#][^\s\"')\]]*")
-SECRET_NAMES = re.compile(r"(AWS|AZURE|GOOGLE)_.*(KEY|SECRET|TOKEN|PASSWORD|SAS|CREDENTIAL)")
+SECRET_NAMES = re.compile(r"(AWS|AZURE|GOOGLE)_.*(KEY|KEY_ID|SECRET|TOKEN|PASSWORD|SAS|CREDENTIAL)")
 LEAST = 6  # characters of a secret that is looked for: shorter ones stand in ordinary words
 
 

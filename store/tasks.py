@@ -167,6 +167,7 @@ def _carry_out(root: zarr.Group, task: str, change: Callable[[Document], Change 
         if claim(store, task, state, wanted.digest):
             if state_of(document_at(store, own)) == state:
                 _publish(root, task, state, wanted)
+                _refresh(root)  # under the claim, so that a writer killed in between leaves a sign of it
             release(store, task, state)
     _refresh(root)
 
@@ -177,13 +178,20 @@ def _publish(root: zarr.Group, task: str, state: str, change: Change) -> None:
     own, length = f"{task}/zarr.json", f"{task}/status/zarr.json"
     decisive = {own: draft.pop(own)}
     if change.stored is None:
+        other = _unlike(store, task, draft)
+        if other:
+            release(store, task, state)  # nothing was done under it, and it would be in the way of the right command
+            raise ValueError(
+                f"{other} in {store} is of a task that was begun otherwise; expected the same command, with the same "
+                "options, as then, or --replan to begin anew where nothing of it is committed, if no other run is at "
+                "work on it"
+            )
         # Nothing is replaced, so that one who comes late changes nothing that has become of the task in the meantime.
         with ThreadPoolExecutor(8) as pool:
             for key, is_ours in pool.map(lambda item: (item[0], _put_same(store, *item)), draft.items()):
                 if not is_ours:
                     raise ValueError(
-                        f"{key} in {store} is of a task that was begun otherwise and never finished; expected the "
-                        "same command as then, or --replan to begin anew, if no other run is at work on it"
+                        f"{key} in {store} was written by another run at this moment; run the command again"
                     )
     else:
         if change.rewritten:
@@ -195,6 +203,23 @@ def _publish(root: zarr.Group, task: str, state: str, change: Change) -> None:
         put_all(store, {key: data for key, data in draft.items() if key == length})
     if state_of(document_at(store, own)) == state:
         put_all(store, decisive)
+
+
+def _unlike(store: Store, task: str, draft: Draft) -> str:
+    """The first object of a draft that is there with other bytes, "" for none; one listing where nothing is there."""
+
+    async def there() -> list[str]:
+        return [name async for name in store.list_dir(task) if not name.startswith("claim.")]
+
+    if not sync(there()):
+        return ""
+
+    def differs(key: str) -> bool:
+        found = sync(store.get(key, default_buffer_prototype()))
+        return found is not None and found.to_bytes() != draft[key]
+
+    with ThreadPoolExecutor(8) as pool:
+        return next((key for key, other in zip(draft, pool.map(differs, draft), strict=True) if other), "")
 
 
 def _put_same(store: Store, key: str, data: bytes) -> bool:
@@ -220,7 +245,13 @@ def _refresh(root: zarr.Group) -> None:
 def _has_commits(root: zarr.Group, task: str) -> bool:
     """Whether a task has a committed block: one without may be planned anew."""
     if plan_of(task, document_at(root.store, f"{task}/zarr.json")) is None:
-        return False
+
+        async def written() -> bool:  # its own document was lost, what was committed may be there
+            async for _ in root.store.list_dir(f"{task}/status/c"):
+                return True
+            return False
+
+        return bool(sync(written()))
     return bool((values_of(open_task(root, task)[0], "status") != PENDING).any())
 
 

@@ -8,6 +8,7 @@ Contents: `TaskStatus`, `task_status`, `store_status`, `describe`, `clip_names`,
 """
 
 import asyncio
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -17,8 +18,8 @@ import zarr
 from zarr.core.sync import sync
 
 from .blocks import Block, blocks
-from .claims import is_begun
-from .draft import state_of
+from .claims import has_claims, is_begun
+from .draft import root_document, state_of
 from .group import (
     about_in,
     array_of,
@@ -33,13 +34,14 @@ from .group import (
     open_root,
     open_task,
     read_identity,
+    task_documents,
     task_names,
     values_of,
 )  # fmt: skip
 from .labels import LABEL_PREFIX
 from .place import Unreachable
 from .provenance import Plan
-from .schema import FAILED, FORMAT_VERSION, OK, PENDING, sizes
+from .schema import FAILED, OK, PENDING, sizes
 from .writer import digest_values
 
 
@@ -89,6 +91,8 @@ class Damage:
     block: Block | None
     """The block whose clips are affected, where it is one block's."""
     what: str
+    remedy: str = ""
+    """What mends it, where that is neither a reset of its block nor new labels."""
 
     @property
     def of_labels(self) -> bool:
@@ -97,13 +101,13 @@ class Damage:
 
     def __str__(self) -> str:
         where = f" block {self.block.index} (clips {self.block.start} to {self.block.stop - 1})" if self.block else ""
-        return f"{self.task}/{self.array}{where}: {self.what}"
+        return f"{self.task}/{self.array}{where}: {self.what}".removeprefix("/")
 
 
 def remedies(found: list[Damage]) -> list[str]:
     """What to do about damage, one sentence for each kind."""
     labels = {f"`otoscope label STORE --task {d.task} MANIFEST --replace`" for d in found if d.of_labels}
-    rest = any(not d.block and not d.of_labels for d in found)
+    rest = any(not d.block and not d.of_labels and not d.remedy for d in found)
     return [
         *(
             ["put damaged blocks back by `otoscope verify --reset`, then extract again"]
@@ -111,6 +115,7 @@ def remedies(found: list[Damage]) -> list[str]:
             else []
         ),
         *([f"write damaged labels anew by {' and '.join(sorted(labels))}"] if labels else []),
+        *dict.fromkeys(d.remedy for d in found if d.remedy),
         *(["extract into a new store what is damaged but belongs to no block"] if rest else []),
     ]
 
@@ -166,7 +171,8 @@ def describe(url: str) -> dict[str, Any]:
             "plan": plan.to_json(), "ok": status.n_ok, "failed": status.n_failed, "pending": status.n_pending,
             "bytes": bytes_kept, "labels": labels,
         }  # fmt: skip
-    return {"format": FORMAT_VERSION, "identity": read_identity(root).to_json(), "tasks": tasks}
+    stored_format = about_in(document_at(root.store, "zarr.json")).get("format")
+    return {"format": stored_format, "identity": read_identity(root).to_json(), "tasks": tasks}
 
 
 def verify(url: str) -> Iterator[Damage]:
@@ -177,6 +183,7 @@ def verify(url: str) -> Iterator[Damage]:
     """
     root = open_root(url, mode="r")
     read_identity(root)
+    yield from _verify_root(root)
     for task in task_names(root):
         try:
             group, plan = open_task(root, task)
@@ -197,6 +204,24 @@ def verify(url: str) -> Iterator[Damage]:
                 yield Damage(task=task, array="status", block=block, what="values other than 0, 1 and 2")
             elif (status != PENDING).all():
                 yield from _verify_block(task, group, block)
+
+
+def _verify_root(root: zarr.Group) -> Iterator[Damage]:
+    """The root's copy of the tasks' metadata, and tasks that only it knows, where no change is under way."""
+    document = document_at(root.store, "zarr.json")
+    known = ((document or {}).get("consolidated_metadata") or {}).get("metadata") or {}
+    tasks = {name: task for name, task in task_documents(root).items() if "plan" in about_in(task)}
+    again = "run the same `otoscope extract` again, with the options that each task was begun with"
+    changing = {name for name in {*tasks, *(key.split("/")[0] for key in known)} if has_claims(root.store, name)}
+    lost = sorted({key for key in known if "/" not in key} - set(tasks) - changing)
+    for name in lost:
+        what = "the task's own document is gone, which says what its plan is and that there is a task"
+        yield Damage(task=name, array="zarr.json", block=None, what=what, remedy=again)
+    if lost or changing or any(copies_of(task) is None for task in tasks.values()):
+        return  # a copy of what is damaged is not what is to be compared with
+    if document != json.loads(root_document(about_in(document), tasks)):
+        what = "the root's copy of the tasks' metadata, from which xarray opens them, is not theirs"
+        yield Damage(task="", array="zarr.json", block=None, what=what, remedy=again)
 
 
 def _verify_metadata(task: str, group: zarr.Group) -> Iterator[Damage]:

@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from otoscope.extract.run import capture
+
 from . import making
-from .commands import call, done, extraction, refused
-from .making import LENGTHS, command, tree_of, write_wav_file
+from .commands import CLOSED_FORM, call, done, extraction, refused
+from .making import LENGTHS, After, command, interrupt, tree_of, write_wav_file
 
 
 def flip(path: Path, at: int) -> None:
@@ -225,6 +227,9 @@ def test_with_nothing_committed_the_plan_may_change(corpus: Path, tmp_path: Path
         "    return replace(encoder, prepare=lambda x: encoder.prepare(x) + 1e6)\n"
     )
     given = ("extract", url, "--encoder", f"module:{tmp_path / 'big.py'}:big", "--corpus", corpus, "--task", "t")
-    assert "--mean-dtype float32" in call(*given).stderr
+    refused("float16 holds up to 65504: keep them by --mean-dtype float32", *given, watched=tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        capture(CLOSED_FORM, corpus, str(url), task="t", executor=After(0, interrupt))
+    given = ("extract", url, "--encoder", CLOSED_FORM, "--corpus", corpus, "--task", "t")
     refused("--replan if no other run", *given, "--mean-dtype", "float32", watched=tmp_path)
     assert "37 ok" in done(*given, "--mean-dtype", "float32", "--replan")

@@ -11,10 +11,13 @@
 #SBATCH --exclusive
 #SBATCH --time=12:00:00
 #SBATCH --requeue
+#SBATCH --no-kill
 #SBATCH --signal=B:TERM@120
 #SBATCH --open-mode=append
 #SBATCH --output=otoscope-%j.log
 set -euo pipefail
+run=
+trap '[ -z "$run" ] || { kill -TERM "$run"; wait "$run" || true; }; scontrol requeue "$SLURM_JOB_ID"; exit 0' TERM
 
 DATA=/shared/otoscope
 source "$DATA/venv/bin/activate"  # on the shared file system, so that all nodes have it
@@ -25,15 +28,15 @@ address=$(getent hosts "$head" | awk '{print $1; exit}')
 port=$((20000 + SLURM_JOB_ID % 20000))
 
 # On the first node beside the workers' share, on the others alone. Any node but the first may be lost.
-srun --nodes=1 --ntasks=1 --nodelist="$head" --overlap \
+srun --no-kill --nodes=1 --ntasks=1 --nodelist="$head" --overlap \
     ray start --head --node-ip-address="$address" --port="$port" --include-dashboard=false --block &
-until ray status --address="$address:$port" >/dev/null 2>&1; do sleep 2; done
+for _ in $(seq 60); do ! ray status --address="$address:$port" >/dev/null 2>&1 || break; sleep 2; done
+ray status --address="$address:$port" >/dev/null || { echo "the head did not start within two minutes"; exit 1; }
 if [ "$SLURM_JOB_NUM_NODES" -gt 1 ]; then
-    srun --nodes=$((SLURM_JOB_NUM_NODES - 1)) --ntasks=$((SLURM_JOB_NUM_NODES - 1)) --exclude="$head" --overlap \
+    srun --no-kill --nodes=$((SLURM_JOB_NUM_NODES - 1)) --ntasks=$((SLURM_JOB_NUM_NODES - 1)) --exclude="$head" --overlap \
         --kill-on-bad-exit=0 ray start --address="$address:$port" --block &
 fi
 
 otoscope extract "$DATA/store" --encoder "m2d:$DATA/models/m2d" --corpus "$DATA/corpus.csv" --audio-root "$DATA/audio" --task speech --executor ray --address "$address:$port" --gpus-per-actor 1 --cpus-per-actor 8 --report "$DATA/report-$SLURM_JOB_ID.json" &
 run=$!
-trap 'kill -TERM $run; wait $run || true; scontrol requeue "$SLURM_JOB_ID"; exit 0' TERM
-wait $run
+wait "$run"

@@ -15,6 +15,7 @@ from .data_sets import corpus
 from .drawing import figure
 from .extraction import extract, say_progress, status
 from .inspection import compare, exemplars, export, import_
+from .interrupts import listen, rest
 from .questions import neurons, table
 from .sureness import null, selectors
 
@@ -47,7 +48,12 @@ class Commands(click.Group):
         except (ValueError, LookupError, OSError, ImportError) as error:
             if ctx.params.get("debug"):
                 raise
-            raise Mistake(" ".join(str(error.args[0] if isinstance(error, KeyError) else error).split())) from error
+            from .store.discreet import clean
+
+            text = str(error.args[0] if isinstance(error, KeyError) and error.args else error)
+            raise Mistake(clean(" ".join(text.split()))) from error
+        finally:
+            rest()
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -63,7 +69,7 @@ def cli(debug: bool) -> None:
 
 def main() -> None:
     """Entry point of the `otoscope` command."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler that preempts is as good as Control-C
+    listen()
     cli(prog_name="otoscope")
 
 

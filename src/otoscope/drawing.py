@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .questions import against_of, asked_for, question_of, selecting
+from .questions import LABELLINGS, against_of, asked_for, question_of, selecting
 from .sureness import Exchange, against_null, exchanging
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ FIGURES = ("overlap", "depth", "selectivity", "ablation")
 @click.command()
 @click.argument("kind", type=click.Choice(FIGURES))
 @click.argument("stores", nargs=-1, required=True, metavar="STORE...")
-@click.option("--task", "tasks", multiple=True, metavar="TASK[:LABEL]", help="Labellings [all].")
+@click.option("--task", "tasks", multiple=True, metavar="TASK[:LABEL]", help=LABELLINGS)
 @click.option("--against", metavar="TASK:LABEL", help="overlap: the categories along the other side.")
 @click.option(
     "--arrange", metavar="FILE",

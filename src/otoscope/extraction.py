@@ -174,7 +174,10 @@ def status(store: str, failures: bool, watch: bool, interval: float) -> None:
             watched(store, interval)
         except KeyboardInterrupt:
             raise click.exceptions.Exit(128 + signal.SIGINT) from None
-    for task in store_status(store) if not watch or failures else ():
+    tasks = store_status(store) if not watch or failures else []
+    if not tasks and not watch:
+        click.echo("no task yet")
+    for task in tasks:
         if not watch:
             click.echo(standing(task))
         for name, reason in failed_clips(store, task.task) if failures else ():

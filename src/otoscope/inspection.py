@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from .questions import asked_for, only, open_stores, put_table, question_of, selecting
+from .questions import LABELLINGS, asked_for, only, open_stores, put_table, question_of, selecting
 
 
 @click.command()
@@ -17,7 +17,7 @@ from .questions import asked_for, only, open_stores, put_table, question_of, sel
     "--by", type=click.Choice(["labelling", "layer", "category", "neuron"]), default="labelling", show_default=True,
     help="labelling: two stores; layer, category: one labelling; neuron: which labellings of one store each serves.",
 )  # fmt: skip
-@click.option("--task", "tasks", multiple=True, metavar="TASK[:LABEL]", help="Labellings [all].")
+@click.option("--task", "tasks", multiple=True, metavar="TASK[:LABEL]", help=LABELLINGS)
 @selecting
 @click.option("-o", "--output", metavar="FILE", help="CSV, Parquet, Markdown or LaTeX by its ending [standard output].")
 def compare(

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from .analysis.survey import Labelling, Question
 
+LABELLINGS = "Labellings [all; columns that only group clips (speaker, source, tone, instrument) by name alone]."
 TABLES = ("stats", "paper", "overlap", "probability", "aape", "thresholds", "depth")
 
 
@@ -159,7 +160,7 @@ def neurons(store: str, task: str, output: str | None, incomplete: bool, **how: 
 @click.command()
 @click.argument("kind", type=click.Choice(TABLES))
 @click.argument("stores", nargs=-1, required=True, metavar="STORE...")
-@click.option("--task", "tasks", multiple=True, metavar="TASK[:LABEL]", help="Labellings [all].")
+@click.option("--task", "tasks", multiple=True, metavar="TASK[:LABEL]", help=LABELLINGS)
 @click.option("--against", metavar="TASK:LABEL", help="overlap: the categories along the other side.")
 @selecting
 @click.option(

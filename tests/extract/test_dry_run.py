@@ -86,6 +86,15 @@ def test_what_is_committed_is_not_counted_again(tmp_path: Path) -> None:
     assert (found.n_clips, found.n_blocks, found.disk_left, found.clips_per_second, found.seconds) == (0, 0, 0, 0, 0)
 
 
+def test_appending_counts_the_last_block_anew_where_it_was_partial(tmp_path: Path) -> None:
+    manifest, _ = write_corpus(tmp_path, LENGTHS)
+    run(manifest)
+    write_corpus(tmp_path, [*LENGTHS, 40, 50, 60, 70])
+    found = forecast(manifest)
+    assert (found.n_clips, found.n_blocks) == (5, 2)  # clips 36 to 39, and 40
+    assert run(manifest).n_extracted == 5
+
+
 def test_the_time_is_what_the_model_takes(tmp_path: Path) -> None:
     """40 ms for a batch of 4: 100 clips/s, and then the run itself takes as long as was said."""
     manifest, _ = write_corpus(tmp_path, [30] * 132)
@@ -115,7 +124,8 @@ def test_what_does_not_fit_is_refused_by_a_dry_run_and_a_real_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     manifest, _ = write_corpus(tmp_path, LENGTHS)
-    need = forecast(manifest).disk_left
+    told = forecast(manifest)
+    need = told.disk_left + 4096 * told.n_objects
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(10**9, 10**9 - need + 1, need - 1))
     for more in ((), ("--dry-run",)):
         message = r"s task t needs .* more on disk and .* are free there; expected room for all of it"

@@ -1,5 +1,6 @@
 """The Encoder object: what it finds out by itself, its defaults, and the registry of names."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -7,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from otoscope.extract.encoder import Encoder, Site, as_tokens, load_encoder, weights_digest
+from otoscope.extract.encoder import Encoder, Site, as_tokens, load_encoder, mean_over_tokens, weights_digest
+from otoscope.extract.planning import identify
 
 
 class Hop(nn.Module):
@@ -80,7 +82,7 @@ def test_a_pattern_without_a_match_is_named(encoder: Encoder) -> None:
 
 def test_an_embedding_must_be_one_vector_per_clip(encoder: Encoder) -> None:
     flat = Encoder(module=encoder.module, sample_rate=1000, sites=["layers.*"], embed=lambda output: output)
-    with pytest.raises(ValueError, match=r"`embed` gave \(1, 10, 4\) for one clip; expected \(1, width\)"):
+    with pytest.raises(ValueError, match=r"`embed` gave \(1, 10, 4\) for one clip; expected a tensor \(1, width\)"):
         flat.anatomy()
 
 
@@ -140,3 +142,54 @@ def test_the_digest_ignores_what_is_not_saved() -> None:
 def test_unknown_names_are_refused(spec: str) -> None:
     with pytest.raises(ValueError, match=r"expected one of m2d:\.\.\., .*module:\.\.\., tiny-ssl, tiny-sl"):
         load_encoder(spec)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"sample_rate": "16k"}, "sample_rate is '16k'; expected a whole number of at least 1"),
+        ({"sample_rate": 16000.0}, "sample_rate is 16000.0; expected a whole number"),
+        ({"sites": "layers.*"}, r"sites is 'layers.\*'; expected a list of names or patterns"),
+        ({"module": len}, "module is builtin_function_or_method; expected a torch.nn.Module"),
+    ],
+)
+def test_what_cannot_be_an_encoder_is_refused_as_it_is_made(
+    encoder: Encoder, changes: dict[str, Any], message: str
+) -> None:
+    given = {"module": encoder.module, "sample_rate": 1000, "sites": ["layers.*"], **changes}
+    with pytest.raises(ValueError, match=message):
+        Encoder(**given)
+
+
+def failing(error: Exception) -> Any:
+    def fail(_: Any) -> Any:
+        raise error
+
+    return fail
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"prepare": failing(TypeError("no"))}, r"failed on a second of silence \(TypeError: no\); expected a module"),
+        ({"embed": failing(KeyError("last"))}, r"failed on a second of silence \(KeyError: 'last'\)"),
+        ({"prepare": failing(OSError("no file"))}, r"failed on a second of silence \(OSError: no file\)"),
+        ({"prepare": lambda x: x.numpy()}, r"failed on a second of silence \(\w+Error: "),
+        ({"embed": lambda x: x.mean(dim=1).numpy()}, "`embed` gave ndarray for one clip; expected a tensor"),
+        ({"embed": lambda x: mean_over_tokens((x, 1))}, "the module gave tuple; .* give the encoder `embed=`"),
+        ({"token_spans": lambda n: [0, 1]}, r"`token_spans` gave \(2,\) for 1000 samples; expected \(token, 4\)"),
+    ],
+)
+def test_what_an_encoder_s_own_code_does_wrong_is_told_in_one_line(
+    encoder: Encoder, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message) as told:
+        identify(replace(encoder, **changes), "audio")
+    assert "\n" not in str(told.value)
+
+
+def test_weights_that_are_no_numbers_are_refused(encoder: Encoder) -> None:
+    with torch.no_grad():
+        encoder.module.layers[1].weight[0, 0] = torch.nan
+    with pytest.raises(ValueError, match=r"has weights that are no numbers \(NaN\), the first in layers.1.weight"):
+        identify(encoder, "audio")

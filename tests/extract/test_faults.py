@@ -137,6 +137,19 @@ def test_told_to_stop_it_is_gone_in_seconds_and_goes_on_from_there(
     assert tree_of(work.url) == uninterrupted(tmp_path / "twin", work)
 
 
+def test_told_to_stop_while_ray_starts_it_is_gone_in_seconds(tmp_path: Path) -> None:
+    work = job(tmp_path / "job", 47)
+    process = work.start(None, "--actors", 2)
+    command = psutil.Process(process.pid)
+    wait_for(lambda: any("gcs_server" in child.name() for child in command.children(recursive=True)), SOON)
+    before = time.monotonic()
+    process.terminate()
+    process.communicate(timeout=30)
+    assert time.monotonic() - before < 8
+    assert process.returncode == 130, work.errors()
+    assert work.errors().splitlines()[-1].startswith("Error: interrupted; whatever is committed is kept")
+
+
 def test_a_node_that_is_added_gets_workers(nodes: Machines, tmp_path: Path) -> None:
     """And one that is lost loses no block."""
     work = job(tmp_path / "job", 199, seconds=3.0)

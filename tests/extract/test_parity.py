@@ -110,15 +110,17 @@ def test_clips_of_other_lengths_are_cut_to_share_a_batch_and_bad_ones_left_out(t
     assert module.shapes[:5] == [(4, 3), (1, 3), (1, 3), (1, 3), (1, 3)]
 
 
-def test_an_encoder_that_fails_is_reported_with_its_place(tmp_path: Path) -> None:
+def test_an_encoder_that_fails_is_reported_before_anything_is_written(tmp_path: Path) -> None:
     class Failing(Leaky):
         def forward(self, tokens: Tensor) -> Tensor:
             if tokens.any():
                 raise RuntimeError("no such kernel")
             return super().forward(tokens)
 
-    with pytest.raises(ValueError, match=r"block 0 \(clips 0 to 3\): .*no such kernel"):
-        run(tmp_path, Failing(), [40] * 4)
+    for batch in (1, 3):
+        with pytest.raises(ValueError, match=r"failed on \d clips of 40 samples \(RuntimeError: no such kernel\)"):
+            run(tmp_path, Failing(), [40] * 4, batch=batch)
+        assert not (tmp_path / "s").exists()
 
 
 def test_normalisation_over_the_batch_is_found(tmp_path: Path) -> None:

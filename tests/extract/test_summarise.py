@@ -148,3 +148,18 @@ def test_an_encoder_with_cls_chunks_and_hidden_states_against_plain_hooks(
             np.testing.assert_array_equal(summaries.positive_frames(layer)[clip], (rows > 0).sum(axis=0))
         states = np.stack([whole[name][clip][counted].mean(axis=0) for name in ("in", "blocks.0", "blocks.1")])
         np.testing.assert_allclose(summaries.hidden()[:, clip], states, rtol=1e-4, atol=1e-5)
+
+
+def test_a_site_as_wide_as_its_input_is_long_is_refused_by_its_arrangement() -> None:
+    sums = Summaries(Anatomy(sites=(Site(name="a", width=5),), embedding=1, hidden=0), torch.ones(2, 3))
+    with pytest.raises(ValueError, match=r"site a shows 7 neurons where a second of silence showed 5; .*`neurons=`"):
+        sums.read("a", torch.zeros(2, 3, 7))
+
+
+def test_half_precision_is_summed_in_single() -> None:
+    tokens = torch.randn(2, 300, 5, generator=torch.Generator().manual_seed(0)).to(torch.bfloat16)
+    sums = Summaries(Anatomy(sites=(Site(name="a", width=5),), embedding=1, hidden=0), torch.ones(2, 300))
+    sums.read("a", tokens)
+    exact = tokens.double().mean(dim=1)
+    torch.testing.assert_close(sums.mean(0).double(), exact, atol=1e-6, rtol=0)
+    torch.testing.assert_close(sums.positive_frames(0).double(), (tokens > 0).double().sum(dim=1))

@@ -1,12 +1,13 @@
 """Verify finds every flipped byte, every missing object, and two writes mixed in one block."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from otoscope.store.verify import verify
-from otoscope.store.writer import write_block
+from otoscope.store.verify import remedies, verify
+from otoscope.store.writer import add_labels, add_task, write_block
 
 from .conftest import Known, files
 
@@ -44,9 +45,9 @@ def test_every_flipped_byte_is_found(url: str) -> None:
 
 @pytest.mark.filterwarnings("ignore:Object at")
 def test_a_flipped_byte_in_metadata_is_found_or_harmless(known: Known, url: str) -> None:
-    """A change in white space, or in the root's copy of what the tasks say, changes nothing that is read."""
+    """A change in white space changes nothing that is read; the root's copy is what plain xarray reads."""
     rng = np.random.default_rng(1)
-    for name in ("t/mean/zarr.json", "t/label_digit/zarr.json", "t/zarr.json"):
+    for name in ("t/mean/zarr.json", "t/label_digit/zarr.json", "t/zarr.json", "zarr.json"):
         path = Path(url) / name
         intact = path.read_bytes()
         solid = [i for i, byte in enumerate(intact) if byte not in b" \n"]
@@ -54,8 +55,45 @@ def test_a_flipped_byte_in_metadata_is_found_or_harmless(known: Known, url: str)
             broken = bytearray(intact)
             broken[at] ^= 1
             path.write_bytes(bytes(broken))
-            assert damage(url), (name, at, intact[max(0, at - 20) : at + 20])
+            try:
+                assert damage(url), (name, at, intact[max(0, at - 20) : at + 20])
+            except ValueError:  # of the root alone: without it there is no store
+                assert name == "zarr.json"
             path.write_bytes(intact)
+
+
+def test_a_task_whose_document_is_gone_is_found_and_begun_again_as_it_was(known: Known, url: str) -> None:
+    """Another plan, and --replan, leave what is committed alone, and do not stand in the way of the right one."""
+    own = Path(url) / "t/zarr.json"
+    intact, whole = own.read_bytes(), files(url)
+    own.unlink()
+    (found,) = verify(url)
+    assert str(found).startswith("t/zarr.json: the task's own document is gone")
+    assert remedies([found]) == [
+        "run the same `otoscope extract` again, with the options that each task was begun with"
+    ]
+    for replan in (False, True):
+        with pytest.raises(ValueError, match=r"was begun otherwise; expected the same command"):
+            add_task(url, "t", replace(known.plan, block=64), known.clips, replan=replan)
+        assert files(url) == {name: data for name, data in whole.items() if name != "t/zarr.json"}
+    known.begin(url)
+    assert own.read_bytes() == intact
+    assert files(url) == whole
+
+
+def test_a_root_that_is_behind_its_tasks_is_found_unless_a_change_is_under_way(known: Known, url: str) -> None:
+    root = Path(url) / "zarr.json"
+    before = root.read_bytes()
+    add_labels(url, "t", {"x": ["y"] * len(known.clips)})
+    after = root.read_bytes()
+    root.write_bytes(before)
+    assert [str(found).partition(":")[0] for found in verify(url)] == ["zarr.json"]
+    claim = Path(url) / "t/claim.0123456789abcdef"
+    claim.write_text("{}")
+    assert list(verify(url)) == []
+    claim.unlink()
+    known.begin(url)
+    assert root.read_bytes() == after
 
 
 def test_every_missing_or_empty_object_is_found(url: str) -> None:
