@@ -154,10 +154,14 @@ def machine() -> dict[str, Any]:
 
 
 def _commit() -> str:
-    """The commit that was measured, marked where files differ from it."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
-    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    return said.stdout.strip() or "none yet"
+    """The commit that was measured, marked where files differ from it, those of results left out."""
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+
+    commit = git("rev-parse", "--short=12", "HEAD")
+    changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", f":!{RESULTS.relative_to(ROOT)}")
+    return (commit + "-dirty" * bool(changed)) if commit else "none yet"
 
 
 def _rounded(value: Any) -> Any:
