@@ -12,6 +12,7 @@ import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -125,7 +126,7 @@ class Encoder:
         """Raise ValueError for what cannot be one."""
         for name, least in (("sample_rate", 1), ("min_samples", 0)):
             value = getattr(self, name)
-            if not isinstance(value, int) or value < least:
+            if not isinstance(value, Integral) or value < least:
                 raise ValueError(f"{name} is {value!r}; expected a whole number of at least {least}")
         if not isinstance(self.module, torch.nn.Module):
             raise ValueError(f"module is {type(self.module).__name__}; expected a torch.nn.Module")

@@ -60,7 +60,7 @@ def identify(encoder: Encoder, frames: str) -> Identity:
     return Identity(
         encoder=encoder.name,
         weights=weights_digest(encoder.module),
-        front_end={"sample_rate": encoder.sample_rate, **encoder.front_end},
+        front_end={"sample_rate": int(encoder.sample_rate), **encoder.front_end},
         sites=tuple((site.name, site.width) for site in anatomy.sites),
         embedding=anatomy.embedding,
         hidden=(n_blocks + 1, anatomy.hidden) if n_blocks else (0, 0),

@@ -37,6 +37,7 @@ from .group import (
     read_identity,
     refuse_name,
     task_documents,
+    task_names,
     values_of,
 )
 from .labels import LABEL_PREFIX
@@ -60,11 +61,14 @@ def create(url: str, identity: Identity) -> None:
             "identity_digest": digest_of(identity.to_json()),
         }
         put_new(zarr_store(url).with_read_only(False), "zarr.json", root_document(about, {}))
-    differences = identity.differences(read_identity(open_root(url)))
+    root = open_root(url)
+    differences = identity.differences(read_identity(root))
     if differences:
+        empty = not any(_has_commits(root, task) for task in task_names(root))
         raise ValueError(
             f"{url} holds activations of another identity ({'; '.join(differences)}); "
             "expected the same encoder and options: choose another store"
+            + (", or delete this one, in which nothing is committed" if empty else "")
         )
 
 

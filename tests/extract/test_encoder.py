@@ -159,6 +159,7 @@ def test_what_cannot_be_an_encoder_is_refused_as_it_is_made(
     given = {"module": encoder.module, "sample_rate": 1000, "sites": ["layers.*"], **changes}
     with pytest.raises(ValueError, match=message):
         Encoder(**given)
+    assert identify(replace(encoder, sample_rate=np.int64(1000)), "audio").front_end["sample_rate"] == 1000
 
 
 def failing(error: Exception) -> Any:

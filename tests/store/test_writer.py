@@ -159,6 +159,10 @@ def test_another_identity_is_refused_naming_the_fields(known: Known, url: str) -
     with pytest.raises(ValueError, match=r'frames: "all", not "audio"; front_end.sample_rate: 32000, not 16000'):
         create(url, other)
     assert files(url) == before
+    empty = url + ".empty"
+    known.begin(empty)
+    with pytest.raises(ValueError, match="choose another store, or delete this one, in which nothing is committed"):
+        create(empty, other)
 
 
 def test_another_plan_or_corpus_is_refused(known: Known, url: str) -> None:
