@@ -1,6 +1,7 @@
 """Finished stores of small corpora, made once."""
 
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from .making import Finished
     from .object_server import ObjectServer
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # started in the background, tests would have it ignored
 settings.register_profile("steady", deadline=None)  # how busy the machine is says nothing about the code
 settings.load_profile("steady")
 
