@@ -33,6 +33,7 @@ from ray.exceptions import (
 
 from .executor import IN_FLIGHT, Event, Piece, Result, WorkerState
 from .pool import TICK, Lost, Pool
+from .resources import this_machine
 from .seat import Raised, Seat
 
 LOST = (RayActorError, WorkerCrashedError, OutOfMemoryError, ObjectLostError, RuntimeEnvSetupError)
@@ -122,7 +123,7 @@ class RayExecutor:
 
     def capacity(self) -> int:
         """How many actors the nodes have room for, as far as is known: before there is a run, this machine."""
-        nodes = _nodes() if ray.is_initialized() else [{"CPU": float(_cores())}]
+        nodes = _nodes() if ray.is_initialized() else [{"CPU": float(this_machine(None).cores)}]
         return sum(_fit(self.needs, node) for node in nodes)
 
     def close(self) -> None:
@@ -148,7 +149,7 @@ class RayExecutor:
         if self.address is None:
             options |= {
                 "address": "local", "include_dashboard": False, "object_store_memory": OBJECT_STORE,
-                "num_cpus": max(_cores(), math.ceil((self.actors or 0) * self.needs["CPU"])),
+                "num_cpus": max(this_machine(None).cores, math.ceil((self.actors or 0) * self.needs["CPU"])),
             }  # fmt: skip
         else:
             options |= {"address": self.address, "runtime_env": _package()}
@@ -259,10 +260,6 @@ class _RayActors:
                 "ask for less by --cpus-per-actor and --gpus-per-actor, or add nodes"
             )
         return f"waiting for a node with room for an actor of {asked}: the cluster has {has}"
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _nodes() -> list[dict[str, float]]:
