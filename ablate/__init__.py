@@ -5,31 +5,31 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .controls import matched_controls, published_control
+    from .effects import clip_scores, compare
     from .intervention import Intervention
     from .lookup import find_neurons, look_up
+    from .replay.rerun import Batch, Rerunner
     from .request import Request
-    from .rerun import Batch, Rerunner
-    from .results import clips_table, read_result, result_table, write_result
-    from .statistics import clip_scores, compare
+    from .result import clips_table, read_result, result_table, write_result
     from .study import run_study
 
 # Looked up on first use, as in `analysis`.
 HOMES = {
-    "Batch": "rerun",
+    "Batch": "replay.rerun",
     "Intervention": "intervention",
     "Request": "request",
-    "Rerunner": "rerun",
-    "clip_scores": "statistics",
-    "clips_table": "results",
-    "compare": "statistics",
+    "Rerunner": "replay.rerun",
+    "clip_scores": "effects",
+    "clips_table": "result",
+    "compare": "effects",
     "find_neurons": "lookup",
     "look_up": "lookup",
     "matched_controls": "controls",
     "published_control": "controls",
-    "read_result": "results",
-    "result_table": "results",
+    "read_result": "result",
+    "result_table": "result",
     "run_study": "study",
-    "write_result": "results",
+    "write_result": "result",
 }
 
 __all__ = [

@@ -13,10 +13,10 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from ..analysis.division import Division, divide, division_column
-from ..analysis.probe import Probe, Recipe, fit_probe
-from ..analysis.sets import find_set, parse_set
-from ..analysis.survey import Question, answer, labellings
+from ..analysis.probe.probe import Probe, Recipe, fit_probe
+from ..analysis.probe.splits import Division, divide, division_column
+from ..analysis.selection.labellings import Question, answer, labellings
+from ..analysis.selection.sets import find_set, parse_set
 from ..store.group import open_root, read_identity, read_plan
 from ..store.neurons import NeuronSet
 from ..store.provenance import Identity, Plan, digest_of

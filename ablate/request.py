@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass
 
 from ..store.provenance import Record
-from .statistics import SIDES
+from .effects import SIDES
 
 MODES = {
     "remove": "the set's neurons are switched off",

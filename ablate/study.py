@@ -18,13 +18,13 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from ..cluster.executor import Done, Event, Executor, Failed, SerialExecutor
-from ..extract.corpus import Corpus
-from ..extract.encoder import Encoder, load_encoder
-from ..extract.planning import clip_table, identify, placed
+from ..extract.audio.corpus import Corpus
+from ..extract.models.encoder import Encoder, load_encoder
+from ..extract.plan import clip_table, identify, placed
 from ..store.provenance import Identity, digest_of
+from .effects import compare, measures_of
 from .lookup import Study, look_up
 from .request import Request
-from .statistics import compare, measures_of
 from .worker import AblationWorker, Job, Scores
 
 log = logging.getLogger(__name__)

@@ -14,17 +14,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..analysis.probe import Probe
-from ..extract.corpus import Corpus
-from ..extract.encoder import Encoder, load_encoder
+from ..analysis.probe.probe import Probe
+from ..extract.audio.corpus import Corpus
 from ..extract.forward import Forward, arithmetic, lacks_memory
-from ..extract.listen import Heard, Listener
-from ..extract.planning import placed
-from ..store.discreet import one_line
+from ..extract.loader import Heard, Listener
+from ..extract.models.encoder import Encoder, load_encoder
+from ..extract.plan import placed
+from ..messages import one_line
 from ..store.provenance import Identity, Plan
+from .effects import Floats, clip_scores, measures_of
 from .intervention import Intervention
-from .rerun import Batch, Rerunner
-from .statistics import Floats, clip_scores, measures_of
+from .replay.rerun import Batch, Rerunner
 
 
 class Cancelled(RuntimeError):

@@ -4,32 +4,32 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .across import across
     from .compare import count_agreement, serving
     from .exemplars import exemplar_clips
-    from .joined import across
     from .overlap import common_neuron_ratio
     from .rates import above, activation_counts, activation_probability, category_mean, frame_probability
-    from .select import class_specific, coverage_ratio, depth_histogram, mean_class_specific
-    from .selectivity import aape, thresholds
+    from .selection.rules import class_specific, coverage_ratio, depth_histogram, mean_class_specific
+    from .selection.selectivity import aape, thresholds
 
 # Looked up on first use: xarray alone takes longer to import than `import otoscope` may.
 HOMES = {
-    "aape": "selectivity",
+    "aape": "selection.selectivity",
     "above": "rates",
-    "across": "joined",
+    "across": "across",
     "activation_counts": "rates",
     "activation_probability": "rates",
     "category_mean": "rates",
-    "class_specific": "select",
+    "class_specific": "selection.rules",
     "common_neuron_ratio": "overlap",
     "count_agreement": "compare",
-    "coverage_ratio": "select",
-    "depth_histogram": "select",
+    "coverage_ratio": "selection.rules",
+    "depth_histogram": "selection.rules",
     "exemplar_clips": "exemplars",
     "frame_probability": "rates",
-    "mean_class_specific": "select",
+    "mean_class_specific": "selection.rules",
     "serving": "compare",
-    "thresholds": "selectivity",
+    "thresholds": "selection.selectivity",
 }
 
 __all__ = [

@@ -13,9 +13,11 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from . import compare, overlap, rates, select, selectivity
+from . import compare, overlap, rates
 from .exemplars import exemplar_clips
-from .resampling import Sample, take_sample
+from .null.resampling import Sample, take_sample
+from .selection import rules as select
+from .selection import selectivity
 
 PREFIX = "label_"
 GIVEN = "class"  # the one labelling of a data set that holds probabilities made elsewhere instead of clips

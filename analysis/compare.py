@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from .select import depth_histogram
+from .selection.rules import depth_histogram
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 COMPARED = ("neurons_per_category", "coverage_ratio", "selected", "aape_threshold", "probability_threshold")

@@ -17,8 +17,8 @@ import pandas as pd
 import xarray as xr
 from tabulate import tabulate
 
-from .null_results import PARTS
-from .select import coverage_ratio, mean_class_specific
+from .null.results import PARTS
+from .selection.rules import coverage_ratio, mean_class_specific
 
 THRESHOLDS = ("activity_threshold", "aape_threshold", "probability_threshold")
 

@@ -18,10 +18,10 @@ from torch import Tensor
 
 from otoscope.ablate.controls import matched_controls
 from otoscope.ablate.intervention import Intervention
-from otoscope.ablate.rerun import Batch, Rerunner
-from otoscope.extract.encoder import Encoder
-from otoscope.extract.encoders.m2d import M2D, as_encoder
+from otoscope.ablate.replay.rerun import Batch, Rerunner
 from otoscope.extract.forward import arithmetic
+from otoscope.extract.models.encoder import Encoder
+from otoscope.extract.models.m2d import M2D, as_encoder
 from otoscope.store.neurons import NeuronSet
 
 from . import harness

@@ -60,7 +60,7 @@ def do_nothing(_: int) -> None:
 
 def overhead(n: int) -> dict[str, float]:
     """Seconds per piece of empty work, of each executor, once its workers are there."""
-    from otoscope.cluster.ray_pool import RayExecutor
+    from otoscope.cluster.ray import RayExecutor
 
     seconds = {}
     with RayExecutor(actors=2) as ray_executor:
@@ -75,7 +75,7 @@ def overhead(n: int) -> dict[str, float]:
 
 def driver(n: int) -> dict[str, Any]:
     """Resident bytes of the driver at each tenth of the planned pieces, its peak, and pieces per second."""
-    from otoscope.cluster.ray_pool import RayExecutor
+    from otoscope.cluster.ray import RayExecutor
 
     resident = []
     with RayExecutor(actors=2) as executor:
@@ -142,7 +142,7 @@ def made(url: str, n_clips: int, block: int) -> tuple[Identity, Plan]:
 
 def scaling(url: str, actors: int, n_clips: int, block: int, seconds: float) -> dict[str, Any]:
     """Blocks per second of so many actors, and what a block takes of the processors."""
-    from otoscope.cluster.ray_pool import RayExecutor
+    from otoscope.cluster.ray import RayExecutor
 
     make = Accelerated(url=url, identity=(given := made(url, n_clips, block))[0], plan=given[1])
     every = itertools.cycle(blocks(TASK, n_clips, block))

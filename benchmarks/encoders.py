@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
-from tests.extract import m2d_witness
+from tests.support import m2d_in_numpy as m2d_witness
 
-from otoscope.extract.encoder import Encoder, load_encoder
-from otoscope.extract.tap import match_sites, tap
+from otoscope.extract.models.encoder import Encoder, load_encoder
+from otoscope.extract.models.tap import match_sites, tap
 
 from . import harness
 from .harness import Figure, Measured

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 import otoscope
-import otoscope.analysis.survey as survey
-import otoscope.extract.encoder as encoders
-import otoscope.extract.run as extraction
+import otoscope.analysis.selection.labellings as survey
+import otoscope.extract.capture as extraction
+import otoscope.extract.models.encoder as encoders
 from otoscope.store.provenance import VARIABLES
 
 from . import harness

@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 from click.testing import CliRunner
 
-from otoscope.cli import cli
-from otoscope.extract.corpora.build import data_set
+from otoscope.cli.main import cli
+from otoscope.extract.audio.corpora.build import data_set
 from otoscope.store.bits import pack
 from otoscope.store.blocks import blocks
 from otoscope.store.provenance import Identity, Plan, kept

@@ -13,9 +13,9 @@ from statistics import median
 import numpy as np
 import xarray as xr
 
-from otoscope.analysis.null import permutation_null
-from otoscope.analysis.quick_select import select_counts
-from otoscope.analysis.resampling import Sample, shuffle_labels, take_sample
+from otoscope.analysis.null.permutation import permutation_null
+from otoscope.analysis.null.resampling import Sample, shuffle_labels, take_sample
+from otoscope.analysis.selection.from_counts import select_counts
 from otoscope.store.bits import pack
 
 from . import harness

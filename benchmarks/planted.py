@@ -13,8 +13,8 @@ import numpy as np
 import xarray as xr
 from scipy.stats import binom
 
-from otoscope.analysis.null import permutation_null
-from otoscope.analysis.resampling import Sample, take_sample
+from otoscope.analysis.null.permutation import permutation_null
+from otoscope.analysis.null.resampling import Sample, take_sample
 from otoscope.store.bits import pack
 
 from . import harness

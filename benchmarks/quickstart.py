@@ -28,7 +28,7 @@ def command(directory: str, arguments: list[str]) -> dict[str, Any]:
     """Seconds, and peak bytes of the command; alone in a process, so that the peak is that of this one child."""
     import resource
 
-    code = "from otoscope.cli import main; main()"
+    code = "from otoscope.cli.main import main; main()"
     run = [sys.executable, "-c", code, "quickstart", directory, *arguments]
     seconds = harness.seconds_of(lambda: subprocess.run(run, cwd=ROOT, check=True, capture_output=True))
     return {"seconds": seconds, "peak": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024}

@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from otoscope.ablate.client import Client
 from otoscope.ablate.request import Request
+from otoscope.serve.client import Client
 
 from . import harness
 from .harness import Figure, Measured
@@ -146,7 +146,7 @@ def load(urls: Sequence[str], asked: Mapping[str, Any], *, clients: int, seconds
 def start(store: str, manifest: str, state: Path) -> tuple["subprocess.Popen[str]", str]:
     """A service on a free port of loopback, and its URL."""
     command = [
-        sys.executable, "-c", "from otoscope.cli import main; main()", "ablate", "serve", store,
+        sys.executable, "-c", "from otoscope.cli.main import main; main()", "ablate", "serve", store,
         "--encoder", "tiny-ssl", "--corpus", f"additive={manifest}", "--state", str(state), "--port", "0",
         "--device", "cpu",
     ]  # fmt: skip
@@ -156,12 +156,12 @@ def start(store: str, manifest: str, state: Path) -> tuple["subprocess.Popen[str
 
 
 def measure(scratch: Path, size: Size) -> Measured:
-    from otoscope.ablate.results import read_result, write_result
+    from otoscope.ablate.result import read_result, write_result
     from otoscope.ablate.study import run_study
-    from otoscope.extract.corpora.synth import synthesise
-    from otoscope.extract.corpus import read_manifest
-    from otoscope.extract.encoder import load_encoder
-    from otoscope.extract.run import capture
+    from otoscope.extract.audio.corpora.synth import synthesise
+    from otoscope.extract.audio.corpus import read_manifest
+    from otoscope.extract.capture import capture
+    from otoscope.extract.models.encoder import load_encoder
 
     manifest = synthesise(scratch / "audio", notes_per_octave=size.notes_per_octave, events_per_category=0)["additive"]
     url, state = str(scratch / "store.zarr"), scratch / "state"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from otoscope.extract.audio import write_wav
+from otoscope.extract.audio.decoding import write_wav
 from otoscope.store.blocks import Block, blocks
 from otoscope.store.provenance import Identity, Plan, kept
 from otoscope.store.writer import ClipTable, add_task, create, write_block

@@ -13,12 +13,12 @@ from typing import Any
 import torch
 
 from otoscope.cluster.executor import Done, Failed, WorkerState
-from otoscope.extract.audio import read_clip
-from otoscope.extract.corpus import Corpus, read_manifest
-from otoscope.extract.encoder import Encoder
-from otoscope.extract.encoders.m2d import M2D, as_encoder
+from otoscope.extract.audio.corpus import Corpus, read_manifest
+from otoscope.extract.audio.decoding import read_clip
+from otoscope.extract.capture import capture
 from otoscope.extract.forward import arithmetic
-from otoscope.extract.run import capture
+from otoscope.extract.models.encoder import Encoder
+from otoscope.extract.models.m2d import M2D, as_encoder
 from otoscope.store.blocks import Block
 
 from . import harness

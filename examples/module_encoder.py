@@ -9,8 +9,8 @@ spectrograms through two convolutions over time and one linear map, 48, 96 and 1
 import torch
 from torch import Tensor, nn
 
-from otoscope.extract.encoder import Encoder
-from otoscope.extract.logmel import LogMel
+from otoscope.extract.models.encoder import Encoder
+from otoscope.extract.models.log_mel import LogMel
 
 
 class SmallNet(nn.Module):

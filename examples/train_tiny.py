@@ -27,10 +27,10 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from otoscope.extract.corpora.sounds import ARTICULATIONS, MODULATIONS, NOISES, ROOMS
-from otoscope.extract.corpora.synth import clips
-from otoscope.extract.encoders.m2d import M2D, Block, sincos_pos_embed
-from otoscope.extract.logmel import LogMel
+from otoscope.extract.audio.corpora.sounds import ARTICULATIONS, MODULATIONS, NOISES, ROOMS
+from otoscope.extract.audio.corpora.synth import clips
+from otoscope.extract.models.log_mel import LogMel
+from otoscope.extract.models.m2d import M2D, Block, sincos_pos_embed
 
 METADATA = {"geometry": "m2d_vit_tiny-80x112p16x16", "heads": "4"}
 FACTORS = {"articulation": ARTICULATIONS, "modulation": MODULATIONS, "room": ROOMS, "noise": NOISES}

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..store.provenance import Identity, Plan
 from ..store.schema import sizes, template
-from .planning import in_bytes
+from .plan import in_bytes
 
 
 @dataclass(frozen=True, kw_only=True)

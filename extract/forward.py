@@ -19,11 +19,11 @@ from torch import Tensor
 
 from ..store.group import one_line
 from ..store.provenance import Identity, Plan
-from .audio import fit
-from .encoder import Encoder, is_foreign
-from .listen import Heard
+from .audio.decoding import fit
+from .loader import Heard
+from .models.encoder import Encoder, is_foreign
+from .models.tap import match_sites, tap
 from .summarise import Summaries, counted_tokens
-from .tap import match_sites, tap
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, slots=True)

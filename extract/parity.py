@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from .forward import arithmetic
-from .listen import Heard, UnreadableAudio
+from .loader import Heard, UnreadableAudio
 from .worker import LARGEST_FLOAT16, Worker
 
 log = logging.getLogger(__name__)

@@ -17,12 +17,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from ..messages import clean
 from ..store.blocks import Block
-from ..store.discreet import clean
 from .dry_run import Forecast
-from .listen import DECODERS
+from .failures import Sparing
+from .loader import DECODERS
 from .pipeline import STAGES
-from .poison import Sparing
 from .worker import CALLS, BlockReport
 
 log = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .encoder import Anatomy, as_tokens
+from .models.encoder import Anatomy, as_tokens
 
 
 def counted_tokens(spans: np.ndarray, seconds: np.ndarray, frames: str) -> np.ndarray:

@@ -21,12 +21,12 @@ from ..store.blocks import Block
 from ..store.provenance import Identity, Plan
 from ..store.schema import FAILED, OK, block_buffers
 from ..store.writer import write_block
-from .corpus import Corpus
-from .encoder import Encoder
+from .audio.corpus import Corpus
+from .failures import Piece, Sparing, Trial
 from .forward import Forward, Results, Summary, arithmetic
-from .listen import DECODERS, Heard, Listener, unheard
+from .loader import DECODERS, Heard, Listener, unheard
+from .models.encoder import Encoder
 from .pipeline import InOrder, Queue, Stopped, Stopwatch, ahead
-from .poison import Piece, Sparing, Trial
 
 CALLS = 2  # that may be under way, as many as executors have in flight
 BATCHES_AHEAD = 1  # that the device may be ahead of packing, beside the one that is packed and the one it computes

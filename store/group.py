@@ -20,9 +20,9 @@ from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 from zarr.storage import LocalStore, StorePath
 
+from ..messages import one_line as one_line
 from .blocks import Block
-from .discreet import one_line as one_line
-from .place import zarr_store
+from .location import zarr_store
 from .provenance import Identity, Plan, digest_of
 from .schema import FORMAT_VERSION
 

@@ -11,8 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from .discreet import one_line, refuse_secrets
-from .place import BUCKETS, Unreachable, connect, unreachable
+from ..messages import one_line, refuse_secrets
+from .location import BUCKETS, Unreachable, connect, unreachable
 
 AT_ONCE = 32  # requests for the existence of single objects
 FEW = 200  # paths up to which each is asked for; more are looked up in a listing of a thousand per request

@@ -18,9 +18,9 @@ import zarr
 from zarr.core.sync import sync
 
 from .blocks import Block, blocks
-from .claims import has_claims, is_begun
-from .draft import root_document, state_of
-from .group import (
+from .changes.lock import has_claims, is_begun
+from .changes.staged import root_document, state_of
+from .group import (  # fmt: skip
     about_in,
     array_of,
     arrays_of,
@@ -37,9 +37,9 @@ from .group import (
     task_documents,
     task_names,
     values_of,
-)  # fmt: skip
+)
 from .labels import LABEL_PREFIX
-from .place import Unreachable
+from .location import Unreachable
 from .provenance import Plan
 from .schema import FAILED, OK, PENDING, sizes
 from .writer import digest_values

@@ -14,15 +14,15 @@ import google_crc32c
 import numpy as np
 
 from .blocks import Block, blocks
+from .changes.tasks import add_labels as add_labels
+from .changes.tasks import add_task as add_task
+from .changes.tasks import create as create
 from .clips import ClipTable as ClipTable
 from .group import digested_in, document_at, open_root, open_task, plan_of, task_at, values_of
+from .location import zarr_store
 from .objects import put_values
-from .place import zarr_store
 from .provenance import Plan
 from .schema import PENDING
-from .tasks import add_labels as add_labels
-from .tasks import add_task as add_task
-from .tasks import create as create
 
 
 def pending_blocks(url: str, task: str) -> list[Block]:

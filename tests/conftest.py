@@ -10,8 +10,8 @@ import pytest
 from hypothesis import settings
 
 if TYPE_CHECKING:
-    from .making import Finished
-    from .object_server import ObjectServer
+    from .support.closed_form import Finished
+    from .support.s3_server import ObjectServer
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # started in the background, tests would have it ignored
 settings.register_profile("steady", deadline=None)  # how busy the machine is says nothing about the code
@@ -22,9 +22,9 @@ settings.load_profile("steady")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> "Finished":
     """Task "t" with labels "kind" (3 categories) and "number" (0 to 10); read only."""
     # Imported here, so that tests of other rooms need not wait for torch.
-    from otoscope.extract.run import capture
+    from otoscope.extract.capture import capture
 
-    from .making import LENGTHS, Finished, closed_form, write_corpus
+    from .support.closed_form import LENGTHS, Finished, closed_form, write_corpus
 
     folder = tmp_path_factory.mktemp("finished")
     columns = {"kind": ["abc"[i % 3] for i in range(37)], "number": [str(i % 11) for i in range(37)]}
@@ -38,8 +38,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> "Finished":
 @pytest.fixture(scope="session")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A manifest of 37 clips with labels of every kind."""
-    from .commands import LABELS
-    from .making import LENGTHS, write_corpus
+    from .support.closed_form import LENGTHS, write_corpus
+    from .support.commands import LABELS
 
     return write_corpus(tmp_path_factory.mktemp("corpus"), LENGTHS, columns=LABELS)[0]
 
@@ -47,7 +47,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def original(corpus: Path) -> str:
     """The finished store of `corpus`, made by the command; not to be changed."""
-    from .commands import done, extraction
+    from .support.commands import done, extraction
 
     url = corpus.parent / "store"
     assert done(*extraction(url, corpus)) == f"{url} task t: 37 clips, 37 ok, 0 failed\n"
@@ -64,7 +64,7 @@ def store(original: str, tmp_path: Path) -> Path:
 @pytest.fixture(scope="session")
 def s3_server() -> "Iterator[ObjectServer]":
     """A local S3 server, for the whole session; `s3` is how a test uses it."""
-    from .object_server import serving
+    from .support.s3_server import serving
 
     with serving() as server:
         yield server
@@ -83,10 +83,21 @@ def s3(s3_server: "ObjectServer", monkeypatch: pytest.MonkeyPatch) -> "ObjectSer
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Retries and time limits of a second instead of half a minute."""
-    from otoscope.store import place
+    from otoscope.store import location as place
 
     monkeypatch.setitem(place.CLIENT, "read_timeout", "1s")
     monkeypatch.setitem(place.RETRY, "max_retries", 3)
     place._connect.cache_clear()
     yield
     place._connect.cache_clear()
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Small models are slower with more."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from benchmarks import paper_figures
 
-from otoscope.analysis.paper import ROWS
+from otoscope.analysis.published.paper import ROWS
 
 
 def test_made_up_stores_have_the_paper_s_classes_and_sizes() -> None:

@@ -9,7 +9,7 @@ import xarray as xr
 
 import otoscope
 from otoscope.analysis.overlap import common_neuron_ratio
-from otoscope.analysis.survey import Question, answer, labellings
+from otoscope.analysis.selection.labellings import Question, answer, labellings
 from otoscope.quickstart import PERCENTILE, contrast, run
 
 SMALL = {"notes_per_octave": 15, "events_per_category": 5}

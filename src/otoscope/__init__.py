@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import xarray as xr
 
-    from .analysis.joined import across
-    from .extract.encoder import Encoder
-    from .extract.run import capture
+    from .analysis.across import across
+    from .extract.capture import capture
+    from .extract.models.encoder import Encoder
 
 __all__ = ["Encoder", "across", "analysis", "capture", "open"]
 
-_HOMES = {"Encoder": "extract.encoder", "across": "analysis.joined", "capture": "extract.run"}
+_HOMES = {"Encoder": "extract.models.encoder", "across": "analysis.across", "capture": "extract.capture"}
 
 
 def open(url: str) -> "xr.DataTree":

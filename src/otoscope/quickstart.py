@@ -16,11 +16,11 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from .analysis.figures import depth_figure, overlap_figure, save_figure
+from .analysis.figures.selection import depth_figure, overlap_figure, save_figure
 from .analysis.overlap import common_neuron_ratio
-from .analysis.select import depth_histogram
-from .analysis.selectivity import aape
-from .analysis.survey import Answer, Question, answer, labellings
+from .analysis.selection.labellings import Answer, Question, answer, labellings
+from .analysis.selection.rules import depth_histogram
+from .analysis.selection.selectivity import aape
 from .analysis.tables import markdown, neurons_table, overlap_table, stats_table, write_table
 
 log = logging.getLogger(__name__)
@@ -155,8 +155,8 @@ def _claim(directory: Path, settings: Mapping[str, object]) -> None:
 
 def _extract(directory: Path, settings: Mapping[str, int]) -> dict[str, str]:
     """Audio and manifests, then one store per encoder; returns the stores' paths by encoder."""
-    from .extract.corpora.synth import synthesise
-    from .extract.run import capture
+    from .extract.audio.corpora.synth import synthesise
+    from .extract.capture import capture
 
     log.info("synthesising audio under %s", directory / "audio")
     manifests = synthesise(

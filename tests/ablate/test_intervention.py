@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from otoscope.ablate.intervention import Edit, Intervention, edit_output, edited, frame_mean
-from otoscope.extract.encoder import as_tokens
+from otoscope.extract.models.encoder import as_tokens
 from otoscope.store.neurons import NeuronSet
 
 WIDTHS = (5, 3, 5)

@@ -7,12 +7,12 @@ import torch
 from otoscope.ablate.lookup import look_up
 from otoscope.ablate.request import Request
 from otoscope.ablate.study import run_study
-from otoscope.extract.corpus import read_manifest
-from otoscope.extract.encoder import load_encoder
-from otoscope.extract.run import capture
+from otoscope.extract.audio.corpus import read_manifest
+from otoscope.extract.capture import capture
+from otoscope.extract.models.encoder import load_encoder
 
-from ..extract.m2d_witness import encoder_state
-from ..making import write_corpus
+from ..support.closed_form import write_corpus
+from ..support.m2d_in_numpy import encoder_state
 
 # Facts of the published files: pairs (layer, neuron) of CREMA-D's anger and happiness, and GTZAN's jazz and classical.
 ANGER_HAPPINESS = (
@@ -72,7 +72,7 @@ def test_the_lists_run_as_they_are(here, tmp_path, listed, n):
         hooks.append(module.blocks[layer].mlp.act.register_forward_hook(lambda _m, _i, x, mask=mask: x * mask))
     try:
         with torch.no_grad():
-            from otoscope.extract.audio import read_clip
+            from otoscope.extract.audio.decoding import read_clip
 
             clips = [corpus.clip(int(i)) for i in study.clips]
             waveforms = np.stack([read_clip(corpus.root, clip, 16000).samples for clip in clips])

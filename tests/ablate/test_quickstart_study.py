@@ -7,9 +7,9 @@ import pytest
 
 from otoscope.ablate.request import Request
 from otoscope.ablate.study import run_study
-from otoscope.extract.corpora.synth import synthesise
-from otoscope.extract.corpus import read_manifest
-from otoscope.extract.run import capture
+from otoscope.extract.audio.corpora.synth import synthesise
+from otoscope.extract.audio.corpus import read_manifest
+from otoscope.extract.capture import capture
 
 pytestmark = pytest.mark.slow
 

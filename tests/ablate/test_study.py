@@ -10,17 +10,17 @@ import xarray as xr
 import otoscope
 from otoscope.ablate.lookup import donors_of, look_up
 from otoscope.ablate.request import Request
-from otoscope.ablate.results import read_result, write_result
+from otoscope.ablate.result import read_result, write_result
 from otoscope.ablate.study import run_study
-from otoscope.analysis.published_lists import write_published_list
+from otoscope.analysis.published.neuron_lists import write_published_list
 from otoscope.cluster.executor import SerialExecutor
-from otoscope.extract.corpus import read_manifest
-from otoscope.extract.encoder import Encoder
-from otoscope.extract.run import capture
+from otoscope.extract.audio.corpus import read_manifest
+from otoscope.extract.capture import capture
+from otoscope.extract.models.encoder import Encoder
 from otoscope.store.neurons import NeuronSet, write_neuron_set
 
-from .planted import CATEGORIES, NEURONS, PLANTED, RATE, planted
-from .planted_sounds import write_sounds
+from ..support.planted_corpus import write_sounds
+from ..support.planted_encoder import CATEGORIES, NEURONS, PLANTED, RATE, planted
 
 LEAST = 1 / 201  # the least p that 200 controls can give
 ASKED = {"task": "t", "label": "letter", "set": "only(d)", "percentile": 4.0}
@@ -136,7 +136,7 @@ def test_the_scores_by_hand(here, removed):
     ds = otoscope.open(here.url)["t"].to_dataset()
     sounds = [here.corpus.clip(int(i)) for i in study.clips]
     assert [clip.name for clip in sounds] == list(removed["clip"].values)
-    from otoscope.extract.audio import read_clip
+    from otoscope.extract.audio.decoding import read_clip
 
     waveforms = torch.from_numpy(np.stack([read_clip(here.corpus.root, clip, RATE).samples for clip in sounds]))
     hooks = []

@@ -5,12 +5,12 @@ import xarray as xr
 
 from otoscope.ablate.request import Request
 from otoscope.ablate.study import run_study
-from otoscope.cluster.ray_pool import RayExecutor
-from otoscope.extract.corpus import read_manifest
-from otoscope.extract.run import capture
+from otoscope.cluster.ray import RayExecutor
+from otoscope.extract.audio.corpus import read_manifest
+from otoscope.extract.capture import capture
 
-from . import planted
-from .planted_sounds import write_sounds
+from ..support import planted_encoder as planted
+from ..support.planted_corpus import write_sounds
 
 pytestmark = pytest.mark.slow
 

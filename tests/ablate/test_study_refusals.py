@@ -11,12 +11,12 @@ import torch
 import otoscope
 from otoscope.ablate.lookup import look_up
 from otoscope.ablate.study import run_study
-from otoscope.extract.corpus import read_manifest
+from otoscope.extract.audio.corpus import read_manifest
 from otoscope.store.writer import add_labels
 
-from ..making import write_wav_file
-from .planted import BLOCKS, HOP, RATE, planted
-from .planted_sounds import write_sounds
+from ..support.closed_form import write_wav_file
+from ..support.planted_corpus import write_sounds
+from ..support.planted_encoder import BLOCKS, HOP, RATE, planted
 from .test_study import place, request
 
 

@@ -10,7 +10,7 @@ import xarray as xr
 import otoscope
 from otoscope.analysis.exemplars import exemplar_clips, exemplars_table, read_neurons
 
-from ..making import expected
+from ..support.closed_form import expected
 
 
 def by_sorting(values, counted, k, least):

@@ -10,14 +10,7 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from otoscope.analysis import (
-    above,
-    activation_counts,
-    activation_probability,
-    category_mean,
-    frame_probability,
-    totals,
-)
+from otoscope.analysis import above, activation_counts, activation_probability, category_mean, frame_probability, totals
 from otoscope.store.bits import pack
 
 CATEGORIES = ["a", "b", "c"]

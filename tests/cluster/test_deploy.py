@@ -11,7 +11,7 @@ import click
 import pytest
 import yaml
 
-from otoscope.cli import cli
+from otoscope.cli.main import cli
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "cluster" / "deploy"

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 import ray
 
-from otoscope.cluster import ray_pool
+from otoscope.cluster import ray as ray_pool
 from otoscope.cluster.executor import Done, Failed, Killed, SerialExecutor
-from otoscope.cluster.ray_pool import RayExecutor, _fit
+from otoscope.cluster.ray import RayExecutor, _fit
 
-from .ray_work import Marking, alive, marks, wait_for
+from ..support.marking_workers import Marking, alive, marks, wait_for
 
 
 @pytest.fixture(scope="module", autouse=True)

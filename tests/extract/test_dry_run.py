@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 import pytest
 from torch import Tensor, nn
 
+from otoscope.extract.capture import Report, capture
 from otoscope.extract.dry_run import Forecast, in_time
-from otoscope.extract.encoder import Encoder
-from otoscope.extract.run import Report, capture
+from otoscope.extract.models.encoder import Encoder
 
-from ..commands import call, done, extraction, refused
-from ..making import LENGTHS, After, closed_form, interrupt, spans, tree_of, write_corpus
+from ..support.closed_form import LENGTHS, After, closed_form, interrupt, spans, tree_of, write_corpus
+from ..support.commands import call, done, extraction, refused
 
 
 class Slow(nn.Module):
@@ -45,7 +45,7 @@ def forecast(manifest: Path, encoder: Encoder | None = None, **options: Any) -> 
 
 @pytest.fixture(autouse=True)
 def _short(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("otoscope.extract.dispatch.CALIBRATION_SECONDS", 0.5)
+    monkeypatch.setattr("otoscope.extract.preflight.CALIBRATION_SECONDS", 0.5)
 
 
 @pytest.mark.parametrize("keep", [None, ("mean", "hidden"), ()])

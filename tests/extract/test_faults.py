@@ -22,10 +22,10 @@ import xarray as xr
 
 from otoscope.store.verify import failed_clips, task_status, verify
 
-from ..cluster.ray_work import alive, wait_for
-from ..making import tree_of, write_wav_file
-from .faulty import CRASH
-from .ray_machines import Job, Machines, end_commands, job, machines, seats, uninterrupted
+from ..support.closed_form import tree_of, write_wav_file
+from ..support.faulty_encoder import CRASH
+from ..support.marking_workers import alive, wait_for
+from ..support.ray_cluster import Job, Machines, end_commands, job, machines, seats, uninterrupted
 
 log = logging.getLogger(__name__)
 pytestmark = pytest.mark.slow
@@ -65,7 +65,7 @@ def test_nodes_that_lack_the_package_make_the_store_of_a_serial_run(nodes: Machi
 PLAIN_CONNECTION = """
 import logging, sys, ray
 ray.init(address=sys.argv[1], log_to_driver=False, logging_level=logging.CRITICAL)
-from otoscope.cluster.ray_pool import RayExecutor
+from otoscope.cluster.ray import RayExecutor
 try:
     list(RayExecutor().run(lambda: abs, [1]))
 except OSError as error:

@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from otoscope.extract import audio, audio_root
-from otoscope.extract.run import capture
+from otoscope.extract.audio import audio_root
+from otoscope.extract.audio import decoding as audio
+from otoscope.extract.capture import capture
 from otoscope.store.verify import task_status, verify
 
-from .. import making
-from ..making import After, command, interrupt, otoscope, tree_of, write_corpus
-from . import faulty
+from ..support import closed_form as making
+from ..support import faulty_encoder as faulty
+from ..support.closed_form import After, command, interrupt, otoscope, tree_of, write_corpus
 
 EXTRACT = (
     "--encoder",
@@ -179,7 +180,7 @@ class Shaky(audio_root.Folder):
 
 def extract_shakily(folder: Path, failures: dict[str, int], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(audio, "WAITS", (0.0, 0.0))
-    monkeypatch.setattr("otoscope.extract.corpus.Folder", Shaky)
+    monkeypatch.setattr("otoscope.extract.audio.corpus.Folder", Shaky)
     monkeypatch.setattr(audio_root, "Folder", Shaky)
     monkeypatch.setattr(Shaky, "failures", failures)
     options: dict[str, Any] = {"task": "t", "threads": 1, "block": 2, "batch": 3}

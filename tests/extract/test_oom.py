@@ -11,11 +11,11 @@ import torch
 import zarr
 from torch import Tensor, nn
 
-from otoscope.extract.encoder import Encoder
-from otoscope.extract.run import Report, capture
+from otoscope.extract.capture import Report, capture
+from otoscope.extract.models.encoder import Encoder
 from otoscope.store.verify import task_status, verify
 
-from ..making import RATE, closed_form, spans, tree_of, write_corpus, write_wav_file
+from ..support.closed_form import RATE, closed_form, spans, tree_of, write_corpus, write_wav_file
 
 
 class Small(nn.Module):
@@ -43,7 +43,7 @@ def encoder(module: nn.Module) -> Encoder:
 @pytest.fixture(autouse=True)
 def _no_parity_check(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its passes would be counted."""
-    monkeypatch.setattr("otoscope.extract.dispatch.check_parity", lambda *_: "")
+    monkeypatch.setattr("otoscope.extract.preflight.check_parity", lambda *_: "")
 
 
 def run(folder: Path, module: nn.Module, url: str = "s", **options: Any) -> Report:

@@ -9,10 +9,10 @@ import pytest
 import zarr
 from torch import Tensor, nn
 
-from otoscope.extract.encoder import Encoder
-from otoscope.extract.run import Report, capture
+from otoscope.extract.capture import Report, capture
+from otoscope.extract.models.encoder import Encoder
 
-from ..making import closed_form, spans, write_corpus
+from ..support.closed_form import closed_form, spans, write_corpus
 
 
 class Leaky(nn.Module):

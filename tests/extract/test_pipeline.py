@@ -11,13 +11,13 @@ import pytest
 from torch import Tensor, nn
 
 import otoscope.extract.worker
-from otoscope.extract.listen import UnreadableAudio
+from otoscope.extract.loader import UnreadableAudio
 from otoscope.extract.pipeline import STAGES, InOrder, Queue, Stopped, ahead
 from otoscope.extract.worker import Worker
 from otoscope.store.verify import verify
 
-from ..making import RATE, closed_form, spans, write_wav_file
-from .workshop import bench
+from ..support.closed_form import RATE, closed_form, spans, write_wav_file
+from ..support.worker_bench import bench
 
 LENGTHS = [40, 30, 50] * 12 + [40]  # 10 blocks of 4, the last of 1
 

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import ray
 
-from otoscope.cluster.ray_pool import RayExecutor
-from otoscope.extract.run import capture
+from otoscope.cluster.ray import RayExecutor
+from otoscope.extract.capture import capture
 from otoscope.store.verify import verify
 
-from .. import making
-from ..making import LENGTHS, tree_of, write_corpus
+from ..support import closed_form as making
+from ..support.closed_form import LENGTHS, tree_of, write_corpus
 
 ALL = ("mean", "positive_frames", "embedding", "hidden")
 

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from otoscope.cluster.executor import SerialExecutor, WorkerState
+from otoscope.extract.capture import Report, capture
 from otoscope.extract.pipeline import STAGES
 from otoscope.extract.report import THREADS, Tally
-from otoscope.extract.run import Report, capture
 from otoscope.store.blocks import Block
 
-from ..making import LENGTHS, After, closed_form, interrupt, write_corpus
+from ..support.closed_form import LENGTHS, After, closed_form, interrupt, write_corpus
 
 
 def run(manifest: Path, **options: Any) -> Report:
@@ -147,7 +147,7 @@ class Seen(SerialExecutor):
 
 def test_nothing_of_the_report_enters_the_store(tmp_path: Path) -> None:
     """Runs with and without, into stores of one name, are equal."""
-    from ..making import tree_of
+    from ..support.closed_form import tree_of
 
     trees = []
     for name, report in (("a", None), ("b", tmp_path / "report.json")):

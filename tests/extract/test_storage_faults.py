@@ -10,13 +10,13 @@ from pathlib import Path
 import obstore
 import pytest
 
-from otoscope.store.place import connect
+from otoscope.store.location import connect
 from otoscope.store.verify import task_status, verify
 
-from ..cluster.ray_work import wait_for
-from ..making import tree_of
-from ..object_server import BUCKET, ObjectServer
-from .ray_machines import Job, Machines, end_commands, job, machines, uninterrupted
+from ..support.closed_form import tree_of
+from ..support.marking_workers import wait_for
+from ..support.ray_cluster import Job, Machines, end_commands, job, machines, uninterrupted
+from ..support.s3_server import BUCKET, ObjectServer
 
 pytestmark = pytest.mark.slow
 SOON = 180.0  # seconds, on a machine that has other things to do

@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import nn
 
-from otoscope.extract.encoder import Anatomy, Encoder, Site, load_encoder
+from otoscope.extract.models.encoder import Anatomy, Encoder, Site, load_encoder
+from otoscope.extract.models.tap import tap
 from otoscope.extract.summarise import Summaries, TokenSum, counted_tokens
-from otoscope.extract.tap import tap
 from otoscope.extract.worker import arithmetic
 
-from .m2d_witness import encoder_state
+from ..support.m2d_in_numpy import encoder_state
 
 SPANS = np.array([[np.nan, np.nan], [0.0, 0.1], [0.1, 0.2], [0.2, 0.3]])
 

@@ -11,12 +11,12 @@ import torch
 import zarr
 from torch import Tensor, nn
 
-from otoscope.extract.corpus import read_manifest
-from otoscope.extract.encoder import Encoder, load_encoder
-from otoscope.extract.run import Report, capture
+from otoscope.extract.audio.corpus import read_manifest
+from otoscope.extract.capture import Report, capture
+from otoscope.extract.models.encoder import Encoder, load_encoder
 from otoscope.store.verify import failed_clips
 
-from ..making import (
+from ..support.closed_form import (
     HOP,
     LENGTHS,
     RATE,
@@ -96,7 +96,7 @@ def test_the_bit_is_taken_before_the_mean_is_rounded(tmp_path: Path) -> None:
 @pytest.fixture(autouse=True)
 def _no_parity_check(monkeypatch: pytest.MonkeyPatch) -> None:
     """The passes that it runs before the first block would be counted."""
-    monkeypatch.setattr("otoscope.extract.dispatch.check_parity", lambda *_: "")
+    monkeypatch.setattr("otoscope.extract.preflight.check_parity", lambda *_: "")
 
 
 class Counting(nn.Module):

@@ -10,7 +10,7 @@ from otoscope.store.blocks import Block, blocks
 from otoscope.store.provenance import Identity, Plan, kept
 from otoscope.store.writer import ClipTable, add_task, create, write_block
 
-from ..object_server import BUCKET, ObjectServer
+from ..support.s3_server import BUCKET, ObjectServer
 
 N_CLIPS, BLOCK, WIDTHS = 8 * 32 + 5, 32, (300, 20)
 

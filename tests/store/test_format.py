@@ -15,7 +15,7 @@ from otoscope.store import schema
 from otoscope.store.provenance import VARIABLES, Identity, Plan, kept
 from otoscope.store.writer import add_task, create
 
-from ..making import Finished
+from ..support.closed_form import Finished
 from .conftest import Known
 
 FORMAT = (Path(__file__).parents[2] / "store/FORMAT.md").read_text(encoding="utf-8")

@@ -17,15 +17,16 @@ import pytest
 import xarray as xr
 import zarr
 
-from otoscope.store import claims, writer
-from otoscope.store.claims import claim, claim_key
+from otoscope.store import writer
+from otoscope.store.changes import lock as claims
+from otoscope.store.changes.lock import claim, claim_key
 from otoscope.store.group import document_at, open_root
 from otoscope.store.verify import verify
 from otoscope.store.writer import add_labels, add_task, create, pending_blocks, write_block
 
-from ..object_server import ObjectServer
+from ..support.racing_writer import extract, planned
+from ..support.s3_server import ObjectServer
 from .conftest import N_CLIPS, Known, stored
-from .racing import extract, planned
 
 ROOT = Path(__file__).parents[2]
 MAIN = "from tests.store.racing import main; main()"

@@ -16,14 +16,14 @@ from obstore.store import S3Store
 from zarr.storage import ObjectStore
 
 import otoscope
-from otoscope.store import place
+from otoscope.store import location as place
 from otoscope.store.group import nothing_at, open_root
-from otoscope.store.place import Unreachable, connect
+from otoscope.store.location import Unreachable, connect
 from otoscope.store.verify import task_status, verify
 from otoscope.store.writer import add_labels, create, pending_blocks, reset_block, write_block
 
-from ..commands import call
-from ..object_server import BUCKET, SECRET, ObjectServer
+from ..support.commands import call
+from ..support.s3_server import BUCKET, SECRET, ObjectServer
 from .conftest import Known, files, stored
 
 PER_BLOCK = {"GET": 2, "PUT": 8 + 3}  # the task's document twice; eight arrays, then digest, version and status

@@ -14,18 +14,10 @@ import pytest
 import zarr
 from zarr.storage import LocalStore
 
-from otoscope.store import place
+from otoscope.store import location as place
 from otoscope.store.provenance import Identity, Plan
 from otoscope.store.verify import task_status, verify
-from otoscope.store.writer import (
-    add_labels,
-    add_task,
-    create,
-    digest_values,
-    pending_blocks,
-    reset_block,
-    write_block,
-)
+from otoscope.store.writer import add_labels, add_task, create, digest_values, pending_blocks, reset_block, write_block
 
 from .conftest import BLOCK, N_CLIPS, Known, files
 

@@ -1,0 +1,197 @@
+"""What an intervention did to each category, and whether chance would have done it too.
+
+Goal: from logits with and without an intervention, and with its matched controls, to effects with intervals, paired
+tests, and the place of the intervention among its controls.
+Conventions: intervention 0 is none, 1 the one in question, 2 and on its controls. Scores are float64 (measure,
+intervention, clip). A change is after minus before. NaN where there are no clips.
+    accuracy    1 where the highest logit is that of the clip's category (the first one at a tie), else 0
+    margin      logit of the clip's category minus the highest of the others
+    log_loss    -log softmax of the clip's category, in nats
+    named       1 where the highest logit is that of the category `toward`: did the clip become one of these?
+    pull        logit of `toward` minus the highest of the others
+Contents: `measures_of`, `clip_scores`, `compare`.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from ..analysis.null.significance import exceedance
+from .paired import bootstrap_interval, difference_interval, mcnemar, sign_flip
+
+Floats = NDArray[np.float64]
+
+MEASURES, TOWARD = ("accuracy", "margin", "log_loss"), ("named", "pull")
+SHARES = ("accuracy", "named")  # 0 or 1 per clip
+UNITS = {"log_loss": "nat"}
+SIDES = ("harm", "help", "either")
+HARM = {"accuracy": -1, "margin": -1, "log_loss": 1, "named": 1, "pull": 1}  # sign of the change that is evidence
+LONG_NAMES = {
+    "before": "mean without intervention",
+    "after": "mean with the intervention",
+    "change": "change by the intervention",
+    "low": "lower end of the 95 % interval of the change",
+    "high": "upper end of the 95 % interval of the change",
+    "p_paired": "p that the clips did not change: exact McNemar for shares, else sign flips",
+    "control_change": "change by each matched control",
+    "excess": "change beyond the mean change by the controls",
+    "excess_low": "lower end of the 95 % interval of the excess",
+    "excess_high": "upper end of the 95 % interval of the excess",
+    "z": "excess in standard deviations of the controls",
+    "p_rank": "share of controls and the intervention itself that reach its change",
+    "p_corrected": "the same, corrected over categories by the maximum statistic",
+}
+
+
+def measures_of(toward: bool) -> tuple[str, ...]:
+    """Names of the measures, in order."""
+    return MEASURES + TOWARD if toward else MEASURES
+
+
+def clip_scores(
+    logits: NDArray[np.floating], truth: NDArray[np.integer], toward: int | None = None
+) -> tuple[Floats, NDArray[np.int32]]:
+    """Scores (measure, ..., clip) and the category named (..., clip) of logits (..., clip, category).
+
+    truth: (clip) code of each clip's category. toward: code of the category that clips are to become.
+    """
+    values = np.asarray(logits, np.float64)
+    named = values.argmax(axis=-1).astype(np.int32)
+
+    def margin(code: NDArray[np.integer]) -> tuple[Floats, Floats]:
+        """Logits of a category per clip, and how far they lie above all others."""
+        at = np.broadcast_to(code, values.shape[:-1])[..., None]
+        own = np.take_along_axis(values, at, axis=-1)[..., 0]
+        others = values.copy()
+        np.put_along_axis(others, at, -np.inf, axis=-1)
+        return own, own - others.max(axis=-1)
+
+    own, above = margin(truth)
+    top = values.max(axis=-1)
+    log_sum = np.log(np.exp(values - top[..., None]).sum(axis=-1)) + top
+    scores = [(named == truth).astype(np.float64), above, log_sum - own]
+    if toward is not None:
+        code = np.full(len(truth), toward)
+        scores += [(named == toward).astype(np.float64), margin(code)[1]]
+    return np.stack(scores), named
+
+
+def compare(
+    scores: Floats,
+    named: NDArray[np.integer],
+    truth: NDArray[np.integer],
+    categories: Sequence[str],
+    *,
+    side: str = "harm",
+    seed: int = 0,
+) -> xr.Dataset:
+    """Effects of intervention 1 by category, with its controls: dims measure, category, control, named.
+
+    scores: (measure, intervention, clip) and named (intervention, clip), as of `clip_scores`; truth: (clip) codes.
+    side: the change that counts as evidence in p_rank and p_corrected: "harm" (lower accuracy and margin, higher
+        log-loss; more clips named `toward`), "help" (the reverse of the first three) or "either".
+
+    p_rank = (1 + controls that change as much or more) / (1 + controls): with 200 controls at least 1/201. p_corrected
+    compares with the most extreme category of each control, each on the scale of its own spread, so that the
+    chance that any category falls below a level is at most that level; see `analysis.significance.exceedance`. Both
+    are exact if the set is, under the null, as good as one more control. Variables that begin with `overall_`
+    are over all clips and have no category. Intervals are 95 %: Tango's for changes of shares, else bootstrap.
+    Raises ValueError for an unknown side, and for shapes that do not fit.
+    """
+    if side not in SIDES:
+        raise ValueError(f"side is {side!r}; expected one of {', '.join(SIDES)}")
+    n_measures, n_interventions, n_clips = scores.shape
+    if n_interventions < 2 or named.shape != (n_interventions, n_clips) or truth.shape != (n_clips,):
+        raise ValueError(
+            f"scores are {scores.shape}, named {named.shape}, truth {truth.shape}; expected (measure, intervention, "
+            "clip), (intervention, clip), (clip) with at least 2 interventions"
+        )
+    measures = measures_of(n_measures > len(MEASURES))
+    groups = [np.flatnonzero(truth == code) for code in range(len(categories))] + [np.arange(n_clips)]
+    found = [_group(scores[:, :, clips], measures, seed) for clips in groups]
+    effect = {name: np.stack([group[name] for group in found], axis=1) for name in found[0]}
+    effect |= _ranks(effect, measures, side, np.array([len(clips) for clips in groups]))
+    one = ("measure", "category")
+    data: dict[str, Any] = {}
+    for name, values in effect.items():
+        more = ("control",) if name == "control_change" else ()
+        about = {"long_name": LONG_NAMES[name]}
+        data[name] = ((*one, *more), values[:, :-1], about)
+        if name != "p_corrected":
+            data[f"overall_{name}"] = (("measure", *more), values[:, -1], about)
+    for when, i in (("before", 0), ("after", 1)):
+        counts = _confusion(truth, named[i], len(categories))
+        data[f"named_{when}"] = (("category", "named"), counts, {"units": "clips"})
+    right = named[:2] == truth
+    data["lost"] = ("category", np.bincount(truth[right[0] & ~right[1]], minlength=len(categories)))
+    data["gained"] = ("category", np.bincount(truth[~right[0] & right[1]], minlength=len(categories)))
+    names = np.array([str(name) for name in categories], dtype=object)
+    return xr.Dataset(
+        data,
+        coords={
+            "measure": np.array(measures, dtype=object),
+            "units": ("measure", np.array([UNITS.get(name, "1") for name in measures], dtype=object)),
+            "category": names,
+            "named": names,
+            "control": np.arange(n_interventions - 2),
+            "n_clips": ("category", np.array([len(clips) for clips in groups[:-1]])),
+        },
+        attrs={"side": side, "n_controls": n_interventions - 2, "n_clips": n_clips},
+    )
+
+
+def _group(scores: Floats, measures: Sequence[str], seed: int) -> dict[str, Floats]:
+    """Effects over some clips: (measure, intervention, clip) -> (measure) each, control_change (measure, control)."""
+    n_measures, n_interventions, n = scores.shape
+    nothing = np.full(n_measures, np.nan)
+    if n == 0:
+        names = ("before", "after", "change", "low", "high", "p_paired", "excess", "excess_low", "excess_high")
+        return dict.fromkeys(names, nothing) | {"control_change": np.full((n_measures, n_interventions - 2), np.nan)}
+    before, after, controls = scores[:, 0], scores[:, 1], scores[:, 2:]
+    change = after - before
+    beyond = after - controls.mean(axis=1) if n_interventions > 2 else np.full_like(change, np.nan)
+    low, high = bootstrap_interval(np.concatenate([change, beyond]), seed=seed)
+    p = nothing.copy()
+    for i, name in enumerate(measures):
+        if name in SHARES:
+            lost, gained = (int((change[i] == sign).sum()) for sign in (-1, 1))
+            p[i] = mcnemar(lost, gained)
+            low[i], high[i] = difference_interval(lost, gained, n)
+        else:
+            p[i] = sign_flip(change[i], seed=seed)
+    return {
+        "before": before.mean(axis=1), "after": after.mean(axis=1), "change": change.mean(axis=1),
+        "low": low[:n_measures], "high": high[:n_measures], "p_paired": p, "excess": beyond.mean(axis=1),
+        "excess_low": low[n_measures:], "excess_high": high[n_measures:],
+        "control_change": controls.mean(axis=2) - before.mean(axis=1)[:, None],
+    }  # fmt: skip
+
+
+def _ranks(
+    effect: dict[str, Floats], measures: Sequence[str], side: str, n_clips: NDArray[np.integer]
+) -> dict[str, Floats]:
+    """z, p_rank and p_corrected (measure, group), of which the last group is all clips and not corrected for."""
+    change, controls = effect["change"], effect["control_change"]
+    p, corrected, z = (np.full(change.shape, np.nan) for _ in range(3))
+    if controls.shape[-1]:
+        sd = controls.std(axis=-1)
+        z = np.divide(effect["excess"], sd, out=np.full(change.shape, np.nan), where=sd > 0)
+        for i, name in enumerate(measures):
+            every = np.column_stack([change[i], controls[i]])  # (group, the intervention and its controls)
+            if side == "either":
+                evidence = np.abs(every - every.mean(axis=1, keepdims=True))
+            else:
+                evidence = every * (HARM[name] if side == "harm" or name in TOWARD else -HARM[name])
+            evidence = np.round(evidence, 12)  # changes of shares tie exactly, whatever their sums rounded to
+            for part in (slice(None, -1), slice(-1, None)):
+                own = evidence[part].T
+                p[i, part], corrected[i, part] = exceedance(own[0], own[1:], n_clips[part] > 0)
+    return {"z": z, "p_rank": p, "p_corrected": corrected}
+
+
+def _confusion(truth: NDArray[np.integer], named: NDArray[np.integer], n: int) -> NDArray[np.int64]:
+    """Clips of each category named each category (category, named)."""
+    return np.bincount(truth.astype(np.int64) * n + named, minlength=n * n).reshape(n, n)

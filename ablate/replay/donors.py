@@ -1,0 +1,77 @@
+"""Donors: what other clips have where neurons are patched.
+
+Goal: the values that a patch puts in, taken from unedited passes over donor clips, one donor for each clip of a batch.
+Conventions: activations (clip, token, neuron), run by run of the site. Where clip and donor show their tokens alike (as
+many, special ones in the same places) values go token by token; else each of the clip's tokens gets the donor's mean
+over its tokens without the special ones (NaN times in the encoder's spans).
+Contents: `Donors`, `union`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...extract.models.encoder import Encoder
+from ...extract.models.tap import tap
+from ..intervention import Edit
+
+
+@dataclass(frozen=True, kw_only=True)
+class Donors:
+    """Activations of one batch of donors."""
+
+    columns: Mapping[int, Tensor]
+    """By layer: the neurons that are kept, sorted."""
+    runs: Mapping[int, list[Tensor]]
+    """By layer: (clip, token, kept neuron) of each run; a single one of a single token where means are taken."""
+    is_mean: bool
+
+    def donated(self, layer: int, run: int, edit: Edit) -> Tensor:
+        """What the donors have in the edited neurons' place: (clip, token, edited), or (clip, 1, edited) for means."""
+        values: Tensor = self.runs[layer][0 if self.is_mean else run]
+        return values.index_select(-1, torch.searchsorted(self.columns[layer], edit.neurons))
+
+    @staticmethod
+    def hear(
+        encoder: Encoder, inputs: Any, n_samples: int, *, n_samples_of_clips: int, sites: Mapping[int, str],
+        columns: Mapping[int, Tensor],
+    ) -> "Donors":  # fmt: skip
+        """Run the donors, unedited.
+
+        inputs: what the module takes, made from donors of `n_samples`, for clips of `n_samples_of_clips`.
+        sites, columns: by layer, the module's name and the neurons to keep, sorted.
+        """
+        special = np.isnan(encoder.spans(n_samples)[:, 0])
+        is_mean = not np.array_equal(special, np.isnan(encoder.spans(n_samples_of_clips)[:, 0]))
+        layers = {name: layer for layer, name in sites.items()}
+        runs: dict[int, list[Tensor]] = {layer: [] for layer in columns}
+
+        def read(site: str, output: Any) -> None:
+            layer = layers[site]
+            runs[layer].append(encoder.neurons(output).index_select(-1, columns[layer]))
+
+        with tap(encoder.module, list(layers), read=read):
+            encoder.module(inputs)
+        for layer, parts in runs.items():
+            if (shown := sum(part.shape[1] for part in parts)) != len(special):
+                raise ValueError(
+                    f"site {sites[layer]} shows {shown} tokens per clip where token_spans places {len(special)}; "
+                    "expected one span per token: give the encoder `token_spans=`"
+                )
+        if is_mean:
+            at = torch.from_numpy(np.flatnonzero(~special))
+            runs = {
+                layer: [torch.cat(parts, dim=1).index_select(1, at.to(parts[0].device)).mean(dim=1, keepdim=True)]
+                for layer, parts in runs.items()
+            }
+        return Donors(columns=columns, runs=runs, is_mean=is_mean)
+
+
+def union(edits: list[Edit]) -> Tensor:
+    """The neurons of any of the edits, sorted."""
+    neurons: Tensor = torch.unique(torch.cat([edit.neurons for edit in edits]))
+    return neurons

@@ -1,0 +1,262 @@
+"""Rerun: embeddings of clips under many interventions, each computed from where it first differs.
+
+Goal: hundreds of interventions on an encoder for little more than what comes after their first edits.
+Conventions: interventions are numbered from 1, number 0 is none. Embeddings are float32 (intervention, clip,
+embedding), equal to those of whole passes with hooks at the sites within max |a - b| <= 1e-5 max |b|.
+Interventions that agree in their first layers share them: passes form a tree, walked depth first. In memory are, for
+one batch, at most one record per layer (a few hidden states and the edited neurons' activations) and the results.
+The first clips of the first batch are run both ways; a model that does not agree with itself, or that names no
+`maps`, gets whole passes for everything, and that is logged.
+Contents: `Rerunner`, `Batch`, `rerun`.
+"""
+
+import itertools
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ...extract.models.encoder import Encoder
+from ...extract.models.tap import tap
+from ..intervention import Edit, Intervention, edit_output
+from .donors import Donors, union
+from .passes import Pass, branch_layers, plan_passes
+from .replayer import Donated, Record, Replayer
+
+log = logging.getLogger(__name__)
+
+TOLERANCE = 1e-5
+CHECKED = 2
+"""Clips of a batch that are run both ways."""
+REPLAY, WHOLE = "replay", "whole passes"
+
+Edits = tuple[Edit | None, ...]
+"""Layer by layer."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Clips of one length, as the encoder's module takes them."""
+
+    inputs: Tensor
+    """`encoder.prepare(waveforms)`, clip first."""
+    n_samples: int
+    """Length of the waveforms, padding included."""
+    donors: "Batch | None" = None
+    """For patches: one donor for each clip, in the same order."""
+
+    @staticmethod
+    def of(encoder: Encoder, waveforms: Tensor, donors: Tensor | None = None) -> "Batch":
+        """Waveforms (clip, sample), and those of their donors, as a batch."""
+        theirs = None if donors is None else Batch.of(encoder, donors)
+        return Batch(inputs=encoder.prepare(waveforms), n_samples=waveforms.shape[1], donors=theirs)
+
+    def first(self, n: int) -> "Batch":
+        """Its first clips."""
+        donors = None if self.donors is None else self.donors.first(n)
+        return Batch(inputs=self.inputs[:n], n_samples=self.n_samples, donors=donors)
+
+
+class Rerunner:
+    """An encoder and what is to be done to it: `rerunner(batch)` gives embeddings under every intervention.
+
+    encoder: in evaluation mode, on its device (`encoder.to(device)`).
+    replay: False for whole passes in any case.
+    While it runs, nothing else may run the encoder's module: modules are replaced for the length of a pass.
+    Raises LookupError for neurons that the encoder does not have, ValueError for means or maps that do not fit it.
+    """
+
+    method: str
+    """"replay" or "whole passes"; the first batch may change it."""
+    reason: str
+    """Why whole passes; empty for replay."""
+
+    def __init__(self, encoder: Encoder, interventions: Sequence[Intervention], *, replay: bool = True) -> None:
+        self.encoder, self.interventions = encoder, tuple(interventions)
+        anatomy = encoder.anatomy()
+        self.sites = [site.name for site in anatomy.sites]
+        widths = [site.width for site in anatomy.sites]
+        device = encoder.silence(1).device
+        none: Edits = (None,) * len(widths)
+        asked = [[edit and edit.to(device) for edit in one.edits(widths)] for one in self.interventions]
+        self.edits: list[Edits] = [none, *map(tuple, asked)]
+        self.root = plan_passes(self.edits, widths)
+        self.layers = branch_layers(self.root)
+        maps = encoder.ffn_maps(anatomy.sites)
+        self.method, self.reason = REPLAY, ""
+        self.replayer = Replayer(encoder, maps) if maps else None
+        self._checked: set[int] = set()  # numbers of runs of a site in one pass for which replay has been checked
+        if not replay:
+            self.method, self.reason = WHOLE, "asked for"
+        elif not maps:
+            self._give_up("it names no `maps`, the linear maps behind its sites")
+
+    @torch.inference_mode()
+    def __call__(self, batch: Batch, each: Callable[[int], object] | None = None) -> NDArray[np.float32]:
+        """Embeddings of a batch, float32 (1 + intervention, clip, embedding); number 0 without intervention.
+
+        each: called with the number of interventions done so far, after every pass; what it raises ends the run.
+        Raises ValueError for a patch without donors, or donors that are not one for each clip.
+        """
+        donated = self._donated(batch)
+        if self.method == REPLAY:
+            done = self._by_replay(batch, donated, each)
+            if done is not None:
+                return done
+        return self._by_whole_passes(batch, donated, each)
+
+    def _by_whole_passes(
+        self, batch: Batch, donated: Donated | None, each: Callable[[int], object] | None
+    ) -> NDArray[np.float32]:
+        known: dict[tuple[object, ...], NDArray[np.float32]] = {}
+        results = []
+        for number, edits in enumerate(self.edits):
+            key = tuple(edit and edit.key for edit in edits)
+            if key not in known:
+                known[key] = whole_pass(self.encoder, self.sites, batch.inputs, edits, donated).float().cpu().numpy()
+            results.append(known[key])
+            if each is not None:
+                each(number)
+        return np.stack(results)
+
+    def _by_replay(
+        self, batch: Batch, donated: Donated | None, each: Callable[[int], object] | None
+    ) -> NDArray[np.float32] | None:
+        """None where the batch shows that replay does not do: `method` has then changed."""
+        assert self.replayer is not None
+        if self.layers and not self.replayer.before:
+            self.check(batch)
+        if self.method == WHOLE:
+            return None
+        run = partial(self.replayer.run, batch.inputs, donated=donated)
+        base, records = run(self.edits[0], keep={branch.layer: branch.columns for branch in self.root.branches})
+        n_runs = {len(record.mapped) for record in records.values()}
+        if not n_runs <= self._checked:
+            self.check(batch)
+            self._checked |= n_runs
+            return self._by_replay(batch, donated, each)
+        results = np.empty((len(self.edits), *base.shape), np.float32)
+        n_done = -1  # the base is no intervention
+
+        def take(members: tuple[int, ...], embedding: Tensor) -> None:
+            nonlocal n_done
+            results[list(members)] = embedding.float().cpu().numpy()
+            n_done += len(members)
+            if each is not None:
+                each(n_done)
+
+        self._walk(self.root, base, records, run, take)
+        return results
+
+    def _walk(
+        self, step: Pass, embedding: Tensor, records: dict[int, Record], run: Callable[..., Any],
+        take: Callable[[tuple[int, ...], Tensor], None],
+    ) -> None:  # fmt: skip
+        """Take in a pass and all that branch off it. The deepest first: their records are then let go."""
+        take(step.members, embedding)
+        for branch in reversed(step.branches):
+            record = records.pop(branch.layer)
+            for further in branch.passes:
+                keep = {deeper.layer: deeper.columns for deeper in further.branches}
+                changed, deeper_records = run(self.edits[further.members[0]], start=record, keep=keep)
+                self._walk(further, changed, deeper_records, run, take)
+            del record
+
+    @torch.inference_mode()
+    def check(self, batch: Batch) -> None:
+        """Run a batch's first clips both ways and let `method` say how to go on. Happens by itself when needed."""
+        if self.replayer is None or self.method == WHOLE:
+            return
+        first = batch.first(CHECKED)
+        try:
+            if not self.replayer.before:
+                self.replayer.study(first.inputs, self.layers)
+            fault = self._fault(self.replayer, first)
+            if fault and self.replayer.keep_everything():  # what a model computes without gradients looks unused
+                fault = self._fault(self.replayer, first)
+        except Exception as error:  # whatever an unknown model raises: whole passes ask nothing of it
+            fault = f"it cannot be started in the middle ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
+        if fault:
+            self._give_up(fault)
+
+    def _fault(self, replayer: Replayer, batch: Batch) -> str:
+        """How replaying these clips differs from whole passes, without edits and with some; empty where it does not."""
+        donated, none = self._donated(batch), self.edits[0]
+        run = partial(replayer.run, batch.inputs, donated=donated)
+        base, records = run(none, keep=dict.fromkeys(self.layers))
+        for layer in reversed(self.layers):
+            example = next(edits for edits in self.edits if edits[layer] is not None)
+            later = (*none[:layer], *example[layer:])
+            edited = whole_pass(self.encoder, self.sites, batch.inputs, later, donated)
+            for edits, whole in ((none, base), (later, edited)):
+                replayed, _ = run(edits, start=records[layer])
+                off = float((replayed - whole).abs().max() / whole.abs().max().clamp(min=1e-30))
+                if not off <= TOLERANCE:
+                    return f"started at layer {layer} it differs from whole passes by {off:.2g} of the largest value"
+            self._checked.add(len(records.pop(layer).mapped))
+        return ""
+
+    def _give_up(self, reason: str) -> None:
+        self.method, self.reason = WHOLE, reason
+        log.warning("encoder %s is rerun in whole passes: %s", self.encoder.name, reason)
+
+    def _donated(self, batch: Batch) -> Donated | None:
+        """Values for the patches among the interventions."""
+        patches = {
+            layer: [edit for edit in edits if edit is not None and edit.mode == "patch"]
+            for layer, edits in enumerate(zip(*self.edits, strict=True))
+        }
+        patches = {layer: edits for layer, edits in patches.items() if edits}
+        if not patches:
+            return None
+        if batch.donors is None or len(batch.donors.inputs) != len(batch.inputs):
+            found = "none" if batch.donors is None else len(batch.donors.inputs)
+            raise ValueError(
+                f"patches for {len(batch.inputs)} clips with donors: {found}; expected a donor for each clip: "
+                "give the batch `donors`"
+            )
+        return Donors.hear(
+            self.encoder, batch.donors.inputs, batch.donors.n_samples, n_samples_of_clips=batch.n_samples,
+            sites={layer: self.sites[layer] for layer in patches},
+            columns={layer: union(edits) for layer, edits in patches.items()},
+        ).donated  # fmt: skip
+
+
+def rerun(
+    encoder: Encoder, batches: Iterable[Batch | Tensor], interventions: Sequence[Intervention], *, replay: bool = True
+) -> Iterator[NDArray[np.float32]]:
+    """Embeddings float32 (1 + intervention, clip, embedding) of each batch; number 0 without intervention.
+
+        for embeddings in rerun(encoder, [waveforms], [Intervention(neurons=found)]):
+            base, silenced = embeddings
+
+    batches: waveforms (clip, sample), or Batch.
+    Raises as `Rerunner` does, which also says how it was done.
+    """
+    rerunner = Rerunner(encoder, interventions, replay=replay)
+    for batch in batches:
+        yield rerunner(batch if isinstance(batch, Batch) else Batch.of(encoder, batch))
+
+
+def whole_pass(
+    encoder: Encoder, sites: Sequence[str], inputs: Tensor, edits: Sequence[Edit | None], donated: Donated | None = None
+) -> Tensor:
+    """Embedding (clip, embedding) of a pass from the start with edits at the sites: what replay must agree with."""
+    touched = {name: layer for layer, name in enumerate(sites) if edits[layer] is not None}
+    runs = {name: itertools.count() for name in touched}
+
+    def change(site: str, output: Any) -> Tensor:
+        layer = touched[site]
+        edit, run = edits[layer], next(runs[site])
+        assert edit is not None
+        theirs = donated(layer, run, edit) if donated is not None and edit.mode == "patch" else None
+        return edit_output(output, encoder.neurons, edit, theirs)
+
+    with tap(encoder.module, list(touched), edit=change, read=lambda _site, _output: None):
+        return encoder.embed(encoder.module(inputs))

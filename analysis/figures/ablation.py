@@ -1,0 +1,130 @@
+"""What an ablation did, as a figure: base accuracy, the set's change, and the band of its matched controls.
+
+Goal: one look tells which categories moved, and whether random neurons would have moved them too.
+Conventions: as in `figures`; categories go down the page, so that fifty names stay legible. Shades and shapes carry the
+meaning, no hue does.
+Contents: `ablation_figure`.
+"""
+
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
+
+from .selection import LONGEST_NAME
+
+ROW_INCHES = 0.19
+PANEL_INCHES = 2.3
+FONT = 8.0
+BASE, WIDE, NARROW, INK = "0.75", "0.86", "0.68", "#10316b"
+TITLES = {
+    "accuracy": "change of accuracy",
+    "margin": "change of margin (logits)",
+    "log_loss": "change of log-loss (nats)",
+    "named": "change of the share named {toward}",
+    "pull": "change of the pull to {toward} (logits)",
+}
+EVERYTHING = "all clips"
+
+
+def ablation_figure(result: xr.Dataset, measures: tuple[str, ...] = (), level: float = 0.05) -> Figure:
+    """Panels side by side, a row per category and one for all clips: base accuracy, then changes.
+
+    result: of `ablate.statistics.compare`, with the controls' changes. measures: of its measures, those whose changes
+    are drawn; by default accuracy and margin, and the share named where clips were to become another category.
+    Dots are the set's changes with their 95 % intervals; filled where `p_corrected` is at most `level`. The wide band
+    is the range of the controls, the narrow one holds the middle 95 % of them, the tick is their mean.
+    Raises ValueError for a measure that the result does not have.
+    """
+    have = [str(name) for name in result["measure"].values]
+    shown = measures or ("accuracy", "margin", *(name for name in ("named",) if name in have))
+    unknown = [name for name in shown if name not in have]
+    if unknown:
+        raise ValueError(f"the result has no measure {unknown[0]!r}; expected some of {', '.join(have)}")
+    names = [str(name) for name in result["category"].values]
+    rows = len(names) + 1
+    width = PANEL_INCHES * (0.6 + len(shown)) + 0.075 * max(map(len, (*names, EVERYTHING)))
+    figure = Figure(figsize=(width, ROW_INCHES * rows + 1.35), layout="constrained")
+    ratios = [0.6] + [1.0] * len(shown)
+    axes = figure.subplots(1, 1 + len(shown), sharey=True, squeeze=False, width_ratios=ratios)[0]
+    base = _of(result, "accuracy", "before")
+    axes[0].barh(np.arange(rows), base, 0.7, color=BASE)
+    axes[0].set(xlim=(0, 1), xlabel="base accuracy")
+    toward = str(result.attrs.get("request", {}).get("category", ""))
+    for ax, measure in zip(axes[1:], shown, strict=True):
+        _changes(ax, result, measure, level)
+        ax.set_xlabel(TITLES[measure].format(toward=_cut(toward)), parse_math=False)
+    counts = [int(n) for n in result["n_clips"].values]
+    labels = [f"{_cut(name)} ({n})" for name, n in zip(names, counts, strict=True)]
+    axes[0].set_yticks(range(rows), labels=[*labels, f"{EVERYTHING} ({sum(counts)})"])
+    axes[0].set_ylim(rows - 0.4, -0.6)  # the first category on top
+    for text in axes[0].get_yticklabels():
+        text.set_parse_math(False)
+    for ax in axes:
+        ax.axhline(rows - 1.5, color="0.4", linewidth=0.6)
+        ax.tick_params(labelsize=FONT, length=2)
+        ax.xaxis.label.set_fontsize(FONT)
+        ax.spines[["top", "right"]].set_visible(False)
+    _legend(figure, level, int(result.sizes["control"]))
+    return figure
+
+
+def _changes(ax: Axes, result: xr.Dataset, measure: str, level: float) -> None:
+    """Bands of the controls, and the set's change with its interval."""
+    change, low, high, p = (_of(result, measure, name) for name in ("change", "low", "high", "p_corrected"))
+    p[-1] = float(result["overall_p_rank"].sel(measure=measure))  # one row: nothing to correct for
+    controls = np.vstack(
+        [
+            result["control_change"].sel(measure=measure).transpose("category", "control").values,
+            result["overall_control_change"].sel(measure=measure).values,
+        ]
+    )
+    places = np.arange(len(change))
+    there = np.isfinite(change)
+    if controls.shape[1]:
+        inside = controls[there]
+        least, most = inside.min(axis=1), inside.max(axis=1)
+        lower, upper = np.quantile(inside, [0.025, 0.975], axis=1)
+        ax.barh(places[there], most - least, 0.74, left=least, color=WIDE)
+        ax.barh(places[there], upper - lower, 0.74, left=lower, color=NARROW)
+        # A band without width, where no control moved a single clip, shows as a line too.
+        ax.plot(inside.mean(axis=1), places[there], "|", color="black", markersize=6, markeredgewidth=0.8)
+    ax.axvline(0, color="black", linewidth=0.5)
+    ax.hlines(places[there], low[there], high[there], color=INK, linewidth=1.0)
+    marked = there & (np.nan_to_num(p, nan=1.0) <= level)
+    for which, face in ((marked, INK), (there & ~marked, "white")):
+        ax.plot(change[which], places[which], "o", markersize=4.2, markeredgecolor=INK, markerfacecolor=face)
+    ax.use_sticky_edges = False
+    ax.margins(x=0.06)
+    ax.xaxis.set_major_locator(MaxNLocator(nbins=5))
+
+
+def _legend(figure: Figure, level: float, n_controls: int) -> None:
+    dot = {"marker": "o", "color": INK, "markeredgecolor": INK, "markersize": 4.2, "linewidth": 1.0}
+    keys: list[Line2D | Patch] = [Line2D([], [], markerfacecolor="white", **dot)]  # type: ignore[arg-type]
+    words = ["the set, 95 % interval"]
+    if n_controls:
+        keys.append(Line2D([], [], markerfacecolor=INK, **dot))  # type: ignore[arg-type]
+        keys += [Patch(color=WIDE), Patch(color=NARROW)]
+        tick = Line2D([], [], marker="|", color="black", linestyle="none", markersize=6)
+        keys.append(tick)
+        words += [f"p ≤ {level:g}, corrected", f"{n_controls} controls, range", "middle 95 %", "mean"]
+    columns = 3 if figure.get_figwidth() < 7.5 else len(words)
+    figure.legend(
+        keys, words, loc="outside lower center", ncols=columns, frameon=False, fontsize=FONT, handlelength=1.6
+    )
+
+
+def _of(result: xr.Dataset, measure: str, name: str) -> np.ndarray:
+    """A variable over the categories, then over all clips."""
+    own = result[name].sel(measure=measure).values
+    overall = float(result[f"overall_{name}"].sel(measure=measure)) if f"overall_{name}" in result else np.nan
+    values: np.ndarray = np.append(own, overall)
+    return values
+
+
+def _cut(name: str) -> str:
+    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"

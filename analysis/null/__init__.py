@@ -1,0 +1,1 @@
+"""What chance alone would give: shuffled labels, clips drawn anew, corrected p-values."""

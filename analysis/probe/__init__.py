@@ -1,0 +1,1 @@
+"""Linear probes on stored embeddings, their splits and their files."""

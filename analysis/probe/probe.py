@@ -1,0 +1,248 @@
+"""Linear probe: what can be read off an embedding, category by category.
+
+Goal: the published linear evaluation, mended where it is wrong, and a logistic regression; from the embeddings that a
+store keeps, without running the encoder.
+Conventions: embeddings are float32 (..., clip, embedding), categories are codes (clip) into `categories`. A probe has
+one head per fold (see `division`); each clip is scored by the head that tests it. Fitting runs on one thread, so that
+the same embeddings and seed give the same probe whatever the number of cores.
+Contents: `Probe`, `Recipe`, `fit_probe`; files are in `probe_files`.
+
+The published evaluation standardises by the training clips, and trains a linear layer with Adam (batches of 200, at
+most 200 epochs, cross-entropy divided by the number of categories), stops when the accuracy on validation clips has
+not reached its best for 20 epochs, and takes the weights of the last best epoch. It differs here in this: two
+categories work (its one-column labels made every label argmax to class 0); validation clips are drawn by clip name and
+seed, with every category (it drew by file order from numpy's global state); all folds are scored (its tables show the
+last); training clips are those of the store, cropped from their start (it crops training clips at random, once).
+"""
+
+import hashlib
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from dataclasses import field as field_of
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.numpy import save as save_tensors
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
+
+from ...store.provenance import Record, digest_of
+from .splits import Division
+
+BATCH, EPOCHS, PATIENCE, WEIGHT_DECAY = 200, 200, 20, 1e-8  # published
+STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # of the logistic regression; sklearn's C, small is strong
+MOST_ITERATIONS = 2000
+TENSORS = ("mean", "scale", "weight", "bias")
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe(Record):
+    """How a probe is fitted."""
+
+    kind: str = "published"
+    """"published", or "logistic" for scikit-learn's regression, its strength chosen by the validation log-loss."""
+    seed: int = 42
+    learning_rate: float = 3e-4
+    """Of "published": 3e-5 for M2D, 3e-4 for all other encoders in the published configurations."""
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("published", "logistic") or self.learning_rate <= 0 or self.seed < 0:
+            raise ValueError(
+                f"found a probe of kind {self.kind!r}, learning rate {self.learning_rate}, seed {self.seed}; expected "
+                "published or logistic, a rate above 0, a seed of 0 or more"
+            )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Probe:
+    """Standardisation and a linear map per head: logits = weight @ ((embedding - mean) / scale) + bias."""
+
+    identity: str
+    """Identity digest of the store whose embeddings it reads."""
+    labelling: str
+    """As in "cremad:gender"."""
+    categories: tuple[str, ...]
+    heads: tuple[str, ...]
+    mean: Floats
+    """(head, embedding)."""
+    scale: Floats
+    """(head, embedding)."""
+    weight: Floats
+    """(head, category, embedding)."""
+    bias: Floats
+    """(head, category)."""
+    about: dict[str, Any] = field_of(default_factory=dict)
+    """Recipe, validation accuracy and epochs (or strength) of each head, versions."""
+
+    def logits(self, embedding: NDArray[np.floating], heads: NDArray[np.integer]) -> Floats:
+        """Logits float32 (..., clip, category) of embeddings (..., clip, embedding).
+
+        heads: (clip) number of the head that scores each clip, as `Division.tested_by`; NaN where it is -1.
+        Raises ValueError for embeddings of another width.
+        """
+        width = self.mean.shape[1]
+        if embedding.shape[-1] != width:
+            raise ValueError(
+                f"embeddings are {embedding.shape[-1]} wide; expected {width}, as the probe of {self.labelling} was "
+                "fitted: use embeddings of the same encoder"
+            )
+        out = np.full((*embedding.shape[:-1], len(self.categories)), np.nan, np.float32)
+        for head in np.unique(heads[heads >= 0]):
+            own = np.flatnonzero(heads == head)
+            standard = (embedding[..., own, :] - self.mean[head]) / self.scale[head]
+            out[..., own, :] = standard @ self.weight[head].T + self.bias[head]
+        return out
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over everything that scores depend on: the store's identity, labelling, categories, tensors."""
+        text = digest_of([self.identity, self.labelling, list(self.categories), list(self.heads)])
+        return hashlib.sha256(text.encode() + self.tensors()).hexdigest()
+
+    def require(self, identity: str, labelling: str) -> None:
+        """Raise ValueError unless the probe was fitted to this store's embeddings, for this labelling."""
+        for what, ours, theirs in (("identity", self.identity, identity), ("labelling", self.labelling, labelling)):
+            if ours != theirs:
+                raise ValueError(
+                    f"the probe was fitted to embeddings of {what} {ours[:40]}, not {theirs[:40]}; expected the same: "
+                    "fit one to this store"
+                )
+
+    def tensors(self) -> bytes:
+        """The tensors as a file of safetensors."""
+        return bytes(save_tensors({name: np.ascontiguousarray(getattr(self, name)) for name in TENSORS}))
+
+
+def fit_probe(
+    embedding: NDArray[np.floating],
+    codes: NDArray[np.integer],
+    division: Division,
+    *,
+    categories: tuple[str, ...],
+    identity: str,
+    labelling: str,
+    recipe: Recipe | None = None,
+) -> Probe:
+    """Fit one head per fold to embeddings (clip, embedding).
+
+    codes: (clip) into categories; division: which clips each head learns from and is stopped by.
+    Raises ValueError for fewer than 2 categories, and for embeddings of training clips that are not finite.
+    """
+    recipe = recipe or Recipe()
+    if len(categories) < 2:
+        raise ValueError(f"{labelling} has {len(categories)} categories; expected at least 2 to tell apart")
+    used = division.train.any(axis=0) | division.valid.any(axis=0)
+    if not np.isfinite(embedding[used]).all():
+        raise ValueError(f"embeddings of {labelling} hold NaN or infinity; expected numbers for every clip that is ok")
+    fit = _fit_published if recipe.kind == "published" else _fit_logistic
+    parts: dict[str, list[Any]] = {name: [] for name in TENSORS}
+    notes = []
+    with _one_thread():
+        for head, (train, valid) in enumerate(zip(division.train, division.valid, strict=True)):
+            scaler = StandardScaler().fit(embedding[train].astype(np.float64))
+            mean, scale = scaler.mean_.astype(np.float32), scaler.scale_.astype(np.float32)
+
+            def standard(rows: NDArray[np.bool_], m: Floats = mean, s: Floats = scale) -> Floats:
+                return np.ascontiguousarray((embedding[rows] - m) / s, np.float32)
+
+            weight, bias, note = fit(
+                standard(train), codes[train], standard(valid), codes[valid], len(categories), recipe, head
+            )
+            for name, value in zip(TENSORS, (mean, scale, weight, bias), strict=True):
+                parts[name].append(value)
+            notes.append(
+                {"head": division.heads[head], "n_train": int(train.sum()), "n_valid": int(valid.sum())} | note
+            )
+    about = {"recipe": recipe.to_json(), "valid_drawn": division.valid_drawn, "heads": notes}
+    tensors = {name: np.stack(values).astype(np.float32) for name, values in parts.items()}
+    return Probe(
+        identity=identity, labelling=labelling, categories=categories, heads=division.heads, about=about, **tensors
+    )
+
+
+Fitted = tuple[NDArray[np.floating], NDArray[np.floating], dict[str, Any]]
+
+
+def _fit_published(
+    x: Floats, y: NDArray[np.integer], x_valid: Floats, y_valid: NDArray[np.integer], n: int, recipe: Recipe, head: int
+) -> Fitted:
+    """Weight (category, embedding), bias (category) and notes, by the published recipe."""
+    dice = torch.Generator().manual_seed(recipe.seed * 1000 + head)
+    inputs, targets = torch.from_numpy(x), torch.from_numpy(y.astype(np.int64))
+    width = x.shape[1]
+    bound = width**-0.5  # torch.nn.Linear begins so
+    weight = ((2 * torch.rand(n, width, generator=dice) - 1) * bound).requires_grad_()
+    bias = ((2 * torch.rand(n, generator=dice) - 1) * bound).requires_grad_()
+    adam = torch.optim.Adam([weight, bias], lr=recipe.learning_rate, weight_decay=WEIGHT_DECAY)
+    best, since, best_epoch, epoch = -1.0, 0, 0, 0
+    kept = (weight.detach().clone(), bias.detach().clone())
+    for epoch in range(1, EPOCHS + 1):
+        for rows in torch.split(torch.randperm(len(y), generator=dice), BATCH):
+            adam.zero_grad()
+            logits = torch.nn.functional.linear(inputs[rows], weight, bias)
+            (torch.nn.functional.cross_entropy(logits, targets[rows]) / n).backward()  # type: ignore[no-untyped-call]
+            adam.step()
+        scores = x_valid @ weight.detach().numpy().T + bias.detach().numpy()
+        accuracy = float((scores.argmax(axis=1) == y_valid).mean()) if len(y_valid) else 0.0
+        if accuracy >= best:
+            best, since, best_epoch = accuracy, 0, epoch
+            kept = (weight.detach().clone(), bias.detach().clone())
+        else:
+            since += 1
+        if since == PATIENCE:
+            break
+    notes = {"valid_accuracy": best, "epoch": best_epoch, "epochs": epoch, "torch": str(torch.__version__)}
+    return kept[0].numpy(), kept[1].numpy(), notes
+
+
+def _fit_logistic(
+    x: Floats, y: NDArray[np.integer], x_valid: Floats, y_valid: NDArray[np.integer], n: int, recipe: Recipe, head: int
+) -> Fitted:
+    """The same by scikit-learn's logistic regression; of `STRENGTHS` the one of lowest validation log-loss."""
+    from sklearn import __version__ as version
+
+    model = LogisticRegression(max_iter=MOST_ITERATIONS, warm_start=True)
+    best: tuple[float, float, NDArray[np.floating], NDArray[np.floating]] | None = None
+    for strength in STRENGTHS:
+        model.set_params(C=strength)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # weak ones need not end; the log-loss decides
+            model.fit(x, y)
+        weight: NDArray[np.floating] = np.zeros((n, x.shape[1]))
+        bias: NDArray[np.floating] = np.full(n, -np.inf)
+        if len(model.classes_) == 2:  # one row, the logit of the second against the first
+            rows = np.concatenate([-model.coef_ / 2, model.coef_ / 2])
+            weight[model.classes_], bias[model.classes_] = rows, np.array([-0.5, 0.5]) * model.intercept_[0]
+        else:
+            weight[model.classes_], bias[model.classes_] = model.coef_, model.intercept_
+        scores = x_valid @ weight.T + bias
+        top = scores.max(axis=1, keepdims=True)
+        loss = np.log(np.exp(scores - top).sum(axis=1)) + top[:, 0] - scores[np.arange(len(scores)), y_valid]
+        mean_loss = float(loss.mean()) if len(loss) else -strength
+        if best is None or mean_loss < best[0]:
+            best = mean_loss, strength, weight, bias
+    assert best is not None
+    valid_loss, strength, weight, bias = best
+    accuracy = float(((x_valid @ weight.T + bias).argmax(axis=1) == y_valid).mean()) if len(y_valid) else 0.0
+    notes = {"valid_accuracy": accuracy, "valid_log_loss": valid_loss, "C": strength, "sklearn": str(version)}
+    return weight, bias, notes
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    from threadpoolctl import threadpool_limits
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with threadpool_limits(1):
+            yield
+    finally:
+        torch.set_num_threads(before)

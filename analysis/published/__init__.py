@@ -1,0 +1,1 @@
+"""The published study: its conventions, and its files read and written."""

@@ -1,0 +1,1 @@
+"""Which neurons are chosen: selectivity, rules, named sets, other selectors."""

@@ -1,0 +1,1 @@
+"""From a manifest to waveforms: clips, corpora, decoding, integrity, public data sets."""

@@ -1,0 +1,212 @@
+"""What an extraction is to do, settled before a byte is written: encoder in its place, identity, clips, plan.
+
+Goal: whatever does not fit together, or with the store, is refused while nothing has happened yet.
+Conventions: options given, else those stored, else the defaults.
+Contents: `placed`, `identify`, `clip_table`, `make_plan`, `describe`, `in_bytes`, `refuse_impossible`,
+`refuse_absent`, `refuse_other`, `stored_task`, `prepare_store`.
+"""
+
+import os
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..store.blocks import default_block_size
+from ..store.group import nothing_at, one_line, open_root, read_identity, read_plan, refuse_name
+from ..store.provenance import Identity, Plan, kept
+from ..store.schema import sizes
+from ..store.verify import TaskStatus, task_status
+from ..store.writer import ClipTable, add_task, create
+from .audio.corpus import Corpus
+from .models.encoder import Encoder, is_foreign, weights_digest
+from .models.tap import match_sites
+
+DEFAULT_BATCH = 32
+
+
+def placed(encoder: Encoder, device: str | None) -> Encoder:
+    """The encoder on a device, by default CUDA where there is one. Raises ValueError where that cannot be."""
+    try:
+        return encoder.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    except (RuntimeError, AssertionError) as error:  # torch's, for devices unknown, absent or full
+        raise ValueError(
+            f"no place for encoder {encoder.name} on device {device!r} ({one_line(error)}); expected cpu, or a device "
+            "that this torch and machine have"
+        ) from error
+
+
+def identify(encoder: Encoder, frames: str) -> Identity:
+    """The identity of stores made with an encoder on its present device."""
+    unfit = next((name for name, part in encoder.module.named_parameters() if bool(torch.isnan(part).any())), None)
+    if unfit is not None:
+        raise ValueError(
+            f"encoder {encoder.name} has weights that are no numbers (NaN), the first in {unfit}; expected those of a "
+            "model that was trained and saved whole: take another checkpoint"
+        )
+    try:
+        anatomy = encoder.anatomy()
+        encoder.spans(max(encoder.sample_rate, encoder.min_samples))
+    except Exception as error:
+        if not is_foreign(error):
+            raise
+        raise ValueError(
+            f"encoder {encoder.name} failed on a second of silence ({type(error).__name__}: {one_line(error)}); "
+            "expected a module that takes what its `prepare` gives, and an `embed` that takes what it returns: check "
+            "them (otoscope --debug shows where)"
+        ) from error
+    device = encoder.silence(1).device
+    n_blocks = len(match_sites(encoder.module, encoder.blocks)) if encoder.blocks else 0
+    return Identity(
+        encoder=encoder.name,
+        weights=weights_digest(encoder.module),
+        front_end={"sample_rate": int(encoder.sample_rate), **encoder.front_end},
+        sites=tuple((site.name, site.width) for site in anatomy.sites),
+        embedding=anatomy.embedding,
+        hidden=(n_blocks + 1, anatomy.hidden) if n_blocks else (0, 0),
+        frames=frames,
+        device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+    )
+
+
+def stored_task(url: str, task: str, replan: bool) -> tuple[Identity | None, Plan | None, TaskStatus | None]:
+    """What there is already: the store's identity, the task's plan and how it stands.
+
+    replan: whether a plan of which nothing is committed counts as none; ValueError where something is.
+    """
+    refuse_name(task)
+    if nothing_at(url):
+        return None, None, None
+    root = open_root(url, mode="r")
+    identity, plan = read_identity(root), read_plan(root, task)
+    if plan is None:
+        return identity, None, None
+    status = task_status(url, task)
+    if replan and status.committed.any():
+        raise ValueError(
+            f"{url} task {task} has {len(status.blocks())} committed blocks; expected none for --replan: leave it out, "
+            "or choose another task name"
+        )
+    return (identity, None, None) if replan else (identity, plan, status)
+
+
+def prepare_store(url: str, task: str, identity: Identity, plan: Plan, clips: ClipTable, replan: bool) -> None:
+    """Make the store and the task, or check that they are there as planned. Raises OSError where neither can be."""
+    try:
+        create(url, identity)
+        add_task(url, task, plan, clips, replan=replan)
+    except OSError as error:
+        raise OSError(
+            f"{url} could not be written ({one_line(error)}); expected a writable place with free space: mend that "
+            "and run the same command again, or choose another place"
+        ) from error
+
+
+def clip_table(corpus: Corpus) -> ClipTable:
+    """A corpus as the store records it: without the audio root, which may differ from machine to machine."""
+    table = corpus.table
+    return ClipTable(
+        name=table["name"].tolist(),
+        path=table["path"].tolist(),
+        start=table["start"].to_numpy(float),
+        stop=table["stop"].to_numpy(float),
+        labels={str(column): corpus.labels[column].tolist() for column in corpus.labels},
+    )
+
+
+def make_plan(stored: Plan | None, corpus: Corpus, clips: ClipTable, **given: Any) -> Plan:
+    """The plan: options given, else those stored, else the defaults."""
+    defaults: dict[str, Any] = {
+        "unit_sec": corpus.unit_sec or "native",
+        "variables": kept(None),
+        "mean_dtype": "float16",
+        "block": default_block_size(len(clips)),
+        "batch": DEFAULT_BATCH,
+        "threads": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+    }
+    for name, default in defaults.items():
+        if given[name] is None:
+            given[name] = getattr(stored, name) if stored else default
+    if given["unit_sec"] == "native":
+        given["unit_sec"] = None
+    return Plan(n_clips=len(clips), names=clips.digest, **given)
+
+
+def describe(url: str, task: str, identity: Identity, plan: Plan) -> str:
+    """One paragraph on what a plan stores and how large it is."""
+    each = {name: n / plan.n_clips for name, n in sizes(identity, plan).items()}
+    parts = ", ".join(f"{name} {in_bytes(n)}" for name, n in each.items())
+    length = "native length" if plan.unit_sec is None else f"{plan.unit_sec:g} s"
+    return (
+        f"{url} task {task}: {plan.n_clips} clips of {length} in {-(-plan.n_clips // plan.block)} blocks "
+        f"of {plan.block}; {len(identity.sites)} layers, {sum(width for _, width in identity.sites)} neurons; "
+        f"{in_bytes(sum(each.values()) * plan.n_clips)} on disk, per clip {parts}"
+    )
+
+
+def in_bytes(n: float) -> str:
+    """A number of bytes for a person to read: 1.2 GB."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if n < 1000:
+            return f"{n:.3g} {unit}"
+        n /= 1000
+    return f"{n:.3g} TB"
+
+
+def refuse_impossible(encoder: Encoder, identity: Identity, plan: Plan) -> None:
+    """Raise ValueError for a plan that the encoder cannot carry out."""
+    if "hidden" in plan.variables and not identity.hidden[0]:
+        raise ValueError(
+            f"encoder {encoder.name} names no blocks, so it has no hidden states to keep; expected `blocks=` on the "
+            "encoder: leave hidden out of --keep"
+        )
+    if "hidden" in plan.variables:
+        widths = encoder.hidden_widths()
+        if len(set(widths)) > 1:
+            raise ValueError(
+                f"hidden states of encoder {encoder.name} are {_listed(widths)} wide (the first block's input, then "
+                "each block's output); expected one width: name blocks of one width as `blocks=`, or leave hidden out "
+                "of --keep"
+            )
+    if plan.unit_sec is not None and plan.unit_sec * encoder.sample_rate < encoder.min_samples:
+        raise ValueError(
+            f"--unit-sec {plan.unit_sec:g} is {round(plan.unit_sec * encoder.sample_rate)} samples at "
+            f"{encoder.sample_rate} Hz; encoder {encoder.name} needs at least {encoder.min_samples}: "
+            "choose a longer unit"
+        )
+
+
+def _listed(numbers: tuple[int, ...]) -> str:
+    return ", ".join(map(str, numbers[:8])) + (", ..." if len(numbers) > 8 else "")
+
+
+def refuse_other(identity: Identity, *, family: str, frames: str | None, device: str | None) -> None:
+    """Raise ValueError where options cannot be those of a store's identity, as far as can be told without the encoder.
+
+    family: the encoder's name up to its first colon. device: "cpu" or another; which kind of GPU is not told from it.
+    """
+    different = []
+    if family != identity.encoder:
+        different.append(f'encoder: "{family}", not "{identity.encoder}"')
+    if frames is not None and frames != identity.frames:
+        different.append(f'frames: "{frames}", not "{identity.frames}"')
+    if device is not None and (device == "cpu") != (identity.device == "cpu"):
+        different.append(f'device: "{device}", not "{identity.device}"')
+    if different:
+        raise ValueError(
+            f"the store holds activations of another identity ({'; '.join(different)}); expected the same encoder and "
+            "options: choose another store"
+        )
+
+
+def refuse_absent(corpus: Corpus, committed: np.ndarray | None) -> None:
+    """Raise FileNotFoundError where files of clips are absent that are not yet committed (bool per stored clip)."""
+    clips = None if committed is None else [i for i in range(len(corpus)) if i >= len(committed) or not committed[i]]
+    absent = corpus.absent(clips)
+    if absent:
+        names = ", ".join(absent[:3]) + (", ..." if len(absent) > 3 else "")
+        raise FileNotFoundError(
+            f"{len(absent)} of {len(corpus)} audio files are not under {corpus.root} ({names}); expected every "
+            "file of the manifest: give the folder that holds them as --audio-root, or --allow-missing to record them "
+            "as failed"
+        )

@@ -1,0 +1,234 @@
+"""The commands that ask a store: `neurons`, `table`. Like `cli`: parse, call, print. Figures are in `drawing`.
+
+Conventions: labellings are named TASK:LABEL; a task that is not finished is refused unless --incomplete is given.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from ..analysis.selection.labellings import Labelling, Question
+
+LABELLINGS = "Labellings [all; columns that only group clips (speaker, source, tone, instrument) by name alone]."
+TABLES = ("stats", "paper", "overlap", "probability", "aape", "thresholds", "depth")
+
+
+def selecting(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options by which neurons are selected."""
+    for option in (
+        click.option(
+            "--rule", type=click.Choice(["lape", "paper"]), default="lape", show_default=True, help="Selection rule."
+        ),
+        click.option("--incomplete", is_flag=True, help="Go by the committed clips of tasks that are not finished."),
+        click.option("--threshold", type=float, metavar="X", help="With --reading clip: on the mean, instead of 0."),
+        click.option(
+            "--reading", type=click.Choice(["clip", "frame", "any"]), default="clip", show_default=True,
+            help="clip: mean above 0; frame: share of positive frames; any: one positive frame.",
+        ),
+        click.option(
+            "--percentile", "percentiles", multiple=True, metavar="P|TASK=P|paper",
+            help="Share of neurons selected, in percent [1]; paper: 2 for esc50 and gise51, else 1.",
+        ),
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
+def question_of(percentiles: tuple[str, ...], reading: str, threshold: float | None, rule: str) -> "Question":
+    """The options as the analysis takes them."""
+    from ..analysis.selection.labellings import Question
+
+    general, of_task = 1.0, {}
+    for text in percentiles:
+        if text == "paper":
+            continue
+        task, equals, number = text.rpartition("=")
+        try:
+            value = float(number)
+        except ValueError:
+            raise ValueError(
+                f"--percentile is {text!r}; expected a number such as 1, a task's such as esc50=2, or paper"
+            ) from None
+        if equals:
+            of_task[task] = value
+        else:
+            general = value
+    return Question(
+        percentile=general, percentiles=of_task, paper="paper" in percentiles,
+        reading=reading, threshold=threshold, rule=rule,
+    )  # fmt: skip
+
+
+def open_stores(stores: tuple[str, ...]) -> "dict[str, xr.DataTree]":
+    """Stores by a short name: the folder's, or the whole path where two are alike.
+
+    Published folders of one encoder, such as esc50_analysis and gtzan_analysis, are one store, "analysis".
+    """
+    import xarray as xr
+
+    import otoscope
+
+    from ..analysis.published.given import is_given, open_given, published_store
+
+    short = {store: Path(store.rstrip("/")).stem for store in stores}
+    opened: dict[str, xr.DataTree] = {}
+    for store, name in short.items():
+        tree = open_given(store) if is_given(store) else otoscope.open(store)
+        whole = published_store(store) if is_given(store) else None
+        if whole is None:
+            opened[store if list(short.values()).count(name) > 1 else name] = tree
+            continue
+        tasks = {name: node.to_dataset() for name, node in opened.get(whole, xr.DataTree()).children.items()}
+        for task, node in tree.children.items():
+            if task in tasks:
+                raise ValueError(f"{store} is {task} of {whole} once more; expected every task once: name one of them")
+            tasks[task] = node.to_dataset()
+        opened[whole] = xr.DataTree.from_dict(tasks)
+    return opened
+
+
+def asked_for(
+    stores: tuple[str, ...], tasks: tuple[str, ...], question: "Question", incomplete: bool, against: str | None = None
+) -> "list[Labelling]":
+    """The labellings named, or all, of finished tasks. `against` is one that is asked for elsewhere."""
+    from ..analysis.selection.labellings import labellings, left_out
+
+    trees = open_stores(stores)
+    asked = {name.partition(":")[0] for name in tasks}
+    for store, tree in trees.items():
+        for task in asked & set(tree.children) or tree.children:
+            pending = tree.children[task].attrs["n_pending"]
+            if pending and not incomplete:
+                raise ValueError(
+                    f"{store} task {task} is not finished, {pending} clips are pending; expected none: run its "
+                    "`otoscope extract` again, or give --incomplete to go by what is committed"
+                )
+    found = list(labellings(trees, tasks))
+    skipped = left_out(trees, tasks)
+    if skipped:
+        click.echo(f"left out, since they say which clips belong together: {', '.join(skipped)}", err=True)
+    if not found:
+        raise LookupError(
+            f"{', '.join(stores)} hold no labelling with at least 2 categories; add one with `otoscope label`"
+        )
+    named = {labelling.task for labelling in found} | {(against or "").partition(":")[0]}
+    for task in question.percentiles:
+        if task not in named:
+            raise LookupError(f"--percentile {task}=... names no task that was asked for; give it as one of --task")
+    return found
+
+
+def against_of(stores: tuple[str, ...], against: str, question: "Question", incomplete: bool) -> "dict[str, Labelling]":
+    """Store -> the labelling of --against."""
+    from dataclasses import replace
+
+    task = against.partition(":")[0]  # percentiles of other tasks were checked when those were asked for
+    theirs = replace(question, percentiles={t: p for t, p in question.percentiles.items() if t == task})
+    found = asked_for(stores, (against,), theirs, incomplete)
+    return {store: only([x for x in found if x.store == store]) for store in dict.fromkeys(x.store for x in found)}
+
+
+def only(labellings: "list[Labelling]") -> "Labelling":
+    """The one labelling that a command can show."""
+    if len(labellings) != 1:
+        names = ", ".join(f"{x.store} {x.name}" for x in labellings)
+        raise ValueError(f"found {len(labellings)} labellings ({names}); expected one: name it as TASK:LABEL")
+    return labellings[0]
+
+
+@click.command()
+@click.argument("store")
+@click.option("--task", required=True, metavar="TASK[:LABEL]")
+@selecting
+@click.option("-o", "--output", metavar="FILE", help="CSV, Parquet, Markdown or LaTeX by its ending [standard output].")
+def neurons(store: str, task: str, output: str | None, incomplete: bool, **how: Any) -> None:
+    """Class-specific neurons: one row per category, layer and neuron, with probability and AAPE."""
+    from ..analysis.selection.labellings import answer
+    from ..analysis.selection.selectivity import aape
+    from ..analysis.tables import neurons_table
+
+    question = question_of(**how)
+    found = answer(only(asked_for((store,), (task,), question, incomplete)), question)
+    put_table(neurons_table(found.selection["member"], found.probability, aape(found.probability)), output)
+
+
+@click.command()
+@click.argument("kind", type=click.Choice(TABLES))
+@click.argument("stores", nargs=-1, required=True, metavar="STORE...")
+@click.option("--task", "tasks", multiple=True, metavar="TASK[:LABEL]", help=LABELLINGS)
+@click.option("--against", metavar="TASK:LABEL", help="overlap: the categories along the other side.")
+@selecting
+@click.option(
+    "--official", type=click.Choice(["ssl", "sl"]),
+    help="stats: name the file as the paper's notebooks do for such an encoder; -o is its folder.",
+)  # fmt: skip
+@click.option("-o", "--output", metavar="FILE", help="CSV, Parquet, Markdown or LaTeX by its ending [standard output].")
+def table(
+    kind: str,
+    stores: tuple[str, ...],
+    tasks: tuple[str, ...],
+    against: str | None,
+    official: str | None,
+    output: str | None,
+    incomplete: bool,
+    **how: Any,
+) -> None:
+    """Tables: stats, thresholds and paper (Tables I and II) over all labellings; the others of one.
+
+    Paper puts the stores side by side, with the paper's labellings and percentiles unless --task or --percentile say
+    otherwise. A STORE may be a table of probabilities (`otoscope import`) or a folder of published files.
+    """
+    from ..analysis import tables
+    from ..analysis.published import paper
+    from ..analysis.selection.labellings import answer
+    from ..analysis.selection.rules import depth_histogram
+    from ..analysis.selection.selectivity import aape
+
+    if kind == "paper" and not how["percentiles"]:
+        how["percentiles"] = ("paper",)
+    if official is not None:
+        if kind != "stats" or output is None or len(stores) != 1:
+            raise ValueError("--official names the table stats of one STORE in a folder; expected one STORE and -o DIR")
+        output = str(Path(output) / paper.official_table(official))
+    question = question_of(**how)
+    asked = asked_for(stores, tasks, question, incomplete, against)
+    if kind == "paper" and not tasks:
+        rows = paper.paper_rows(x.name for x in asked)
+        others = sorted({x.name for x in asked} - set(rows))
+        asked = [x for x in asked if x.name in rows]
+        if others:
+            click.echo(f"not in the paper's tables: {', '.join(others)}; --task takes them in", err=True)
+    frame: Any
+    if kind in ("stats", "thresholds", "paper"):
+        selections = {(x.store, x.name): answer(x, question).selection for x in asked}
+        frame = (tables.thresholds_table if kind == "thresholds" else tables.stats_table)(selections)
+        frame = paper.paper_table(frame) if kind == "paper" else frame
+    elif kind == "overlap":
+        from .figure import overlaps
+
+        answers = [answer(only(asked), question)]
+        frame = tables.overlap_table(overlaps(answers, stores, against, question, incomplete)[0][1])
+    elif kind == "depth":
+        depth = depth_histogram(answer(only(asked), question).selection["member"], by_category=True)
+        frame = depth.transpose("layer", "category").to_pandas().reset_index()  # type: ignore[call-arg]
+    else:  # of every neuron, so that nothing needs to be selected
+        labelling = only(asked)
+        p = labelling.ds.otoscope.probability(labelling.label, question.reading, question.threshold).compute()
+        frame = tables.probability_table(p) if kind == "probability" else tables.aape_table(aape(p))
+    put_table(frame, output)
+
+
+def put_table(frame: Any, output: str | None) -> None:
+    """Write a table to a file, or as Markdown to standard output."""
+    from ..analysis.tables import markdown, write_table
+
+    if output is None:
+        click.echo(markdown(frame))
+    else:
+        write_table(frame, output)
+        click.echo(output)

@@ -1,0 +1,128 @@
+"""The command `figure`. Like `questions`: parse, call, print."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .ask import LABELLINGS, against_of, asked_for, question_of, selecting
+from .null import Exchange, against_null, exchanging
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from ..analysis.selection.labellings import Answer, Question
+
+FIGURES = ("overlap", "depth", "selectivity", "ablation")
+
+
+@click.command()
+@click.argument("kind", type=click.Choice(FIGURES))
+@click.argument("stores", nargs=-1, required=True, metavar="STORE...")
+@click.option("--task", "tasks", multiple=True, metavar="TASK[:LABEL]", help=LABELLINGS)
+@click.option("--against", metavar="TASK:LABEL", help="overlap: the categories along the other side.")
+@click.option(
+    "--arrange", metavar="FILE",
+    help="overlap: CSV without a header, a category per line in the order wanted, and its group after a comma.",
+)  # fmt: skip
+@exchanging(permutations=0, given="overlap: also shuffle labels N times, and strike out what does not exceed them.")
+@selecting
+@click.option("--official", is_flag=True, help="overlap: name the file as the paper's notebooks do; -o is its folder.")
+@click.option("-o", "--output", required=True, metavar="FILE", help="PDF, PNG or SVG by its ending.")
+def figure(
+    kind: str,
+    stores: tuple[str, ...],
+    tasks: tuple[str, ...],
+    against: str | None,
+    arrange: str | None,
+    official: bool,
+    output: str,
+    incomplete: bool,
+    exchange: Exchange,
+    **how: Any,
+) -> None:
+    """Figures: overlap (common neuron ratios), depth (neurons per layer), selectivity (AAPE against probability).
+
+    And ablation: what `ablate run` wrote, in the place of a STORE.
+    """
+    if kind == "ablation":
+        from .ablate import draw_results
+
+        return draw_results(stores, output)
+    from ..analysis.figures import selection as figures
+    from ..analysis.overlap import arranged
+    from ..analysis.published.paper import official_figure
+    from ..analysis.selection.labellings import answer
+    from ..analysis.selection.rules import depth_histogram
+    from ..analysis.selection.selectivity import aape
+
+    question = question_of(**how)
+    shuffled = exchange.permutations > 0
+    if (shuffled and kind != "overlap") or (not shuffled and (exchange.group or exchange.within or exchange.balanced)):
+        raise ValueError(
+            f"found options of shuffling with the figure {kind} and {exchange.permutations} permutations; expected "
+            "them with overlap and --permutations N only: leave them out"
+        )
+    asked = asked_for(stores, tasks, question, incomplete, against)
+    if official:
+        names = sorted({labelling.name for labelling in asked})
+        if kind != "overlap" or len(names) != 1:
+            raise ValueError(f"--official names the overlap of one labelling; found {kind} of {', '.join(names)}")
+        output = str(Path(output) / official_figure(names[0], against))
+    answers = [answer(labelling, question) for labelling in asked]
+    titled = [(f"{a.labelling.store} {a.labelling.name}", a) for a in answers]
+    if kind == "overlap":
+        order, groups = arrangement(arrange)
+        panels = overlaps(answers, stores, against, question, incomplete, exchange)
+        drawn = figures.overlap_figure([(title, arranged(ratio, order, groups)) for title, ratio in panels])
+    elif kind == "depth":
+        drawn = figures.depth_figure([(title, depth_histogram(a.selection["member"])) for title, a in titled])
+    else:
+        drawn = figures.selectivity_figure(
+            [(title, a.probability, aape(a.probability), a.selection["selected"]) for title, a in titled]
+        )
+    figures.save_figure(drawn, output)
+    click.echo(output)
+
+
+def overlaps(
+    answers: "list[Answer]",
+    stores: tuple[str, ...],
+    against: str | None,
+    question: "Question",
+    incomplete: bool,
+    exchange: Exchange | None = None,
+) -> "list[tuple[str, xr.DataArray]]":
+    """(store, common neuron ratio) of each labelling with itself, or with another one of the same store.
+
+    Its dimensions bear the labellings' names. With permutations to `exchange`, cells within the null are marked.
+    """
+    from ..analysis.null.permutation import with_null
+    from ..analysis.overlap import common_neuron_ratio, labelled
+    from ..analysis.selection.labellings import answer
+
+    others = {} if against is None else against_of(stores, against, question, incomplete)
+    panels = []
+    for one in answers:
+        other = None if against is None else answer(others[one.labelling.store], question)
+        if exchange is not None and exchange.permutations:
+            result = against_null(one, other, question, exchange)
+            ratio = with_null(result)
+        else:
+            ratio = common_neuron_ratio(one.selection["member"], None if other is None else other.selection["member"])
+        names = one.labelling.name, (one if other is None else other).labelling.name
+        panels.append((one.labelling.store, labelled(ratio, *names)))
+    return panels
+
+
+def arrangement(path: str | None) -> tuple[list[str], dict[str, str]]:
+    """--arrange: the order of the categories, and the groups of those that have one."""
+    import csv
+
+    if path is None:
+        return [], {}
+    with Path(path).open(newline="", encoding="utf-8-sig") as file:
+        rows = [[cell.strip() for cell in row] for row in csv.reader(file) if row]
+    if any(len(row) > 2 for row in rows):
+        raise ValueError(f"{path} has a line of more than 2 columns; expected CATEGORY or CATEGORY,GROUP")
+    return [row[0] for row in rows], {row[0]: row[1] for row in rows if len(row) == 2 and row[1]}

@@ -1,0 +1,99 @@
+"""The figure of an ablation: what is drawn is what was found, for two categories and for fifty."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from otoscope.ablate.effects import clip_scores, compare
+from otoscope.analysis.figures.ablation import EVERYTHING, INK, ablation_figure
+from otoscope.analysis.figures.selection import save_figure
+
+
+def made(n_categories, n_interventions=22, toward=None, empty=False):
+    rng = np.random.default_rng(0)
+    truth = np.repeat(np.arange(n_categories - empty), 12)
+    base = rng.normal(size=(len(truth), n_categories)) + 2 * np.eye(n_categories)[truth]
+    logits = base + 0.3 * rng.normal(size=(n_interventions, *base.shape))
+    logits[0] = base
+    logits[1, truth == 1, 1] -= 3
+    names = [f"name $ {i} is long, and goes on and on" for i in range(n_categories)]
+    result = compare(*clip_scores(logits, truth, toward), truth, names)
+    return result.assign_attrs(request={"category": "" if toward is None else names[toward]})
+
+
+def dots(ax):
+    """Places of the dots by row, and which of them are filled."""
+    found = {}
+    for line in ax.lines:
+        if line.get_marker() == "o":
+            filled = line.get_markerfacecolor() == INK
+            found |= {round(y): (x, filled) for x, y in zip(*line.get_data(), strict=True)}
+    return found
+
+
+@pytest.mark.parametrize("n_categories", [2, 6, 50])
+def test_dots_bands_and_bars_are_the_numbers(n_categories):
+    result = made(n_categories)
+    figure = ablation_figure(result)
+    base, *panels = figure.axes
+    widths = [patch.get_width() for patch in base.patches]
+    np.testing.assert_allclose(widths[:-1], result["before"].sel(measure="accuracy"))
+    assert widths[-1] == float(result["overall_before"].sel(measure="accuracy"))
+    for ax, measure in zip(panels, ("accuracy", "margin"), strict=True):
+        of = result.sel(measure=measure)
+        found = dots(ax)
+        assert len(found) == n_categories + 1
+        for i in range(n_categories):
+            x, filled = found[i]
+            assert x == float(of["change"][i])
+            assert filled == (float(of["p_corrected"][i]) <= 0.05)
+        assert found[n_categories][0] == float(of["overall_change"])
+        wide, narrow = ax.patches[: n_categories + 1], ax.patches[n_categories + 1 :]
+        for i in range(n_categories):
+            controls = of["control_change"][i].values
+            assert wide[i].get_x() == controls.min()
+            assert wide[i].get_x() + wide[i].get_width() == pytest.approx(controls.max())
+            assert narrow[i].get_x() == pytest.approx(np.quantile(controls, 0.025))
+        segments = ax.collections[0].get_segments()
+        np.testing.assert_allclose([s[0, 0] for s in segments[:-1]], of["low"])
+        np.testing.assert_allclose([s[1, 0] for s in segments[:-1]], of["high"])
+    assert any(filled for _, filled in dots(panels[1]).values())
+    labels = [text.get_text() for text in base.get_yticklabels()]
+    assert labels[-1] == f"{EVERYTHING} ({12 * n_categories})"
+    assert labels[0] == "name $ 0 is long, and goes … (12)"
+
+
+@pytest.mark.parametrize("n_categories", [2, 50])
+def test_names_and_axes_do_not_overlap(n_categories):
+    figure = ablation_figure(made(n_categories))
+    figure.draw_without_rendering()
+    boxes = [text.get_window_extent() for text in figure.axes[0].get_yticklabels()]
+    assert all(upper.y0 >= lower.y1 - 1 for upper, lower in pairwise(boxes))
+    panels = [ax.get_window_extent() for ax in figure.axes]
+    assert all(left.x1 < right.x0 for left, right in pairwise(panels))
+
+
+def test_the_same_result_gives_the_same_bytes(tmp_path):
+    for name in ("a.png", "b.png", "c.pdf", "d.pdf", "e.svg"):
+        save_figure(ablation_figure(made(3, toward=2)), tmp_path / name)
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+    assert (tmp_path / "c.pdf").read_bytes() == (tmp_path / "d.pdf").read_bytes()
+
+
+def test_without_controls_and_without_clips(tmp_path):
+    alone = ablation_figure(made(3, n_interventions=2))
+    assert not alone.axes[1].patches
+    assert not any(filled for _, filled in dots(alone.axes[1]).values())
+    save_figure(alone, tmp_path / "a.png")
+    figure = ablation_figure(made(3, empty=True))
+    assert sorted(dots(figure.axes[1])) == [0, 1, 3]
+    save_figure(figure, tmp_path / "b.png")
+
+
+def test_measures_are_chosen():
+    figure = ablation_figure(made(3, toward=2))
+    assert figure.axes[-1].get_xlabel() == "change of the share named name $ 2 is long, and goes …"
+    assert len(ablation_figure(made(3), ("log_loss",)).axes) == 2
+    with pytest.raises(ValueError, match="no measure 'named'; expected some of accuracy, margin, log_loss"):
+        ablation_figure(made(3), ("named",))

@@ -1,0 +1,172 @@
+"""What figures show, and that files come out whole and the same every time."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import xarray as xr
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.image import imread
+from matplotlib.text import Text
+
+from otoscope.analysis import aape
+from otoscope.analysis.figures.selection import depth_figure, overlap_figure, save_figure, selectivity_figure
+from otoscope.analysis.overlap import arranged, labelled
+
+
+def make_ratio(rows, columns):
+    values = np.random.default_rng(0).random((len(rows), len(columns)))
+    values[0] = np.nan
+    attrs = {"long_name": "common neuron ratio", "units": "1"}
+    coords = {"category": rows, "other_category": columns}
+    return xr.DataArray(values, dims=("category", "other_category"), coords=coords, attrs=attrs)
+
+
+def make_depth(n_layers):
+    attrs = {"long_name": "class-specific neurons", "units": "neurons"}
+    return xr.DataArray(np.arange(n_layers), dims="layer", coords={"layer": np.arange(n_layers)}, attrs=attrs)
+
+
+def words(figure):
+    figure.canvas.draw()
+    return {text.get_text() for text in figure.findobj(lambda artist: hasattr(artist, "get_text"))}
+
+
+def test_a_heat_map_names_categories_and_shares_one_scale():
+    ratio = make_ratio(["dog", "$x_1$"], ["cat", "hen", "emu"])
+    figure = overlap_figure([("left", ratio), ("right", ratio.isel(other_category=[0]))])
+    assert {"dog", "$x_1$", "cat", "hen", "emu", "left", "right", "common neuron ratio"} <= words(figure)
+    left, right = (ax.images[0] for ax in figure.axes[:2])
+    assert left.get_clim() == right.get_clim() == (0, 1)
+    np.testing.assert_array_equal(np.ma.filled(left.get_array(), np.nan), ratio)
+    assert figure.axes[0].patch.get_hatch()
+    assert f"{float(ratio[1, 0]):.2f}" in words(figure)
+
+
+def test_two_categories_of_long_labellings_stay_legible():
+    """No text lies over another, the names of the sides and of the stores are there whole."""
+    ratio = labelled(make_ratio(["f", "m"], ["Female", "Male"]), "voxceleb1:gender", "cremad:gender_of_the_speaker")
+    figure = overlap_figure([("ssl", ratio), ("a-store-of-some-name", ratio)])
+    assert {"voxceleb1:gender", "cremad:gender_of_the_speaker", "a-store-of-some-name"} <= words(figure)
+    FigureCanvasAgg(figure).draw()  # only what really draws puts the names of axes in their places
+    shown = [text for text in figure.findobj(Text) if text.get_visible() and text.get_text()]
+    boxes = [text.get_window_extent().shrunk(0.9, 0.9) for text in shown]
+    for i, box in enumerate(boxes):
+        assert not [shown[j].get_text() for j, other in enumerate(boxes) if j != i and box.overlaps(other)], shown[i]
+
+
+def test_what_hatching_and_strokes_mean_is_said_where_they_are():
+    ratio = make_ratio(["a", "b"], ["c", "d"])
+    within = xr.DataArray([[True, False], [False, False]], dims=ratio.dims)
+    marked = ratio.assign_coords(within_null=within).assign_attrs(level=0.01)
+    hatched, struck = (
+        "hatched: neither category has a neuron",
+        "struck out: within shuffled labels (corrected p > 0.01)",
+    )
+    assert f"{hatched}; {struck}" in words(overlap_figure([("", ratio), ("", marked)]))
+    assert struck in words(overlap_figure([("", marked.fillna(0))]))
+    assert not {word for word in words(overlap_figure([("", ratio.fillna(0))])) if "hatched" in word}
+
+
+def test_fifty_categories_stay_legible():
+    """Names do not overlap, and are at least 5 points high."""
+    names = [f"category {i}" for i in range(51)]
+    figure = overlap_figure([("", make_ratio(names[:50], names))])
+    figure.canvas.draw()
+    for axis, edges in ((figure.axes[0].xaxis, "x"), (figure.axes[0].yaxis, "y")):
+        boxes = [text.get_window_extent() for text in axis.get_ticklabels()]
+        starts, ends = (sorted(getattr(box, f"{edges}{i}") for box in boxes) for i in (0, 1))
+        assert all(end <= start + 1 for end, start in zip(ends[:-1], starts[1:], strict=True))
+        assert axis.get_ticklabels()[0].get_fontsize() >= 5
+
+
+def test_a_depth_figure_has_a_bar_per_store_and_layer():
+    figure = depth_figure([("ssl", make_depth(4)), ("sl", make_depth(3))])
+    heights = [[bar.get_height() for bar in bars] for bars in figure.axes[0].containers]
+    assert heights == [[0, 1, 2, 3], [0, 1, 2]]
+    assert {"ssl", "sl", "layer", "class-specific neurons"} <= words(figure)
+    assert "ssl" not in words(depth_figure([("ssl", make_depth(60))]))
+
+
+@pytest.mark.parametrize(("ending", "start"), [("pdf", b"%PDF"), ("png", b"\x89PNG"), ("svg", b"<?xml")])
+def test_the_same_figure_gives_the_same_bytes(tmp_path, ending, start):
+    for name in ("one", "two"):
+        save_figure(overlap_figure([("猫", make_ratio(["猫", "b"], ["a", "b"]))]), tmp_path / f"{name}.{ending}")
+    first, second = (tmp_path / f"{name}.{ending}" for name in ("one", "two"))
+    assert first.read_bytes() == second.read_bytes()
+    assert first.read_bytes().startswith(start)
+    assert b"Date" not in first.read_bytes()
+    assert b"dc:date" not in first.read_bytes()
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_other_endings_and_absent_folders_are_refused(tmp_path):
+    figure = depth_figure([("ssl", make_depth(2))])
+    with pytest.raises(ValueError, match=r"'f.jpg'; expected a name ending in .pdf, .png, .svg"):
+        save_figure(figure, tmp_path / "f.jpg")
+    with pytest.raises(FileNotFoundError, match=r"no folder .*create it"):
+        save_figure(figure, tmp_path / "absent" / "f.pdf")
+    assert not list(tmp_path.iterdir())
+
+
+def test_pyplot_and_its_global_state_are_left_alone():
+    code = "import sys, otoscope.analysis.figures.selection; assert 'matplotlib.pyplot' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_scale_ends_above_the_highest_ratio_of_two_categories():
+    names = ["dog", "cat", "hen"]
+    within = make_ratio(names, names)
+    within[:] = np.where(np.eye(3), 1, 0.07)
+    for panels, top in (
+        ([within], 0.1),
+        ([within, within / 10], 0.1),
+        ([within, within.where(np.eye(3) == 1, 0.31)], 0.4),
+        ([within.assign_coords(other_category=["a", "b", "c"])], 1),  # its ones are findings
+        ([within.where(np.eye(3) == 0, 0.15)], 0.15),
+        ([within.where(np.eye(3) == 1, 0.81)], 1),
+    ):
+        figure = overlap_figure([("", ratio) for ratio in panels])
+        assert {ax.images[0].get_clim() for ax in figure.axes[: len(panels)]} == {(0, top)}
+
+
+def test_groups_are_named_and_divided():
+    names = [f"category {i}" for i in range(20)]
+    groups = {name: ["$odd$", "even"][i % 2] for i, name in enumerate(names[:16])}
+    ratio = arranged(make_ratio(names, names[:5]), groups=groups)
+    figure = overlap_figure([("left", ratio)])
+    assert {"$odd$", "even"} <= words(figure)
+    lines = [line.get_xydata() for line in figure.axes[0].lines]
+    assert {xy[0, 1] for xy in lines if xy[0, 1] == xy[1, 1]} == {7.5, 15.5}
+    assert {xy[0, 0] for xy in lines if xy[0, 0] == xy[1, 0]} == {2.5}
+
+
+def test_nothing_is_cut_at_the_edge(tmp_path):
+    """Where names are longer below than above, the layout alone leaves some of them cut."""
+    names = [f"{i} {'of long name' * (i % 3)}" for i in range(51)]
+    ratio = make_ratio(names[:8], names)
+    save_figure(overlap_figure([("SSL", ratio), ("SL", ratio)]), tmp_path / "wide.png")
+    image = imread(tmp_path / "wide.png")
+    for edge in (image[:3], image[-3:], image[:, :3], image[:, -3:]):
+        assert (edge == 1).all()  # white
+
+
+def test_selectivity_shows_every_neuron_that_fires():
+    rng = np.random.default_rng(0)
+    panels = []
+    for name in ("ssl", "$sl$"):
+        values = rng.random((2, 30, 4))
+        values[0, :5] = 0
+        p = xr.DataArray(values, dims=("layer", "neuron", "category"))
+        selected = xr.DataArray(rng.random((2, 30)) < 0.2, dims=("layer", "neuron"))
+        panels.append((name, p, aape(p), selected))
+    figure = selectivity_figure(panels)
+    assert {"ssl", "$sl$", "AAPE (nat)", "selected", "others"} <= words(figure)
+    for ax, (_, p, entropy, selected) in zip(figure.axes, panels, strict=True):
+        others, chosen = (np.ma.filled(dots.get_offsets(), np.nan) for dots in ax.collections)
+        for dots, which in ((others, ~selected.values), (chosen, selected.values)):
+            want = np.column_stack([p.values.max(-1)[which], entropy.values[which]])
+            want[np.isnan(want[:, 1])] = np.nan  # a neuron that never fires has no place
+            np.testing.assert_array_equal(dots, want)
+        assert ax.lines[0].get_ydata()[0] == np.log(4)

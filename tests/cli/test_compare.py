@@ -1,0 +1,87 @@
+"""The commands that look closer: exemplars, compare, null, selectors, export and import, on a finished store."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import otoscope
+
+from ..support.closed_form import Finished
+from ..support.commands import done, refused
+
+HOW = ("--percentile", 40)
+
+
+def test_exemplars_are_the_clips_of_highest_and_lowest_mean(finished: Finished, tmp_path: Path) -> None:
+    ds = otoscope.open(finished.url)["t"].ds
+    means = ds["mean"].sel(layer=1, neuron=2).values.astype(float)
+    order = np.argsort(-means, kind="stable")
+    for flags, expected in (((), order[:5]), (("--least",), np.argsort(means, kind="stable")[:5])):
+        options = ("--task", "t", "--neuron", "1,2", "-k", 5, *flags)
+        done("exemplars", finished.url, *options, "-o", tmp_path / "e.csv")
+        table = pd.read_csv(tmp_path / "e.csv")
+        assert table["clip"].tolist() == [str(ds["clip"].values[i]) for i in expected]
+    refused("expected LAYER,NEURON", "exemplars", finished.url, "--task", "t", "--neuron", "one", watched=tmp_path)
+
+
+def test_a_store_compared_with_itself_differs_in_nothing(finished: Finished, tmp_path: Path) -> None:
+    twin = tmp_path / "twin.zarr"
+    twin.symlink_to(finished.url)
+    done("compare", finished.url, twin, "--task", "t:kind", *HOW, "-o", tmp_path / "c.csv")
+    table = pd.read_csv(tmp_path / "c.csv")
+    differences = table[[column for column in table if column.endswith("difference")]]
+    assert differences.shape[1] > 0
+    assert (differences.fillna(0) == 0).all(axis=None)
+    for by in ("layer", "category", "neuron"):
+        stores = (finished.url,) if by == "neuron" else (finished.url, twin)
+        done("compare", *stores, "--by", by, "--task", "t:kind", *HOW, "-o", tmp_path / f"{by}.csv")
+        assert len(pd.read_csv(tmp_path / f"{by}.csv")) > 0
+
+
+def test_the_null_is_a_row_per_cell_and_a_figure(finished: Finished, tmp_path: Path) -> None:
+    options = ("--task", "t:kind", *HOW, "--permutations", 50, "--bootstrap", 20)
+    done("null", finished.url, *options, "--figure", tmp_path / "n.png", "-o", tmp_path / "n.csv")
+    table = pd.read_csv(tmp_path / "n.csv")
+    assert len(table) == 9
+    assert table["common_neuron_ratio_p"].dropna().between(1 / 51, 1).all()
+    assert (tmp_path / "n.png").stat().st_size > 1000
+    done("null", finished.url, *options, "-o", tmp_path / "again.csv")
+    assert (tmp_path / "again.csv").read_bytes() == (tmp_path / "n.csv").read_bytes()
+
+
+def test_selectors_agree_with_themselves(finished: Finished, tmp_path: Path) -> None:
+    done("selectors", finished.url, "--task", "t:kind", *HOW, "-o", tmp_path / "s.csv")
+    table = pd.read_csv(tmp_path / "s.csv").set_index("selector")
+    np.testing.assert_allclose(np.diag(table), 1)
+    np.testing.assert_allclose(table, table.T)
+
+
+def test_exported_files_read_back_to_the_same_selection(finished: Finished, tmp_path: Path) -> None:
+    url = str(tmp_path / "tiny.zarr")
+    otoscope.capture("tiny-ssl", finished.manifest, url, task="t", threads=1)
+    done("export", url, "--task", "t:kind", tmp_path / "out", "--official", "ssl", "--reading", "frame")
+    folder = tmp_path / "out" / "t_analysis"
+    stored = torch.load(folder / "over_zero.pt", weights_only=True)
+    assert sorted(stored.shape) == [3, 4, 384]
+    done("import", folder, tmp_path / "p.parquet")
+    how = ("--percentile", 5, "-o", tmp_path / "n.csv")
+    selections = []
+    for source, task in ((url, "t:kind"), (tmp_path / "p.parquet", "p:class")):
+        done("neurons", source, "--task", task, *how, *(("--reading", "frame") if source == url else ()))
+        selections.append(pd.read_csv(tmp_path / "n.csv")[["category", "layer", "neuron", "probability", "aape"]])
+    assert len(selections[0]) > 10
+    pd.testing.assert_frame_equal(*selections)
+
+
+def test_a_cube_with_holes_is_not_exported(finished: Finished, tmp_path: Path) -> None:
+    refused("unequal width", "export", finished.url, "--task", "t:kind", tmp_path / "out", watched=tmp_path)
+
+
+@pytest.mark.parametrize("command", ["exemplars", "compare", "null", "selectors", "export", "import"])
+def test_what_is_not_there_is_said_in_one_line(command: str, tmp_path: Path) -> None:
+    task = () if command in ("compare", "import") else ("--task", "t")
+    more = {"exemplars": ("--neuron", "0,0"), "export": (tmp_path / "d",), "import": (tmp_path / "x.csv",)}
+    refused("no |expected", command, tmp_path / "none", *more.get(command, ()), *task, watched=tmp_path)

@@ -1,0 +1,56 @@
+"""A command that is told to stop stops, also where Python or a library drops the exception."""
+
+import subprocess
+import sys
+import time
+
+import pytest
+
+PROGRAM = """
+import signal, sys, time
+from otoscope.cli.interrupts import listen, rest
+
+class Dropped:
+    def __del__(self):  # an exception in here is only printed
+        print("begun", flush=True)
+        time.sleep(5)
+
+def work():
+    if sys.argv[1] == "dropped":
+        Dropped()
+    else:
+        print("begun", flush=True)
+        try:
+            time.sleep(5)
+        except KeyboardInterrupt:
+            pass
+    time.sleep(20)
+
+listen()
+try:
+    try:
+        work()
+    finally:
+        time.sleep(1.5)  # an end in good order takes longer than it takes to raise again
+        print("closed", flush=True)
+except KeyboardInterrupt:
+    rest()
+    print("interrupted", flush=True)
+    time.sleep(1.5)
+    print("left alone", flush=True)
+"""
+
+
+@pytest.mark.parametrize("where", ["dropped", "swallowed"])
+def test_an_interrupt_that_is_lost_is_raised_again_and_one_on_its_way_is_not(where: str) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, where], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    process.stdout.readline()
+    began = time.monotonic()
+    process.terminate()
+    said, errors = process.communicate(timeout=30)
+    assert process.returncode == 0, errors
+    assert said.split("\n") == ["closed", "interrupted", "left alone", ""]
+    assert time.monotonic() - began < 12

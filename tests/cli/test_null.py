@@ -1,0 +1,135 @@
+"""Nulls by command: every reading and rule, the paper's percentiles, what is marked in a figure, what is refused."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import otoscope
+from otoscope.analysis import class_specific
+from otoscope.cli.ask import asked_for, question_of
+from otoscope.cli.figure import overlaps
+from otoscope.cli.null import Exchange
+
+from ..support.closed_form import Finished, write_corpus
+from ..support.commands import call, done, refused
+
+FRAME = ("--reading", "frame")
+FEW = ("--permutations", 20)
+
+
+@pytest.fixture(scope="module")
+def two_tasks(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Tasks "esc50" and "gtzan" of the bundled encoder; by the reading "clip" they saturate."""
+    folder = tmp_path_factory.mktemp("two")
+    for task, seed in (("esc50", 1), ("gtzan", 2)):
+        columns = {"kind": ["abcd"[i % 4] for i in range(24)], "fold": [str(i // 4 % 3) for i in range(24)]}
+        manifest, _ = write_corpus(folder / task, [7000] * 24, rate=16_000, seed=seed, columns=columns)
+        otoscope.capture("tiny-ssl", manifest, str(folder / "s"), task=task, threads=1, block=32)
+    return str(folder / "s")
+
+
+def test_percentiles_are_each_task_s_own(two_tasks: str, tmp_path: Path) -> None:
+    ask = ("null", two_tasks, *FRAME, *FEW, "--task", "esc50:kind", "--percentile", "paper")
+    done(*ask, "--rows", "neurons", "-o", tmp_path / "n.csv")
+    table = pd.read_csv(tmp_path / "n.csv")
+    assert len(table[["layer", "neuron"]].drop_duplicates()) == round(4 * 384 * 0.02)
+    tree = otoscope.open(two_tasks)
+    members = [
+        class_specific(tree[task].ds.otoscope.probability("kind", "frame"), percentile)["member"].values.reshape(-1, 4)
+        for task, percentile in (("esc50", 2), ("gtzan", 1))
+    ]
+    expected = [(a & b).sum() / (a | b).sum() for a in members[0].T for b in members[1].T]
+    done(*ask, "--against", "gtzan:kind", "-o", tmp_path / "c.csv")
+    np.testing.assert_allclose(pd.read_csv(tmp_path / "c.csv")["common_neuron_ratio"], expected)
+
+
+def test_a_saturated_labelling_is_refused_and_the_remedy_works(two_tasks: str, tmp_path: Path) -> None:
+    ask = ("null", two_tasks, "--task", "esc50:kind", "--percentile", 2, *FEW)
+    refused("by the reading 'clip' .* so that no neuron stands out; .*use --reading frame", *ask, watched=tmp_path)
+    for how, rows in (
+        (FRAME, "cells"),
+        ((*FRAME, "--rule", "paper"), "categories"),
+        ((*FRAME, "--within", "fold", "--balanced"), "neurons"),
+    ):
+        shown = done(*ask, *how, "--rows", rows, "--bootstrap", 3)
+        assert "_p_corrected" in shown
+        assert "_low" in shown
+        assert ("stability" in shown) == (rows == "neurons")
+
+
+def test_every_reading_is_sampled(finished: Finished, tmp_path: Path) -> None:
+    ds = otoscope.open(finished.url)["t"].ds
+    for reading, threshold in (("clip", None), ("clip", 0.001), ("any", None), ("frame", None)):
+        sample = ds.otoscope.sample("kind", reading, threshold)
+        counts, of = sample.counts(sample.codes, 3)
+        p = ds.otoscope.probability("kind", reading, threshold).transpose("category", "layer", "neuron").values
+        np.testing.assert_array_equal(counts / of[:, None], p.reshape(3, -1)[:, ~np.isnan(p[0].ravel())])
+    ask = ("null", finished.url, "--task", "t:kind", "--threshold", 0.001, *FEW, "--percentile", 40)
+    done(*ask, "-o", tmp_path / "c.csv")
+    expected = ds.otoscope.common_neuron_ratio("kind", percentile=40, threshold=0.001)
+    np.testing.assert_allclose(pd.read_csv(tmp_path / "c.csv")["common_neuron_ratio"], expected.values.ravel())
+
+
+def test_the_summary_tells_of_the_whole(two_tasks: str) -> None:
+    said = call("null", two_tasks, "--task", "esc50:kind", "--percentile", 2, *FEW, *FRAME).stderr
+    assert all(
+        word in said for word in ("of 12 cells", "of 31 selected", "coverage", "neurons per category", "24 units")
+    )
+
+
+def test_a_figure_strikes_out_what_the_table_says(two_tasks: str, tmp_path: Path) -> None:
+    ask = (two_tasks, *FRAME, *FEW, "--task", "esc50:kind", "--against", "gtzan:kind", "--seed", 3, "--percentile", 2)
+    done("null", *ask, "-o", tmp_path / "c.csv")
+    done("figure", "overlap", *ask, "-o", tmp_path / "f.png")
+    assert (tmp_path / "f.png").stat().st_size > 1000
+    question = question_of(("2",), "frame", None, "lape")
+    exchange = Exchange(permutations=20, group=None, within=None, balanced=False, level=0.05, seed=3)
+    from otoscope.analysis.selection.labellings import answer
+
+    answers = [answer(each, question) for each in asked_for((two_tasks,), ("esc50:kind",), question, False)]
+    ((store, ratio),) = overlaps(answers, (two_tasks,), "gtzan:kind", question, False, exchange)
+    table = pd.read_csv(tmp_path / "c.csv")
+    assert store == "s"
+    assert (ratio["category"].attrs["long_name"], ratio["other_category"].attrs["long_name"]) == (
+        "esc50:kind", "gtzan:kind",
+    )  # fmt: skip
+    np.testing.assert_array_equal(
+        ratio["within_null"].values.ravel(), ~table["common_neuron_ratio_significant"].to_numpy(bool)
+    )
+
+
+def test_shuffling_is_for_overlaps_with_permutations(finished: Finished, tmp_path: Path) -> None:
+    ask = ("--task", "t:kind", "--percentile", 40, "-o", tmp_path / "f.png")
+    refused("found options of shuffling", "figure", "depth", finished.url, *ask, *FEW, watched=tmp_path)
+    refused("0 permutations; expected", "figure", "overlap", finished.url, *ask, "--balanced", watched=tmp_path)
+
+
+def test_probabilities_made_elsewhere_have_no_clips_to_shuffle(two_tasks: str, tmp_path: Path) -> None:
+    done("export", two_tasks, "--task", "gtzan:kind", tmp_path, "--official", "ssl", *FRAME)
+    given = tmp_path / "gtzan_analysis"
+    for command in ("null", "selectors"):
+        refused("have no clips to .*; expected a store", command, given, "--task", "gtzan:class", watched=tmp_path)
+
+
+def test_published_folders_of_one_encoder_are_one_store(two_tasks: str, tmp_path: Path) -> None:
+    """So that tables and figures over several tasks can be had from them."""
+    for task in ("esc50", "gtzan"):
+        for training in ("ssl", "sl"):
+            done("export", two_tasks, "--task", f"{task}:kind", tmp_path, "--official", training, *FRAME)
+    folders = [tmp_path / f"{task}_{end}" for task in ("esc50", "gtzan") for end in ("analysis", "vit")]
+    done("table", "paper", *folders, "-o", tmp_path / "given.csv")
+    done("table", "paper", two_tasks, *FRAME, "-o", tmp_path / "own.csv")
+    given, own = (pd.read_csv(tmp_path / name) for name in ("given.csv", "own.csv"))
+    assert given["task"].tolist() == ["esc50:class", "gtzan:class", "average"]
+    for name in ("analysis", "vit"):
+        for column in ("neurons", "coverage"):
+            np.testing.assert_allclose(given[f"{name} {column}"], own[f"s {column}"])
+    cross = ("--task", "esc50", "--against", "gtzan:class", "--percentile", "paper")
+    done("figure", "overlap", *folders, *cross, "--official", "-o", tmp_path)
+    assert (tmp_path / "cross_task-esc50-gtzan.pdf").is_file()
+    once_more = tmp_path / "more" / "esc50_analysis"
+    once_more.parent.mkdir()
+    once_more.symlink_to(folders[0])
+    refused("esc50 of analysis once more; expected", "table", "stats", folders[0], once_more, watched=tmp_path)

@@ -1,0 +1,196 @@
+"""The Encoder object: what it finds out by itself, its defaults, and the registry of names."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from otoscope.extract.models.encoder import Encoder, Site, as_tokens, load_encoder, mean_over_tokens, weights_digest
+from otoscope.extract.plan import identify
+
+
+class Hop(nn.Module):
+    """Tokens of 100 samples: (clip, sample) -> (clip, token, 4), through sites of unequal width."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([nn.Linear(100, 6), nn.Linear(6, 4)])
+        self.head = nn.Linear(4, 2)
+
+    def forward(self, waveforms: Tensor) -> Tensor:
+        tokens = waveforms.unfold(1, 100, 100)
+        for layer in self.layers:
+            tokens = layer(tokens)
+        return tokens
+
+
+@pytest.fixture
+def encoder() -> Encoder:
+    torch.manual_seed(0)
+    return Encoder(module=Hop(), sample_rate=1000, sites=["layers.*"], blocks=["layers.*"])
+
+
+def test_anatomy_is_found_by_a_pass(encoder: Encoder) -> None:
+    anatomy = encoder.anatomy()
+    assert anatomy.sites == (Site(name="layers.0", width=6), Site(name="layers.1", width=4))
+    assert (anatomy.embedding, anatomy.hidden) == (4, 6)
+
+
+def test_widths_of_hidden_states_are_found_by_a_pass(encoder: Encoder) -> None:
+    assert encoder.hidden_widths() == (100, 6, 4)
+
+
+class ByName(Hop):
+    """Its first layer takes nothing by position."""
+
+    def forward(self, waveforms: Tensor) -> Tensor:
+        return self.layers[0](input=waveforms.unfold(1, 100, 100))
+
+
+def test_a_first_block_whose_input_is_passed_by_name_is_refused() -> None:
+    by_name = Encoder(module=ByName(), sample_rate=1000, sites=["layers.0"], blocks=["layers.0"])
+    assert by_name.anatomy().hidden == 6
+    with pytest.raises(ValueError, match=r"block layers\.0 takes nothing by position; .*leave hidden out of --keep"):
+        by_name.hidden_widths()
+
+
+def test_the_embedding_is_the_mean_over_tokens(encoder: Encoder) -> None:
+    waveforms = torch.randn(3, 450)
+    plain = (waveforms[:, :400].reshape(3, 4, 100) @ encoder.module.layers[0].weight.T).mean(1)
+    plain = (plain + encoder.module.layers[0].bias) @ encoder.module.layers[1].weight.T
+    torch.testing.assert_close(encoder(waveforms), plain + encoder.module.layers[1].bias)
+
+
+def test_tokens_divide_the_input_evenly(encoder: Encoder) -> None:
+    spans = encoder.spans(400)
+    np.testing.assert_allclose(spans, [[0, 0.1, 0, 500], [0.1, 0.2, 0, 500], [0.2, 0.3, 0, 500], [0.3, 0.4, 0, 500]])
+
+
+def test_a_site_that_never_fires_is_named(encoder: Encoder) -> None:
+    never = Encoder(module=encoder.module, sample_rate=1000, sites=["layers.0", "head"])
+    with pytest.raises(LookupError, match="no activation seen at head"):
+        never.anatomy()
+
+
+def test_a_pattern_without_a_match_is_named(encoder: Encoder) -> None:
+    with pytest.raises(LookupError, match=r"'blocks\.\*' matches none"):
+        Encoder(module=encoder.module, sample_rate=1000, sites=["blocks.*"]).anatomy()
+
+
+def test_an_embedding_must_be_one_vector_per_clip(encoder: Encoder) -> None:
+    flat = Encoder(module=encoder.module, sample_rate=1000, sites=["layers.*"], embed=lambda output: output)
+    with pytest.raises(ValueError, match=r"`embed` gave \(1, 10, 4\) for one clip; expected a tensor \(1, width\)"):
+        flat.anatomy()
+
+
+@pytest.mark.parametrize("output", [torch.zeros(2, 3, 4, 5), torch.zeros(3), (torch.zeros(2, 3),), None])
+def test_other_site_outputs_need_a_function(output: Any) -> None:
+    with pytest.raises(ValueError, match=r"expected a tensor \(clip, token, neuron\).*give the encoder `neurons=`"):
+        as_tokens(output)
+
+
+def test_one_vector_per_clip_is_one_token() -> None:
+    assert torch.equal(as_tokens(torch.ones(2, 3)), torch.ones(2, 1, 3))
+
+
+def test_a_site_that_runs_twice_needs_spans() -> None:
+    layer = nn.Linear(10, 10)
+    twice = Encoder(module=nn.Sequential(nn.Unflatten(1, (-1, 10)), layer, layer), sample_rate=100, sites=["1"])
+    with pytest.raises(ValueError, match=r"site 1 ran 2 times in one pass.*give the encoder `token_spans=`"):
+        twice.spans(100)
+
+
+def test_to_moves_module_and_front_end_and_stops_training() -> None:
+    encoder = Encoder(module=Hop().train(), prepare=nn.Sequential(nn.Dropout()).train(), sample_rate=10, sites=["head"])
+    moved = encoder.to("cpu")
+    assert moved is encoder
+    assert not moved.module.training
+    assert isinstance(moved.prepare, nn.Module)
+    assert not moved.prepare.training
+
+
+def test_the_digest_tells_names_dtypes_shapes_and_values_apart() -> None:
+    def digest(dtype: torch.dtype = torch.float32, **tensors: list[Any]) -> str:
+        module = nn.Module()
+        for name, values in tensors.items():
+            module.register_buffer(name, torch.tensor(values, dtype=dtype))
+        return weights_digest(module)
+
+    same = [digest(a=[1, 2], b=[3]), digest(b=[3], a=[1, 2])]
+    others = [
+        digest(a=[1, 2], c=[3]),
+        digest(a=[[1, 2]], b=[3]),
+        digest(a=[1, 2], b=[4]),
+        digest(a=[1], b=[2, 3]),
+    ]
+    others.append(digest(torch.float64, a=[1, 2], b=[3]))
+    assert same[0] == same[1]
+    assert len({same[0], *others}) == 1 + len(others)
+
+
+def test_the_digest_ignores_what_is_not_saved() -> None:
+    module = nn.Linear(2, 2)
+    before = weights_digest(module)
+    module.register_buffer("scratch", torch.ones(3), persistent=False)
+    assert weights_digest(module) == before
+
+
+@pytest.mark.parametrize("spec", ["", "tiny", "tiny-ssl:x", "m2d", "m2d:", "hubert", "beats:x", "module", "M2D:x"])
+def test_unknown_names_are_refused(spec: str) -> None:
+    with pytest.raises(ValueError, match=r"expected one of m2d:\.\.\., .*module:\.\.\., tiny-ssl, tiny-sl"):
+        load_encoder(spec)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"sample_rate": "16k"}, "sample_rate is '16k'; expected a whole number of at least 1"),
+        ({"sample_rate": 16000.0}, "sample_rate is 16000.0; expected a whole number"),
+        ({"sites": "layers.*"}, r"sites is 'layers.\*'; expected a list of names or patterns"),
+        ({"module": len}, "module is builtin_function_or_method; expected a torch.nn.Module"),
+    ],
+)
+def test_what_cannot_be_an_encoder_is_refused_as_it_is_made(
+    encoder: Encoder, changes: dict[str, Any], message: str
+) -> None:
+    given = {"module": encoder.module, "sample_rate": 1000, "sites": ["layers.*"], **changes}
+    with pytest.raises(ValueError, match=message):
+        Encoder(**given)
+    assert identify(replace(encoder, sample_rate=np.int64(1000)), "audio").front_end["sample_rate"] == 1000
+
+
+def failing(error: Exception) -> Any:
+    def fail(_: Any) -> Any:
+        raise error
+
+    return fail
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"prepare": failing(TypeError("no"))}, r"failed on a second of silence \(TypeError: no\); expected a module"),
+        ({"embed": failing(KeyError("last"))}, r"failed on a second of silence \(KeyError: 'last'\)"),
+        ({"prepare": failing(OSError("no file"))}, r"failed on a second of silence \(OSError: no file\)"),
+        ({"prepare": lambda x: x.numpy()}, r"failed on a second of silence \(\w+Error: "),
+        ({"embed": lambda x: x.mean(dim=1).numpy()}, "`embed` gave ndarray for one clip; expected a tensor"),
+        ({"embed": lambda x: mean_over_tokens((x, 1))}, "the module gave tuple; .* give the encoder `embed=`"),
+        ({"token_spans": lambda n: [0, 1]}, r"`token_spans` gave \(2,\) for 1000 samples; expected \(token, 4\)"),
+    ],
+)
+def test_what_an_encoder_s_own_code_does_wrong_is_told_in_one_line(
+    encoder: Encoder, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message) as told:
+        identify(replace(encoder, **changes), "audio")
+    assert "\n" not in str(told.value)
+
+
+def test_weights_that_are_no_numbers_are_refused(encoder: Encoder) -> None:
+    with torch.no_grad():
+        encoder.module.layers[1].weight[0, 0] = torch.nan
+    with pytest.raises(ValueError, match=r"has weights that are no numbers \(NaN\), the first in layers.1.weight"):
+        identify(encoder, "audio")

@@ -1,0 +1,299 @@
+"""The whole extraction: resumed, grown, refused, interrupted, killed; what is committed stays, the bytes agree."""
+
+import resource
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from otoscope.cluster.executor import Done, Failed, SerialExecutor
+from otoscope.extract.audio.changed import changed_audio
+from otoscope.extract.capture import Report, capture
+from otoscope.extract.models.encoder import Encoder
+from otoscope.store.reader import open_store
+from otoscope.store.verify import task_status, verify
+from otoscope.store.writer import reset_block
+
+from ..support import closed_form as making
+from ..support.closed_form import (
+    HOP,
+    LENGTHS,
+    After,
+    Finished,
+    closed_form,
+    interrupt,
+    tree_of,
+    write_corpus,
+    write_manifest,
+    write_wav_file,
+)
+
+ALL = ("mean", "positive_frames", "embedding", "hidden")
+
+
+def run(manifest: Path, url: Path | str, encoder: Encoder | str | None = None, **options: Any) -> Report:
+    given: dict[str, Any] = {"task": "t", "block": 4, "batch": 3, "threads": 1, "keep": ALL, **options}
+    return capture(encoder or closed_form(), str(manifest), str(url), **given)
+
+
+class Shuffled(SerialExecutor):
+    """The serial executor in another order."""
+
+    def run(self, make_worker: Any, pieces: Any) -> Iterator[Done[Any, Any] | Failed[Any]]:
+        return super().run(make_worker, [pieces[i] for i in np.random.default_rng(0).permutation(len(pieces))])
+
+
+@pytest.mark.parametrize("done", [0, 1, 6, 9])
+def test_an_interrupted_run_is_finished_by_the_same_call(finished: Finished, tmp_path: Path, done: int) -> None:
+    url = tmp_path / "s"
+    with pytest.raises(KeyboardInterrupt):
+        run(finished.manifest, url, executor=After(done, interrupt))
+    assert len(task_status(str(url), "t").blocks()) == done
+    assert list(verify(str(url))) == []
+    report = run(finished.manifest, url)
+    assert (report.n_clips, report.n_ok, report.n_extracted) == (37, 37, 37 - 4 * done)
+    assert tree_of(url) == tree_of(finished.url)
+
+
+def test_blocks_in_any_order_and_twice_give_the_same_bytes(finished: Finished, tmp_path: Path) -> None:
+    url = str(tmp_path / "s")
+    run(finished.manifest, url, executor=Shuffled())
+    assert tree_of(url) == tree_of(finished.url)
+    for block in task_status(url, "t").blocks()[3:6]:
+        reset_block(url, block)
+    assert run(finished.manifest, url).n_extracted == 12
+    assert tree_of(url) == tree_of(finished.url)
+
+
+def test_a_finished_store_has_nothing_to_do_and_needs_no_audio(finished: Finished, tmp_path: Path) -> None:
+    manifest, _ = write_corpus(tmp_path, LENGTHS[:9])
+    run(manifest, tmp_path / "s")
+    before = tree_of(tmp_path / "s")
+    for file in (tmp_path / "audio").iterdir():
+        file.unlink()
+    report = run(manifest, tmp_path / "s", block=None, batch=None, threads=None, keep=None)  # those of the store
+    assert (report.n_extracted, report.n_ok) == (0, 9)
+    assert tree_of(tmp_path / "s") == before
+
+
+@pytest.mark.parametrize("encoder", ["closed form", "tiny-ssl"])
+@pytest.mark.parametrize("first", [1, 12, 30])
+def test_a_grown_store_equals_one_built_at_once(tmp_path: Path, encoder: str, first: int) -> None:
+    """Real audio, of which some does not decode; 9 blocks, the last of 1 clip."""
+    real = encoder == "tiny-ssl"
+    lengths = [16_000 + 800 * (i % 5) for i in range(33)] if real else LENGTHS[:33]
+    rate = 16_000 if real else making.RATE
+    labels = [str(11 - i % 12) for i in range(33)]
+    manifest, sounds = write_corpus(tmp_path, lengths, rate=rate, columns={"number": labels})
+    (tmp_path / "audio/003.wav").write_bytes(b"")
+    (tmp_path / "audio/031.wav").write_bytes(b"words")
+    paths = [f"audio/{i:03d}.wav" for i in range(len(sounds))]
+    write_manifest(tmp_path / "part.csv", paths[:first], {"number": labels[:first]})
+    model = closed_form() if not real else encoder
+    options = {"max_failures": 1.0, "keep": ("mean",)}
+    run(manifest, tmp_path / "whole", model, **options)
+    run(tmp_path / "part.csv", tmp_path / "grown", model, **options)
+    run(manifest, tmp_path / "grown", model, **options)
+    assert tree_of(tmp_path / "grown") == tree_of(tmp_path / "whole")
+
+
+def test_a_second_task_leaves_the_first_as_it_is(finished: Finished, tmp_path: Path) -> None:
+    url = tmp_path / "s"
+    run(finished.manifest, url)
+    before = tree_of(url)
+    manifest, _ = write_corpus(tmp_path, LENGTHS[:5], seed=1)
+    run(manifest, url, task="second", keep=("mean",), unit_sec=0.03)
+    after = tree_of(url)
+    assert {name for name in before if before[name] != after[name]} == {"zarr.json"}
+    assert all(name.startswith("second/") for name in after.keys() - before.keys())
+    tree = open_store(str(url))
+    assert {name: child.sizes["clip"] for name, child in tree.children.items()} == {"second": 5, "t": 37}
+    alone = tmp_path / "alone"
+    run(manifest, alone, task="second", keep=("mean",), unit_sec=0.03)
+    whole = tree_of(alone)
+    assert {k: v for k, v in after.items() if k.startswith("second/")} == {
+        k: v for k, v in whole.items() if k.startswith("second/")
+    }
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"frames": "all"}, r'another identity \(frames: "all", not "audio"\).*choose another store'),
+        ({"block": 5}, r"planned otherwise \(block: 5, not 4\)"),
+        ({"batch": 4, "threads": 2}, r"\(batch: 4, not 3; threads: 2, not 1\).*choose another task name"),
+        ({"unit_sec": 0.05}, "unit_sec: 0.05, not null"),
+        ({"mean_dtype": "float32"}, 'mean_dtype: "float32", not "float16"'),
+        ({"keep": ("mean",)}, "variables"),
+        ({"keep": ("meen",)}, "no variable meen to keep; expected some of active_bits"),
+        ({"max_failures": 2.0}, "max_failures is 2.0; expected a share between 0 and 1"),
+        ({"unit_sec": 0.001}, "unit_sec: 0.001, not null"),
+        ({"encoder": closed_form(sites=["layers.0.neurons"])}, r"another identity \(sites: "),
+        ({"encoder": closed_form(front_end={"gain": 2})}, r"front_end.gain: 2, not null"),
+        ({"encoder": closed_form(blocks=())}, "names no blocks, so it has no hidden states to keep"),
+        ({"task": "a/b"}, "'a/b' cannot name a task"),
+    ],
+)
+def test_other_options_than_those_of_the_store_are_refused(
+    finished: Finished, change: dict[str, Any], message: str
+) -> None:
+    before = tree_of(finished.url)
+    with pytest.raises(ValueError, match=message) as caught:
+        run(finished.manifest, finished.url, **change)
+    assert "\n" not in str(caught.value)
+    assert tree_of(finished.url) == before
+
+
+def test_another_model_of_the_same_shape_is_refused(finished: Finished) -> None:
+    encoder = closed_form()
+    encoder.module.layers[0].neurons.weight.data[0, 0] += 1  # type: ignore[union-attr, index]
+    with pytest.raises(ValueError, match=r"another identity \(weights: "):
+        run(finished.manifest, finished.url, encoder)
+
+
+def test_a_model_that_fails_on_silence_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    manifest, _ = write_corpus(tmp_path, [50])
+    with pytest.raises(
+        ValueError, match=r"closed-form failed on a second of silence \(.*\); expected a module that takes"
+    ):
+        run(manifest, tmp_path / "s", closed_form(prepare=lambda x: x[:, None, : HOP + 1]))
+    assert not (tmp_path / "s").exists()
+
+
+def test_hidden_states_of_unequal_width_are_refused_before_anything_is_written(tmp_path: Path) -> None:
+    manifest, _ = write_corpus(tmp_path, LENGTHS[:5])
+    uneven = closed_form(blocks=["layers.*.neurons"])
+    with pytest.raises(ValueError, match=r"are 10, 11, 3 wide .*; expected one width: .*leave hidden out of --keep"):
+        run(manifest, tmp_path / "s", uneven)
+    assert not (tmp_path / "s").exists()
+    assert run(manifest, tmp_path / "s", uneven, keep=("mean", "embedding")).n_ok == 5
+
+
+def test_absent_files_are_refused_before_anything_is_written(tmp_path: Path) -> None:
+    manifest, _ = write_corpus(tmp_path, LENGTHS[:12])
+    for i in (1, 5, 7, 8):
+        (tmp_path / f"audio/{i:03d}.wav").unlink()
+    with pytest.raises(
+        FileNotFoundError, match=r"4 of 12 audio files are not under .*001.wav.*007.wav, \.\.\.\).*--audio-root"
+    ):
+        run(manifest, tmp_path / "s")
+    assert not (tmp_path / "s").exists()
+    report = run(manifest, tmp_path / "s", allow_missing=True, max_failures=0.5)
+    assert report.failures == tuple((f"audio/{i:03d}.wav", "no such file") for i in (1, 5, 7, 8))
+
+
+def test_dry_run_writes_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    manifest, _ = write_corpus(tmp_path, LENGTHS)
+    with caplog.at_level("INFO"):
+        assert run(manifest, tmp_path / "s", dry_run=True).n_ok == 0
+    assert not (tmp_path / "s").exists()
+    assert "37 clips of native length in 10 blocks of 4; 2 layers, 14 neurons" in caplog.text
+
+
+def test_too_many_failures_stop_the_run_and_do_not_undo_it(tmp_path: Path) -> None:
+    """Also when the same command is run again; with a larger share, or the audio mended, it goes on."""
+    manifest, sounds = write_corpus(tmp_path, LENGTHS)
+    whole = tmp_path / "whole"
+    run(manifest, whole)
+    for i in (5, 6, 9, 30):
+        (tmp_path / f"audio/{i:03d}.wav").write_bytes(b"words")
+    url = str(tmp_path / "s")
+    message = r"[23] of 37 clips failed.*expected at most a share of 0.05.*--audio DIR --reset.*what is committed stays"
+    with pytest.raises(ValueError, match=r"the last audio/00[69].wav \(does not decode"):
+        run(manifest, url, max_failures=0.05)
+    assert len(task_status(url, "t").blocks()) in (2, 3)  # the third may have been at work
+    with pytest.raises(ValueError, match=message):
+        run(manifest, url, max_failures=0.05)
+    report = run(manifest, url, max_failures=0.2)
+    assert (report.n_ok, report.n_failed) == (33, 4)
+    for i in (5, 6, 9, 30):
+        write_wav_file(tmp_path / f"audio/{i:03d}.wav", sounds[i], making.RATE)
+    changed = list(changed_audio(url, tmp_path))
+    assert [what for _, what in changed] == [
+        f"t: audio/{i:03d}.wav is not the file that was heard" for i in (5, 6, 9, 30)
+    ]
+    for block, _ in changed:
+        assert block is not None
+        reset_block(url, block)
+    assert run(manifest, url).n_failed == 0
+    assert tree_of(url) == tree_of(whole)
+
+
+def test_the_limit_of_failures_also_holds_where_nothing_is_left_to_do(tmp_path: Path) -> None:
+    """The last block is the one that exceeds it, so that the first run commits everything."""
+    manifest, _ = write_corpus(tmp_path, LENGTHS[:9])
+    (tmp_path / "audio/008.wav").write_bytes(b"words")
+    for _ in range(3):
+        with pytest.raises(ValueError, match=r"1 of 9 clips failed.*expected at most a share of 0.1"):
+            run(manifest, tmp_path / "s")
+        assert task_status(str(tmp_path / "s"), "t").committed.all()
+    assert run(manifest, tmp_path / "s", max_failures=0.2).n_failed == 1
+
+
+def test_audio_that_was_absent_and_audio_that_is_gone(tmp_path: Path) -> None:
+    manifest, sounds = write_corpus(tmp_path, LENGTHS[:9])
+    (tmp_path / "audio/006.wav").unlink()
+    run(manifest, tmp_path / "s", allow_missing=True, max_failures=1.0)
+    assert list(changed_audio(str(tmp_path / "s"), tmp_path)) == []
+    write_wav_file(tmp_path / "audio/006.wav", sounds[6], making.RATE)
+    (tmp_path / "audio/001.wav").unlink()
+    gone, new = changed_audio(str(tmp_path / "s"), tmp_path)
+    assert gone == (None, f"t: audio/001.wav is not under {tmp_path}")
+    assert new == (task_status(str(tmp_path / "s"), "t").blocks()[1], "t: audio/006.wav was absent and now is there")
+
+
+def test_a_file_that_vanishes_leaves_its_block_pending_and_the_others_go_on(finished: Finished, tmp_path: Path) -> None:
+    manifest, _ = write_corpus(
+        tmp_path,
+        LENGTHS,
+        columns={"kind": ["abc"[i % 3] for i in range(37)], "number": [str(i % 11) for i in range(37)]},
+    )
+    lost, kept = tmp_path / "audio/022.wav", tmp_path / "kept.wav"
+    url = str(tmp_path / "s")
+    with pytest.raises(
+        OSError, match=r"1 of 10 blocks are still pending because .*022.wav has gone.*run the same command again"
+    ):
+        run(manifest, url, executor=After(2, lambda: lost.rename(kept)))
+    status = task_status(url, "t")
+    assert [block.index for block in status.blocks()] == [0, 1, 2, 3, 4, 6, 7, 8, 9]
+    with pytest.raises(FileNotFoundError, match="1 of 37 audio files"):
+        run(manifest, url)
+    kept.rename(lost)
+    run(manifest, url)
+    assert tree_of(url) == tree_of(finished.url)
+
+
+@pytest.mark.parametrize("place", ["/proc/otoscope.zarr", "{manifest}/store"])
+def test_places_where_nothing_can_be_written(tmp_path: Path, place: str) -> None:
+    manifest, _ = write_corpus(tmp_path, [50])
+    before = tree_of(tmp_path)
+    with pytest.raises(OSError, match=r"could not be written \(.*expected a writable place") as caught:
+        run(manifest, place.format(manifest=manifest))
+    assert "\n" not in str(caught.value)
+    assert tree_of(tmp_path) == before
+
+
+AGAIN = """
+import sys
+from otoscope.extract.capture import capture
+sys.exit(capture("module:gone.py:build", sys.argv[1], sys.argv[2], task="t").n_ok != 3999)
+"""
+
+
+@pytest.mark.slow
+def test_a_finished_store_of_a_thousand_blocks_is_done_with_in_five_seconds(tmp_path: Path) -> None:
+    """In a fresh process, and without its encoder, which is not there any more. Processor time, as other work on the
+    machine adds to what the clock says; nothing is waited for."""
+    manifest, _ = write_corpus(tmp_path, [40] * 3999)
+    encoder = f"module:{making.__file__}:closed_form"
+    assert run(manifest, tmp_path / "s", encoder, batch=4, keep=("mean",)).n_ok == 3999
+    before = tree_of(tmp_path / "s")
+    since = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([sys.executable, "-c", AGAIN, str(manifest), str(tmp_path / "s")], check=True)
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert used.ru_utime + used.ru_stime - since.ru_utime - since.ru_stime < 5
+    assert tree_of(tmp_path / "s") == before

@@ -1,0 +1,177 @@
+"""What travels to where workers run: small, and made into the same worker there; nothing of the model stays here."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cloudpickle
+import pytest
+import torch
+from torch import nn
+
+from otoscope.cluster.executor import Done, SerialExecutor
+from otoscope.extract.audio.corpus import read_manifest
+from otoscope.extract.capture import capture
+from otoscope.extract.models.encoder import load_encoder
+from otoscope.extract.plan import clip_table, identify, make_plan, placed, prepare_store
+from otoscope.extract.preflight import Model, Recipe, Survey
+from otoscope.store.provenance import kept
+
+from ..support import closed_form as making
+from ..support.closed_form import LENGTHS, After, closed_form, interrupt, tree_of, write_corpus
+
+CLOSED_FORM = f"module:{making.__file__}:closed_form"
+
+
+class Elsewhere(SerialExecutor):
+    """An executor that goes by the name of Ray's, and pickles all that it is given and gives back."""
+
+    name = "ray"
+
+    def __init__(self) -> None:
+        self.needs = {"CPU": 1.0, "GPU": 0.0}
+        self.sent: list[bytes] = []
+        self.pieces: list[Any] = []
+
+    def run(self, make_worker: Any, pieces: Any) -> Iterator[Any]:
+        self.sent.append(cloudpickle.dumps(make_worker))
+        pieces = list(pieces)
+        self.pieces.append(pieces)
+        for event in super().run(cloudpickle.loads(self.sent[-1]), cloudpickle.loads(cloudpickle.dumps(pieces))):
+            yield cloudpickle.loads(cloudpickle.dumps(event))
+
+
+def options(**more: Any) -> dict[str, Any]:
+    return {"task": "t", "block": 4, "batch": 3, "threads": 1, **more}
+
+
+def test_the_store_is_that_of_a_run_in_this_process_and_the_model_is_never_sent(tmp_path: Path) -> None:
+    manifest, _ = write_corpus(tmp_path, [4000 + 160 * i for i in range(33)], rate=16_000)
+    executor = Elsewhere()
+    report = capture("tiny-ssl", manifest, str(tmp_path / "a"), executor=executor, **options())
+    capture("tiny-ssl", manifest, str(tmp_path / "b"), **options())
+    assert report.n_ok == 33
+    assert tree_of(tmp_path / "a") == tree_of(tmp_path / "b")
+    assert [len(pieces) for pieces in executor.pieces] == [1, 9]  # a look at the encoder, then the blocks
+    assert max(map(len, executor.sent)) < 20_000  # the model has 1.5 MB
+    assert all(cloudpickle.loads(sent).corpus.labels.empty for sent in executor.sent)  # workers have no use for them
+
+
+def test_this_process_loads_no_encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever loads it is called only while a worker is made or a piece is worked on."""
+    working: list[bool] = []
+    calls: list[bool] = []
+
+    class Told(Elsewhere):
+        def run(self, make_worker: Any, pieces: Any) -> Iterator[Any]:
+            working.append(True)
+            yield from super().run(make_worker, pieces)
+            working.clear()
+
+    def load(spec: str) -> Any:
+        calls.append(bool(working))
+        return load_encoder(spec)
+
+    monkeypatch.setattr("otoscope.extract.preflight.load_encoder", load)
+    manifest, _ = write_corpus(tmp_path, LENGTHS)
+    capture(CLOSED_FORM, manifest, str(tmp_path / "s"), executor=Told(), **options())
+    assert calls
+    assert all(calls)
+
+
+def test_what_a_worker_finds_wrong_with_the_encoder_is_said_as_it_would_be_here(tmp_path: Path) -> None:
+    manifest, _ = write_corpus(tmp_path, LENGTHS)
+    for spec, message in (
+        (CLOSED_FORM[:-4] + "fern", "has no function 'closed_fern'"),
+        ("m2d:gone", "nothing at gone"),
+    ):
+        with pytest.raises((ValueError, OSError), match=message):
+            capture(spec, manifest, str(tmp_path / "s"), executor=Elsewhere(), **options())
+    assert not (tmp_path / "s").exists()
+
+
+def recipe(folder: Path, spec: str, check: bool) -> Recipe:
+    manifest, _ = write_corpus(folder, LENGTHS)
+    corpus, url = read_manifest(manifest), str(folder / "s")
+    clips = clip_table(corpus)
+    plan = make_plan(
+        None, corpus, clips, unit_sec=None, variables=kept(None), mean_dtype=None, block=4, batch=3, threads=1
+    )
+    identity = identify(placed(load_encoder(spec), None), "audio")
+    prepare_store(url, "t", identity, plan, clips, replan=False)
+    return Recipe(
+        model=Model(encoder=spec), url=url, corpus=corpus, identity=identity, plan=plan, code="", allow_missing=False,
+        check=check,
+    )  # fmt: skip
+
+
+def test_another_encoder_where_a_worker_runs_is_refused(tmp_path: Path) -> None:
+    """The same path holds another file there; in the process that looked at it nobody asks again."""
+    shutil.copy(making.__file__, tmp_path / "mine.py")
+    here = recipe(tmp_path, f"module:{tmp_path / 'mine.py'}:closed_form", check=True)
+    here().close()
+    text = (tmp_path / "mine.py").read_text()
+    (tmp_path / "mine.py").write_text(text.replace("default_rng(seed)", "default_rng(seed + 1)"))
+    load_encoder.cache_clear()
+    with pytest.raises(ValueError, match=r"not the same for all workers \(front_end.source_sha256: .*; weights: ") as e:
+        here()
+    assert "\n" not in str(e.value)
+    assert "expected the same files, and devices of one kind" in str(e.value)
+
+
+def test_an_encoder_given_as_an_object_is_sent_with_its_weights(tmp_path: Path) -> None:
+    manifest, _ = write_corpus(tmp_path, LENGTHS)
+    capture(closed_form(), manifest, str(tmp_path / "a"), executor=Elsewhere(), **options())
+    capture(closed_form(), manifest, str(tmp_path / "b"), **options())
+    assert tree_of(tmp_path / "a") == tree_of(tmp_path / "b")
+
+
+def test_threads_of_a_new_plan_are_the_processors_of_a_worker(tmp_path: Path) -> None:
+    """And those of an older plan stay."""
+    manifest, _ = write_corpus(tmp_path, LENGTHS)
+    given = options()
+    del given["threads"]
+    for name, cpus, threads in (("a", 3.0, 3), ("b", 0.5, 1)):
+        executor = Elsewhere()
+        executor.needs["CPU"] = cpus
+        with pytest.raises(KeyboardInterrupt):
+            capture(CLOSED_FORM, manifest, str(tmp_path / name), executor=Stopping(executor), **given)
+        document = json.loads((tmp_path / name / "t/zarr.json").read_text())
+        assert document["attributes"]["otoscope"]["plan"]["threads"] == threads
+        assert capture(CLOSED_FORM, manifest, str(tmp_path / name), executor=Elsewhere(), **given).n_ok == 37
+
+
+class Stopping(After):
+    """Interrupts before the first block, but not before the encoder was looked at."""
+
+    name = "ray"
+
+    def __init__(self, executor: Elsewhere) -> None:
+        super().__init__(0, interrupt)
+        self.needs, self.inner = executor.needs, executor
+
+    def run(self, make_worker: Any, pieces: Any) -> Iterator[Any]:
+        yield from (self.inner if isinstance(make_worker, Survey) else super()).run(make_worker, pieces)
+
+
+def test_a_look_at_an_encoder_can_be_had_anywhere(tmp_path: Path) -> None:
+    manifest, _ = write_corpus(tmp_path, LENGTHS)
+    corpus = read_manifest(manifest)
+    plan = make_plan(
+        None, corpus, clip_table(corpus), unit_sec=None, variables=kept(None), mean_dtype=None, block=4, batch=3,
+        threads=1,
+    )  # fmt: skip
+    survey = Survey(
+        model=Model(encoder=CLOSED_FORM), frames="audio", url="s", corpus=corpus, plan=plan, parity="refuse",
+        calibrate=False,
+    )  # fmt: skip
+    (event,) = Elsewhere().run(survey, [""])
+    assert isinstance(event, Done)
+    assert event.result == survey.look()
+    assert event.result.parity == " parity within 0.0001"
+    assert event.result.weights_bytes == sum(
+        p.numel() * 4 for p in nn.Module.parameters(load_encoder(CLOSED_FORM).module)
+    )
+    assert event.result.identity.device == ("cpu" if not torch.cuda.is_available() else torch.cuda.get_device_name())

@@ -1,0 +1,285 @@
+"""The service: what is asked is what the study gives, once; what may not pass does not; errors are one line."""
+
+import json
+import re
+import shutil
+import threading
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from fastapi.testclient import TestClient
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from otoscope.ablate.request import Request
+from otoscope.ablate.result import result_of_table, write_result
+from otoscope.ablate.study import run_study
+from otoscope.extract.audio.corpus import read_manifest
+from otoscope.extract.models.encoder import load_encoder
+from otoscope.serve.app import build
+from otoscope.serve.client import ARROW
+from otoscope.serve.schemas import Ask
+from otoscope.store.writer import add_labels
+
+from ..support.running_service import ASKED, ENCODER, NOBODY, Place, client_of, done, ended, serving
+
+
+@pytest.fixture
+def own(place: Place, tmp_path: Path) -> Place:
+    """A copy of the store that may be changed."""
+    shutil.copytree(place.url, tmp_path / "store.zarr")
+    return Place(url=str(tmp_path / "store.zarr"), manifest=place.manifest)
+
+
+def test_a_result_is_what_the_study_gives(client: TestClient, place: Place, tmp_path: Path) -> None:
+    job = done(client, **ASKED)
+    whole = run_study(Request(**ASKED), place.url, load_encoder(ENCODER), read_manifest(place.manifest))
+    write_result(whole, tmp_path / "r.parquet")
+    table = pa.parquet.read_table(tmp_path / "r.parquet")
+    answer = client.get(f"/ablations/{job}/result", headers={"Accept": ARROW})
+    assert answer.headers["content-type"] == ARROW
+    with pa.ipc.open_stream(answer.content) as stream:
+        assert stream.read_all().equals(table, check_metadata=True)
+    assert result_of_table(table)["control_change"].sizes["control"] == 5
+    said = client.get(f"/ablations/{job}/result").json()
+    assert [row["category"] for row in said["rows"]] == table["category"].to_pylist()
+    for row, expected in zip(said["rows"], table.to_pylist(), strict=True):
+        for name, value in expected.items():
+            values, theirs = (x if isinstance(x, list) else [x] for x in (value, row[name]))
+            assert [None if x != x else x for x in values] == theirs  # NaN is null
+    assert said["about"]["attrs"]["digest"] == whole.attrs["digest"]
+    job_view = client.get(f"/ablations/{job}").json()
+    assert job_view["progress"]["done"] == job_view["progress"]["total"] == whole.sizes["clip"]
+    assert Request.from_json({**job_view["request"], "match": ()}) == Request(**ASKED)
+
+
+def test_the_same_request_is_answered_from_disk_after_a_restart(place: Place, tmp_path: Path) -> None:
+    with serving(place, tmp_path / "s") as client:
+        assert client.post("/ablations", json=ASKED).status_code == 202
+        job = done(client, **ASKED)
+        first = client.get(f"/ablations/{job}/result", headers={"Accept": ARROW}).content
+    with serving(place, tmp_path / "s") as client:
+        answer = client.post("/ablations", json={**ASKED, "side": "harm", "set": " only(d) "})  # says the same
+        assert (answer.status_code, answer.json()["id"]) == (200, job)
+        assert answer.headers["location"] == f"/ablations/{job}"
+        assert client.get(f"/ablations/{job}/result", headers={"Accept": ARROW}).content == first
+        assert "otoscope_jobs_done_total 0" in client.get("/metrics").text
+        done(client, **ASKED, seed=1)
+        assert len(client.get("/probes").json()) == 1  # fitted once
+    for path in (tmp_path / "s").rglob("*.json"):
+        assert str(tmp_path) not in path.read_text()
+
+
+def test_ids_depend_on_all_that_is_read(own: Place, tmp_path: Path) -> None:
+    """Changing any field, a label, or the division changes the id; adding a column that is not read does not."""
+    changes = [{}, {"set": "only(c)"}, {"mode": "keep"}, {"controls": 6}, {"seed": 1}, {"probe": "published"}]
+    changes += [{"probe_seed": 1}, {"percentile": 5.0}, {"match": ("rate",)}, {"side": "either"}]
+
+    def ids() -> list[str]:
+        catalogue = build(own.settings(tmp_path / "s")).state.engine.runner.__self__
+        return [catalogue.check(Request(**{**ASKED, **change})) for change in changes]
+
+    before = ids()
+    assert len(set(before)) == len(changes)
+    names = 60 * ["x"]
+    add_labels(own.url, "t", {"other": names}, overwrite=False)
+    assert ids() == before
+    add_labels(own.url, "t", {"split": 20 * ["test", "train", "train"]}, overwrite=True)
+    assert not set(ids()) & set(before)
+
+
+def test_a_store_that_changes_before_the_job_begins_is_noticed(own: Place, tmp_path: Path) -> None:
+    app = build(own.settings(tmp_path / "s"))
+    engine = app.state.engine
+    request = Request(**ASKED)
+    job, _ = engine.submit(engine.runner.__self__.check(request), request.to_json())
+    add_labels(own.url, "t", {"split": 20 * ["test", "train", "train"]}, overwrite=True)
+    with client_of(app) as client:
+        found = ended(client, job.id)
+        assert found["state"] == "failed"
+        assert found["error"].endswith("when this was asked; expected no change: ask again")
+        assert done(client, **ASKED) != job.id
+
+
+def test_what_there_is_can_be_listed(client: TestClient) -> None:
+    assert client.get("/tasks").json() == [
+        {"task": "t", "clips": 60, "labels": ["letter", "split"], "pending": 0, "rerun": True}
+    ]
+    assert client.get("/tasks/t/labels").json()[0] == {"label": "letter", "categories": 4, "divides": False}
+    categories = client.get("/tasks/t/categories", params={"label": "letter"}).json()
+    assert categories == [{"category": c, "clips": 15} for c in "abcd"]
+    sets = client.get("/selections", params={"task": "t", "label": "letter", "percentile": 4}).json()
+    assert {"set": "only(d)", "neurons": 7} in sets
+    assert client.get("/probes").json()[0]["labelling"] == "t:letter"
+    assert client.get("/ablations").json()["jobs"][-1]["request"]["set"] == "only(d)"
+    assert client.get("/ablations", params={"state": "failed"}).json() == {"jobs": []}
+    assert client.get("/health/ready").json() == {"live": True, "ready": True}
+
+
+def test_metrics_are_in_the_format(client: TestClient) -> None:
+    answer = client.get("/metrics")
+    assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
+    sample = re.compile(r'otoscope_[a-z_]+(\{[a-z]+="[^"]*"(,[a-z]+="[^"]*")*\})? [-+.0-9e]+')
+    for line in answer.text.splitlines():
+        assert line.startswith(("# HELP otoscope_", "# TYPE otoscope_")) or sample.fullmatch(line), line
+    assert 'otoscope_http_requests_total{method="POST",status="202"} 1' in answer.text
+
+
+def test_a_request_is_a_request() -> None:
+    """The wire has the fields of `Request`, with its defaults."""
+    asked = Ask(task="t", label="l", set="only(a)")
+    assert asked.request() == Request(task="t", label="l", set="only(a)")
+    assert list(Ask.model_fields) == list(Request.__dataclass_fields__)
+
+
+WRONG: list[tuple[dict[str, Any], str]] = [
+    ({"task": "nope"}, "no task 'nope'; expected one of t"),
+    ({"label": "nope"}, "no label 'nope' in task t; expected one of letter, split"),
+    ({"set": "only(z)"}, "no category 'z' in t:letter; expected one of a, b, c, d"),
+    ({"set": "shared(a, u:letter:b)"}, "no task 'u'"),
+    ({"set": "everything"}, "no neuron set is called 'everything'; expected"),
+    ({"set": "(9,347)"}, "expected layers 0 to 2 of 60 neurons"),
+    ({"set": "@/etc/passwd"}, "no file is opened"),
+    ({"set": "@../../x.csv"}, "no file is opened"),
+    ({"set": "only(\ud800)"}, "no category|set: "),
+    ({"mode": "transplant"}, "expected a category"),
+    ({"mode": "transplant", "category": "z"}, "no category 'z'"),
+    ({"division": "nope"}, "no column 'nope'"),
+    ({"gain": 2.0}, "expected it with mode 'gain' only"),
+    ({"controls": "5"}, "controls: Input should be a valid integer"),
+    ({"controls": 10**7}, "controls: Input should be less than or equal to 10000"),
+    ({"store": "/etc"}, "store: Extra inputs are not permitted"),
+    ({"set": ""}, "set: String should have at least 1 character"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), WRONG)
+def test_what_does_not_fit_is_refused_in_one_line(client: TestClient, change: dict[str, Any], message: str) -> None:
+    body = json.dumps({**ASKED, **change})
+    answer = client.post("/ablations", content=body, headers={"Content-Type": "application/json"})
+    assert answer.status_code == 422, answer.text
+    assert set(answer.json()) == {"error"}
+    assert re.search(message, answer.json()["error"]), answer.text
+    assert "\n" not in answer.json()["error"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", f"/ablations/{NOBODY}", 404),
+        ("GET", f"/ablations/{NOBODY}/result", 404),
+        ("DELETE", f"/ablations/{NOBODY}", 404),
+        ("GET", "/ablations/..%2F..%2Fetc%2Fpasswd", 404),
+        ("GET", "/ablations/%2e%2e", 422),
+        ("GET", f"/ablations/{NOBODY}%0a", 422),
+        ("GET", "/tasks/..%2f..%2fetc/labels", 404),
+        ("GET", "/tasks/nope/labels", 404),
+        ("GET", "/tasks/t/categories?label=nope", 404),
+        ("GET", "/tasks/t/categories", 422),
+        ("GET", "/selections?task=t&label=letter&percentile=0", 422),
+        ("GET", "/selections?task=t&label=letter&percentile=nan", 422),
+        ("GET", "/selections?task=nope&label=letter", 404),
+        ("GET", "/ablations?limit=0", 422),
+        ("PUT", "/ablations", 405),
+        ("GET", "/docs", 404),
+    ],
+)
+def test_what_is_not_there_is_said_in_one_line(client: TestClient, method: str, path: str, status: int) -> None:
+    answer = client.request(method, path)
+    assert answer.status_code == status, answer.text
+    assert set(answer.json()) == {"error"}
+
+
+def test_a_job_that_is_done_is_not_cancelled_and_a_queued_one_has_no_result(place: Place, tmp_path: Path) -> None:
+    app = build(place.settings(tmp_path / "s"))
+    engine = app.state.engine
+    go_on = threading.Event()
+    runner, engine.runner = engine.runner, lambda *given: go_on.wait(30) and runner(*given)
+    with client_of(app) as client:
+        first, second = (client.post("/ablations", json={**ASKED, "seed": seed}).json()["id"] for seed in (0, 1))
+        assert client.get(f"/ablations/{second}/result").status_code == 409
+        assert client.delete(f"/ablations/{second}").json()["state"] == "cancelled"
+        assert client.get(f"/ablations/{second}/result").json()["error"].startswith("the job is cancelled;")
+        go_on.set()
+        assert ended(client, first)["state"] == "done"
+        assert client.delete(f"/ablations/{first}").status_code == 409
+        assert client.get(f"/ablations/{first}/result").status_code == 200
+        assert client.post("/ablations", json={**ASKED, "seed": 1}).status_code == 202  # asked again
+
+
+def test_a_full_queue_says_when_to_come_again(place: Place, tmp_path: Path) -> None:
+    app = build(place.settings(tmp_path / "s", most_queued=1))
+    go_on = threading.Event()
+    app.state.engine.runner = lambda job, request, place, errand: go_on.wait(30) and place.write_bytes(b"")
+    with client_of(app) as client:
+        answers = [client.post("/ablations", json={**ASKED, "seed": seed}) for seed in range(4)]
+        refused = [answer for answer in answers if answer.status_code == 429]
+        assert refused
+        assert int(refused[0].headers["retry-after"]) >= 1
+        assert "expected fewer" in refused[0].json()["error"]
+        go_on.set()
+
+
+def test_faults_show_nothing_of_the_inside(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    app = build(place.settings(tmp_path / "s"))
+
+    def broken() -> None:
+        raise RuntimeError("a secret")
+
+    monkeypatch.setattr(app.state.engine.runner.__self__, "tasks", broken)
+    with client_of(app) as client:
+        answer = client.get("/tasks")
+        assert (answer.status_code, answer.json()) == (500, {"error": "a fault of the service; see its log"})
+        shutil.rmtree(tmp_path / "s" / "queue")
+        answer = client.post("/ablations", json=ASKED)
+        assert (answer.status_code, answer.json()) == (503, {"error": "the state of the service cannot be used now"})
+        assert str(tmp_path) not in client.get("/selections?task=t&label=split&percentile=1").text
+
+
+def test_every_answer_is_documented(client: TestClient) -> None:
+    """The description names every status that the other tests see, with one model for all refusals."""
+    paths = client.get("/openapi.json").json()["paths"]
+    always = {"200", "400", "401", "408", "413", "503"}
+    operations = {(path, method): about for path, methods in paths.items() for method, about in methods.items()}
+    assert {operation: set(about["responses"]) - always for operation, about in operations.items()} == {
+        ("/ablations", "post"): {"202", "415", "422", "429"},
+        ("/ablations", "get"): {"422"},
+        ("/ablations/{job}", "get"): {"404", "422"},
+        ("/ablations/{job}", "delete"): {"404", "409", "422"},
+        ("/ablations/{job}/result", "get"): {"404", "409", "422"},
+        ("/tasks", "get"): set(),
+        ("/tasks/{task}/labels", "get"): {"404", "422"},
+        ("/tasks/{task}/categories", "get"): {"404", "422"},
+        ("/selections", "get"): {"404", "422"},
+        ("/probes", "get"): set(),
+        ("/health/live", "get"): set(),
+        ("/health/ready", "get"): set(),
+        ("/metrics", "get"): set(),
+    }  # fmt: skip
+    for about in operations.values():
+        for status, answer in about["responses"].items():
+            if not status.startswith("2"):
+                assert answer["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/Problem"}
+
+
+names: st.SearchStrategy[str] = st.one_of(
+    st.sampled_from(["t", "letter", "a", "d", "split", "..", "/", "@x"]), st.text(max_size=8)
+)
+fields = {
+    "task": names, "label": names, "category": names, "division": names, "gain": st.floats(), "controls": st.integers(),
+    "set": st.one_of(names, names.map("only({})".format), names.map("shared({0},{0})".format)),
+    "seed": st.integers(), "percentile": st.floats(), "mode": st.sampled_from(["remove", "gain", "keep", "transplant"]),
+    "probe_seed": st.integers(), "side": names, "match": st.lists(names, max_size=3),
+}  # fmt: skip
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.fixed_dictionaries({}, optional=fields))
+def test_no_body_makes_it_fail(client: TestClient, change: dict[str, Any]) -> None:
+    asked = {**ASKED, "controls": 0, "set": "only(zzz)", **change}  # most of them name nothing, so that little is run
+    answer = client.post("/ablations", content=json.dumps(asked), headers={"Content-Type": "application/json"})
+    assert answer.status_code in (200, 202, 422, 429), answer.text
+    if answer.status_code == 422:
+        assert "\n" not in answer.json()["error"]

@@ -1,0 +1,87 @@
+"""An encoder file for runs that are to go wrong: the closed form of making.py, beside which this file is copied.
+
+Conventions: what it does is told by files beside it, so that workers in other processes can be told while they run:
+`seconds` that a batch takes; `room`, the bytes that a file may have as on a disk that is full; `unreadable/NAME`, how
+often the audio file NAME cannot be read; `impatient`, where requests are to fail soon. It notes each batch in
+`batches.log`: CRC-32 of its waveforms, process.
+"""
+
+import ctypes
+import errno
+import importlib.util
+import os
+import resource
+import time
+import zlib
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+FOLDER = Path(__file__).parent
+CRASH = 0.5  # a clip that begins with this sample kills the process
+
+
+@cache
+def copied() -> Any:
+    """The copy of making.py."""
+    spec = importlib.util.spec_from_file_location("copied_making", FOLDER / "making.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def prepare(waveforms: Tensor) -> Tensor:
+    """(clip, sample) -> (clip, token, HOP)"""
+    limit_files(None)
+    with (FOLDER / "batches.log").open("a") as file:
+        file.write(f"{zlib.crc32(waveforms.contiguous().numpy().tobytes())} {os.getpid()}\n")
+    if (waveforms[:, 0] == CRASH).any():
+        ctypes.string_at(0)
+    time.sleep(float((FOLDER / "seconds").read_text()))
+    limit_files(FOLDER / "room")
+    tokens: Tensor = copied().in_tokens(waveforms)
+    return tokens
+
+
+def limit_files(room: Path | None) -> None:
+    """Let no file of this process grow beyond the bytes written in `room`, if it is there."""
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    soft = int(room.read_text()) if room is not None and room.exists() else hard
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def fail_to_read() -> None:
+    """Let audio files of this process' folders be unreadable as told."""
+    from otoscope.extract.audio.audio_root import Folder
+
+    whole = Folder.read
+
+    def read(folder: Folder, path: str) -> bytes:
+        told = FOLDER / "unreadable" / Path(path).name
+        if told.exists() and (left := int(told.read_text())):
+            told.write_text(str(left - 1))
+            raise OSError(errno.EIO, "Input/output error")
+        return whole(folder, path)
+
+    Folder.read = read  # type: ignore[method-assign]
+
+
+def hurry() -> None:
+    """Give requests up soon, so that a failure that lasts does not last for the tests."""
+    from otoscope.store import location as place
+
+    place.CLIENT["read_timeout"], place.RETRY["max_retries"] = "1s", 3
+    place._connect.cache_clear()
+
+
+def slow() -> Any:
+    """The encoder."""
+    if (FOLDER / "unreadable").exists():
+        fail_to_read()
+    if (FOLDER / "impatient").exists():
+        hurry()
+    return copied().closed_form(prepare=prepare)

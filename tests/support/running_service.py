@@ -1,0 +1,131 @@
+"""A small store, its sounds, and services on it: in this process, or as the real command in another one.
+
+Contents: `Place`, `made`, `serving`, `client_of`, `ended`, `done`, `Served`, `listening`, `ASKED`, `NOBODY`.
+"""
+
+import os
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+
+from otoscope.extract.capture import capture
+from otoscope.serve.app import Settings, build
+from otoscope.serve.security import Limits
+
+from . import planted_encoder as planted
+from .closed_form import command
+from .planted_corpus import write_sounds
+
+ENCODER = f"module:{planted.__file__}:planted"
+ASKED: dict[str, Any] = {"task": "t", "label": "letter", "set": "only(d)", "percentile": 4.0, "controls": 5}
+NOBODY = "0" * 64  # no job has this id
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """A store of the planted encoder with one task, "t"."""
+
+    url: str
+    manifest: Path
+
+    def settings(self, state: Path, **more: Any) -> Settings:
+        """Of a service on it."""
+        limits = Limits(**{"hosts": ("testserver", "localhost", "127.0.0.1"), **more.pop("limits", {})})
+        given = {"corpora": {"t": (str(self.manifest), None)}, "lease": 1.0, "limits": limits, **more}
+        return Settings(store=self.url, encoder=ENCODER, state=str(state), **given)
+
+
+def made(folder: Path, per_category: int = 15) -> Place:
+    """Sounds and store under a folder."""
+    manifest, url = write_sounds(folder, per_category), str(folder / "store.zarr")
+    capture(ENCODER, manifest, url, task="t", threads=1, batch=8)
+    return Place(url=url, manifest=manifest)
+
+
+@contextmanager
+def client_of(app: FastAPI, **options: Any) -> Iterator[TestClient]:
+    """An application with its engine running."""
+    with TestClient(app, raise_server_exceptions=False, **options) as client:
+        yield client
+
+
+@contextmanager
+def serving(place: Place, state: Path, **more: Any) -> Iterator[TestClient]:
+    """A service in this process."""
+    with client_of(build(place.settings(state, **more))) as client:
+        yield client
+
+
+def ended(client: TestClient, job: str) -> dict[str, Any]:
+    deadline = time.monotonic() + 30
+    while (found := client.get(f"/ablations/{job}").json())["state"] in ("queued", "running"):
+        assert time.monotonic() < deadline, found
+        time.sleep(0.01)
+    return found
+
+
+def done(client: TestClient, **asked: Any) -> str:
+    """Id of a job that was asked for and is done."""
+    answer = client.post("/ablations", json=asked)
+    assert answer.status_code in (200, 202), answer.text
+    found = ended(client, answer.json()["id"])
+    assert found["state"] == "done", found
+    return str(found["id"])
+
+
+class Served:
+    """The real command in a process of its own, on a free port of loopback."""
+
+    def __init__(self, place: Place, state: Path, *more: object, env: dict[str, str] | None = None) -> None:
+        given = (place.url, "--encoder", ENCODER, "--corpus", place.manifest, "--state", state, "--device", "cpu")
+        port = () if "--port" in more else ("--port", 0)
+        self.process = subprocess.Popen(
+            command("ablate", "serve", *given, *port, *more), env={**os.environ, **(env or {})}, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+        assert self.process.stdout is not None
+        said = self.process.stdout.readline()
+        if not said.startswith("serving at "):
+            raise OSError(f"it did not start: {self.stop()}")
+        self.url = said.split()[-1]
+
+    def __enter__(self) -> "Served":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> str:
+        """End it by SIGTERM, if it still runs; what it said on standard error."""
+        self.process.terminate()
+        return self.process.communicate(timeout=30)[1]
+
+    def kill(self) -> None:
+        """End it at once."""
+        self.process.kill()
+        self.process.communicate()
+
+
+@contextmanager
+def listening(app: FastAPI) -> Iterator[str]:
+    """An application on a free port of loopback, in a thread of this process: its URL."""
+    config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="on", ws="none")
+    server = uvicorn.Server(config)
+    with socket.create_server(("127.0.0.1", 0)) as port:
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [port]})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{port.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join(30)
