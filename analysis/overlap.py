@@ -5,7 +5,10 @@ Conventions: membership is bool (layer, neuron, category); two memberships must 
 Contents: `common_neuron_ratio`, `labelled`, `arranged`.
 """
 
+import csv
+import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import xarray as xr
@@ -45,6 +48,18 @@ def labelled(ratio: xr.DataArray, labelling: str, other_labelling: str) -> xr.Da
         for dim, name in (("category", labelling), ("other_category", other_labelling))
     }
     return ratio.assign_coords(coords)
+
+
+def read_arrangement(path: str | os.PathLike[str]) -> tuple[list[str], dict[str, str]]:
+    """Order of categories and groups of those that have one, for `arranged`: a CSV of CATEGORY or CATEGORY,GROUP lines.
+
+    Raises ValueError for a line of more columns.
+    """
+    with Path(path).open(newline="", encoding="utf-8-sig") as file:
+        rows = [[cell.strip() for cell in row] for row in csv.reader(file) if row]
+    if any(len(row) > 2 for row in rows):
+        raise ValueError(f"{path} has a line of more than 2 columns; expected CATEGORY or CATEGORY,GROUP")
+    return [row[0] for row in rows], {row[0]: row[1] for row in rows if len(row) == 2 and row[1]}
 
 
 def arranged(ratio: xr.DataArray, order: Sequence[str] = (), groups: Mapping[str, str] | None = None) -> xr.DataArray:

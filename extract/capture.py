@@ -21,8 +21,8 @@ import torch
 from ..cluster.executor import Done, Executor, Failed, Killed, SerialExecutor
 from ..cluster.progress import Progress
 from ..cluster.resources import Needs, duration, refuse_what_cannot_fit, this_machine, worker_memory
-from ..messages import is_url
 from ..store.blocks import Block, blocks
+from ..store.location import is_url
 from ..store.provenance import Plan, kept
 from ..store.schema import sizes
 from ..store.verify import TaskStatus, task_status

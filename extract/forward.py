@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..store.group import one_line
+from ..messages import one_line
 from ..store.provenance import Identity, Plan
 from .audio.decoding import fit
 from .loader import Heard

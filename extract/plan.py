@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..messages import one_line
 from ..store.blocks import default_block_size
-from ..store.group import nothing_at, one_line, open_root, read_identity, read_plan, refuse_name
+from ..store.group import nothing_at, open_root, read_identity, read_plan, refuse_name
 from ..store.provenance import Identity, Plan, kept
 from ..store.schema import sizes
 from ..store.verify import TaskStatus, task_status

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
+from ..messages import one_line
 from ..store.blocks import Block
-from ..store.group import one_line
 
 HOPELESS = 6  # parts of a run that kill their workers before any has come through
 

@@ -20,7 +20,7 @@ from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 from zarr.storage import LocalStore, StorePath
 
-from ..messages import one_line as one_line
+from ..messages import one_line
 from .blocks import Block
 from .location import zarr_store
 from .provenance import Identity, Plan, digest_of

@@ -11,6 +11,7 @@ import asyncio
 import errno
 import os
 import pickle
+import re
 import uuid
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
@@ -25,7 +26,7 @@ from zarr.core.buffer.cpu import Buffer as CpuBuffer
 from zarr.core.sync import sync
 from zarr.storage import FsspecStore, LocalStore, ObjectStore
 
-from ..messages import is_url, one_line, refuse_secrets
+from ..messages import QUERY, USER, clean, one_line
 
 BUCKETS = ("s3", "s3a", "gs", "az", "adl", "azure", "abfs", "abfss", "http", "https")
 # `read_timeout` ends what stalls; it also bounds the sending of a part, so that parts are small enough for slow lines.
@@ -40,8 +41,27 @@ PARTS_AT_ONCE = 2  # of each of three objects: 50 MB in a minute, a line of 7 Mb
 NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
 
+URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+
+
 class Unreachable(OSError):
     """A place that did not do what it was asked, after retries: says nothing about what is stored there."""
+
+
+def is_url(location: object) -> bool:
+    """Whether a location is named by a URL; anything else is a local path."""
+    return bool(URL.match(str(location)))
+
+
+def check_no_secrets(url: str) -> None:
+    """Raise ValueError for a URL with a user, a query or a fragment, without repeating them."""
+    user, query = USER.search(url), QUERY.search(url)
+    if is_url(url) and (user or query):
+        what = "a user name or password" if user else "a part after '?' or '#'"
+        raise ValueError(
+            f"{clean(url)} was given with {what}; expected a URL without: put credentials into the environment, "
+            "as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+        )
 
 
 def zarr_store(url: str) -> Store:
@@ -51,7 +71,7 @@ def zarr_store(url: str) -> Store:
     """
     if not is_url(url):
         return LocalStore(url, read_only=True)
-    refuse_secrets(url)
+    check_no_secrets(url)
     scheme, _, rest = url.partition("://")
     if scheme == "file":
         return LocalStore(rest, read_only=True)
@@ -71,7 +91,7 @@ def connect(url: str) -> Any:
 
     Raises ImportError without obstore, ValueError for a URL or an environment that cannot be used.
     """
-    refuse_secrets(url)
+    check_no_secrets(url)
     settings = {name: value for name, value in os.environ.items() if name.startswith(("AWS_", "AZURE_", "GOOGLE_"))}
     return _connect(url, tuple(sorted(settings.items())))
 

@@ -21,8 +21,9 @@ from zarr.abc.store import ByteRequest, Store
 from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import LocalStore, StorePath, WrapperStore
 
+from ..messages import one_line
 from .direct import ShardBytes, can_read, read_shards, share_of_chunks
-from .group import arrays_of, dims_of, one_line, open_root, open_task, read_identity, task_names, values_of
+from .group import arrays_of, dims_of, open_root, open_task, read_identity, task_names, values_of
 from .labels import LABEL_PREFIX
 from .location import Unreachable
 from .schema import PENDING

@@ -11,8 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from ..messages import one_line, refuse_secrets
-from .location import BUCKETS, Unreachable, connect, unreachable
+from ..messages import one_line
+from .location import BUCKETS, Unreachable, check_no_secrets, connect, unreachable
 
 AT_ONCE = 32  # requests for the existence of single objects
 FEW = 200  # paths up to which each is asked for; more are looked up in a listing of a thousand per request
@@ -26,7 +26,7 @@ class Remote:
     url: str
 
     def __post_init__(self) -> None:
-        refuse_secrets(self.url)
+        check_no_secrets(self.url)
         object.__setattr__(self, "url", self.url.rstrip("/"))
 
     def __str__(self) -> str:

@@ -17,6 +17,7 @@ import numpy as np
 import zarr
 from zarr.core.sync import sync
 
+from ..messages import one_line
 from .blocks import Block, blocks
 from .changes.lock import has_claims, is_begun
 from .changes.staged import root_document, state_of
@@ -30,7 +31,6 @@ from .group import (  # fmt: skip
     document_at,
     metadata_digest,
     object_keys,
-    one_line,
     open_root,
     open_task,
     read_identity,

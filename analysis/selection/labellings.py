@@ -3,15 +3,17 @@
 Goal: what commands and the quickstart have in common, from opened stores to computed selections.
 Conventions: a labelling is named "task:label". Columns that divide clips (`DIVISIONS`) or say which belong together
 (`GROUPINGS`) are surveyed only by name, because nobody means to select neurons for the 1,200 sources of ESC-50.
-Contents: `Question`, `Answer`, `labellings`, `left_out`, `answer`.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import xarray as xr
 
+from ...store.reader import open_store
 from .. import accessor  # noqa: F401  registers ds.otoscope
+from ..published.given import is_given, open_given, published_store
 from ..published.paper import paper_percentile
 from ..tables import require_selection
 from .rules import class_specific
@@ -119,3 +121,74 @@ def answer(labelling: Labelling, question: Question) -> Answer:
     selection = class_specific(p, question.percentile_of(labelling.task), question.rule).compute()
     require_selection(selection, name, p.attrs.get("reading", question.reading))
     return Answer(labelling=labelling, probability=p, selection=selection)
+
+
+def open_stores(stores: Sequence[str]) -> dict[str, xr.DataTree]:
+    """Stores by a short name: the folder's, or the whole path where two are alike.
+
+    Published folders of one encoder, such as esc50_analysis and gtzan_analysis, are one store, "analysis".
+    Raises what opening a store, or published files in the place of one, raises; ValueError for a task given twice.
+    """
+    short = {store: Path(store.rstrip("/")).stem for store in stores}
+    opened: dict[str, xr.DataTree] = {}
+    for store, name in short.items():
+        tree = open_given(store) if is_given(store) else open_store(store)
+        whole = published_store(store) if is_given(store) else None
+        if whole is None:
+            opened[store if list(short.values()).count(name) > 1 else name] = tree
+            continue
+        tasks = {name: node.to_dataset() for name, node in opened.get(whole, xr.DataTree()).children.items()}
+        for task, node in tree.children.items():
+            if task in tasks:
+                raise ValueError(f"{store} is {task} of {whole} once more; expected every task once: name one of them")
+            tasks[task] = node.to_dataset()
+        opened[whole] = xr.DataTree.from_dict(tasks)
+    return opened
+
+
+def asked_labellings(
+    stores: Sequence[str], tasks: Sequence[str], question: Question, incomplete: bool, against: str | None = None
+) -> tuple[list[Labelling], list[str]]:
+    """The labellings named, or all, of finished tasks; and the groupings left out, as "task:label".
+
+    incomplete: whether tasks that are not finished go by what is committed. against: a labelling asked for elsewhere.
+    Raises ValueError for a task that is not finished, LookupError for names that do not exist.
+    """
+    trees = open_stores(stores)
+    asked = {name.partition(":")[0] for name in tasks}
+    for store, tree in trees.items():
+        for task in asked & set(tree.children) or tree.children:
+            pending = tree.children[task].attrs["n_pending"]
+            if pending and not incomplete:
+                raise ValueError(
+                    f"{store} task {task} is not finished, {pending} clips are pending; expected none: run its "
+                    "`otoscope extract` again, or give --incomplete to go by what is committed"
+                )
+    found = list(labellings(trees, tasks))
+    if not found:
+        raise LookupError(
+            f"{', '.join(stores)} hold no labelling with at least 2 categories; add one with `otoscope label`"
+        )
+    named = {labelling.task for labelling in found} | {(against or "").partition(":")[0]}
+    for task in question.percentiles:
+        if task not in named:
+            raise LookupError(f"--percentile {task}=... names no task that was asked for; give it as one of --task")
+    return found, left_out(trees, tasks)
+
+
+def against_labellings(
+    stores: Sequence[str], against: str, question: Question, incomplete: bool
+) -> dict[str, Labelling]:
+    """The labelling of a name in each store."""
+    task = against.partition(":")[0]  # percentiles of other tasks were checked when those were asked for
+    theirs = replace(question, percentiles={t: p for t, p in question.percentiles.items() if t == task})
+    found, _ = asked_labellings(stores, (against,), theirs, incomplete)
+    return {store: only([x for x in found if x.store == store]) for store in dict.fromkeys(x.store for x in found)}
+
+
+def only(labellings: Sequence[Labelling]) -> Labelling:
+    """The one labelling there is. Raises ValueError for none or several."""
+    if len(labellings) != 1:
+        names = ", ".join(f"{x.store} {x.name}" for x in labellings)
+        raise ValueError(f"found {len(labellings)} labellings ({names}); expected one: name it as TASK:LABEL")
+    return labellings[0]

@@ -8,8 +8,10 @@ Contents: `rate_difference`, `mutual_information`, `d_prime`, `point_biserial`, 
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
@@ -120,6 +122,27 @@ def agreement(members: Mapping[str, xr.DataArray]) -> xr.DataArray:
     return ratio.transpose("selector", "other_selector", "category").rename("agreement").assign_attrs(
         long_name="common neuron ratio of two selectors", units="1"
     )  # fmt: skip
+
+
+def selector_agreement(ds: xr.Dataset, label: str, member: xr.DataArray) -> pd.DataFrame:
+    """Mean common neuron ratio over the categories of each two selectors, each picking as many neurons per category.
+
+    ds: a task as the reader shows it; member: bool (layer, neuron, category) of a selection by AAPE. Computes.
+    Raises LookupError for probabilities made elsewhere.
+    """
+    if "active_bits" not in ds:
+        raise LookupError("probabilities made elsewhere have no clips to score; expected a store extracted here")
+    codes, valid = ds.otoscope.codes(label), ds["neuron_valid"]
+    scores = [rate_difference(ds["active_bits"], codes), mutual_information(ds["active_bits"], codes)]
+    if "mean" in ds:
+        scores += [d_prime(ds["mean"], codes), point_biserial(ds["mean"], codes)]
+    many = member.sum(["layer", "neuron"]).reset_coords(drop=True)
+    members = {"aape": member}
+    for score in scores:
+        members[str(score.name)] = highest_scores(score.where(valid).compute(), many)
+    table: Any = agreement(members).mean("category").to_pandas()
+    frame: pd.DataFrame = table.reset_index()
+    return frame
 
 
 def _inside_and_outside(

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from ...messages import is_url
+from ...store.location import is_url
 from ...store.remote import Remote
 
 

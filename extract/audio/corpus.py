@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ...messages import URL, clean, is_url
+from ...messages import clean
+from ...store.location import URL, is_url
 from .audio_root import AudioRoot, Folder, root_at
 from .text_table import read_text_table
 

@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    import xarray as xr
-
     from ..analysis.selection.labellings import Labelling, Question
 
 LABELLINGS = "Labellings [all; columns that only group clips (speaker, source, tone, instrument) by name alone]."
@@ -64,81 +62,16 @@ def question_of(percentiles: tuple[str, ...], reading: str, threshold: float | N
     )  # fmt: skip
 
 
-def open_stores(stores: tuple[str, ...]) -> "dict[str, xr.DataTree]":
-    """Stores by a short name: the folder's, or the whole path where two are alike.
-
-    Published folders of one encoder, such as esc50_analysis and gtzan_analysis, are one store, "analysis".
-    """
-    import xarray as xr
-
-    import otoscope
-
-    from ..analysis.published.given import is_given, open_given, published_store
-
-    short = {store: Path(store.rstrip("/")).stem for store in stores}
-    opened: dict[str, xr.DataTree] = {}
-    for store, name in short.items():
-        tree = open_given(store) if is_given(store) else otoscope.open(store)
-        whole = published_store(store) if is_given(store) else None
-        if whole is None:
-            opened[store if list(short.values()).count(name) > 1 else name] = tree
-            continue
-        tasks = {name: node.to_dataset() for name, node in opened.get(whole, xr.DataTree()).children.items()}
-        for task, node in tree.children.items():
-            if task in tasks:
-                raise ValueError(f"{store} is {task} of {whole} once more; expected every task once: name one of them")
-            tasks[task] = node.to_dataset()
-        opened[whole] = xr.DataTree.from_dict(tasks)
-    return opened
-
-
 def asked_for(
     stores: tuple[str, ...], tasks: tuple[str, ...], question: "Question", incomplete: bool, against: str | None = None
 ) -> "list[Labelling]":
-    """The labellings named, or all, of finished tasks. `against` is one that is asked for elsewhere."""
-    from ..analysis.selection.labellings import labellings, left_out
+    """As `asked_labellings`, saying what is left out."""
+    from ..analysis.selection.labellings import asked_labellings
 
-    trees = open_stores(stores)
-    asked = {name.partition(":")[0] for name in tasks}
-    for store, tree in trees.items():
-        for task in asked & set(tree.children) or tree.children:
-            pending = tree.children[task].attrs["n_pending"]
-            if pending and not incomplete:
-                raise ValueError(
-                    f"{store} task {task} is not finished, {pending} clips are pending; expected none: run its "
-                    "`otoscope extract` again, or give --incomplete to go by what is committed"
-                )
-    found = list(labellings(trees, tasks))
-    skipped = left_out(trees, tasks)
+    found, skipped = asked_labellings(stores, tasks, question, incomplete, against)
     if skipped:
         click.echo(f"left out, since they say which clips belong together: {', '.join(skipped)}", err=True)
-    if not found:
-        raise LookupError(
-            f"{', '.join(stores)} hold no labelling with at least 2 categories; add one with `otoscope label`"
-        )
-    named = {labelling.task for labelling in found} | {(against or "").partition(":")[0]}
-    for task in question.percentiles:
-        if task not in named:
-            raise LookupError(f"--percentile {task}=... names no task that was asked for; give it as one of --task")
     return found
-
-
-def against_of(stores: tuple[str, ...], against: str, question: "Question", incomplete: bool) -> "dict[str, Labelling]":
-    """Store -> the labelling of --against."""
-    from dataclasses import replace
-
-    task = against.partition(":")[0]  # percentiles of other tasks were checked when those were asked for
-    theirs = replace(question, percentiles={t: p for t, p in question.percentiles.items() if t == task})
-    found = asked_for(stores, (against,), theirs, incomplete)
-    return {store: only([x for x in found if x.store == store]) for store in dict.fromkeys(x.store for x in found)}
-
-
-def only(labellings: "list[Labelling]") -> "Labelling":
-    """The one labelling that a command can show."""
-    if len(labellings) != 1:
-        names = ", ".join(f"{x.store} {x.name}" for x in labellings)
-        raise ValueError(f"found {len(labellings)} labellings ({names}); expected one: name it as TASK:LABEL")
-    return labellings[0]
 
 
 @click.command()
@@ -148,7 +81,7 @@ def only(labellings: "list[Labelling]") -> "Labelling":
 @click.option("-o", "--output", metavar="FILE", help="CSV, Parquet, Markdown or LaTeX by its ending [standard output].")
 def neurons(store: str, task: str, output: str | None, incomplete: bool, **how: Any) -> None:
     """Class-specific neurons: one row per category, layer and neuron, with probability and AAPE."""
-    from ..analysis.selection.labellings import answer
+    from ..analysis.selection.labellings import answer, only
     from ..analysis.selection.selectivity import aape
     from ..analysis.tables import neurons_table
 
@@ -185,7 +118,7 @@ def table(
     """
     from ..analysis import tables
     from ..analysis.published import paper
-    from ..analysis.selection.labellings import answer
+    from ..analysis.selection.labellings import answer, only
     from ..analysis.selection.rules import depth_histogram
     from ..analysis.selection.selectivity import aape
 
@@ -209,7 +142,7 @@ def table(
         frame = (tables.thresholds_table if kind == "thresholds" else tables.stats_table)(selections)
         frame = paper.paper_table(frame) if kind == "paper" else frame
     elif kind == "overlap":
-        from .figure import overlaps
+        from ..analysis.null.overlaps import overlaps
 
         answers = [answer(only(asked), question)]
         frame = tables.overlap_table(overlaps(answers, stores, against, question, incomplete)[0][1])

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from .ask import LABELLINGS, asked_for, only, open_stores, put_table, question_of, selecting
+from .ask import LABELLINGS, asked_for, put_table, question_of, selecting
 
 
 @click.command()
@@ -25,7 +25,7 @@ def compare(
 ) -> None:
     """Models side by side (a model and its random initialisation, say), or what each neuron of one serves."""
     from ..analysis import compare as side_by_side
-    from ..analysis.selection.labellings import answer
+    from ..analysis.selection.labellings import answer, only
     from ..analysis.selection.selectivity import aape
     from ..analysis.tables import stats_table
 
@@ -68,7 +68,7 @@ def exemplars(
 ) -> None:
     """The clips that drive a neuron most: one row per neuron and rank, by mean activation, with labels."""
     from ..analysis.exemplars import exemplars_table, read_neurons
-    from ..analysis.selection.labellings import labellings  # noqa: F401  registers the accessor
+    from ..analysis.selection.labellings import open_stores
 
     tree = next(iter(open_stores((store,)).values()))
     if task not in tree.children:
@@ -102,7 +102,7 @@ def export(store: str, task: str, directory: str, official: str | None, reading:
     """Write over_zero.pt, classes.txt, features.pt and gts.pt of a labelling, as the paper's code names them."""
     from ..analysis.published.files import write_published
     from ..analysis.published.paper import official_folder
-    from ..analysis.selection.labellings import Question
+    from ..analysis.selection.labellings import Question, only
 
     labelling = only(asked_for((store,), (task,), Question(), incomplete))
     ds, label = labelling.ds, labelling.label

@@ -5,13 +5,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .ask import LABELLINGS, against_of, asked_for, question_of, selecting
-from .null import Exchange, against_null, exchanging
+from .ask import LABELLINGS, asked_for, question_of, selecting
+from .null import exchanging
 
 if TYPE_CHECKING:
-    import xarray as xr
-
-    from ..analysis.selection.labellings import Answer, Question
+    from ..analysis.null.overlaps import Exchange
 
 FIGURES = ("overlap", "depth", "selectivity", "ablation")
 
@@ -38,7 +36,7 @@ def figure(
     official: bool,
     output: str,
     incomplete: bool,
-    exchange: Exchange,
+    exchange: "Exchange",
     **how: Any,
 ) -> None:
     """Figures: overlap (common neuron ratios), depth (neurons per layer), selectivity (AAPE against probability).
@@ -50,7 +48,8 @@ def figure(
 
         return draw_results(stores, output)
     from ..analysis.figures import selection as figures
-    from ..analysis.overlap import arranged
+    from ..analysis.null.overlaps import overlaps
+    from ..analysis.overlap import arranged, read_arrangement
     from ..analysis.published.paper import official_figure
     from ..analysis.selection.labellings import answer
     from ..analysis.selection.rules import depth_histogram
@@ -72,7 +71,7 @@ def figure(
     answers = [answer(labelling, question) for labelling in asked]
     titled = [(f"{a.labelling.store} {a.labelling.name}", a) for a in answers]
     if kind == "overlap":
-        order, groups = arrangement(arrange)
+        order, groups = read_arrangement(arrange) if arrange else ([], {})
         panels = overlaps(answers, stores, against, question, incomplete, exchange)
         drawn = figures.overlap_figure([(title, arranged(ratio, order, groups)) for title, ratio in panels])
     elif kind == "depth":
@@ -83,46 +82,3 @@ def figure(
         )
     figures.save_figure(drawn, output)
     click.echo(output)
-
-
-def overlaps(
-    answers: "list[Answer]",
-    stores: tuple[str, ...],
-    against: str | None,
-    question: "Question",
-    incomplete: bool,
-    exchange: Exchange | None = None,
-) -> "list[tuple[str, xr.DataArray]]":
-    """(store, common neuron ratio) of each labelling with itself, or with another one of the same store.
-
-    Its dimensions bear the labellings' names. With permutations to `exchange`, cells within the null are marked.
-    """
-    from ..analysis.null.permutation import with_null
-    from ..analysis.overlap import common_neuron_ratio, labelled
-    from ..analysis.selection.labellings import answer
-
-    others = {} if against is None else against_of(stores, against, question, incomplete)
-    panels = []
-    for one in answers:
-        other = None if against is None else answer(others[one.labelling.store], question)
-        if exchange is not None and exchange.permutations:
-            result = against_null(one, other, question, exchange)
-            ratio = with_null(result)
-        else:
-            ratio = common_neuron_ratio(one.selection["member"], None if other is None else other.selection["member"])
-        names = one.labelling.name, (one if other is None else other).labelling.name
-        panels.append((one.labelling.store, labelled(ratio, *names)))
-    return panels
-
-
-def arrangement(path: str | None) -> tuple[list[str], dict[str, str]]:
-    """--arrange: the order of the categories, and the groups of those that have one."""
-    import csv
-
-    if path is None:
-        return [], {}
-    with Path(path).open(newline="", encoding="utf-8-sig") as file:
-        rows = [[cell.strip() for cell in row] for row in csv.reader(file) if row]
-    if any(len(row) > 2 for row in rows):
-        raise ValueError(f"{path} has a line of more than 2 columns; expected CATEGORY or CATEGORY,GROUP")
-    return [row[0] for row in rows], {row[0]: row[1] for row in rows if len(row) == 2 and row[1]}

@@ -1,32 +1,16 @@
 """Commands that say how sure a selection is: `null`, `selectors`."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from .ask import against_of, asked_for, only, put_table, question_of, selecting
+from .ask import asked_for, put_table, question_of, selecting
 
 if TYPE_CHECKING:
-    import xarray as xr
-
-    from ..analysis.null.resampling import Sample
-    from ..analysis.selection.labellings import Answer, Labelling, Question
+    from ..analysis.null.overlaps import Exchange
 
 ROWS = ("cells", "categories", "neurons")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Exchange:
-    """What is shuffled, how often, and how surely a finding must exceed it."""
-
-    permutations: int
-    group: str | None
-    within: str | None
-    balanced: bool
-    level: float
-    seed: int
 
 
 def exchanging(permutations: int, given: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -34,6 +18,8 @@ def exchanging(permutations: int, given: str) -> Callable[[Callable[..., Any]], 
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         def gathered(**options: Any) -> Any:
+            from ..analysis.null.overlaps import Exchange
+
             parts = {name: options.pop(name) for name in Exchange.__dataclass_fields__}
             return command(**options, exchange=Exchange(**parts))
 
@@ -78,7 +64,7 @@ def null(
     task: str,
     against: str | None,
     incomplete: bool,
-    exchange: Exchange,
+    exchange: "Exchange",
     draws: int,
     figure: str | None,
     rows: str,
@@ -90,75 +76,26 @@ def null(
     Of --against, labels stay as they are, and --group and --within do not apply.
     """
     from ..analysis.figures.selection import overlap_figure, save_figure
+    from ..analysis.null.overlaps import against_null, summary
     from ..analysis.null.permutation import with_null
     from ..analysis.overlap import labelled
-    from ..analysis.selection.labellings import answer
+    from ..analysis.selection.labellings import against_labellings, answer, only
     from ..analysis.tables import null_table
 
     question = question_of(**how)
     asked = only(asked_for((store,), (task,), question, incomplete, against))
     other = None
     if against is not None:
-        (labelling,) = against_of((store,), against, question, incomplete).values()
+        (labelling,) = against_labellings((store,), against, question, incomplete).values()
         other = answer(labelling, question)
     one = answer(asked, question)
     result = against_null(one, other, question, exchange, draws)
-    click.echo(summary(asked.name, result, exchange), err=True)
+    click.echo(summary(asked.name, result), err=True)
     if figure:
         names = one.labelling.name, (one if other is None else other).labelling.name
         save_figure(overlap_figure([(asked.store, labelled(with_null(result), *names))]), figure)
         click.echo(figure)
     put_table(null_table(result, rows), output)
-
-
-def against_null(
-    one: "Answer", other: "Answer | None", question: "Question", exchange: Exchange, draws: int = 0
-) -> "xr.Dataset":
-    """The permutation null of a selection and its overlaps, and `draws` of a bootstrap."""
-    from ..analysis.null.permutation import bootstrap, permutation_null
-
-    sample = sample_of(one.labelling, question, exchange)
-    about: dict[str, Any] = {
-        "percentile": question.percentile_of(one.labelling.task), "rule": question.rule, "seed": exchange.seed,
-    }  # fmt: skip
-    if other is not None:
-        about["against"] = sample_of(other.labelling, question, exchange, alone=True)
-        about["against_percentile"] = question.percentile_of(other.labelling.task)
-    result = permutation_null(sample, permutations=exchange.permutations, level=exchange.level, **about)
-    if draws:
-        drawn = bootstrap(sample, draws=draws, **about)
-        result = result.assign({name: drawn[name] for name in drawn.data_vars if name not in result})
-    return result
-
-
-def sample_of(labelling: "Labelling", question: "Question", exchange: Exchange, alone: bool = False) -> "Sample":
-    """The clips of a labelling, with the columns that say what moves together; `alone`: without these columns."""
-    sample: Sample = labelling.ds.otoscope.sample(
-        labelling.label,
-        question.reading,
-        question.threshold,
-        group=None if alone else exchange.group,
-        within=None if alone else exchange.within,
-        balanced=exchange.balanced,
-        seed=exchange.seed,
-    )
-    return sample
-
-
-def summary(name: str, result: "xr.Dataset", exchange: Exchange) -> str:
-    """What exceeds shuffled labels, and what was shuffled, in one line."""
-    ratio = "common_neuron_ratio"
-    tested, found = int(result[f"{ratio}_p"].notnull().sum()), int(result[f"{ratio}_significant"].sum())
-    neurons = int((result["aape_significant"] & result["selected"]).sum())
-    whole = ", ".join(
-        f"{label} {float(result[statistic]):.3g} (p {float(result[f'{statistic}_p']):.2g})"
-        for statistic, label in (("coverage_ratio", "coverage"), ("neurons_per_category", "neurons per category"))
-    )
-    return (
-        f"{name}: {found} of {tested} cells and {neurons} of {int(result['selected'].sum())} selected neurons exceed "
-        f"shuffled labels at {exchange.level:g}, corrected; {whole}; largest category "
-        f"{result.attrs['imbalance']:.3g} times the smallest; {result.attrs['units_exchanged']} units exchanged"
-    )
 
 
 @click.command()
@@ -168,22 +105,9 @@ def summary(name: str, result: "xr.Dataset", exchange: Exchange) -> str:
 @click.option("-o", "--output", metavar="FILE", help="CSV, Parquet, Markdown or LaTeX by its ending [standard output].")
 def selectors(store: str, task: str, output: str | None, incomplete: bool, **how: Any) -> None:
     """How far other selectors agree with AAPE: mean common neuron ratio, each picking as many neurons per category."""
-    from ..analysis.selection import selectors as scores
-    from ..analysis.selection.labellings import answer
+    from ..analysis.selection.labellings import answer, only
+    from ..analysis.selection.selectors import selector_agreement
 
     question = question_of(**how)
     found = answer(only(asked_for((store,), (task,), question, incomplete)), question)
-    ds, member = found.labelling.ds, found.selection["member"]
-    if "active_bits" not in ds:
-        raise LookupError("probabilities made elsewhere have no clips to score; expected a store extracted here")
-    codes, valid = ds.otoscope.codes(found.labelling.label), ds["neuron_valid"]
-    rated = [scores.rate_difference(ds["active_bits"], codes), scores.mutual_information(ds["active_bits"], codes)]
-    if "mean" in ds:
-        rated += [scores.d_prime(ds["mean"], codes), scores.point_biserial(ds["mean"], codes)]
-    many = member.sum(["layer", "neuron"]).reset_coords(drop=True)
-    members = {"aape": member}
-    for score in rated:
-        members[str(score.name)] = scores.highest_scores(score.where(valid).compute(), many)
-    agreement = scores.agreement(members).mean("category")
-    table: Any = agreement.to_pandas()
-    put_table(table.reset_index(), output)
+    put_table(selector_agreement(found.labelling.ds, found.labelling.label, found.selection["member"]), output)

@@ -1,0 +1,103 @@
+"""Selections and their overlaps against shuffled labels, for labellings of stores.
+
+Goal: what commands, figures and tables ask of `permutation` in common.
+Conventions: as in `selection.labellings`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import xarray as xr
+
+from ..overlap import common_neuron_ratio, labelled
+from ..selection.labellings import Answer, Labelling, Question, against_labellings, answer
+from .permutation import bootstrap, permutation_null, with_null
+from .resampling import Sample
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exchange:
+    """What is shuffled, how often, and the level at which a finding exceeds it."""
+
+    permutations: int
+    group: str | None
+    within: str | None
+    balanced: bool
+    level: float
+    seed: int
+
+
+def against_null(
+    one: Answer, other: Answer | None, question: Question, exchange: Exchange, draws: int = 0
+) -> xr.Dataset:
+    """The permutation null of a selection and its overlaps, and `draws` of a bootstrap."""
+    sample = sample_of(one.labelling, question, exchange)
+    about: dict[str, Any] = {
+        "percentile": question.percentile_of(one.labelling.task),
+        "rule": question.rule,
+        "seed": exchange.seed,
+    }
+    if other is not None:
+        about["against"] = sample_of(other.labelling, question, exchange, alone=True)
+        about["against_percentile"] = question.percentile_of(other.labelling.task)
+    result = permutation_null(sample, permutations=exchange.permutations, level=exchange.level, **about)
+    if draws:
+        drawn = bootstrap(sample, draws=draws, **about)
+        result = result.assign({name: drawn[name] for name in drawn.data_vars if name not in result})
+    return result
+
+
+def sample_of(labelling: Labelling, question: Question, exchange: Exchange, alone: bool = False) -> Sample:
+    """The clips of a labelling, with the columns that say what moves together; `alone`: without these columns."""
+    sample: Sample = labelling.ds.otoscope.sample(
+        labelling.label,
+        question.reading,
+        question.threshold,
+        group=None if alone else exchange.group,
+        within=None if alone else exchange.within,
+        balanced=exchange.balanced,
+        seed=exchange.seed,
+    )
+    return sample
+
+
+def overlaps(
+    answers: Sequence[Answer],
+    stores: Sequence[str],
+    against: str | None,
+    question: Question,
+    incomplete: bool,
+    exchange: Exchange | None = None,
+) -> list[tuple[str, xr.DataArray]]:
+    """(store, common neuron ratio) of each labelling with itself, or with another one of the same store.
+
+    Its dimensions bear the labellings' names. With permutations to `exchange`, cells within the null are marked.
+    """
+    others = {} if against is None else against_labellings(stores, against, question, incomplete)
+    panels = []
+    for one in answers:
+        other = None if against is None else answer(others[one.labelling.store], question)
+        if exchange is not None and exchange.permutations:
+            ratio = with_null(against_null(one, other, question, exchange))
+        else:
+            ratio = common_neuron_ratio(one.selection["member"], None if other is None else other.selection["member"])
+        names = one.labelling.name, (one if other is None else other).labelling.name
+        panels.append((one.labelling.store, labelled(ratio, *names)))
+    return panels
+
+
+def summary(name: str, result: xr.Dataset) -> str:
+    """What exceeds shuffled labels, and what was shuffled, in one line; result: of `against_null`."""
+    ratio = "common_neuron_ratio"
+    tested, found = int(result[f"{ratio}_p"].notnull().sum()), int(result[f"{ratio}_significant"].sum())
+    neurons = int((result["aape_significant"] & result["selected"]).sum())
+    whole = ", ".join(
+        f"{label} {float(result[statistic]):.3g} (p {float(result[f'{statistic}_p']):.2g})"
+        for statistic, label in (("coverage_ratio", "coverage"), ("neurons_per_category", "neurons per category"))
+    )
+    return (
+        f"{name}: {found} of {tested} cells and {neurons} of {int(result['selected'].sum())} selected neurons exceed "
+        f"shuffled labels at {result.attrs['level']:g}, corrected; {whole}; largest category "
+        f"{result.attrs['imbalance']:.3g} times the smallest; {result.attrs['units_exchanged']} units exchanged"
+    )

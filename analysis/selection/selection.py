@@ -1,0 +1,64 @@
+"""Selection: how class-specific neurons are chosen, in one record with one spelling everywhere.
+
+Goal: the accessor, the commands, an ablation's request and the service ask in the same words; options and schemas are
+made of these fields.
+Conventions: `help` and `choices` of a field are in its metadata. Nothing heavy is imported here.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from ...store.provenance import Record
+
+READINGS = ("clip", "frame", "any")
+RULES = ("lape", "paper")
+CLIPS = ("all", "train")
+
+
+def described(default: Any, help: str, choices: tuple[str, ...] = ()) -> Any:
+    """A dataclass field with its default, a line of help, and the values that it may have, if they are a list."""
+    return field(default=default, metadata={"help": help, "choices": choices})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selection(Record):
+    """How class-specific neurons are chosen.
+
+        Selection(reading="frame", percentile=2)
+
+    Raises ValueError for values that are not known or do not fit together.
+    """
+
+    reading: str = described(
+        "clip", "clip: mean above 0; frame: share of positive frames; any: one positive frame.", READINGS
+    )
+    threshold: float | None = described(None, "With the reading clip: on the mean, instead of 0.")
+    """A number, or in Python one per neuron as a DataArray (layer, neuron); None is 0, before the mean was rounded."""
+    rule: str = described("lape", "Selection rule.", RULES)
+    percentile: float = described(1.0, "Share of neurons selected, in percent.")
+    clips: str = described(
+        "all", "Clips that the selection is made from; train leaves out those that are tested.", CLIPS
+    )
+
+    def __post_init__(self) -> None:
+        for name, known in (("reading", READINGS), ("rule", RULES), ("clips", CLIPS)):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} {getattr(self, name)!r} is not known; expected one of {', '.join(known)}")
+        if self.threshold is not None and self.reading != "clip":
+            raise ValueError(f"a threshold was given with reading {self.reading!r}; expected reading 'clip' for it")
+        if not 0 < self.percentile <= 100:
+            raise ValueError(f"percentile is {self.percentile}; expected a number above 0 and up to 100, such as 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selections:
+    """A selection, whose percentile may be another one for some tasks."""
+
+    selection: Selection = field(default_factory=Selection)
+    percentiles: Mapping[str, float] = field(default_factory=dict)
+    """By task."""
+
+    def of(self, task: str) -> Selection:
+        """The selection for a task."""
+        return replace(self.selection, percentile=self.percentiles.get(task, self.selection.percentile))

@@ -1,0 +1,35 @@
+"""Files that appear whole or not at all, under names that are checked before the work is done."""
+
+import os
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+def check_target(path: str | os.PathLike[str], endings: Collection[str] = ()) -> Path:
+    """The path, if a file may be written there by its name: better known before the work than after.
+
+    endings: in lower case, such as ".csv"; any will do where none is given.
+    Raises ValueError for another ending, FileNotFoundError for a folder that does not exist.
+    """
+    target = Path(path)
+    if endings and target.suffix.lower() not in endings:
+        raise ValueError(f"cannot write to {target.name!r}; expected a name ending in {', '.join(endings)}")
+    if not target.parent.is_dir():
+        raise FileNotFoundError(f"no folder {target.parent}; expected it for {target.name}: create it")
+    return target
+
+
+@contextmanager
+def whole_file(path: str | os.PathLike[str], endings: Collection[str] = ()) -> Iterator[Path]:
+    """A path beside `path` to write to; it takes the place of `path` when the block ends without an exception.
+
+    Raises as `check_target`.
+    """
+    target = check_target(path, endings)
+    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    try:
+        yield partial
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
