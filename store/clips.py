@@ -2,7 +2,6 @@
 
 Goal: names, sources and labels, without the audio root, which may differ from machine to machine.
 Conventions: one row per clip, in the order of the clip axis.
-Contents: `ClipTable`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -33,14 +32,10 @@ class ClipTable:
     @property
     def digest(self) -> str:
         """SHA-256 over names and sources, in order."""
-        return digest_of(
-            [list(self.name), list(self.path), np.nan_to_num(self.start, nan=-1).tolist(),
-             np.nan_to_num(self.stop, nan=-1).tolist()]
-        )  # fmt: skip
+        times = [np.nan_to_num(seconds, nan=-1).tolist() for seconds in (self.start, self.stop)]
+        return digest_of([list(self.name), list(self.path), *times])
 
     def head(self, n: int) -> "ClipTable":
         """The first n clips."""
-        return ClipTable(
-            name=self.name[:n], path=self.path[:n], start=self.start[:n], stop=self.stop[:n],
-            labels={k: v[:n] for k, v in self.labels.items()},
-        )  # fmt: skip
+        sources = {name: getattr(self, name)[:n] for name in ("name", "path", "start", "stop")}
+        return ClipTable(**sources, labels={name: column[:n] for name, column in self.labels.items()})

@@ -11,7 +11,8 @@ import obstore
 import pytest
 
 from otoscope.store.location import connect
-from otoscope.store.verify import task_status, verify
+from otoscope.store.status import task_status
+from otoscope.store.verify import verify
 
 from ..support.closed_form import tree_of
 from ..support.marking_workers import wait_for

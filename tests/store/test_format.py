@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from otoscope.store import schema
+from otoscope.store.changes.tasks import add_task, create
 from otoscope.store.provenance import VARIABLES, Identity, Plan, kept
-from otoscope.store.writer import add_task, create
 
 from ..support.closed_form import Finished
 from .conftest import Known

@@ -18,18 +18,19 @@ import xarray as xr
 import zarr
 
 from otoscope.store import writer
-from otoscope.store.changes import lock as claims
-from otoscope.store.changes.lock import claim, claim_key
+from otoscope.store.changes import lock
+from otoscope.store.changes.lock import acquire, lock_key
+from otoscope.store.changes.tasks import add_labels, add_task, create
 from otoscope.store.group import document_at, open_root
 from otoscope.store.verify import verify
-from otoscope.store.writer import add_labels, add_task, create, pending_blocks, write_block
+from otoscope.store.writer import pending_blocks, write_block
 
 from ..support.racing_writer import extract, planned
 from ..support.s3_server import ObjectServer
 from .conftest import N_CLIPS, Known, stored
 
 ROOT = Path(__file__).parents[2]
-MAIN = "from tests.store.racing import main; main()"
+MAIN = "from tests.support.racing_writer import main; main()"
 SLOW = pytest.mark.slow
 
 
@@ -241,16 +242,16 @@ def test_a_plan_of_which_nothing_is_committed_is_changed_only_on_request(
 def test_a_change_left_by_a_killed_writer_is_finished_by_the_same_command(
     known: Known, anywhere: str, tmp_path: Path, s3_server: ObjectServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(claims, "WAIT", 0.3)
+    monkeypatch.setattr(lock, "TIMEOUT_SECONDS", 0.3)
     create(anywhere, known.identity)
     store = open_root(anywhere).store
-    assert claim(store, "t", "new", "something else")
+    assert acquire(store, "t", "new", "something else")
     with pytest.raises(ValueError, match=r"is being changed otherwise, since 20.* by process \d+ on .*--replan"):
         known.begin(anywhere)
     add_task(anywhere, "t", known.plan, known.clips, replan=True)
     known.write(anywhere)
     assert stored(anywhere, s3_server) == finished(known, str(tmp_path / "alone"), s3_server)
-    assert document_at(store, claim_key("t", "new")) is None
+    assert document_at(store, lock_key("t", "new")) is None
 
 
 @pytest.mark.parametrize("seed", [0, *(pytest.param(n, marks=SLOW) for n in range(1, 9))])
@@ -283,7 +284,7 @@ def test_killed_while_planning_growing_or_labelling(
     extract(alone, known)
     add_labels(alone, "t", {"x": ["x"] * N_CLIPS})
     left = stored(url, s3_server)
-    assert {name: left[name] for name in left if "/claim." not in name} == stored(alone, s3_server)
+    assert {name: left[name] for name in left if "/lock." not in name} == stored(alone, s3_server)
     assert list(verify(url)) == []
 
 

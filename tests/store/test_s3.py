@@ -16,11 +16,13 @@ from obstore.store import S3Store
 from zarr.storage import ObjectStore
 
 import otoscope
-from otoscope.store import location as place
+from otoscope.store import location
+from otoscope.store.changes.tasks import add_labels, create
 from otoscope.store.group import nothing_at, open_root
 from otoscope.store.location import Unreachable, connect
-from otoscope.store.verify import task_status, verify
-from otoscope.store.writer import add_labels, create, pending_blocks, reset_block, write_block
+from otoscope.store.status import task_status
+from otoscope.store.verify import verify
+from otoscope.store.writer import pending_blocks, reset_block, write_block
 
 from ..support.commands import call
 from ..support.s3_server import BUCKET, SECRET, ObjectServer
@@ -213,7 +215,7 @@ def test_plain_http_is_used_only_when_allowed(s3: ObjectServer, monkeypatch: pyt
 
 
 def test_without_the_extra_the_error_names_it(s3: ObjectServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    place._connect.cache_clear()
+    location._connect.cache_clear()
     monkeypatch.setitem(sys.modules, "obstore.store", None)
     with pytest.raises(ImportError, match=r"pip install 'otoscope\[s3\]'"):
         otoscope.open(f"s3://{BUCKET}/x")
@@ -223,7 +225,7 @@ def test_without_the_extra_the_error_names_it(s3: ObjectServer, monkeypatch: pyt
 def test_large_objects_go_in_parts_and_appear_whole(
     known: Known, bucket_url: str, s3: ObjectServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(place, "PART", 5 * 2**20)  # the least that S3 takes
+    monkeypatch.setattr(location, "PART_BYTES", 5 * 2**20)  # the least that S3 takes
     big = known.head(1)
     big = replace(big, identity=replace(big.identity, embedding=2**20 + 5))
     create(bucket_url, big.identity)

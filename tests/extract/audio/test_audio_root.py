@@ -12,7 +12,8 @@ from otoscope.extract.audio.decoding import content_digest, read_clip
 from otoscope.extract.capture import capture
 from otoscope.store import remote
 from otoscope.store.location import Unreachable, connect
-from otoscope.store.verify import task_status, verify
+from otoscope.store.status import task_status
+from otoscope.store.verify import verify
 
 from ...support.closed_form import LENGTHS, RATE, closed_form, write_corpus
 from ...support.commands import call, extraction
