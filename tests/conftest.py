@@ -81,7 +81,7 @@ def s3(s3_server: "ObjectServer", monkeypatch: pytest.MonkeyPatch) -> "ObjectSer
 
 
 @pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def short_timeouts(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Retries and time limits of a second instead of half a minute."""
     from otoscope.store import location
 

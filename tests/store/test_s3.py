@@ -112,7 +112,7 @@ def test_a_failure_that_passes_is_not_noticed(known: Known, url: str, bucket_url
 
 
 def test_a_slow_answer_is_given_up_and_asked_for_again(
-    known: Known, url: str, bucket_url: str, s3: ObjectServer, impatient: None
+    known: Known, url: str, bucket_url: str, s3: ObjectServer, short_timeouts: None
 ) -> None:
     known.begin(bucket_url)
     slow = iter([("PUT", "t/mean/c/0/8/0"), ("GET", "t/zarr.json")])
@@ -137,7 +137,7 @@ def test_a_slow_answer_is_given_up_and_asked_for_again(
     "failing", ["t/mean/c/0/4/0", *(pytest.param(f"t/{n}/c/4", marks=pytest.mark.slow) for n in ("digest", "status"))]
 )
 def test_a_failure_that_lasts_leaves_the_block_pending(
-    known: Known, url: str, bucket_url: str, s3: ObjectServer, impatient: None, failing: str
+    known: Known, url: str, bucket_url: str, s3: ObjectServer, short_timeouts: None, failing: str
 ) -> None:
     known.begin(bucket_url)
     s3.fault = lambda method, key: 503 if method == "PUT" and failing in key else None
@@ -156,7 +156,7 @@ def test_a_failure_that_lasts_leaves_the_block_pending(
 
 
 def test_what_cannot_be_reached_is_not_called_damaged(
-    known: Known, bucket_url: str, s3: ObjectServer, impatient: None
+    known: Known, bucket_url: str, s3: ObjectServer, short_timeouts: None
 ) -> None:
     known.begin(bucket_url)
     known.write(bucket_url)
@@ -185,7 +185,7 @@ def test_where_nothing_is_and_where_something_else_is(known: Known, s3: ObjectSe
 
 
 def test_no_secret_in_store_messages_or_pickles(
-    known: Known, bucket_url: str, s3: ObjectServer, impatient: None, monkeypatch: pytest.MonkeyPatch
+    known: Known, bucket_url: str, s3: ObjectServer, short_timeouts: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     known.begin(bucket_url)
     known.write(bucket_url)
