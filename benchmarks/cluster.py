@@ -20,8 +20,8 @@ import numpy as np
 from otoscope.cluster.executor import Done, SerialExecutor
 from otoscope.store.bits import pack
 from otoscope.store.blocks import Block, blocks
+from otoscope.store.changes.staged import ClipTable
 from otoscope.store.changes.tasks import add_task, create
-from otoscope.store.clips import ClipTable
 from otoscope.store.provenance import Identity, Plan, kept
 from otoscope.store.schema import block_buffers
 from otoscope.store.writer import write_block

@@ -14,8 +14,8 @@ import torch
 
 from ..messages import one_line
 from ..store.blocks import default_block_size
+from ..store.changes.staged import ClipTable
 from ..store.changes.tasks import add_task, create
-from ..store.clips import ClipTable
 from ..store.group import check_task_name, nothing_at, open_root, read_identity, read_plan
 from ..store.provenance import Identity, Plan, kept
 from ..store.schema import sizes

@@ -9,6 +9,7 @@ decides.
 import json
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,6 @@ from zarr.buffer.cpu import Buffer as CpuBuffer
 from zarr.codecs import BytesCodec, Crc32cCodec, ZstdCodec
 from zarr.storage import MemoryStore
 
-from ..clips import ClipTable
 from ..group import KEY, about_in
 from ..labels import LABEL_PREFIX, encode
 from ..provenance import Identity, Plan, digest_of
@@ -27,6 +27,38 @@ from ..schema import STRING, ArraySpec, template
 NEW = "new"  # the state of a task without a plan
 Staged = dict[str, bytes]
 Documents = Mapping[str, Mapping[str, Any]]  # metadata of arrays, by name
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipTable:
+    """The clips of a task as the store records them: names, sources and label columns, one row per clip in order.
+
+    Without the audio root, which may differ from machine to machine.
+    """
+
+    name: Sequence[str]
+    path: Sequence[str]
+    """Relative to the audio root, "/" between parts."""
+    start: np.ndarray
+    """Seconds into the file, NaN where the clip begins with it."""
+    stop: np.ndarray
+    """Seconds into the file, NaN where the clip ends with it."""
+    labels: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """One string per clip and column, "" where it has no label."""
+
+    def __len__(self) -> int:
+        return len(self.name)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over names and sources, in order."""
+        times = [np.nan_to_num(seconds, nan=-1).tolist() for seconds in (self.start, self.stop)]
+        return digest_of([list(self.name), list(self.path), *times])
+
+    def head(self, n: int) -> "ClipTable":
+        """The first n clips."""
+        sources = {name: getattr(self, name)[:n] for name in ("name", "path", "start", "stop")}
+        return ClipTable(**sources, labels={name: column[:n] for name, column in self.labels.items()})
 
 
 def stage_task(task: str, identity: Identity, plan: Plan, clips: ClipTable) -> Staged:

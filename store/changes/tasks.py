@@ -16,7 +16,6 @@ from typing import Any
 import zarr
 from zarr.abc.store import Store
 
-from ..clips import ClipTable
 from ..group import (
     KEY,
     array_documents,
@@ -42,7 +41,7 @@ from ..objects import get, names_in, put_all, put_new
 from ..provenance import Identity, Plan, digest_of
 from ..schema import FORMAT_VERSION, PENDING
 from .lock import acquire, delete_past, delete_task, release
-from .staged import Staged, root_document, stage_labels, stage_task, state_of
+from .staged import ClipTable, Staged, root_document, stage_labels, stage_task, state_of
 from .undo import read_column, read_columns, write_undo_log
 
 Document = dict[str, Any] | None  # a task's zarr.json

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from otoscope.store.blocks import Block, blocks
+from otoscope.store.changes.staged import ClipTable
 from otoscope.store.changes.tasks import add_task, create
-from otoscope.store.clips import ClipTable
 from otoscope.store.provenance import Identity, Plan, kept
 from otoscope.store.writer import write_block
 
