@@ -37,7 +37,7 @@ from ..group import (
 )
 from ..labels import label_columns
 from ..location import zarr_store
-from ..objects import get, names_in, put_all, put_new
+from ..objects import MAX_REQUESTS, get, names_in, put_all, put_new
 from ..provenance import Identity, Plan, digest_of
 from ..schema import FORMAT_VERSION, PENDING
 from .lock import acquire, delete_past, delete_task, release
@@ -190,7 +190,7 @@ def _publish(root: zarr.Group, task: str, state: str, change: Change) -> None:
         def is_ours(key: str) -> bool:
             return put_new(store, key, staged[key]) or get(store, key) == staged[key]
 
-        with ThreadPoolExecutor(8) as pool:
+        with ThreadPoolExecutor(MAX_REQUESTS) as pool:
             for key, ours in zip(staged, pool.map(is_ours, staged), strict=True):
                 if not ours:
                     raise ValueError(
@@ -212,7 +212,7 @@ def _other_object(store: Store, task: str, staged: Staged) -> str:
     """The first staged object that is there with other bytes, "" for none; one listing where nothing is there."""
     if all(name.startswith("lock.") for name in names_in(store, task)):
         return ""
-    with ThreadPoolExecutor(8) as pool:
+    with ThreadPoolExecutor(MAX_REQUESTS) as pool:
         found = zip(staged.items(), pool.map(lambda key: get(store, key), staged), strict=True)
         return next((key for (key, data), there in found if there not in (None, data)), "")
 

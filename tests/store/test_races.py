@@ -56,7 +56,7 @@ def processes(*given: dict[str, Any]) -> Iterator[list["subprocess.Popen[str]"]]
 
 
 def outcomes(*given: dict[str, Any]) -> list[list[str]]:
-    """What each process said, line by line."""
+    """What each process printed, line by line."""
     with processes(*given) as running:
         return [process.communicate(timeout=60)[0].splitlines() for process in running]
 
@@ -92,8 +92,8 @@ def test_of_unequal_plans_at_one_instant_one_wins_whole(
 ) -> None:
     rounds = 3
     plans: list[dict[str, Any]] = [{"mean_dtype": "float16"}, {"mean_dtype": "float32", "batch": 5}]
-    said = outcomes(*({"url": anywhere, "role": "extract", "rounds": rounds, "plan": plan} for plan in plans))
-    for i, lines in enumerate(zip(*said, strict=True)):
+    printed = outcomes(*({"url": anywhere, "role": "extract", "rounds": rounds, "plan": plan} for plan in plans))
+    for i, lines in enumerate(zip(*printed, strict=True)):
         assert sorted(line.partition(":")[0] for line in lines) == ["ValueError", "done"]
         refusal = max(lines, key=len)
         assert "was planned otherwise (batch:" in refusal
@@ -116,10 +116,10 @@ def test_two_runs_with_equal_plans_both_finish(
 def test_two_makers_of_a_store_with_unequal_identities(known: Known, anywhere: str) -> None:
     # Both processes `create` the known identity first: the round starts from one of three that do not agree.
     create(anywhere, known.identity)
-    said = outcomes(*({"url": anywhere, "role": "create", "weights": w} for w in ("00", "11")))
-    assert said[0] == ["done"]
-    assert said[1][0].startswith("ValueError: ")
-    assert "another identity (weights" in said[1][0]
+    printed = outcomes(*({"url": anywhere, "role": "create", "weights": w} for w in ("00", "11")))
+    assert printed[0] == ["done"]
+    assert printed[1][0].startswith("ValueError: ")
+    assert "another identity (weights" in printed[1][0]
 
 
 @SLOW
@@ -132,12 +132,13 @@ def test_growing_and_labelling_beside_a_run(
     label = [
         {"url": anywhere, "role": "label", "name": name, "n": N_CLIPS - 40, "clips": N_CLIPS - 40} for name in "ab"
     ]
-    said = outcomes(grow, grow, *label)
-    assert said[:2] == [["done"], ["done"]]
+    printed = outcomes(grow, grow, *label)
+    assert printed[:2] == [["done"], ["done"]]
     extract(anywhere, known)
     assert list(verify(anywhere)) == []
     labelled = set(stored(anywhere, s3_server)) - set(finished(known, str(tmp_path / "alone"), s3_server))
-    for name, lines in zip("ab", said[2:], strict=True):  # before the growth, or refused: there are more clips by then
+    # Labelled before the growth, or refused: there are more clips by then.
+    for name, lines in zip("ab", printed[2:], strict=True):
         assert (lines == ["done"]) == any(f"label_{name}/" in key for key in labelled)
 
 

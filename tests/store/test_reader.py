@@ -103,7 +103,7 @@ def test_engine_wants_a_group_where_there_are_several(known: Known, url: str) ->
         read_task(url, "third")
 
 
-def test_what_is_no_store_is_said_plainly(tmp_path: Path, url: str) -> None:
+def test_what_is_not_a_valid_store_is_refused_in_one_sentence(tmp_path: Path, url: str) -> None:
     with pytest.raises(FileNotFoundError, match=r"no store at .*otoscope extract"):
         open_root(str(tmp_path / "none"))
     (tmp_path / "folder").mkdir()

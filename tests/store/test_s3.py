@@ -1,4 +1,4 @@
-"""Laws of stores in a bucket: the same objects as files on a disk, few requests, failures that pass or are told."""
+"""Laws of stores in a bucket: the same objects as files on a disk, few requests, failures that pass or are reported."""
 
 import os
 import pickle
@@ -143,9 +143,9 @@ def test_a_failure_that_lasts_leaves_the_block_pending(
     s3.fault = lambda method, key: 503 if method == "PUT" and failing in key else None
     for index in range(9):
         if index == 4:
-            with pytest.raises(OSError, match=r"t/.*503 Service Unavailable.*\(SlowDown\)") as told:
+            with pytest.raises(OSError, match=r"t/.*503 Service Unavailable.*\(SlowDown\)") as raised:
                 write(bucket_url, known, index)
-            assert len(str(told.value).splitlines()) == 1
+            assert len(str(raised.value).splitlines()) == 1
         else:
             write(bucket_url, known, index)
     assert [block.index for block in pending_blocks(bucket_url, "t")] == [4]
