@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from ..analysis.rates import activation_probability, category_mean
 from ..store.neurons import NeuronSet
+from ..store.schema import OK
 
 FEATURES = ("rate", "mean")
 DEFAULT_DRAWS = 200
@@ -81,7 +82,7 @@ def neuron_features(ds: xr.Dataset, names: Sequence[str] = FEATURES) -> dict[str
     unknown = [name for name in names if name not in FEATURES]
     if unknown:
         raise LookupError(f"no feature {unknown[0]!r} to match controls by; expected some of {', '.join(FEATURES)}")
-    everyone = ((ds["status"] == 1).astype("int32") - 1).assign_attrs(categories=["all"])
+    everyone = ((ds["status"] == OK).astype("int32") - 1).assign_attrs(categories=["all"])
     everyone = everyone.compute(scheduler="synchronous")
     found: dict[str, Floats] = {}
     for name in names:

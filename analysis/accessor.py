@@ -13,15 +13,15 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from ..store.labels import LABEL_PREFIX, label_columns
+from ..store.schema import OK
 from . import compare, overlap, rates
 from .exemplars import exemplar_clips
 from .null.resampling import Sample, take_sample
 from .selection import rules as select
 from .selection import selectivity
 
-PREFIX = "label_"
 GIVEN = "class"  # the one labelling of a data set that holds probabilities made elsewhere instead of clips
-OK = 1  # status of a clip that was extracted
 READINGS = ("clip", "frame", "any")
 Threshold = float | xr.DataArray | None
 
@@ -38,7 +38,7 @@ class Questions:
         """Names of the label columns."""
         if self._given:
             return [GIVEN]
-        return [str(name).removeprefix(PREFIX) for name in self._ds.data_vars if str(name).startswith(PREFIX)]
+        return label_columns(self._ds.data_vars)
 
     def categories(self, label: str) -> list[str]:
         """The categories of a label column that have clips."""
@@ -267,10 +267,10 @@ class Questions:
         return values.where(self._ds["neuron_valid"]) if "neuron_valid" in self._ds else values
 
     def _label_codes(self, name: str) -> xr.DataArray:
-        if f"{PREFIX}{name}" not in self._ds:
+        if LABEL_PREFIX + name not in self._ds:
             known = ", ".join(self.labels) or "none: add some with `otoscope label`"
             raise LookupError(f"no label column {name!r} in this task; those that exist: {known}")
-        return self._ds[f"{PREFIX}{name}"]
+        return self._ds[LABEL_PREFIX + name]
 
     def _variable(self, name: str, purpose: str) -> xr.DataArray:
         if name not in self._ds:

@@ -4,17 +4,14 @@ Goal: the k clips of highest or lowest value for one neuron or for all of them, 
 Conventions: values are (..., clip), for instance the mean activation (layer, neuron, clip). Equal values rank in the
 order of the clips; failed clips and NaN rank nowhere. One chunk of values is read at a time per thread, in the order of
 the clips, and reduced to k per neuron before the next, so memory does not grow with the number of clips.
-Contents: `exemplar_clips`, `exemplars_table`, `read_neurons`.
 """
 
 # mypy: allow-untyped-calls
 # (dask says that it is typed, but most of its array functions are not.)
 
-import os
 from collections.abc import Sequence
 from functools import partial
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 import dask.array as da
@@ -23,6 +20,9 @@ import pandas as pd
 import xarray as xr
 from dask.delayed import delayed
 from numpy.typing import NDArray
+
+from ..store.labels import LABEL_PREFIX, decode, label_columns
+from ..store.schema import OK
 
 Keys = NDArray[np.int64]
 """A value and the position of its clip in one integer: higher value first, then earlier clip. So no two are equal."""
@@ -87,14 +87,14 @@ def exemplars_table(
     if "mean" not in ds:
         raise LookupError("this task keeps no 'mean', expected for exemplars: extract with --keep mean")
     _refuse_unknown(ds, neurons)
-    counted = (ds["status"] == 1).compute(scheduler="synchronous")
+    counted = (ds["status"] == OK).compute(scheduler="synchronous")
     found = {}
     for layer in dict.fromkeys(layer for layer, _ in neurons):
         wanted = sorted({neuron for of, neuron in neurons if of == layer})
         means = ds["mean"].sel(layer=layer, neuron=wanted)
         found[layer] = exemplar_clips(means, counted, k, least).compute(scheduler="synchronous")
     columns = ["clip", *(name for name in ("path", "start", "stop") if name in ds)]
-    labels = [name for name in map(str, ds.data_vars) if name.startswith("label_")]
+    labels = label_columns(ds.data_vars)
     rows = []
     for layer, neuron in dict.fromkeys(neurons):
         ranked = found[layer].sel(neuron=neuron)
@@ -113,31 +113,13 @@ def exemplars_table(
     table = pd.concat(rows, ignore_index=True)
     at = np.asarray(table.pop("position"))
     shown, inverse = np.unique(at, return_inverse=True)
-    clips = ds[[*columns, *labels]].isel(clip=shown).compute(scheduler="synchronous")
+    clips = ds[[*columns, *(LABEL_PREFIX + name for name in labels)]].isel(clip=shown).compute(scheduler="synchronous")
     for i, name in enumerate(columns):
         table.insert(3 + i, name, clips[name].values[inverse])
     for name in labels:
-        names = np.array([*map(str, clips[name].attrs["categories"]), ""], dtype=object)  # code -1 finds the last one
-        table[name.removeprefix("label_")] = names[clips[name].values[inverse]]
+        codes = clips[LABEL_PREFIX + name]
+        table[name] = decode(codes.values[inverse], [str(category) for category in codes.attrs["categories"]])
     return table
-
-
-def read_neurons(path: str | os.PathLike[str]) -> list[tuple[int, int]]:
-    """Pairs (layer, neuron) of a table (.csv, .parquet) with such columns, each once, in its order.
-
-    Raises FileNotFoundError where there is none, ValueError for another ending or other columns.
-    """
-    place = Path(path)
-    readers = {".csv": pd.read_csv, ".parquet": pd.read_parquet}
-    if place.suffix.lower() not in readers:
-        raise ValueError(f"cannot read neurons from {place.name!r}; expected a name ending in {', '.join(readers)}")
-    if not place.is_file():
-        raise FileNotFoundError(f"no file {place}; expected a table of neurons: `otoscope neurons -o` makes one")
-    frame: pd.DataFrame = readers[place.suffix.lower()](place)  # type: ignore[operator]
-    if not {"layer", "neuron"} <= set(frame.columns):
-        raise ValueError(f"{place} has the columns {', '.join(map(str, frame.columns))}; expected layer and neuron")
-    pairs = zip(frame["layer"].tolist(), frame["neuron"].tolist(), strict=True)
-    return list(dict.fromkeys((int(layer), int(neuron)) for layer, neuron in pairs))
 
 
 def _refuse_unknown(ds: xr.Dataset, neurons: Sequence[tuple[int, int]]) -> None:

@@ -20,9 +20,11 @@ import numpy as np
 from otoscope.cluster.executor import Done, SerialExecutor
 from otoscope.store.bits import pack
 from otoscope.store.blocks import Block, blocks
+from otoscope.store.changes.staged import ClipTable
+from otoscope.store.changes.tasks import add_task, create
 from otoscope.store.provenance import Identity, Plan, kept
 from otoscope.store.schema import block_buffers
-from otoscope.store.writer import ClipTable, add_task, create, write_block
+from otoscope.store.writer import write_block
 
 from . import harness
 from .harness import Figure, Measured, _resident, fresh_process

@@ -21,8 +21,10 @@ from otoscope.cli.main import cli
 from otoscope.extract.audio.corpora.build import data_set
 from otoscope.store.bits import pack
 from otoscope.store.blocks import blocks
+from otoscope.store.changes.staged import ClipTable
+from otoscope.store.changes.tasks import add_task, create
 from otoscope.store.provenance import Identity, Plan, kept
-from otoscope.store.writer import ClipTable, add_task, create, write_block
+from otoscope.store.writer import write_block
 
 LAYERS, WIDTH, TRAITS = 12, 3072, 60
 Labels = dict[str, list[str]]

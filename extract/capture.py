@@ -22,11 +22,12 @@ from ..cluster.executor import Done, Executor, Failed, Killed, SerialExecutor
 from ..cluster.progress import Progress
 from ..cluster.resources import Needs, duration, refuse_what_cannot_fit, this_machine, worker_memory
 from ..store.blocks import Block, blocks
+from ..store.changes.tasks import add_task, create
 from ..store.location import is_url
 from ..store.provenance import Plan, kept
 from ..store.schema import sizes
-from ..store.verify import TaskStatus, task_status
-from ..store.writer import add_task, create, pending_blocks
+from ..store.status import TaskStatus, task_status
+from ..store.writer import pending_blocks
 from .audio.corpus import Corpus, read_manifest
 from .dry_run import Forecast, bytes_of, largest_object, n_objects, queued_bytes
 from .failures import Piece, Sparing, Suspects, Trial

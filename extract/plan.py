@@ -14,11 +14,12 @@ import torch
 
 from ..messages import one_line
 from ..store.blocks import default_block_size
-from ..store.group import nothing_at, open_root, read_identity, read_plan, refuse_name
+from ..store.changes.staged import ClipTable
+from ..store.changes.tasks import add_task, create
+from ..store.group import check_task_name, nothing_at, open_root, read_identity, read_plan
 from ..store.provenance import Identity, Plan, kept
 from ..store.schema import sizes
-from ..store.verify import TaskStatus, task_status
-from ..store.writer import ClipTable, add_task, create
+from ..store.status import TaskStatus, task_status
 from .audio.corpus import Corpus
 from .models.encoder import Encoder, is_foreign, weights_digest
 from .models.tap import match_sites
@@ -75,7 +76,7 @@ def stored_task(url: str, task: str, replan: bool) -> tuple[Identity | None, Pla
 
     replan: whether a plan of which nothing is committed counts as none; ValueError where something is.
     """
-    refuse_name(task)
+    check_task_name(task)
     if nothing_at(url):
         return None, None, None
     root = open_root(url, mode="r")

@@ -2,7 +2,6 @@
 
 Goal: cut a task's clips into ranges that line up with the stored objects, so that no two workers share one.
 Conventions: ranges are half-open, in clips.
-Contents: `Block`, `blocks`, `default_block_size`.
 """
 
 from collections.abc import Iterator

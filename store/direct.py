@@ -5,7 +5,6 @@ inner chunk) costs more than the arithmetic. Anything else than what our writer 
 Conventions: a shard is inner chunks, each uncompressed little-endian values and their CRC-32C, and at its end the
 index: offset and length of each inner chunk in C order as uint64, and their CRC-32C (Zarr's `sharding_indexed`). It
 lies in a local file, of which only what is wanted is read, or was fetched whole.
-Contents: `can_read`, `read_shards`, `share_of_chunks`, `ShardFile`, `ShardBytes`.
 """
 
 import itertools
@@ -20,13 +19,13 @@ import google_crc32c
 import numpy as np
 import zarr
 from zarr.codecs import BytesCodec, Crc32cCodec, ShardingCodec
-from zarr.core.buffer import default_buffer_prototype
-from zarr.core.sync import sync
+
+from .objects import get_buffer
 
 CRC_BYTES = 4
 RESIDUE = 0x48674BC7  # the CRC-32C of any bytes followed by their own CRC-32C
-Selection = int | slice | np.ndarray  # along one axis
-Part = tuple[int, np.ndarray, np.ndarray]
+Index = int | slice | np.ndarray  # along one axis
+Part = tuple[int, np.ndarray, np.ndarray]  # number of a piece of an axis, positions in the piece, and in the result
 
 
 class ShardFile:
@@ -38,11 +37,11 @@ class ShardFile:
         self.size = os.fstat(self.file).st_size
 
     def fill(self, buffer: np.ndarray, checksum: bytearray, offset: int) -> int:
-        """Put what lies from `offset` on into both, one after the other; how many bytes there were for them."""
+        """Fill both, one after the other, from `offset` on; how many bytes there were for them."""
         return os.preadv(self.file, [buffer.data, checksum], offset)
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         os.close(self.file)
 
 
@@ -51,7 +50,7 @@ class ShardBytes:
 
     def __init__(self, array: zarr.Array[Any], key: str):
         """key: relative to the array. Raises FileNotFoundError, or what the array's store does."""
-        found = sync((array.store_path / key).get(default_buffer_prototype()))
+        found = get_buffer(array.store_path.store, (array.store_path / key).path)
         if found is None:
             raise FileNotFoundError(f"{array.path}/{key}")
         self.data = np.asarray(found.as_numpy_array())
@@ -85,7 +84,7 @@ def can_read(array: zarr.Array[Any]) -> bool:
 
 
 def read_shards(
-    array: zarr.Array[Any], selection: Sequence[Selection], kind: type[Shard] = ShardFile, at_once: int = 1
+    array: zarr.Array[Any], selection: Sequence[Index], kind: type[Shard] = ShardFile, at_once: int = 1
 ) -> np.ndarray:
     """Values of an outer selection in disk order, an axis selected by an int left out.
 
@@ -93,7 +92,7 @@ def read_shards(
     Raises what they do as they are opened, ValueError for one whose checksums do not agree.
     """
     shards, chunks = array.shards or array.chunks, array.chunks
-    wanted = _wanted(array, selection)
+    wanted = _positions(array, selection)
     values = np.empty([len(axis) for axis in wanted], array.dtype)
 
     def read(shard: tuple[Part, ...]) -> None:
@@ -104,17 +103,17 @@ def read_shards(
         with closing(kind(array, key)) as source:
             try:
                 index = read_index(source, [s // c for s, c in zip(shards, chunks, strict=True)])
-                # Along each axis: the chunk's number, the places of its values in the chunk, and in the result.
+                # Along each axis: the chunk's number, the positions of its values in the chunk, and in the result.
                 within = [
-                    [(number, as_run(places), as_run(at[to])) for number, places, to in parts(inside, size)]
+                    [(number, as_run(inner), as_run(at[to])) for number, inner, to in parts(inside, size)]
                     for (_, inside, at), size in zip(shard, chunks, strict=True)
                 ]
                 for chunk in itertools.product(*within):
                     numbers, *both = zip(*chunk, strict=True)
                     where, (inner, target) = index[numbers], map(outer, both)
-                    place = in_one_piece(values, inner, target, chunks)
-                    read_checked(source, int(where[0]), int(where[1]), buffer if place is None else place)
-                    if place is None:
+                    whole = in_one_piece(values, inner, target, chunks)
+                    read_checked(source, int(where[0]), int(where[1]), buffer if whole is None else whole)
+                    if whole is None:
                         values[target] = stored[inner]
             except ValueError as e:
                 raise ValueError(f"{key}: {e}") from e
@@ -129,22 +128,24 @@ def read_shards(
     return np.asarray(values[tuple(0 if isinstance(axis, int | np.integer) else slice(None) for axis in selection)])
 
 
-def share_of_chunks(array: zarr.Array[Any], selection: Sequence[Selection]) -> float:
+def share_of_chunks(array: zarr.Array[Any], selection: Sequence[Index]) -> float:
     """How many of the inner chunks of the shards that an outer selection touches it touches too, in [0, 1]."""
     share = 1.0
-    for axis, shard, chunk in zip(_wanted(array, selection), array.shards or array.chunks, array.chunks, strict=True):
+    for axis, shard, chunk in zip(
+        _positions(array, selection), array.shards or array.chunks, array.chunks, strict=True
+    ):
         touched = len(np.unique(axis // chunk)), len(np.unique(axis // shard)) * (shard // chunk)
         share *= touched[0] / touched[1] if touched[1] else 0.0
     return share
 
 
-def _wanted(array: zarr.Array[Any], selection: Sequence[Selection]) -> list[np.ndarray]:
-    """The places that are selected, along each axis."""
+def _positions(array: zarr.Array[Any], selection: Sequence[Index]) -> list[np.ndarray]:
+    """The positions that are selected, along each axis."""
     return [np.atleast_1d(np.arange(n)[axis]) for n, axis in zip(array.shape, selection, strict=True)]
 
 
 def parts(wanted: np.ndarray, size: int) -> Iterator[Part]:
-    """Along one axis: each piece of `size` that is touched, the places wanted in it, and their places in `wanted`."""
+    """Along one axis: each piece of `size` that is touched, the positions wanted in it, and theirs in `wanted`."""
     piece = wanted // size
     order = np.argsort(piece, kind="stable")
     for at in np.split(order, np.flatnonzero(np.diff(piece[order])) + 1):
@@ -153,14 +154,14 @@ def parts(wanted: np.ndarray, size: int) -> Iterator[Part]:
             yield number, wanted[at] - number * size, at
 
 
-def as_run(places: np.ndarray) -> slice | np.ndarray:
-    """Places along one axis as a slice, which copies fastest, where they are a run."""
-    first = int(places[0])
-    return slice(first, first + len(places)) if bool((np.diff(places) == 1).all()) else places
+def as_run(positions: np.ndarray) -> slice | np.ndarray:
+    """Positions along one axis as a slice, which copies fastest, where they are a run."""
+    first = int(positions[0])
+    return slice(first, first + len(positions)) if bool((np.diff(positions) == 1).all()) else positions
 
 
 def outer(axes: Sequence[slice | np.ndarray]) -> tuple[Any, ...]:
-    """An index of the outer product of places along each axis."""
+    """An index of the outer product of positions along each axis."""
     if all(isinstance(axis, slice) for axis in axes):
         return tuple(axes)
     return np.ix_(*(np.arange(axis.start, axis.stop) if isinstance(axis, slice) else axis for axis in axes))
@@ -172,9 +173,9 @@ def in_one_piece(
     """The bytes of the result that a whole chunk fills in its own order, if they lie together: it is read into them."""
     if sys.byteorder != "little" or not all(isinstance(axis, slice) for axis in (*source, *target)):
         return None
-    place = values[target]
-    whole = place.shape == tuple(chunks) and place.flags.c_contiguous
-    return place.reshape(-1).view(np.uint8) if whole else None
+    part = values[target]
+    whole = part.shape == tuple(chunks) and part.flags.c_contiguous
+    return part.reshape(-1).view(np.uint8) if whole else None
 
 
 def read_index(shard: Shard, grid: Sequence[int]) -> np.ndarray:

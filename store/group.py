@@ -1,28 +1,28 @@
 """Open the groups of a store and read their metadata: what writer, reader and verify share.
 
 Goal: few requests, since on an object store each costs a round trip: one document for the root, one for a task, which
-tells of all its arrays.
-Conventions: our attributes lie under one key, "otoscope", of the root group and of each task's group.
-Contents: `open_root`, `open_task`, `array_of`, `task_names`, `read_identity`, `read_plan`, `object_keys`,
-`metadata_digest`.
+describes all its arrays.
+Conventions: our attributes lie under one key, "otoscope", of the root group and of each task's group. A document is a
+group's or an array's zarr.json.
 """
 
 import itertools
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import zarr
 from zarr.abc.store import Store
-from zarr.core.buffer import default_buffer_prototype
-from zarr.core.sync import sync
 from zarr.storage import LocalStore, StorePath
 
 from ..messages import one_line
 from .blocks import Block
-from .location import zarr_store
+from .location import Unreachable, zarr_store
+from .objects import get, names_in
 from .provenance import Identity, Plan, digest_of
 from .schema import FORMAT_VERSION
 
@@ -36,7 +36,7 @@ def open_root(url: str, mode: Mode = "r+") -> zarr.Group:
     """Root group of an existing store.
 
     Raises FileNotFoundError where nothing is, ValueError for something else, a damaged one or another major version,
-    OSError where the place cannot be reached.
+    OSError where it cannot be reached.
     """
     store = zarr_store(url)
     try:
@@ -70,13 +70,7 @@ def nothing_at(url: str) -> bool:
     if isinstance(store, LocalStore):
         path = Path(store.root)
         return not path.exists() or (path.is_dir() and all(found.suffix == ".partial" for found in path.iterdir()))
-
-    async def empty() -> bool:
-        async for _ in store.list_dir(""):
-            return False
-        return True
-
-    return bool(sync(empty()))
+    return not names_in(store, "")
 
 
 def _group(store: Store, path: str, document: dict[str, Any]) -> zarr.Group:
@@ -91,9 +85,7 @@ def task_names(root: zarr.Group) -> list[str]:
 
 def task_documents(root: zarr.Group) -> dict[str, dict[str, Any]]:
     """The own document of everything in a root, by name, sorted."""
-    names = [name for name in names_in(root) if name != "zarr.json"]
-    found = {name: document_at(root.store, f"{name}/zarr.json") for name in names}
-    return {name: document for name, document in found.items() if document is not None}
+    return _documents_in(root.store, "")
 
 
 def read_identity(root: zarr.Group) -> Identity:
@@ -104,7 +96,7 @@ def read_identity(root: zarr.Group) -> Identity:
     return Identity.from_json(about["identity"])
 
 
-def refuse_name(task: str) -> None:
+def check_task_name(task: str) -> None:
     """Raise ValueError for a name that no task can have."""
     if not TASK_NAME.fullmatch(task):
         raise ValueError(f"{task!r} cannot name a task; expected a word without '/' and ':' that starts with no dot")
@@ -115,8 +107,8 @@ def read_plan(root: zarr.Group, task: str) -> Plan | None:
 
     Raises ValueError for a name that no task can have, and for a plan that does not match its digest.
     """
-    refuse_name(task)
-    return plan_of(task, document_at(root.store, f"{task}/zarr.json"))
+    check_task_name(task)
+    return plan_of(task, task_document(root.store, task))
 
 
 def plan_of(task: str, document: dict[str, Any] | None) -> Plan | None:
@@ -135,7 +127,7 @@ def open_task(root: zarr.Group, task: str) -> tuple[zarr.Group, Plan]:
     Both come from one document, whose copy of the arrays' metadata changes together with the plan; where the copy
     is damaged, the arrays' own documents are read as they are asked for.
     """
-    refuse_name(task)
+    check_task_name(task)
     found = task_at(root.store, task)
     if found is None:
         names = ", ".join(task_names(root)) or "none yet"
@@ -145,7 +137,7 @@ def open_task(root: zarr.Group, task: str) -> tuple[zarr.Group, Plan]:
 
 def task_at(store: Store, task: str) -> tuple[zarr.Group, Plan] | None:
     """A task's group and plan as in `open_task`, by one request; None where there is no such task."""
-    document = document_at(store, f"{task}/zarr.json")
+    document = task_document(store, task)
     plan = plan_of(task, document)
     if document is None or plan is None:
         return None
@@ -165,13 +157,23 @@ def array_of(group: zarr.Group, name: str) -> zarr.Array[Any]:
 
 
 def values_of(group: zarr.Group, name: str, where: Any = ...) -> np.ndarray:
-    """Values of an array, or of a selection of it. Raises ValueError naming the array where they are damaged."""
+    """Values of an array, or of a selection of it. Raises as `array_of` and `reading` do."""
+    array = array_of(group, name)
+    with reading(f"{group.path}/{name}"):
+        return np.asarray(array[where])
+
+
+@contextmanager
+def reading(what: str) -> Iterator[None]:
+    """Raise ValueError naming what is damaged for all that zarr and its codecs raise; absent and unreachable stay."""
     try:
-        return np.asarray(array_of(group, name)[where])
-    except (ValueError, RuntimeError) as e:
+        yield
+    except (FileNotFoundError, Unreachable):
+        raise
+    except (ValueError, RuntimeError, OSError) as e:
         raise ValueError(
-            f"{group.path}/{name} is damaged ({one_line(e)}); expected intact checksums: `otoscope verify` says what "
-            "is damaged and what to do"
+            f"{what} is damaged ({one_line(e)}); expected intact checksums: `otoscope verify` says what is damaged and "
+            "what to do"
         ) from e
 
 
@@ -184,8 +186,13 @@ def arrays_of(group: zarr.Group) -> dict[str, zarr.Array[Any]]:
 
 
 def array_documents(group: zarr.Group) -> dict[str, dict[str, Any]]:
-    """Metadata of all arrays of a group as they are written, by name."""
-    found = {name: document_at(group.store, f"{group.path}/{name}/zarr.json") for name in names_in(group)}
+    """Metadata of all arrays of a group as they are written, by name, sorted."""
+    return _documents_in(group.store, f"{group.path}/")
+
+
+def _documents_in(store: Store, prefix: str) -> dict[str, dict[str, Any]]:
+    names = [name for name in names_in(store, prefix.rstrip("/")) if name != "zarr.json"]
+    found = {name: document_at(store, f"{prefix}{name}/zarr.json") for name in names}
     return {name: document for name, document in found.items() if document is not None}
 
 
@@ -215,11 +222,6 @@ def object_keys(array: zarr.Array[Any], block: Block | None = None) -> list[str]
     return [f"{array.path}/{array.metadata.encode_chunk_key(at)}" for at in itertools.product(*grid)]
 
 
-def metadata_digest(group: zarr.Group) -> str:
-    """SHA-256 over the metadata of all arrays of a task, as written: a changed byte in one of their files shows."""
-    return digest_of(array_documents(group))
-
-
 def copies_of(document: dict[str, Any] | None) -> dict[str, Any] | None:
     """The metadata of a task's arrays as its own document has them; None where they do not match their digest."""
     copies = ((document or {}).get("consolidated_metadata") or {}).get("metadata")
@@ -234,24 +236,18 @@ def about_in(document: dict[str, Any] | None) -> dict[str, Any]:
     return about if isinstance(about, dict) else {}
 
 
-def names_in(group: zarr.Group) -> list[str]:
-    """What lies in a group, sorted, read or not: arrays, groups, its own zarr.json, debris."""
-
-    async def collect() -> list[str]:
-        return [name async for name in group.store.list_dir(group.path)]
-
-    return sorted(sync(collect()))
+def task_document(store: Store, task: str) -> dict[str, Any] | None:
+    """A task's own document, as `document_at`."""
+    return document_at(store, f"{task}/zarr.json")
 
 
 def document_at(store: Store, key: str) -> dict[str, Any] | None:
     """A JSON object as it is written, None where there is none. Raises ValueError where it is damaged."""
-    if isinstance(store, LocalStore) and not store.root.is_dir():
-        return None
-    buffer = sync(store.get(key, default_buffer_prototype()))
-    if buffer is None:
+    data = get(store, key)
+    if data is None:
         return None
     try:
-        document = json.loads(buffer.to_bytes())
+        document = json.loads(data)
     except ValueError as e:
         raise ValueError(f"{key} is damaged ({one_line(e)}); expected JSON as it was written") from e
     if not isinstance(document, dict):

@@ -3,16 +3,20 @@
 Goal: one coding of categories for every label column, the same whether a store was grown or built at once.
 Conventions: a column is one string per clip, "" where the clip has no label; codes are int32 in the order of
 `categories`, -1 for no label.
-Contents: `encode`, `decode`.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterable, Sequence
 
 import numpy as np
 
 LABEL_PREFIX = "label_"  # of the stored variables, so that a column may bear any name
 INTEGER = re.compile(r"[+-]?\d+", re.ASCII)
+
+
+def label_columns(variables: Iterable[Hashable]) -> list[str]:
+    """Names of the label columns among variables' names, in their order."""
+    return [str(name).removeprefix(LABEL_PREFIX) for name in variables if str(name).startswith(LABEL_PREFIX)]
 
 
 def encode(column: Sequence[str] | np.ndarray) -> tuple[np.ndarray, list[str]]:

@@ -3,7 +3,6 @@
 Goal: one noun for "these neurons", however they were found, that can be combined, checked, written and read.
 Conventions: a pair is (layer, neuron), both counted from 0; pairs are sorted and unique. Two sets are equal when they
 hold the same neurons, whatever they are called. `widths` is the number of neurons of each layer, in order.
-Contents: `NeuronSet`, `read_neuron_set`, `write_neuron_set`, `neurons_of_table`.
 """
 
 import json
@@ -18,10 +17,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from ..files import whole_file
+from ..messages import one_line
 from .provenance import Record, digest_of
 
-TABLES = (".csv", ".parquet")
-ENDINGS = (".json", *TABLES)
+ENDINGS = (".json", ".csv", ".parquet")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,47 +125,47 @@ def _pair(pair: Any) -> tuple[int, int]:
     except (TypeError, ValueError):
         layer = neuron = -1
     if layer < 0 or neuron < 0 or isinstance(pair, str | bytes) or any(isinstance(n, bool) for n in pair):
-        raise ValueError(f"{pair!r} is no neuron; expected a pair of whole numbers from 0 on: (layer, neuron)")
+        raise ValueError(f"{pair!r} is not a valid neuron; expected two whole numbers from 0 on: (layer, neuron)")
     return layer, neuron
-
-
-def neurons_of_table(frame: pd.DataFrame, name: str = "", why: Mapping[str, Any] | None = None) -> NeuronSet:
-    """The neurons of a table with columns layer and neuron, as `otoscope neurons` writes it; other columns are ignored.
-
-    A neuron that has several rows, one for each of its categories, is in the set once.
-    Raises ValueError for other columns, or values that are no whole numbers.
-    """
-    if not {"layer", "neuron"} <= set(frame.columns):
-        raise ValueError(
-            f"{name or 'the table'} has the columns {', '.join(map(str, frame.columns))}; expected layer and neuron"
-        )
-    if not all(pd.api.types.is_integer_dtype(frame[column]) for column in ("layer", "neuron")) and len(frame):
-        raise ValueError(f"{name or 'the table'} has layers or neurons that are no whole numbers; expected 0, 1, ...")
-    pairs = zip(frame["layer"].tolist(), frame["neuron"].tolist(), strict=True)
-    return NeuronSet(pairs=tuple(pairs), name=name, why=why or {})
 
 
 def read_neuron_set(path: str | os.PathLike[str]) -> NeuronSet:
     """The neurons of a file: .json as `write_neuron_set` makes it, .csv or .parquet with columns layer and neuron.
 
+    Other columns are ignored. A neuron that has several rows, one for each of its categories, is in the set once.
     Raises FileNotFoundError where there is none, ValueError for another ending or contents that are not as described.
     """
-    place = Path(path)
-    ending = place.suffix.lower()
+    pairs, about = _read(Path(path))
+    return NeuronSet(pairs=tuple(pairs), **about)
+
+
+def read_pairs(path: str | os.PathLike[str]) -> list[tuple[int, int]]:
+    """(layer, neuron) of each neuron of a file once, in the file's order. Otherwise as `read_neuron_set`."""
+    return list(dict.fromkeys(_read(Path(path))[0]))
+
+
+def _read(path: Path) -> tuple[list[tuple[int, int]], dict[str, Any]]:
+    """Pairs in the order of the file, and name and why of the set."""
+    ending = path.suffix.lower()
     if ending not in ENDINGS:
-        raise ValueError(f"cannot read neurons from {place.name!r}; expected a name ending in {', '.join(ENDINGS)}")
-    if not place.is_file():
-        raise FileNotFoundError(f"no file {place}; expected a table of neurons: `otoscope neurons -o` makes one")
+        raise ValueError(f"cannot read neurons from {path.name!r}; expected a name ending in {', '.join(ENDINGS)}")
+    if not path.is_file():
+        raise FileNotFoundError(f"no file {path}; expected a table of neurons: `otoscope neurons -o` makes one")
     try:
         if ending == ".json":
-            return NeuronSet.from_json(json.loads(place.read_text(encoding="utf-8")))
-        frame = pd.read_csv(place) if ending == ".csv" else pd.read_parquet(place)
+            found = NeuronSet.from_json(json.loads(path.read_text(encoding="utf-8")))
+            return list(found), {"name": found.name, "why": found.why}
+        frame = pd.read_csv(path) if ending == ".csv" else pd.read_parquet(path)
     except (ValueError, TypeError, OSError) as error:  # what json, pandas and pyarrow raise for other contents
         raise ValueError(
-            f"{place} holds no neurons ({str(error).splitlines()[0]}); expected columns layer and neuron, or the JSON "
-            "of a neuron set"
+            f"{path} holds no neurons ({one_line(error)}); expected columns layer and neuron, or JSON of a neuron set"
         ) from error
-    return neurons_of_table(frame, name=place.name, why={"file": place.name})
+    if not {"layer", "neuron"} <= set(frame.columns):
+        raise ValueError(f"{path} has the columns {', '.join(map(str, frame.columns))}; expected layer and neuron")
+    if len(frame) and not all(pd.api.types.is_integer_dtype(frame[column]) for column in ("layer", "neuron")):
+        raise ValueError(f"{path} has layers or neurons that are not whole numbers; expected 0, 1, ...")
+    pairs = zip(frame["layer"].tolist(), frame["neuron"].tolist(), strict=True)
+    return list(pairs), {"name": path.name, "why": {"file": path.name}}
 
 
 def write_neuron_set(neurons: NeuronSet, path: str | os.PathLike[str]) -> None:
@@ -173,20 +173,11 @@ def write_neuron_set(neurons: NeuronSet, path: str | os.PathLike[str]) -> None:
 
     Raises ValueError for another ending, FileNotFoundError for a folder that does not exist.
     """
-    place = Path(path)
-    ending = place.suffix.lower()
-    if ending not in ENDINGS:
-        raise ValueError(f"cannot write neurons to {place.name!r}; expected a name ending in {', '.join(ENDINGS)}")
-    if not place.parent.is_dir():
-        raise FileNotFoundError(f"no folder {place.parent}; expected it for {place.name}: create it")
-    partial = place.with_name(f".{place.name}.{os.getpid()}.partial")
-    try:
-        if ending == ".json":
-            partial.write_text(json.dumps(neurons.to_json(), ensure_ascii=False) + "\n", encoding="utf-8")
-        elif ending == ".csv":
-            neurons.to_table().to_csv(partial, index=False, lineterminator="\n")
-        else:
-            neurons.to_table().to_parquet(partial, index=False)
-        partial.replace(place)
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole_file(path, ENDINGS) as partial:
+        match Path(path).suffix.lower():
+            case ".json":
+                partial.write_text(json.dumps(neurons.to_json(), ensure_ascii=False) + "\n", encoding="utf-8")
+            case ".csv":
+                neurons.to_table().to_csv(partial, index=False, lineterminator="\n")
+            case _:
+                neurons.to_table().to_parquet(partial, index=False)

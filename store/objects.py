@@ -1,47 +1,148 @@
-"""A block's values as stored objects: whole ones, encoded here and put into their place without reading it.
+"""Objects of a Zarr store by key: read, listed, deleted, written whole, created only where there is none.
 
-Goal: zarr reads a shard before it replaces all of it, which on an object store costs a download for each upload, and
-fails where the old one is damaged; so the array's own codecs are asked for the bytes and these are written.
-Conventions: values in disk order, restricted to the block; an object that they do not fill is padded with fill values.
-Contents: `put_values`.
+Goal: the one file that uses private parts of zarr. Its stores are asynchronous, on the event loop that arrays and the
+drivers of fsspec share, and only `zarr.core.sync.sync` waits for that loop; nor is there a public way from an array's
+values to the bytes of an object. So pyproject.toml allows no other minor series of zarr than the one that was tested.
+Conventions: keys have "/" between parts. An object appears at once or not at all.
 """
 
 import asyncio
-from collections.abc import Iterator, Mapping
+import errno
+import os
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import zarr
-from zarr.core.buffer import Buffer, default_buffer_prototype
+from zarr.abc.buffer import Buffer
+from zarr.abc.store import Store
+from zarr.buffer import default_buffer_prototype
+from zarr.buffer.cpu import Buffer as CpuBuffer
 from zarr.core.sync import sync
 from zarr.storage import LocalStore
 
-from .blocks import Block
-from .group import array_of, dims_of
+from .location import Bucket
 
-UPLOADS = 3  # objects on their way to an object store at a time; large ones, and so memory, are few per block
+MAX_REQUESTS = 8  # small objects under way at a time
+MAX_UPLOADS = 3  # objects of arrays under way to an object store; large ones, and so memory, are few per block
+NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
 
-def put_values(group: zarr.Group, block: Block, values: Mapping[str, np.ndarray]) -> None:
-    """Write values of a block, by array, each object at once; several at a time where that saves waiting.
+def get_buffer(store: Store, key: str) -> Buffer | None:
+    """An object as zarr holds it, None where there is none."""
+    if isinstance(store, LocalStore) and not store.root.is_dir():
+        return None  # zarr would make the folder, or raise
+    return sync(store.get(key, default_buffer_prototype()))
+
+
+def get(store: Store, key: str) -> bytes | None:
+    """The bytes of an object, None where there is none."""
+    found = get_buffer(store, key)
+    return None if found is None else found.to_bytes()
+
+
+def exist(store: Store, keys: Iterable[str]) -> list[bool]:
+    """Whether there is an object, for each key."""
+
+    async def every() -> list[bool]:
+        return await asyncio.gather(*map(store.exists, keys))
+
+    return sync(every())
+
+
+def names_in(store: Store, folder: str) -> list[str]:
+    """What lies directly in a folder, sorted: objects, folders, debris; [] where there is no such folder."""
+    return sync(_sorted(store.list_dir(folder)))
+
+
+def keys_below(store: Store, prefix: str) -> list[str]:
+    """Keys of all objects that begin with a prefix, sorted."""
+    return sync(_sorted(store.list_prefix(prefix)))
+
+
+async def _sorted(found: AsyncIterator[str]) -> list[str]:
+    return sorted([name async for name in found])
+
+
+def delete(store: Store, keys: Iterable[str]) -> None:
+    """Delete objects, one after the other, where they are."""
+    for key in keys:
+        sync(store.delete(key))
+
+
+def put_new(store: Store, key: str, data: bytes) -> bool:
+    """Write an object only where there is none; whether it was written.
+
+    Of several writers at the same instant exactly one succeeds: on local file systems that have hard links, and in
+    buckets that honour If-None-Match. Elsewhere (other fsspec schemes) two may, and the last one stays.
+    """
+    if isinstance(store, LocalStore):
+        return _link_new(store.root / key, data)
+    if isinstance(store, Bucket):
+        return bool(sync(store.put_new(key, CpuBuffer.from_bytes(data))))
+    if sync(store.exists(key)):
+        return False
+    put_all(store, {key: data})
+    return True
+
+
+def _link_new(path: Path, data: bytes) -> bool:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists():
+        return False
+    whole = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
+    try:
+        whole.write_bytes(data)
+        os.link(whole, path)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        if error.errno not in NO_HARD_LINKS:
+            raise
+        whole.replace(path)  # no hard links here: not exclusive, and FORMAT.md says so
+    finally:
+        whole.unlink(missing_ok=True)
+    return True
+
+
+def put_all(store: Store, objects: Mapping[str, bytes]) -> None:
+    """Write objects, several at a time, each at once.
 
     Raises the first error once nothing is under way any more, so that nothing arrives after the call.
     """
-    arrays = {name: array_of(group, name) for name in values}
-    objects = [(arrays[name], *piece) for name in values for piece in pieces(arrays[name], block, values[name])]
 
+    async def buffer(data: bytes) -> Buffer:
+        return CpuBuffer.from_bytes(data)
+
+    _put(store, [(key, partial(buffer, data)) for key, data in objects.items()], MAX_REQUESTS)
+
+
+def put_parts(store: Store, parts: Iterable[tuple[str, zarr.Array[Any], np.ndarray]]) -> None:
+    """Write objects of arrays: (key, array, values), padded with fill values where these do not fill the object.
+
+    zarr reads a shard before it replaces all of it, which on an object store costs a download for each upload, and
+    fails where the old one is damaged; so the array's codecs are asked for the bytes and these are written.
+    Raises as `put_all`.
+    """
+    at_once = 1 if isinstance(store, LocalStore) else MAX_UPLOADS
+    _put(store, [(key, partial(_encode, array, values)) for key, array, values in parts], at_once)
+
+
+def _put(store: Store, objects: Iterable[tuple[str, Callable[[], Awaitable[Buffer]]]], at_once: int) -> None:
     async def every() -> None:
-        slots = asyncio.Semaphore(1 if isinstance(group.store, LocalStore) else UPLOADS)
-        encoding, errors = asyncio.Lock(), list[BaseException]()
+        slots, encoding, errors = asyncio.Semaphore(at_once), asyncio.Lock(), list[BaseException]()
 
-        async def one(array: zarr.Array[Any], key: str, part: np.ndarray) -> None:
+        async def one(key: str, encode: Callable[[], Awaitable[Buffer]]) -> None:
             async with slots:
                 if errors:
                     return
                 try:
                     async with encoding:
-                        encoded = await encode(array, part)
-                    await group.store.set(key, encoded)
+                        encoded = await encode()
+                    await store.set(key, encoded)
                 except BaseException as error:
                     errors.append(error)
 
@@ -52,18 +153,7 @@ def put_values(group: zarr.Group, block: Block, values: Mapping[str, np.ndarray]
     sync(every())
 
 
-def pieces(array: zarr.Array[Any], block: Block, values: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
-    """(key, values) of each object of an array that a block fills."""
-    size = array.shards or array.chunks
-    where = {"clip": block.start, "block": block.index}
-    first = [where.get(dim, 0) // n for dim, n in zip(dims_of(array), size, strict=True)]
-    for at in np.ndindex(*(-(-n // s) for n, s in zip(values.shape, size, strict=True))):
-        part = values[tuple(slice(i * s, (i + 1) * s) for i, s in zip(at, size, strict=True))]
-        key = array.metadata.encode_chunk_key(tuple(a + b for a, b in zip(first, at, strict=True)))
-        yield f"{array.path}/{key}", part
-
-
-async def encode(array: zarr.Array[Any], part: np.ndarray) -> Buffer:
+async def _encode(array: zarr.Array[Any], part: np.ndarray) -> Buffer:
     """The bytes of one stored object: what zarr writes for the same values."""
     shape = array.shards or array.chunks
     if part.shape == shape and part.dtype == array.dtype:

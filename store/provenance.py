@@ -2,7 +2,6 @@
 
 Goal: two runs may share a store only if their numbers mean the same, and the error names the fields that differ.
 Conventions: JSON values only; digests are SHA-256 of canonical JSON (sorted keys, no spaces, UTF-8), in hex.
-Contents: `Identity`, `Plan`, `digest_of`.
 """
 
 import hashlib

@@ -2,7 +2,6 @@
 
 Goal: `otoscope.open(url)` gives a DataTree with one Dataset per task; `engine="otoscope"` gives one of them.
 Conventions: dimensions are shown as (layer, neuron, clip); `active` is the bits as bool, decoded when asked for.
-Contents: `open_store`, `OtoscopeBackend`, `Complete`, `StoredArray`, `ActiveArray`.
 """
 
 import contextlib
@@ -17,21 +16,18 @@ import zarr
 from xarray.backends import BackendArray, BackendEntrypoint
 from xarray.core import indexing
 from xarray.indexes import PandasIndex
+from zarr.abc.buffer import Buffer, BufferPrototype
 from zarr.abc.store import ByteRequest, Store
-from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import LocalStore, StorePath, WrapperStore
 
-from ..messages import one_line
 from .direct import ShardBytes, can_read, read_shards, share_of_chunks
-from .group import arrays_of, dims_of, open_root, open_task, read_identity, task_names, values_of
-from .labels import LABEL_PREFIX
-from .location import Unreachable
+from .group import arrays_of, dims_of, open_root, open_task, read_identity, reading, task_names, values_of
 from .schema import PENDING
 
 SHOWN_DIMS: dict[tuple[str, ...], tuple[str, ...]] = {("layer", "clip", "neuron"): ("layer", "neuron", "clip")}
-LARGEST = 2**28  # bytes of an object that is read whole
-WORTH_WHOLE = 0.5  # share of an object's inner chunks from which on one request for all of it beats one for each
-DOWNLOADS = 3  # objects on their way from an object store at a time, for each reading thread
+MAX_WHOLE_BYTES = 2**28  # of an object that is read whole
+MIN_WHOLE_SHARE = 0.5  # share of an object's inner chunks from which on one request for all of it beats one for each
+MAX_DOWNLOADS = 3  # objects under way from an object store at a time, for each reading thread
 HIDDEN_VARIABLES = ("digest", "version")  # per block, not per clip
 
 
@@ -72,20 +68,20 @@ class StoredArray(BackendArray):
 
     @property
     def preferred_chunks(self) -> dict[str, int]:
-        """Dask chunks: whole stored objects; from local files one layer at a time of values wider than a bit.
+        """Dask chunks: whole stored objects; from local files one layer at a time of values per neuron.
 
         On an object store the layers of one object would be as many requests, each at the price of several of them.
         """
         shape = dict(zip(dims_of(self.array), self.array.shards or self.array.chunks, strict=True))
-        if "neuron" in shape and "clip" in shape and not self.in_one_request:
+        if {"neuron", "clip"} <= set(self.dims) and not self.in_one_request:
             shape["layer"] = 1
-        return {d: min(shape[d], n) for d, n in zip(self.dims, self.shape, strict=True)}
+        return {d: min(shape.get(d, n), n) for d, n in zip(self.dims, self.shape, strict=True)}
 
     @property
     def in_one_request(self) -> bool:
         """Whether an object is read as a whole: one that is not local, and not too large for memory."""
         n_values = int(np.prod(self.array.shards or self.array.chunks))
-        return not self.local and n_values * self.array.dtype.itemsize <= LARGEST
+        return not self.local and n_values * self.array.dtype.itemsize <= MAX_WHOLE_BYTES
 
     def __getitem__(self, key: indexing.ExplicitIndexer) -> np.ndarray:
         values: np.ndarray = indexing.explicit_indexing_adapter(
@@ -98,15 +94,8 @@ class StoredArray(BackendArray):
         on_disk: list[Any] = [None] * len(key)
         for shown, axis in enumerate(self.order):
             on_disk[axis] = key[shown]
-        try:
+        with reading(f"{self.array.path} in {self.array.store_path.store}"):
             values = self.read_on_disk(on_disk)
-        except (FileNotFoundError, Unreachable):
-            raise
-        except (ValueError, RuntimeError, OSError) as e:
-            raise ValueError(
-                f"{self.array.path} in {self.array.store_path.store} is damaged ({one_line(e)}); "
-                "expected intact checksums: `otoscope verify` says what is damaged and what to do"
-            ) from e
         kept = [axis for axis in range(len(on_disk)) if not isinstance(on_disk[axis], int | np.integer)]
         return values.transpose([kept.index(axis) for axis in self.order if axis in kept])
 
@@ -115,33 +104,19 @@ class StoredArray(BackendArray):
         if self.encoded_plainly and self.local:
             with contextlib.suppress(FileNotFoundError):
                 return read_shards(self.files, on_disk)
-        elif self.encoded_plainly and self.in_one_request and share_of_chunks(self.array, on_disk) >= WORTH_WHOLE:
-            return read_shards(self.array, on_disk, ShardBytes, DOWNLOADS)
+        elif self.encoded_plainly and self.in_one_request and share_of_chunks(self.array, on_disk) >= MIN_WHOLE_SHARE:
+            return read_shards(self.array, on_disk, ShardBytes, MAX_DOWNLOADS)
         return np.asarray(self.array.oindex[tuple(on_disk)])
 
 
-class ActiveArray(BackendArray):
+class ActiveArray(StoredArray):
     """`active_bits` seen as bool (layer, neuron, clip); a selection decodes only the bytes it needs."""
 
-    dims = ("layer", "neuron", "clip")
-    dtype = np.dtype(bool)
-
-    def __init__(self, bits: StoredArray, n_neurons: int):
-        self.bits = bits
-        n_layers, n_clips, _ = bits.shape
-        self.shape = (n_layers, n_neurons, n_clips)
-
-    @property
-    def preferred_chunks(self) -> dict[str, int]:
-        """Dask chunks: the clips of a stored object; one layer from local files, else all."""
-        layers = self.shape[0] if self.bits.in_one_request else 1
-        return {"layer": layers, "neuron": self.shape[1], "clip": self.bits.preferred_chunks["clip"]}
-
-    def __getitem__(self, key: indexing.ExplicitIndexer) -> np.ndarray:
-        values: np.ndarray = indexing.explicit_indexing_adapter(
-            key, self.shape, indexing.IndexingSupport.OUTER, self.read
-        )
-        return values
+    def __init__(self, array: zarr.Array[Any]):
+        super().__init__(array)
+        n_layers, n_clips, _ = self.shape
+        self.dims, self.dtype = ("layer", "neuron", "clip"), np.dtype(bool)
+        self.shape = (n_layers, int(str(array.attrs["n_neurons"])), n_clips)
 
     def read(self, key: tuple[Any, ...]) -> np.ndarray:
         """Bool values of an outer selection."""
@@ -151,7 +126,7 @@ class ActiveArray(BackendArray):
         if not wanted.size:
             return np.zeros([len(np.arange(n)[k]) for n, k in zip(self.shape, key, strict=True) if k in axes], bool)
         first, last = int(wanted.min()) // 8, int(wanted.max()) // 8
-        packed = self.bits.read((_as_slice(layer), _as_slice(clip), slice(first, last + 1)))
+        packed = super().read((_as_slice(layer), _as_slice(clip), slice(first, last + 1)))
         bits = packed[..., wanted // 8 - first] >> (wanted % 8).astype(np.uint8) & 1  # (layer, clip, neuron)
         active = bits.astype(bool).transpose(0, 2, 1)  # (layer, clip, neuron) -> (layer, neuron, clip)
         single = tuple(0 if isinstance(axis, int | np.integer) else slice(None) for axis in key)
@@ -180,28 +155,23 @@ def read_task(url: str, task: str) -> xr.Dataset:
     variables: dict[str, xr.Variable] = {}
     for name, array in arrays.items():
         if name not in HIDDEN_VARIABLES:
-            stored = StoredArray(array)
-            variables[name] = _variable(stored, dict(array.attrs))
+            variables[name] = _variable(StoredArray(array), dict(array.attrs))
             if name == "active_bits":
-                active = ActiveArray(stored, int(str(array.attrs["n_neurons"])))
-                variables["active"] = _variable(active, {"long_name": "mean activation above 0"})
+                variables["active"] = _variable(ActiveArray(array), {"long_name": "mean activation above 0"})
     coordinates = {name: variables.pop(name) for name in ("layer", "site", "neuron", "clip", "neuron_valid")}
     clips = _index(coordinates["clip"])
     coordinates |= clips.create_variables(coordinates)
-    about = {
-        "task": task,
-        "encoder": read_identity(root).encoder,
-        "n_pending": int((status == PENDING).sum()),
-    }
+    n_pending = int((status == PENDING).sum())
+    about = {"task": task, "encoder": read_identity(root).encoder, "n_pending": n_pending}
     dataset = xr.Dataset(variables, xr.Coordinates(coordinates, indexes={"clip": clips}), attrs=about)
     if len(status) < dataset.sizes["clip"]:  # the task is being grown at this moment
         dataset = dataset.isel(clip=slice(len(status)))
-    if about["n_pending"]:
+    if n_pending:
         dataset = dataset.isel(clip=np.flatnonzero(status != PENDING))
     return dataset
 
 
-def _variable(array: StoredArray | ActiveArray, attrs: dict[str, Any]) -> xr.Variable:
+def _variable(array: StoredArray, attrs: dict[str, Any]) -> xr.Variable:
     lazy = indexing.LazilyIndexedArray(array)
     return xr.Variable(array.dims, lazy, attrs, {"preferred_chunks": array.preferred_chunks})
 
@@ -255,8 +225,3 @@ class OtoscopeBackend(BackendEntrypoint):
 def open_store(url: str) -> xr.DataTree:
     """A store as a lazy DataTree, one child per task; see `otoscope.open`."""
     return xr.open_datatree(url, engine=OtoscopeBackend, chunks={})
-
-
-def label_columns(dataset: xr.Dataset) -> list[str]:
-    """Names of a task's label columns."""
-    return [str(n).removeprefix(LABEL_PREFIX) for n in dataset.variables if str(n).startswith(LABEL_PREFIX)]

@@ -1,9 +1,8 @@
 """Objects below a URL, to be read: audio and manifests that lie in a bucket or behind another file system's URL.
 
-Goal: the same few verbs for every scheme, with the retries and time limits of `place`.
+Goal: the same few verbs for every scheme, with the retries and time limits of `location`.
 Conventions: paths are relative to the URL, "/" between parts; an object is read whole. Only the URL is kept, so that a
 `Remote` can be sent to other processes: they find the credentials in their own environment.
-Contents: `Remote`, `read_url`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,11 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..messages import one_line
-from .location import BUCKETS, Unreachable, check_no_secrets, connect, unreachable
+from .location import BUCKETS, Unreachable, check_no_secrets, connect, opening_by_fsspec, reaching
 
-AT_ONCE = 32  # requests for the existence of single objects
-FEW = 200  # paths up to which each is asked for; more are looked up in a listing of a thousand per request
-LISTED = 20  # listed objects per path sought at which a listing is given up: the rest is asked for one by one
+MAX_REQUESTS = 32  # for the existence of single objects, at a time
+MAX_SINGLE = 200  # paths up to which each is asked for; more are looked up in a listing of a thousand per request
+MAX_LISTED = 20  # listed objects per path sought at which a listing is given up: the rest is asked for one by one
+NO_OBJECT = (FileNotFoundError, ValueError)  # the latter from obstore for "..", which names no object
 
 
 @dataclass(frozen=True)
@@ -39,14 +39,14 @@ class Remote:
     def absent(self, paths: Sequence[str]) -> list[str]:
         """Those of the paths where nothing is, in their order. Raises OSError where that could not be found out."""
         sought, files = dict.fromkeys(paths), _files(self.url)
-        if len(sought) > FEW:
+        if len(sought) > MAX_SINGLE:
             for n, found in enumerate(files.listed(_common_folder(list(sought)))):
                 sought.pop(found, None)
-                if not sought or n > LISTED * len(paths):
+                if not sought or n > MAX_LISTED * len(paths):
                     break
             else:
                 return list(sought)
-        with ThreadPoolExecutor(AT_ONCE) as pool:
+        with ThreadPoolExecutor(MAX_REQUESTS) as pool:
             there = pool.map(files.exists, sought)
             return [path for path, is_there in zip(sought, there, strict=True) if not is_there]
 
@@ -76,36 +76,29 @@ class _Objects:
 
     def read(self, path: str) -> bytes:
         import obstore
-        from obstore.exceptions import BaseError
 
         try:
-            return obstore.get(self.store, path).bytes().to_bytes()
-        except (FileNotFoundError, ValueError) as error:  # the latter: "..", which names no object
+            with reaching(f"{self.url}/{path}", *NO_OBJECT):
+                return obstore.get(self.store, path).bytes().to_bytes()
+        except NO_OBJECT as error:
             raise FileNotFoundError(f"nothing at {self.url}/{path}; expected an object there") from error
-        except BaseError as error:
-            raise unreachable(f"{self.url}/{path}", error) from error
 
     def exists(self, path: str) -> bool:
         import obstore
-        from obstore.exceptions import BaseError
 
         try:
-            obstore.head(self.store, path)
-        except (FileNotFoundError, ValueError):
+            with reaching(f"{self.url}/{path}", *NO_OBJECT):
+                obstore.head(self.store, path)
+        except NO_OBJECT:
             return False
-        except BaseError as error:
-            raise unreachable(f"{self.url}/{path}", error) from error
         return True
 
     def listed(self, prefix: str) -> Iterator[str]:
         import obstore
-        from obstore.exceptions import BaseError
 
-        try:
+        with reaching(f"{self.url}/{prefix}"):
             for batch in obstore.list(self.store, prefix=prefix or None):
                 yield from (found["path"] for found in batch)
-        except BaseError as error:
-            raise unreachable(f"{self.url}/{prefix}", error) from error
 
 
 class _Files:
@@ -115,13 +108,8 @@ class _Files:
         import fsspec  # type: ignore[import-untyped]
 
         self.url = url
-        try:
+        with opening_by_fsspec(url):
             self.files, self.root = fsspec.core.url_to_fs(url)
-        except (ValueError, ImportError) as error:
-            raise ValueError(
-                f"{url} cannot be opened ({one_line(error)}); expected s3://, gs://, az:// or a scheme that an "
-                "installed fsspec driver knows"
-            ) from error
 
     def read(self, path: str) -> bytes:
         try:

@@ -2,7 +2,6 @@
 
 Goal: say everything about a store before a byte is written; FORMAT.md states the same in words and a test compares.
 Conventions: dimensions in disk order. An object is one stored key: a shard where an array has shards, else a chunk.
-Contents: `ArraySpec`, `template`, `sizes`, `block_buffers`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -75,80 +74,57 @@ def object_clips(block: int) -> int:
 def template(identity: Identity, plan: Plan, labels: Mapping[str, Sequence[str]] | None = None) -> dict[str, ArraySpec]:
     """Every array of a task's group, by name. `labels` gives the categories of each label column."""
     n, block, rows = plan.n_clips, plan.block, object_clips(plan.block)
-    n_blocks = -(-n // block)
     n_layers, width = len(identity.sites), identity.n_neurons
     n_bytes, inner = -(-width // 8), min(width, NEURON_CHUNK)
-    cube: dict[str, Any] = {
-        "dims": ("layer", "clip", "neuron"),
-        "shape": (n_layers, n, width),
-        "chunks": (1, rows, inner),
-        "shards": (n_layers, rows, -(-width // inner) * inner),
-    }
     states, hidden = identity.hidden
-    per_clip: dict[str, Any] = {"dims": ("clip",), "shape": (n,), "chunks": (block,)}
-    named: dict[str, Any] = {"dims": ("clip",), "shape": (n,), "chunks": (NAME_CHUNK,), "compressed": True}
+    digested = [*plan.variables, *RECORDS]
+    length = {
+        "layer": n_layers,
+        "clip": n,
+        "neuron": width,
+        "neuron_byte": n_bytes,
+        "embedding_dim": identity.embedding,
+    }
+    length |= {"state": states, "hidden_dim": hidden, "block": -(-n // block), "digested": len(digested)}
+
+    def spec(dims: str, dtype: str, chunks: tuple[int, ...], **more: Any) -> ArraySpec:
+        names = tuple(dims.split())
+        return ArraySpec(dims=names, shape=tuple(length[dim] for dim in names), dtype=dtype, chunks=chunks, **more)
+
+    def cube(dims: str, dtype: str, inner: int, whole: int, **more: Any) -> ArraySpec:
+        """Shards of whole blocks, or of their part of 2048 clips; in each, inner chunks of one layer."""
+        n_outer = max(length[dims.split()[0]], 1)
+        return spec(dims, dtype, (1, rows, inner), shards=(n_outer, rows, whole), **more)
+
+    named: dict[str, Any] = {"chunks": (NAME_CHUNK,), "compressed": True}
+    padded = -(-width // inner) * inner
     packed = {"packed_dim": "neuron", "bitorder": "little", "n_neurons": width}
     flags = {"flag_values": [PENDING, OK, FAILED], "flag_meanings": "pending ok failed"}
-    digested = [*plan.variables, *RECORDS]
     everything = {
-        "layer": ArraySpec(dims=("layer",), shape=(n_layers,), dtype="int32", chunks=(n_layers,)),
-        "site": ArraySpec(dims=("layer",), shape=(n_layers,), dtype=STRING, chunks=(n_layers,), fill=""),
-        "neuron": ArraySpec(dims=("neuron",), shape=(width,), dtype="int32", chunks=(width,)),
-        "neuron_valid": ArraySpec(
-            dims=("layer", "neuron"),
-            shape=(n_layers, width),
-            dtype="bool",
-            chunks=(n_layers, width),
-            fill=False,
-        ),
-        "clip": ArraySpec(**named, dtype=STRING, fill=""),
-        "path": ArraySpec(**named, dtype=STRING, fill=""),
-        "start": ArraySpec(**named, dtype="float64", fill=np.nan, attrs={"units": "s"}),
-        "stop": ArraySpec(**named, dtype="float64", fill=np.nan, attrs={"units": "s"}),
-        "active_bits": ArraySpec(
-            dims=("layer", "clip", "neuron_byte"),
-            shape=(n_layers, n, n_bytes),
-            dtype="uint8",
-            chunks=(1, rows, n_bytes),
-            shards=(n_layers, rows, n_bytes),
-            attrs=packed,
-        ),
-        "mean": ArraySpec(**cube, dtype=plan.mean_dtype, fill=np.nan),
-        "positive_frames": ArraySpec(**cube, dtype="uint16"),
-        "frame_count": ArraySpec(**per_clip, dtype="uint16"),
-        "embedding": ArraySpec(
-            dims=("clip", "embedding_dim"),
-            shape=(n, identity.embedding),
-            dtype="float32",
-            chunks=(block, identity.embedding),
-            fill=np.nan,
-        ),
-        "hidden": ArraySpec(
-            dims=("state", "clip", "hidden_dim"),
-            shape=(states, n, hidden),
-            dtype="float32",
-            chunks=(1, rows, max(hidden, 1)),
-            shards=(max(states, 1), rows, max(hidden, 1)),
-            fill=np.nan,
-        ),
-        "reason": ArraySpec(**per_clip, dtype=STRING, fill="", compressed=True),
-        "audio_digest": ArraySpec(**per_clip, dtype="uint64"),
-        "version": ArraySpec(dims=("block",), shape=(n_blocks,), dtype=STRING, chunks=(1,), fill=""),
-        "digest": ArraySpec(
-            dims=("block", "digested"),
-            shape=(n_blocks, len(digested)),
-            dtype="uint32",
-            chunks=(1, len(digested)),
-            attrs={"digested": digested},
-        ),
-        "status": ArraySpec(**per_clip, dtype="uint8", attrs=flags),
+        "layer": spec("layer", "int32", (n_layers,)),
+        "site": spec("layer", STRING, (n_layers,), fill=""),
+        "neuron": spec("neuron", "int32", (width,)),
+        "neuron_valid": spec("layer neuron", "bool", (n_layers, width), fill=False),
+        "clip": spec("clip", STRING, **named, fill=""),
+        "path": spec("clip", STRING, **named, fill=""),
+        "start": spec("clip", "float64", **named, fill=np.nan, attrs={"units": "s"}),
+        "stop": spec("clip", "float64", **named, fill=np.nan, attrs={"units": "s"}),
+        "active_bits": cube("layer clip neuron_byte", "uint8", n_bytes, n_bytes, attrs=packed),
+        "mean": cube("layer clip neuron", plan.mean_dtype, inner, padded, fill=np.nan),
+        "positive_frames": cube("layer clip neuron", "uint16", inner, padded),
+        "frame_count": spec("clip", "uint16", (block,)),
+        "embedding": spec("clip embedding_dim", "float32", (block, identity.embedding), fill=np.nan),
+        "hidden": cube("state clip hidden_dim", "float32", max(hidden, 1), max(hidden, 1), fill=np.nan),
+        "reason": spec("clip", STRING, (block,), fill="", compressed=True),
+        "audio_digest": spec("clip", "uint64", (block,)),
+        "version": spec("block", STRING, (1,), fill=""),
+        "digest": spec("block digested", "uint32", (1, len(digested)), attrs={"digested": digested}),
+        "status": spec("clip", "uint8", (block,), attrs=flags),
     }
     optional = {"mean", "positive_frames", "embedding", "hidden"} - set(plan.variables)
     arrays = {name: spec for name, spec in everything.items() if name not in optional}
     for column, categories in (labels or {}).items():
-        arrays[LABEL_PREFIX + column] = ArraySpec(
-            **named, dtype="int32", fill=-1, attrs={"categories": list(categories)}
-        )
+        arrays[LABEL_PREFIX + column] = spec("clip", "int32", **named, fill=-1, attrs={"categories": list(categories)})
     return {
         name: replace(spec, attrs={"long_name": LONG_NAMES[name], **spec.attrs}) if name in LONG_NAMES else spec
         for name, spec in arrays.items()

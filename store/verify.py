@@ -1,13 +1,10 @@
-"""How a store stands: what is committed, and whether all of it can be read back.
+"""Whether all that is committed can be read back as it was written.
 
-Goal: completeness is read from the status, never inferred; damage is found by reading everything.
+Goal: damage is found by reading everything.
 Conventions: damage is reported, not raised, one line for each thing found, so that one flipped byte does not hide
 another.
-Contents: `TaskStatus`, `task_status`, `store_status`, `describe`, `clip_names`, `failed_clips`, `heard_audio`,
-`Damage`, `remedies`, `verify`.
 """
 
-import asyncio
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,70 +12,35 @@ from typing import Any
 
 import numpy as np
 import zarr
-from zarr.core.sync import sync
 
 from ..messages import one_line
 from .blocks import Block, blocks
-from .changes.lock import has_claims, is_begun
+from .changes.lock import STATE_DIGITS, locked_states
 from .changes.staged import root_document, state_of
-from .group import (  # fmt: skip
+from .group import (
     about_in,
+    array_documents,
     array_of,
     arrays_of,
     copies_of,
     digested_in,
     dims_of,
     document_at,
-    metadata_digest,
     object_keys,
     open_root,
     open_task,
     read_identity,
+    task_document,
     task_documents,
     task_names,
     values_of,
 )
 from .labels import LABEL_PREFIX
 from .location import Unreachable
-from .provenance import Plan
-from .schema import FAILED, OK, PENDING, sizes
+from .objects import exist
+from .provenance import digest_of
+from .schema import FAILED, OK, PENDING
 from .writer import digest_values
-
-
-@dataclass(frozen=True, kw_only=True)
-class TaskStatus:
-    """How far a task has come."""
-
-    task: str
-    plan: Plan
-    status: np.ndarray
-    """uint8 (clip): 0 pending, 1 ok, 2 failed."""
-
-    @property
-    def committed(self) -> np.ndarray:
-        """bool (clip): the clip's block is committed."""
-        committed: np.ndarray = self.status != PENDING
-        return committed
-
-    @property
-    def n_ok(self) -> int:
-        """Clips extracted."""
-        return int((self.status == OK).sum())
-
-    @property
-    def n_failed(self) -> int:
-        """Clips recorded as failed."""
-        return int((self.status == FAILED).sum())
-
-    @property
-    def n_pending(self) -> int:
-        """Clips still to be extracted."""
-        return int((self.status == PENDING).sum())
-
-    def blocks(self) -> list[Block]:
-        """The committed blocks."""
-        every = blocks(self.task, self.plan.n_clips, self.plan.block)
-        return [block for block in every if self.committed[block.clips].all()]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -88,7 +50,7 @@ class Damage:
     task: str
     array: str
     """Array, or "zarr.json" for metadata."""
-    block: Block | None
+    block: Block | None = None
     """The block whose clips are affected, where it is one block's."""
     what: str
     remedy: str = ""
@@ -106,73 +68,15 @@ class Damage:
 
 def remedies(found: list[Damage]) -> list[str]:
     """What to do about damage, one sentence for each kind."""
-    labels = {f"`otoscope label STORE --task {d.task} MANIFEST --replace`" for d in found if d.of_labels}
-    rest = any(not d.block and not d.of_labels and not d.remedy for d in found)
-    return [
-        *(
-            ["put damaged blocks back by `otoscope verify --reset`, then extract again"]
-            if any(d.block for d in found)
-            else []
-        ),
-        *([f"write damaged labels anew by {' and '.join(sorted(labels))}"] if labels else []),
-        *dict.fromkeys(d.remedy for d in found if d.remedy),
-        *(["extract into a new store what is damaged but belongs to no block"] if rest else []),
-    ]
-
-
-def task_status(url: str, task: str) -> TaskStatus:
-    """How a task stands. Raises LookupError where there is none of this name."""
-    group, plan = open_task(open_root(url, mode="r"), task)
-    return TaskStatus(task=task, plan=plan, status=values_of(group, "status", slice(plan.n_clips)))
-
-
-def store_status(url: str) -> list[TaskStatus]:
-    """How every task stands."""
-    return [task_status(url, task) for task in task_names(open_root(url, mode="r"))]
-
-
-def clip_names(url: str, task: str) -> list[str]:
-    """Names of a task's clips, committed or not."""
-    group, plan = open_task(open_root(url, mode="r"), task)
-    return [str(name) for name in values_of(group, "clip", slice(plan.n_clips))]
-
-
-def failed_clips(url: str, task: str) -> list[tuple[str, str]]:
-    """(name, reason) of every clip that failed."""
-    failed = np.flatnonzero(task_status(url, task).status == FAILED)
-    group, _ = open_task(open_root(url, mode="r"), task)
-    names, reasons = (values_of(group, name)[failed] for name in ("clip", "reason"))
-    return [(str(name), str(reason)) for name, reason in zip(names, reasons, strict=True)]
-
-
-def heard_audio(url: str, task: str) -> Iterator[tuple[Block, str, int, str]]:
-    """(block, path, digest of the file, why it failed) of every committed clip; digest 0 where none was read."""
-    status = task_status(url, task)
-    group, _ = open_task(open_root(url, mode="r"), task)
-    columns = [values_of(group, name) for name in ("path", "audio_digest", "reason")]
-    for block in status.blocks():
-        for path, digest, reason in zip(*(column[block.clips] for column in columns), strict=True):
-            yield block, str(path), int(digest), str(reason)
-
-
-def describe(url: str) -> dict[str, Any]:
-    """Format, identity, and per task its plan, state and label columns, as JSON values."""
-    root = open_root(url, mode="r")
-    tasks = {}
-    for status in store_status(url):
-        group, plan = open_task(root, status.task)
-        labels = {
-            name.removeprefix(LABEL_PREFIX): array.attrs["categories"]
-            for name, array in arrays_of(group).items()
-            if name.startswith(LABEL_PREFIX)
-        }
-        bytes_kept = sizes(read_identity(root), plan)
-        tasks[status.task] = {
-            "plan": plan.to_json(), "ok": status.n_ok, "failed": status.n_failed, "pending": status.n_pending,
-            "bytes": bytes_kept, "labels": labels,
-        }  # fmt: skip
-    stored_format = about_in(document_at(root.store, "zarr.json")).get("format")
-    return {"format": stored_format, "identity": read_identity(root).to_json(), "tasks": tasks}
+    todo = []
+    if any(d.block for d in found):
+        todo.append("put damaged blocks back by `otoscope verify --reset`, then extract again")
+    if labels := {f"`otoscope label STORE --task {d.task} MANIFEST --replace`" for d in found if d.of_labels}:
+        todo.append(f"write damaged labels anew by {' and '.join(sorted(labels))}")
+    todo += dict.fromkeys(d.remedy for d in found if d.remedy)
+    if any(not d.block and not d.of_labels and not d.remedy for d in found):
+        todo.append("extract into a new store what is damaged but belongs to no block")
+    return todo
 
 
 def verify(url: str) -> Iterator[Damage]:
@@ -189,7 +93,7 @@ def verify(url: str) -> Iterator[Damage]:
             group, plan = open_task(root, task)
             damaged = list(_verify_metadata(task, group))
         except (ValueError, LookupError, TypeError) as e:
-            damaged = [Damage(task=task, array="zarr.json", block=None, what=one_line(e))]
+            damaged = [Damage(task=task, array="zarr.json", what=one_line(e))]
         if damaged:  # what the arrays hold cannot be told without knowing how they are stored
             yield from damaged
             continue
@@ -212,88 +116,62 @@ def _verify_root(root: zarr.Group) -> Iterator[Damage]:
     known = ((document or {}).get("consolidated_metadata") or {}).get("metadata") or {}
     tasks = {name: task for name, task in task_documents(root).items() if "plan" in about_in(task)}
     again = "run the same `otoscope extract` again, with the options that each task was begun with"
-    changing = {name for name in {*tasks, *(key.split("/")[0] for key in known)} if has_claims(root.store, name)}
+    changing = {name for name in {*tasks, *(key.split("/")[0] for key in known)} if locked_states(root.store, name)}
     lost = sorted({key for key in known if "/" not in key} - set(tasks) - changing)
     for name in lost:
         what = "the task's own document is gone, which says what its plan is and that there is a task"
-        yield Damage(task=name, array="zarr.json", block=None, what=what, remedy=again)
+        yield Damage(task=name, array="zarr.json", what=what, remedy=again)
     if lost or changing or any(copies_of(task) is None for task in tasks.values()):
         return  # a copy of what is damaged is not what is to be compared with
     if document != json.loads(root_document(about_in(document), tasks)):
         what = "the root's copy of the tasks' metadata, from which xarray opens them, is not theirs"
-        yield Damage(task="", array="zarr.json", block=None, what=what, remedy=again)
+        yield Damage(task="", array="zarr.json", what=what, remedy=again)
 
 
 def _verify_metadata(task: str, group: zarr.Group) -> Iterator[Damage]:
-    document = document_at(group.store, f"{task}/zarr.json")
-    if metadata_digest(group) != about_in(document).get("metadata_digest"):
-        begun = is_begun(group.store, task, state_of(document))
-        problem = (
-            "a change of the task was begun and not completed: run the same command again"
-            if begun
-            else "the arrays' metadata do not match their digest"
-        )
-        yield Damage(task=task, array="zarr.json", block=None, what=problem)
+    document = task_document(group.store, task)
+    if digest_of(array_documents(group)) != about_in(document).get("metadata_digest"):
+        what = "the arrays' metadata do not match their digest"
+        if state_of(document)[:STATE_DIGITS] in locked_states(group.store, task):
+            what = "a change of the task was begun and not completed: run the same command again"
+        yield Damage(task=task, array="zarr.json", what=what)
     if copies_of(document) is None:
-        what = "the consolidated metadata do not match their digest"
-        yield Damage(task=task, array="zarr.json", block=None, what=what)
+        yield Damage(task=task, array="zarr.json", what="the consolidated metadata do not match their digest")
 
 
 def _verify_shared(task: str, group: zarr.Group) -> Iterator[Damage]:
     """Arrays that belong to no block: coordinates, names, sources, labels."""
     block_wise = {"digest", "version", "status", *digested_in(group)}
     for name, array in arrays_of(group).items():
-        if name in block_wise:
-            continue
-        missing = _missing(array, None)
-        if missing:
-            yield Damage(task=task, array=name, block=None, what=missing)
-            continue
-        try:
-            array[...]
-        except Unreachable:
-            raise
-        except (ValueError, RuntimeError, OSError) as e:
-            yield Damage(task=task, array=name, block=None, what=one_line(e))
+        if name not in block_wise:
+            _, problem = _read(array, None, ...)
+            if problem:
+                yield Damage(task=task, array=name, what=problem)
 
 
 def _verify_block(task: str, group: zarr.Group, block: Block) -> Iterator[Damage]:
-    names = digested_in(group)
-    recorded = {}
-    for name in ("digest", "version", "status"):
+    digested, expected = digested_in(group), dict[str, int]()
+    ranges = {"clip": block.clips, "block": slice(block.index, block.index + 1)}
+    for name in ("digest", "version", "status", *digested):
         array = array_of(group, name)
-        where = block.clips if name == "status" else block.index
-        try:
-            recorded[name] = np.asarray(array[where])
-            problem = _missing(array, block)
-        except Unreachable:
-            raise
-        except (ValueError, RuntimeError, OSError) as e:
-            problem = one_line(e)
-        if problem:
-            yield Damage(task=task, array=name, block=block, what=problem)
-    for position, name in enumerate(names):
-        array = array_of(group, name)
-        problem = _missing(array, block)
-        if not problem:
-            try:
-                values = np.asarray(array[tuple(block.clips if d == "clip" else slice(None) for d in dims_of(array))])
-                if "digest" in recorded and digest_values(values) != recorded["digest"][position]:
-                    problem = "values do not match the block's digest: a mixture of two writes"
-            except Unreachable:
-                raise
-            except (ValueError, RuntimeError, OSError) as e:
-                problem = one_line(e)
+        values, problem = _read(array, block, tuple(ranges.get(dim, slice(None)) for dim in dims_of(array)))
+        if name == "digest" and values is not None:
+            expected = dict(zip(digested, values[0].tolist(), strict=True))
+        elif values is not None and name in expected and digest_values(values) != expected[name]:
+            problem = "values do not match the block's digest: a mixture of two writes"
         if problem:
             yield Damage(task=task, array=name, block=block, what=problem)
 
 
-def _missing(array: zarr.Array, block: Block | None) -> str:  # type: ignore[type-arg]
-    """What is wrong with the objects of a block, or of the whole array, before reading them; "" if nothing."""
-    store, keys = array.store_path.store, object_keys(array, block)
-
-    async def present() -> list[bool]:
-        return await asyncio.gather(*(store.exists(key) for key in keys))
-
-    absent = [key for key, there in zip(keys, sync(present()), strict=True) if not there]
-    return f"{len(absent)} stored objects are missing, the first {absent[0]}" if absent else ""
+def _read(array: zarr.Array[Any], block: Block | None, where: Any) -> tuple[np.ndarray | None, str]:
+    """Values of a block, or of the whole array, and what is wrong with them; "" if nothing."""
+    keys = object_keys(array, block)
+    absent = [key for key, there in zip(keys, exist(array.store_path.store, keys), strict=True) if not there]
+    if absent:
+        return None, f"{len(absent)} stored objects are missing, the first {absent[0]}"
+    try:
+        return np.asarray(array[where]), ""
+    except Unreachable:
+        raise
+    except (ValueError, RuntimeError, OSError) as e:
+        return None, one_line(e)

@@ -1,26 +1,22 @@
-"""Write blocks and commit them. FORMAT.md is the norm; blocks are written here, everything else in tasks.py.
+"""Write blocks and commit them. FORMAT.md is the norm; blocks are written here, everything else in changes/.
 
 Goal: whatever happens, a store holds whole committed blocks and nothing else that counts; also where several runs
 write at the same instant.
 Conventions: values are in disk order (see schema.py), without padding. A block exists if and only if its status is
 written, which is therefore written last.
-Contents: `pending_blocks`, `reset_block`, `write_block`, `digest_values`; from elsewhere `ClipTable`, `create`,
-`add_task`, `add_labels`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import google_crc32c
 import numpy as np
+import zarr
 
 from .blocks import Block, blocks
-from .changes.tasks import add_labels as add_labels
-from .changes.tasks import add_task as add_task
-from .changes.tasks import create as create
-from .clips import ClipTable as ClipTable
-from .group import digested_in, document_at, open_root, open_task, plan_of, task_at, values_of
+from .group import array_of, digested_in, dims_of, open_root, open_task, task_at, values_of
 from .location import zarr_store
-from .objects import put_values
+from .objects import put_parts
 from .provenance import Plan
 from .schema import PENDING
 
@@ -49,11 +45,7 @@ def write_block(
     plan: what the block was extracted by. Raises ValueError where it is the store's no longer, before anything is
     written and again before the commit; OSError where something could not be written: the block is then not committed.
     """
-    store = zarr_store(url).with_read_only(False)
-    found = task_at(store, block.task)  # one document: all that is read for a block, now and before the commit
-    _refuse_other_plan(url, block.task, found and found[1], plan)
-    assert found is not None
-    group = found[0]
+    group, begun = _open_as_planned(url, block.task, plan)  # one document: all that is read for a block
     digested = digested_in(group)
     if set(digested) != set(values):
         raise ValueError(f"block {block.index} brings {sorted(values)}; the plan keeps {sorted(digested)}")
@@ -61,19 +53,43 @@ def write_block(
         raise ValueError(f"block {block.index} brings no final status for each of its {len(block)} clips")
     put_values(group, block, {name: values[name] for name in digested})
     digests = np.array([[digest_values(values[name]) for name in digested]], dtype="uint32")
-    now = plan_of(block.task, document_at(store, f"{block.task}/zarr.json"))
-    _refuse_other_plan(url, block.task, now, plan or found[1])
+    _open_as_planned(url, block.task, begun)
     put_values(group, block, {"digest": digests, "version": np.array([version], dtype=object)})
     put_values(group, block, {"status": status})
 
 
-def _refuse_other_plan(url: str, task: str, stored: Plan | None, plan: Plan | None) -> None:
-    if stored is None or (plan is not None and stored != plan):
-        how = "; ".join(stored.differences(plan)) if stored and plan else "it is gone"
+def _open_as_planned(url: str, task: str, plan: Plan | None) -> tuple[zarr.Group, Plan]:
+    """A task's group and plan, to be written. Raises ValueError where the plan is another, or gone."""
+    found = task_at(zarr_store(url).with_read_only(False), task)
+    if found is None or plan not in (None, found[1]):
+        how = "; ".join(found[1].differences(plan)) if found and plan else "it is gone"
         raise ValueError(
             f"{url} task {task} was begun anew or appended to while this run was at work ({how}); expected the plan "
             "that it began with: what is committed is kept, run the command again"
         )
+    return found
+
+
+def put_values(group: zarr.Group, block: Block, values: Mapping[str, np.ndarray]) -> None:
+    """Write values of a block, by array; several objects at a time where that saves waiting.
+
+    Raises the first error once nothing is under way any more, so that nothing arrives after the call.
+    """
+    arrays = {name: array_of(group, name) for name in values}
+    put_parts(group.store, [part for name in values for part in _parts(arrays[name], block, values[name])])
+
+
+def _parts(
+    array: zarr.Array[Any], block: Block, values: np.ndarray
+) -> Iterator[tuple[str, zarr.Array[Any], np.ndarray]]:
+    """(key, array, values) of each object of an array that a block fills."""
+    size = array.shards or array.chunks
+    where = {"clip": block.start, "block": block.index}
+    first = [where.get(dim, 0) // n for dim, n in zip(dims_of(array), size, strict=True)]
+    for at in np.ndindex(*(-(-n // s) for n, s in zip(values.shape, size, strict=True))):
+        part = values[tuple(slice(i * s, (i + 1) * s) for i, s in zip(at, size, strict=True))]
+        key = array.metadata.encode_chunk_key(tuple(a + b for a, b in zip(first, at, strict=True)))
+        yield f"{array.path}/{key}", array, part
 
 
 def digest_values(values: np.ndarray) -> int:

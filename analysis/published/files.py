@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
+from ...store.labels import LABEL_PREFIX
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -46,7 +48,7 @@ def read_published(folder: str | os.PathLike[str]) -> xr.Dataset:
         clips["embedding"] = (("clip", "embedding_dim"), features.float().numpy(), {"long_name": "embedding"})
     if (root / LABELS).is_file():
         codes = _read_codes(root / LABELS, categories)
-        clips[f"label_{LABEL}"] = (("clip",), codes, {"categories": categories})
+        clips[LABEL_PREFIX + LABEL] = (("clip",), codes, {"categories": categories})
     lengths = {name: len(values) for name, (_, values, _) in clips.items()}
     if len(set(lengths.values())) > 1:
         raise ValueError(f"{root}: {FEATURES} and {LABELS} have {lengths} clips; expected the same clips in both")

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ...store.blocks import Block
-from ...store.verify import heard_audio, store_status
+from ...store.status import audio_digests, store_status
 from ..loader import ABSENT
 from .audio_root import AudioRoot, root_at
 from .corpus import Clip
@@ -27,7 +27,7 @@ def changed_audio(url: str, audio_root: str | Path) -> Iterator[tuple[Block | No
     for task in store_status(url):
         present: dict[str, int] = {}  # digests of what is there now, 0 for nothing
         # A clip that was not read although its file was there has killed its worker, and says nothing of the file.
-        heard = ((b, path, n) for b, path, n, reason in heard_audio(url, task.task) if n or reason == ABSENT)
+        heard = ((b, path, n) for b, path, n, reason in audio_digests(url, task.task) if n or reason == ABSENT)
         for block, path, digest in dict.fromkeys(heard):
             if path not in present:
                 present[path] = _digest_now(root, path)

@@ -1,6 +1,6 @@
-"""Errors of other libraries as one line that gives no secret away.
+"""Errors of other libraries as one line without secrets.
 
-Goal: what goes to a terminal, a log or a report names the path and what was wrong, never who may enter.
+Goal: what goes to a terminal, a log or a report names the path and what was wrong, and no credentials.
 Conventions: a URL's user and query, and the values of environment variables that hold credentials, are left out.
 """
 
@@ -10,7 +10,7 @@ import re
 USER = re.compile(r"(?<=://)[^\s/@]+@")
 QUERY = re.compile(r"(://[^\s?#]*)[?#][^\s\"')\]]*")
 SECRET_NAMES = re.compile(r"(AWS|AZURE|GOOGLE)_.*(KEY|KEY_ID|SECRET|TOKEN|PASSWORD|SAS|CREDENTIAL)")
-MIN_SECRET = 6  # characters of a secret that is looked for: shorter ones stand in ordinary words
+MIN_SECRET = 6  # characters of a secret that is looked for: shorter ones occur in ordinary words
 
 
 def one_line(error: BaseException, *, whole: bool = False) -> str:

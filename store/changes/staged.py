@@ -1,65 +1,99 @@
-"""A task's group drafted in memory: every metadata document and every value that belongs to no block.
+"""Staged changes: a task's group made in memory, every metadata document and every value that belongs to no block.
 
 Goal: what creating, appending and labelling write is known, to the byte, before anything is written, so that it can be
 written by several at once, or by one that was killed and begins again, and be the same.
-Conventions: a draft maps keys of the store to bytes; the task's own document, TASK/zarr.json, is the one that decides.
-Contents: `Draft`, `draft_task`, `draft_labels`, `root_document`, `state_of`.
+Conventions: a staged change maps keys of the store to bytes; the task's own document, TASK/zarr.json, is the one that
+decides.
 """
 
 import json
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import zarr
+from zarr.abc.buffer import Buffer
+from zarr.buffer.cpu import Buffer as CpuBuffer
 from zarr.codecs import BytesCodec, Crc32cCodec, ZstdCodec
-from zarr.core.buffer import Buffer
-from zarr.core.buffer.cpu import Buffer as CpuBuffer
 from zarr.storage import MemoryStore
 
-from ..clips import ClipTable
-from ..group import KEY
+from ..group import KEY, about_in
 from ..labels import LABEL_PREFIX, encode
 from ..provenance import Identity, Plan, digest_of
 from ..schema import STRING, ArraySpec, template
 
 NEW = "new"  # the state of a task without a plan
-Draft = dict[str, bytes]
+Staged = dict[str, bytes]
 Documents = Mapping[str, Mapping[str, Any]]  # metadata of arrays, by name
 
 
-def draft_task(task: str, identity: Identity, plan: Plan, clips: ClipTable) -> Draft:
+@dataclass(frozen=True, kw_only=True)
+class ClipTable:
+    """The clips of a task as the store records them: names, sources and label columns, one row per clip in order.
+
+    Without the audio root, which may differ from machine to machine.
+    """
+
+    name: Sequence[str]
+    path: Sequence[str]
+    """Relative to the audio root, "/" between parts."""
+    start: np.ndarray
+    """Seconds into the file, NaN where the clip begins with it."""
+    stop: np.ndarray
+    """Seconds into the file, NaN where the clip ends with it."""
+    labels: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """One string per clip and column, "" where it has no label."""
+
+    def __len__(self) -> int:
+        return len(self.name)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over names and sources, in order."""
+        times = [np.nan_to_num(seconds, nan=-1).tolist() for seconds in (self.start, self.stop)]
+        return digest_of([list(self.name), list(self.path), *times])
+
+    def head(self, n: int) -> "ClipTable":
+        """The first n clips."""
+        sources = {name: getattr(self, name)[:n] for name in ("name", "path", "start", "stop")}
+        return ClipTable(**sources, labels={name: column[:n] for name, column in self.labels.items()})
+
+
+def stage_task(task: str, identity: Identity, plan: Plan, clips: ClipTable) -> Staged:
     """A whole task without its blocks."""
-    coded = {name: encode(column) for name, column in clips.labels.items()}
-    specs = template(identity, plan, {name: categories for name, (_, categories) in coded.items()})
     widths = np.array([width for _, width in identity.sites])
-    values: dict[str, Any] = {
+    values = {
         "layer": np.arange(len(widths)),
         "site": [name for name, _ in identity.sites],
         "neuron": np.arange(identity.n_neurons),
         "neuron_valid": np.arange(identity.n_neurons) < widths[:, None],
-        "clip": clips.name, "path": clips.path, "start": clips.start, "stop": clips.stop,
-        **{LABEL_PREFIX + name: codes for name, (codes, _) in coded.items()},
-    }  # fmt: skip
-    return _drafted(task, plan, {}, specs, values)
+        "clip": clips.name,
+        "path": clips.path,
+        "start": clips.start,
+        "stop": clips.stop,
+    }
+    return _stage(task, identity, plan, clips.labels, values, {})
 
 
-def draft_labels(
-    task: str, identity: Identity, plan: Plan, documents: Documents, columns: Mapping[str, Sequence[str]]
-) -> Draft:
+def stage_labels(
+    task: str, identity: Identity, plan: Plan, columns: Mapping[str, Sequence[str]], documents: Documents
+) -> Staged:
     """Label columns for an existing task whose arrays are described by `documents`, and the documents that change."""
+    return _stage(task, identity, plan, columns, {}, documents)
+
+
+def _stage(
+    task: str, identity: Identity, plan: Plan, columns: Mapping[str, Sequence[str]], values: Mapping[str, Any],
+    documents: Documents,
+) -> Staged:  # fmt: skip
+    """All arrays, with these values and label columns; only these columns beside the arrays of `documents`, if any."""
     coded = {name: encode(column) for name, column in columns.items()}
+    values = {**values, **{LABEL_PREFIX + name: codes for name, (codes, _) in coded.items()}}
     specs = template(identity, plan, {name: categories for name, (_, categories) in coded.items()})
-    names = [LABEL_PREFIX + name for name in coded]
-    values = {LABEL_PREFIX + name: codes for name, (codes, _) in coded.items()}
-    return _drafted(task, plan, documents, {name: specs[name] for name in names}, values)
-
-
-def _drafted(
-    task: str, plan: Plan, documents: Documents, specs: Mapping[str, ArraySpec], values: Mapping[str, Any]
-) -> Draft:
-    """New arrays of `specs` with their `values`, beside arrays of `documents`; the latter are not in the draft."""
+    if documents:
+        specs = {name: specs[name] for name in values}
     kept = {name: document for name, document in documents.items() if name not in specs}
     memory: dict[str, Buffer] = {
         f"{task}/{name}/zarr.json": CpuBuffer.from_bytes(json.dumps(document).encode())
@@ -72,11 +106,8 @@ def _drafted(
         if name in values:
             array[...] = np.asarray(values[name], dtype=array.dtype)
     metadata = {name: json.loads(memory[f"{task}/{name}/zarr.json"].to_bytes()) for name in {*kept, *specs}}
-    about: dict[str, Any] = {
-        "plan": plan.to_json(),
-        "plan_digest": digest_of(plan.to_json()),
-        "metadata_digest": digest_of(metadata),
-    }
+    fields = plan.to_json()
+    about: dict[str, Any] = {"plan": fields, "plan_digest": digest_of(fields), "metadata_digest": digest_of(metadata)}
     group.attrs.put({KEY: about})
     _consolidate(store, task)
     ours = {key for key in memory if key.startswith(f"{task}/") and key.split("/")[1] not in kept}
@@ -115,10 +146,10 @@ def root_document(about: Mapping[str, Any], tasks: Mapping[str, Mapping[str, Any
     return memory["zarr.json"].to_bytes()
 
 
-def state_of(document: Mapping[str, Any] | None) -> str:
+def state_of(document: dict[str, Any] | None) -> str:
     """What a task's document says of its plan and arrays, as a digest in hex; "new" where there is no plan yet."""
-    about = ((document or {}).get("attributes") or {}).get(KEY)
-    return digest_of(about) if isinstance(about, dict) and "plan" in about else NEW
+    about = about_in(document)
+    return digest_of(about) if "plan" in about else NEW
 
 
 def _consolidate(store: MemoryStore, path: str) -> None:

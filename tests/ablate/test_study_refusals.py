@@ -12,7 +12,7 @@ import otoscope
 from otoscope.ablate.lookup import look_up
 from otoscope.ablate.study import run_study
 from otoscope.extract.audio.corpus import read_manifest
-from otoscope.store.writer import add_labels
+from otoscope.store.changes.tasks import add_labels
 
 from ..support.closed_form import write_wav_file
 from ..support.planted_corpus import write_sounds

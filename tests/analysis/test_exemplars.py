@@ -8,7 +8,7 @@ import pytest
 import xarray as xr
 
 import otoscope
-from otoscope.analysis.exemplars import exemplar_clips, exemplars_table, read_neurons
+from otoscope.analysis.exemplars import exemplar_clips, exemplars_table
 
 from ..support.closed_form import expected
 
@@ -146,15 +146,3 @@ def test_which_neurons_serve_two_labellings_of_a_task(task):
     for name in ("animal", "size"):
         member = task.otoscope.class_specific(name, 20)["member"].compute()
         np.testing.assert_array_equal(found["serves"].sel(task=name), member.any("category"))
-
-
-def test_neurons_from_a_table(tmp_path):
-    (tmp_path / "n.csv").write_text("category,layer,neuron\na,9,347\nb,0,1\nb,9,347\n")
-    assert read_neurons(tmp_path / "n.csv") == [(9, 347), (0, 1)]
-    (tmp_path / "m.csv").write_text("layer,unit\n9,347\n")
-    with pytest.raises(ValueError, match="columns layer, unit; expected layer and neuron"):
-        read_neurons(tmp_path / "m.csv")
-    with pytest.raises(FileNotFoundError, match="no file"):
-        read_neurons(tmp_path / "absent.parquet")
-    with pytest.raises(ValueError, match=r"ending in \.csv, \.parquet"):
-        read_neurons(tmp_path / "n.txt")

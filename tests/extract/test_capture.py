@@ -15,7 +15,8 @@ from otoscope.extract.audio.changed import changed_audio
 from otoscope.extract.capture import Report, capture
 from otoscope.extract.models.encoder import Encoder
 from otoscope.store.reader import open_store
-from otoscope.store.verify import task_status, verify
+from otoscope.store.status import task_status
+from otoscope.store.verify import verify
 from otoscope.store.writer import reset_block
 
 from ..support import closed_form as making

@@ -20,7 +20,8 @@ from otoscope.extract.audio.changed import changed_audio
 from otoscope.extract.capture import Report, capture
 from otoscope.extract.failures import Sparing, Suspects, Trial
 from otoscope.store.blocks import Block, blocks
-from otoscope.store.verify import failed_clips, task_status, verify
+from otoscope.store.status import failed_clips, task_status
+from otoscope.store.verify import verify
 
 from ..support.closed_form import LENGTHS, closed_form, tree_of, write_corpus
 

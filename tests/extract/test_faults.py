@@ -20,7 +20,8 @@ import psutil
 import pytest
 import xarray as xr
 
-from otoscope.store.verify import failed_clips, task_status, verify
+from otoscope.store.status import failed_clips, task_status
+from otoscope.store.verify import verify
 
 from ..support.closed_form import tree_of, write_wav_file
 from ..support.faulty_encoder import CRASH

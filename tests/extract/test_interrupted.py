@@ -16,7 +16,8 @@ import pytest
 from otoscope.extract.audio import audio_root
 from otoscope.extract.audio import decoding as audio
 from otoscope.extract.capture import capture
-from otoscope.store.verify import task_status, verify
+from otoscope.store.status import task_status
+from otoscope.store.verify import verify
 
 from ..support import closed_form as making
 from ..support import faulty_encoder as faulty

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from otoscope.extract.capture import Report, capture
 from otoscope.extract.models.encoder import Encoder
-from otoscope.store.verify import task_status, verify
+from otoscope.store.status import task_status
+from otoscope.store.verify import verify
 
 from ..support.closed_form import RATE, closed_form, spans, tree_of, write_corpus, write_wav_file
 

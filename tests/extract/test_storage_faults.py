@@ -11,7 +11,8 @@ import obstore
 import pytest
 
 from otoscope.store.location import connect
-from otoscope.store.verify import task_status, verify
+from otoscope.store.status import task_status
+from otoscope.store.verify import verify
 
 from ..support.closed_form import tree_of
 from ..support.marking_workers import wait_for
@@ -82,11 +83,11 @@ def test_a_disk_that_is_full_in_the_middle_of_a_block(nodes: Machines, tmp_path:
 
 @pytest.mark.parametrize("where", ["disk", "bucket"])
 def test_audio_that_cannot_be_read(
-    nodes: Machines, tmp_path: Path, s3: ObjectServer, impatient: None, where: str
+    nodes: Machines, tmp_path: Path, s3: ObjectServer, short_timeouts: None, where: str
 ) -> None:
     """Two files for a moment, two for as long as the first run lasts."""
     work = job(tmp_path / "job", N_CLIPS, seconds=0.5)
-    (work.folder / "impatient").touch()
+    (work.folder / "short_timeouts").touch()
     more: tuple[object, ...] = ()
     failing = PASSING | LASTING
     if where == "disk":
@@ -133,7 +134,7 @@ def test_an_object_store_that_answers_late_or_fails_for_a_moment(
     nodes: Machines, tmp_path: Path, s3: ObjectServer
 ) -> None:
     work = in_bucket(job(tmp_path / "job", N_CLIPS, seconds=0.3))
-    (work.folder / "impatient").touch()
+    (work.folder / "short_timeouts").touch()
     slow = {("PUT", "t/mean/c/0/3/0"), ("PUT", "t/status/c/8"), ("GET", "t/zarr.json")}
     failing = {("PUT", f"t/{name}") for name in ("embedding/c/5/0", "digest/c/5/0", "status/c/5")}
     seen: list[tuple[str, str]] = []
@@ -160,7 +161,7 @@ def test_an_object_store_that_refuses_one_object(
     nodes: Machines, tmp_path: Path, s3: ObjectServer, failing: str
 ) -> None:
     work = in_bucket(job(tmp_path / "job", 95, seconds=0.3))
-    (work.folder / "impatient").touch()
+    (work.folder / "short_timeouts").touch()
     s3.fault = lambda method, key: 503 if method == "PUT" and key.endswith(f"t/{failing}") else None
     told = refused(work, nodes)
     assert f"block 20 (clips 80 to 83) could not be written (s3://{BUCKET}/" in told

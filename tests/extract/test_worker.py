@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from otoscope.extract.audio.corpus import read_manifest
 from otoscope.extract.capture import Report, capture
 from otoscope.extract.models.encoder import Encoder, load_encoder
-from otoscope.store.verify import failed_clips
+from otoscope.store.status import failed_clips
 
 from ..support.closed_form import (
     HOP,

@@ -21,7 +21,7 @@ from otoscope.extract.models.encoder import load_encoder
 from otoscope.serve.app import build
 from otoscope.serve.client import ARROW
 from otoscope.serve.schemas import Ask
-from otoscope.store.writer import add_labels
+from otoscope.store.changes.tasks import add_labels
 
 from ..support.running_service import ASKED, ENCODER, NOBODY, Place, client_of, done, ended, serving
 

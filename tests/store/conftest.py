@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 from otoscope.store.blocks import Block, blocks
+from otoscope.store.changes.staged import ClipTable
+from otoscope.store.changes.tasks import add_task, create
 from otoscope.store.provenance import Identity, Plan, kept
-from otoscope.store.writer import ClipTable, add_task, create, write_block
+from otoscope.store.writer import write_block
 
 from ..support.s3_server import BUCKET, ObjectServer
 

@@ -31,9 +31,9 @@ def finished(known: Known, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def axis(n: int) -> st.SearchStrategy:
-    """An int, a slice in steps of either sign, or places in any order and number, repeated or none."""
-    places = st.lists(st.integers(0, n - 1), max_size=6).map(lambda found: np.array(found, dtype=int))
-    return st.integers(0, n - 1) | st.slices(n) | places
+    """An int, a slice in steps of either sign, or positions in any order and number, repeated or none."""
+    positions = st.lists(st.integers(0, n - 1), max_size=6).map(lambda found: np.array(found, dtype=int))
+    return st.integers(0, n - 1) | st.slices(n) | positions
 
 
 @KINDS
@@ -123,7 +123,7 @@ def test_an_inner_chunk_that_was_never_written_is_noticed(tmp_path: Path) -> Non
         read_shards(stored, [slice(None)])
 
 
-def test_a_whole_chunk_in_another_order_is_not_read_into_its_place_as_it_lies(finished: str, known: Known) -> None:
+def test_a_whole_chunk_in_another_order_is_not_read_as_it_lies(finished: str, known: Known) -> None:
     back = np.arange(31, -1, -1)
     read = read_shards(array(finished, "mean"), [slice(None), back, slice(None)])
     np.testing.assert_array_equal(read, known.mean.astype("f2")[:, back])

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from otoscope.store import schema
+from otoscope.store.changes.tasks import add_task, create
 from otoscope.store.provenance import VARIABLES, Identity, Plan, kept
-from otoscope.store.writer import add_task, create
 
 from ..support.closed_form import Finished
 from .conftest import Known
@@ -108,9 +108,9 @@ PLANS = list(every_plan())
 def test_the_template_is_what_the_page_says(identity: Identity, plan: Plan) -> None:
     labels = {"octave": ["1", "2"], "kind, exactly": ["é"]}
     template = schema.template(identity, plan, labels)
-    said = dict(stated(identity, plan, list(labels)))
-    assert template.keys() == said.keys()
-    for name, about in said.items():
+    expectations = dict(stated(identity, plan, list(labels)))
+    assert template.keys() == expectations.keys()
+    for name, about in expectations.items():
         spec = template[name]
         found = {key: getattr(spec, key) for key in about}
         assert np.array_equal(found.pop("fill"), about.pop("fill"), equal_nan=about["dtype"].startswith("float")), name
@@ -179,9 +179,9 @@ def test_a_written_store_is_what_the_page_says(finished: Finished) -> None:
 
     identity, plan = Identity.from_json(about["identity"]), Plan.from_json(of_task["plan"])
     assert (plan.n_clips, plan.block, identity.hidden) == (37, 4, (3, 10))
-    said = dict(stated(identity, plan, ["kind", "number"]))
-    assert arrays.keys() == said.keys()
-    for name, expected in said.items():
+    expectations = dict(stated(identity, plan, ["kind", "number"]))
+    assert arrays.keys() == expectations.keys()
+    for name, expected in expectations.items():
         found = written_metadata(arrays[name])
         assert np.array_equal(found.pop("fill"), expected.pop("fill"), equal_nan=expected["dtype"][:5] == "float"), name
         assert found == expected, name
@@ -191,12 +191,12 @@ def test_a_written_store_is_what_the_page_says(finished: Finished) -> None:
         assert len(objects) == whole, f"{name}: also what equals the fill value is written"
 
 
-def test_nothing_that_could_be_run_or_that_names_a_place_is_stored(finished: Finished) -> None:
-    place = str(Path(finished.url).parent).encode()
+def test_nothing_that_could_be_run_or_that_names_a_folder_is_stored(finished: Finished) -> None:
+    folder = str(Path(finished.url).parent).encode()
     for path in Path(finished.url).rglob("*"):
         if path.is_file():
             data = path.read_bytes()
-            assert place not in data, path
+            assert folder not in data, path
             assert not re.search(rb"numpy\.core|__reduce__|\x80[\x02-\x05]c", data[:64]), path
 
 
@@ -213,15 +213,15 @@ def test_a_reader_refuses_another_major_version_and_takes_another_minor_one(know
 
 
 @pytest.mark.parametrize(("identity", "plan"), PLANS)
-def test_sizes_said_beforehand_are_those_of_whole_objects(identity: Identity, plan: Plan) -> None:
+def test_sizes_known_beforehand_are_those_of_whole_objects(identity: Identity, plan: Plan) -> None:
     known = sizes(identity, plan)
     rows = -(-plan.n_clips // known["rows"]) * known["rows"]
-    said = schema.sizes(identity, plan)
-    assert list(said) == list(plan.variables)
-    assert said["active_bits"] == known["layers"] * rows * known["bytes"]
-    if "mean" in said:
+    predicted = schema.sizes(identity, plan)
+    assert list(predicted) == list(plan.variables)
+    assert predicted["active_bits"] == known["layers"] * rows * known["bytes"]
+    if "mean" in predicted:
         each = {"float16": 2, "float32": 4}[plan.mean_dtype]
-        assert said["mean"] == known["layers"] * rows * known["neurons up to inner"] * each
+        assert predicted["mean"] == known["layers"] * rows * known["neurons up to inner"] * each
 
 
 @pytest.mark.parametrize(("identity", "plan"), PLANS)

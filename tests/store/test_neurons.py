@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from otoscope.store.neurons import NeuronSet, neurons_of_table, read_neuron_set, write_neuron_set
+from otoscope.store.neurons import NeuronSet, read_neuron_set, read_pairs, write_neuron_set
 
 WIDTHS = (7, 3, 7)
 pairs = st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2)), max_size=12)
@@ -63,16 +63,20 @@ def test_files_come_back_equal(tmp_path, ending, found):
         assert json.loads((tmp_path / "set.json").read_text())["pairs"] == [list(pair) for pair in neurons]
 
 
-def test_a_table_of_the_selection_is_read_as_one_set():
+@pytest.mark.parametrize("ending", [".csv", ".parquet"])
+def test_a_table_of_the_selection_is_read_as_one_set_or_in_its_order(tmp_path, ending):
     frame = pd.DataFrame(
         {"category": ["a", "b", "b"], "layer": [1, 1, 0], "neuron": [2, 2, 5], "aape": [0.1, 0.1, 0.2]}
     )
-    assert neurons_of_table(frame).pairs == ((0, 5), (1, 2))
+    path = tmp_path / f"n{ending}"
+    frame.to_csv(path) if ending == ".csv" else frame.to_parquet(path)
+    assert read_neuron_set(path).pairs == ((0, 5), (1, 2))
+    assert read_pairs(path) == [(1, 2), (0, 5)]
 
 
 @pytest.mark.parametrize("pair", ["ab", (1,), (1, -1), (1.5, 2), (True, 1), 3, None])
-def test_what_is_no_neuron_is_refused(pair):
-    with pytest.raises(ValueError, match="is no neuron; expected a pair of whole numbers"):
+def test_what_is_not_a_valid_neuron_is_refused(pair):
+    with pytest.raises(ValueError, match="is not a valid neuron; expected two whole numbers"):
         NeuronSet(pairs=(pair,))
 
 
@@ -90,7 +94,7 @@ def test_files_that_hold_no_neurons_are_refused(tmp_path):
     with pytest.raises(ValueError, match="columns layer, x; expected layer and neuron"):
         read_neuron_set(tmp_path / "a.csv")
     (tmp_path / "a.csv").write_text("layer,neuron\n1,2.5\n")
-    with pytest.raises(ValueError, match="no whole numbers"):
+    with pytest.raises(ValueError, match="not whole numbers"):
         read_neuron_set(tmp_path / "a.csv")
     for name, text in {"b.json": '{"pairs": 3}', "c.json": "[", "d.parquet": "nothing", "e.csv": ""}.items():
         (tmp_path / name).write_text(text)
@@ -100,7 +104,7 @@ def test_files_that_hold_no_neurons_are_refused(tmp_path):
         read_neuron_set(tmp_path / "z.csv")
     with pytest.raises(ValueError, match=r"expected a name ending in \.json, \.csv, \.parquet"):
         read_neuron_set(tmp_path / "z.txt")
-    with pytest.raises(ValueError, match="cannot write neurons"):
+    with pytest.raises(ValueError, match=r"cannot write to .*expected a name ending in \.json, \.csv, \.parquet"):
         write_neuron_set(NeuronSet(pairs=()), tmp_path / "z.txt")
     with pytest.raises(FileNotFoundError, match="no folder"):
         write_neuron_set(NeuronSet(pairs=()), tmp_path / "absent" / "z.csv")

@@ -18,18 +18,19 @@ import xarray as xr
 import zarr
 
 from otoscope.store import writer
-from otoscope.store.changes import lock as claims
-from otoscope.store.changes.lock import claim, claim_key
+from otoscope.store.changes import lock
+from otoscope.store.changes.lock import acquire, lock_key
+from otoscope.store.changes.tasks import add_labels, add_task, create
 from otoscope.store.group import document_at, open_root
 from otoscope.store.verify import verify
-from otoscope.store.writer import add_labels, add_task, create, pending_blocks, write_block
+from otoscope.store.writer import pending_blocks, write_block
 
 from ..support.racing_writer import extract, planned
 from ..support.s3_server import ObjectServer
 from .conftest import N_CLIPS, Known, stored
 
 ROOT = Path(__file__).parents[2]
-MAIN = "from tests.store.racing import main; main()"
+MAIN = "from tests.support.racing_writer import main; main()"
 SLOW = pytest.mark.slow
 
 
@@ -55,7 +56,7 @@ def processes(*given: dict[str, Any]) -> Iterator[list["subprocess.Popen[str]"]]
 
 
 def outcomes(*given: dict[str, Any]) -> list[list[str]]:
-    """What each process said, line by line."""
+    """What each process printed, line by line."""
     with processes(*given) as running:
         return [process.communicate(timeout=60)[0].splitlines() for process in running]
 
@@ -91,8 +92,8 @@ def test_of_unequal_plans_at_one_instant_one_wins_whole(
 ) -> None:
     rounds = 3
     plans: list[dict[str, Any]] = [{"mean_dtype": "float16"}, {"mean_dtype": "float32", "batch": 5}]
-    said = outcomes(*({"url": anywhere, "role": "extract", "rounds": rounds, "plan": plan} for plan in plans))
-    for i, lines in enumerate(zip(*said, strict=True)):
+    printed = outcomes(*({"url": anywhere, "role": "extract", "rounds": rounds, "plan": plan} for plan in plans))
+    for i, lines in enumerate(zip(*printed, strict=True)):
         assert sorted(line.partition(":")[0] for line in lines) == ["ValueError", "done"]
         refusal = max(lines, key=len)
         assert "was planned otherwise (batch:" in refusal
@@ -115,10 +116,10 @@ def test_two_runs_with_equal_plans_both_finish(
 def test_two_makers_of_a_store_with_unequal_identities(known: Known, anywhere: str) -> None:
     # Both processes `create` the known identity first: the round starts from one of three that do not agree.
     create(anywhere, known.identity)
-    said = outcomes(*({"url": anywhere, "role": "create", "weights": w} for w in ("00", "11")))
-    assert said[0] == ["done"]
-    assert said[1][0].startswith("ValueError: ")
-    assert "another identity (weights" in said[1][0]
+    printed = outcomes(*({"url": anywhere, "role": "create", "weights": w} for w in ("00", "11")))
+    assert printed[0] == ["done"]
+    assert printed[1][0].startswith("ValueError: ")
+    assert "another identity (weights" in printed[1][0]
 
 
 @SLOW
@@ -131,12 +132,13 @@ def test_growing_and_labelling_beside_a_run(
     label = [
         {"url": anywhere, "role": "label", "name": name, "n": N_CLIPS - 40, "clips": N_CLIPS - 40} for name in "ab"
     ]
-    said = outcomes(grow, grow, *label)
-    assert said[:2] == [["done"], ["done"]]
+    printed = outcomes(grow, grow, *label)
+    assert printed[:2] == [["done"], ["done"]]
     extract(anywhere, known)
     assert list(verify(anywhere)) == []
     labelled = set(stored(anywhere, s3_server)) - set(finished(known, str(tmp_path / "alone"), s3_server))
-    for name, lines in zip("ab", said[2:], strict=True):  # before the growth, or refused: there are more clips by then
+    # Labelled before the growth, or refused: there are more clips by then.
+    for name, lines in zip("ab", printed[2:], strict=True):
         assert (lines == ["done"]) == any(f"label_{name}/" in key for key in labelled)
 
 
@@ -241,16 +243,16 @@ def test_a_plan_of_which_nothing_is_committed_is_changed_only_on_request(
 def test_a_change_left_by_a_killed_writer_is_finished_by_the_same_command(
     known: Known, anywhere: str, tmp_path: Path, s3_server: ObjectServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(claims, "WAIT", 0.3)
+    monkeypatch.setattr(lock, "TIMEOUT_SECONDS", 0.3)
     create(anywhere, known.identity)
     store = open_root(anywhere).store
-    assert claim(store, "t", "new", "something else")
+    assert acquire(store, "t", "new", "something else")
     with pytest.raises(ValueError, match=r"is being changed otherwise, since 20.* by process \d+ on .*--replan"):
         known.begin(anywhere)
     add_task(anywhere, "t", known.plan, known.clips, replan=True)
     known.write(anywhere)
     assert stored(anywhere, s3_server) == finished(known, str(tmp_path / "alone"), s3_server)
-    assert document_at(store, claim_key("t", "new")) is None
+    assert document_at(store, lock_key("t", "new")) is None
 
 
 @pytest.mark.parametrize("seed", [0, *(pytest.param(n, marks=SLOW) for n in range(1, 9))])
@@ -283,7 +285,7 @@ def test_killed_while_planning_growing_or_labelling(
     extract(alone, known)
     add_labels(alone, "t", {"x": ["x"] * N_CLIPS})
     left = stored(url, s3_server)
-    assert {name: left[name] for name in left if "/claim." not in name} == stored(alone, s3_server)
+    assert {name: left[name] for name in left if "/lock." not in name} == stored(alone, s3_server)
     assert list(verify(url)) == []
 
 

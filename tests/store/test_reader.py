@@ -93,7 +93,7 @@ def test_plain_xarray_opens_every_group_without_a_warning(known: Known, url: str
 
 
 def test_engine_wants_a_group_where_there_are_several(known: Known, url: str) -> None:
-    from otoscope.store.writer import add_task
+    from otoscope.store.changes.tasks import add_task
 
     add_task(url, "second", known.plan, known.clips)
     with pytest.raises(ValueError, match=r"holds 2 tasks \(second, t\)"):
@@ -103,7 +103,7 @@ def test_engine_wants_a_group_where_there_are_several(known: Known, url: str) ->
         read_task(url, "third")
 
 
-def test_what_is_no_store_is_said_plainly(tmp_path: Path, url: str) -> None:
+def test_what_is_not_a_valid_store_is_refused_in_one_sentence(tmp_path: Path, url: str) -> None:
     with pytest.raises(FileNotFoundError, match=r"no store at .*otoscope extract"):
         open_root(str(tmp_path / "none"))
     (tmp_path / "folder").mkdir()

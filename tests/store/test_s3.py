@@ -1,4 +1,4 @@
-"""Laws of stores in a bucket: the same objects as files on a disk, few requests, failures that pass or are told."""
+"""Laws of stores in a bucket: the same objects as files on a disk, few requests, failures that pass or are reported."""
 
 import os
 import pickle
@@ -16,11 +16,13 @@ from obstore.store import S3Store
 from zarr.storage import ObjectStore
 
 import otoscope
-from otoscope.store import location as place
+from otoscope.store import location
+from otoscope.store.changes.tasks import add_labels, create
 from otoscope.store.group import nothing_at, open_root
 from otoscope.store.location import Unreachable, connect
-from otoscope.store.verify import task_status, verify
-from otoscope.store.writer import add_labels, create, pending_blocks, reset_block, write_block
+from otoscope.store.status import task_status
+from otoscope.store.verify import verify
+from otoscope.store.writer import pending_blocks, reset_block, write_block
 
 from ..support.commands import call
 from ..support.s3_server import BUCKET, SECRET, ObjectServer
@@ -110,7 +112,7 @@ def test_a_failure_that_passes_is_not_noticed(known: Known, url: str, bucket_url
 
 
 def test_a_slow_answer_is_given_up_and_asked_for_again(
-    known: Known, url: str, bucket_url: str, s3: ObjectServer, impatient: None
+    known: Known, url: str, bucket_url: str, s3: ObjectServer, short_timeouts: None
 ) -> None:
     known.begin(bucket_url)
     slow = iter([("PUT", "t/mean/c/0/8/0"), ("GET", "t/zarr.json")])
@@ -135,15 +137,15 @@ def test_a_slow_answer_is_given_up_and_asked_for_again(
     "failing", ["t/mean/c/0/4/0", *(pytest.param(f"t/{n}/c/4", marks=pytest.mark.slow) for n in ("digest", "status"))]
 )
 def test_a_failure_that_lasts_leaves_the_block_pending(
-    known: Known, url: str, bucket_url: str, s3: ObjectServer, impatient: None, failing: str
+    known: Known, url: str, bucket_url: str, s3: ObjectServer, short_timeouts: None, failing: str
 ) -> None:
     known.begin(bucket_url)
     s3.fault = lambda method, key: 503 if method == "PUT" and failing in key else None
     for index in range(9):
         if index == 4:
-            with pytest.raises(OSError, match=r"t/.*503 Service Unavailable.*\(SlowDown\)") as told:
+            with pytest.raises(OSError, match=r"t/.*503 Service Unavailable.*\(SlowDown\)") as raised:
                 write(bucket_url, known, index)
-            assert len(str(told.value).splitlines()) == 1
+            assert len(str(raised.value).splitlines()) == 1
         else:
             write(bucket_url, known, index)
     assert [block.index for block in pending_blocks(bucket_url, "t")] == [4]
@@ -154,7 +156,7 @@ def test_a_failure_that_lasts_leaves_the_block_pending(
 
 
 def test_what_cannot_be_reached_is_not_called_damaged(
-    known: Known, bucket_url: str, s3: ObjectServer, impatient: None
+    known: Known, bucket_url: str, s3: ObjectServer, short_timeouts: None
 ) -> None:
     known.begin(bucket_url)
     known.write(bucket_url)
@@ -183,7 +185,7 @@ def test_where_nothing_is_and_where_something_else_is(known: Known, s3: ObjectSe
 
 
 def test_no_secret_in_store_messages_or_pickles(
-    known: Known, bucket_url: str, s3: ObjectServer, impatient: None, monkeypatch: pytest.MonkeyPatch
+    known: Known, bucket_url: str, s3: ObjectServer, short_timeouts: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     known.begin(bucket_url)
     known.write(bucket_url)
@@ -213,7 +215,7 @@ def test_plain_http_is_used_only_when_allowed(s3: ObjectServer, monkeypatch: pyt
 
 
 def test_without_the_extra_the_error_names_it(s3: ObjectServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    place._connect.cache_clear()
+    location._connect.cache_clear()
     monkeypatch.setitem(sys.modules, "obstore.store", None)
     with pytest.raises(ImportError, match=r"pip install 'otoscope\[s3\]'"):
         otoscope.open(f"s3://{BUCKET}/x")
@@ -223,7 +225,7 @@ def test_without_the_extra_the_error_names_it(s3: ObjectServer, monkeypatch: pyt
 def test_large_objects_go_in_parts_and_appear_whole(
     known: Known, bucket_url: str, s3: ObjectServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(place, "PART", 5 * 2**20)  # the least that S3 takes
+    monkeypatch.setattr(location, "PART_BYTES", 5 * 2**20)  # the least that S3 takes
     big = known.head(1)
     big = replace(big, identity=replace(big.identity, embedding=2**20 + 5))
     create(bucket_url, big.identity)

@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from otoscope.store.changes.tasks import add_labels, add_task
 from otoscope.store.verify import remedies, verify
-from otoscope.store.writer import add_labels, add_task, write_block
+from otoscope.store.writer import write_block
 
 from .conftest import Known, files
 
@@ -88,10 +89,10 @@ def test_a_root_that_is_behind_its_tasks_is_found_unless_a_change_is_under_way(k
     after = root.read_bytes()
     root.write_bytes(before)
     assert [str(found).partition(":")[0] for found in verify(url)] == ["zarr.json"]
-    claim = Path(url) / "t/claim.0123456789abcdef"
-    claim.write_text("{}")
+    lock = Path(url) / "t/lock.0123456789abcdef"
+    lock.write_text("{}")
     assert list(verify(url)) == []
-    claim.unlink()
+    lock.unlink()
     known.begin(url)
     assert root.read_bytes() == after
 

@@ -14,10 +14,12 @@ import pytest
 import zarr
 from zarr.storage import LocalStore
 
-from otoscope.store import location as place
+from otoscope.store import objects
+from otoscope.store.changes.tasks import add_labels, add_task, create
 from otoscope.store.provenance import Identity, Plan
-from otoscope.store.verify import task_status, verify
-from otoscope.store.writer import add_labels, add_task, create, digest_values, pending_blocks, reset_block, write_block
+from otoscope.store.status import task_status
+from otoscope.store.verify import verify
+from otoscope.store.writer import digest_values, pending_blocks, reset_block, write_block
 
 from .conftest import BLOCK, N_CLIPS, Known, files
 
@@ -139,7 +141,7 @@ def test_a_task_that_was_begun_otherwise_and_never_finished_is_begun_anew_on_req
         ValueError, match=r"t/mean/zarr.json in .* was begun otherwise; expected the same command.*--replan"
     ):
         known.begin(begun)
-    assert not list(Path(begun).rglob("claim.*"))
+    assert not list(Path(begun).rglob("lock.*"))
     add_task(begun, "t", known.plan, known.clips, replan=True)
     known.write(begun)
     assert files(begun) == files(url)
@@ -238,13 +240,13 @@ def stop_after(n: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
         return wrapped
 
-    def link(path: Path, data: bytes, original: Any = place._link_new) -> bool:
+    def link(path: Path, data: bytes, original: Any = objects._link_new) -> bool:
         allow()
         return bool(original(path, data))
 
     for name in ("set", "delete"):
         monkeypatch.setattr(LocalStore, name, stopping(getattr(LocalStore, name)))
-    monkeypatch.setattr(place, "_link_new", link)
+    monkeypatch.setattr(objects, "_link_new", link)
 
 
 @pytest.mark.parametrize("what", [*(pytest.param(w, marks=pytest.mark.slow) for w in ("plan", "grow")), "label"])

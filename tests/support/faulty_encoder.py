@@ -2,7 +2,7 @@
 
 Conventions: what it does is told by files beside it, so that workers in other processes can be told while they run:
 `seconds` that a batch takes; `room`, the bytes that a file may have as on a disk that is full; `unreadable/NAME`, how
-often the audio file NAME cannot be read; `impatient`, where requests are to fail soon. It notes each batch in
+often the audio file NAME cannot be read; `short_timeouts`, where requests are to fail soon. It notes each batch in
 `batches.log`: CRC-32 of its waveforms, process.
 """
 
@@ -70,18 +70,18 @@ def fail_to_read() -> None:
     Folder.read = read  # type: ignore[method-assign]
 
 
-def hurry() -> None:
+def shorten_timeouts() -> None:
     """Give requests up soon, so that a failure that lasts does not last for the tests."""
-    from otoscope.store import location as place
+    from otoscope.store import location
 
-    place.CLIENT["read_timeout"], place.RETRY["max_retries"] = "1s", 3
-    place._connect.cache_clear()
+    location.CLIENT_OPTIONS["read_timeout"], location.RETRY_CONFIG["max_retries"] = "1s", 3
+    location._connect.cache_clear()
 
 
 def slow() -> Any:
     """The encoder."""
     if (FOLDER / "unreadable").exists():
         fail_to_read()
-    if (FOLDER / "impatient").exists():
-        hurry()
+    if (FOLDER / "short_timeouts").exists():
+        shorten_timeouts()
     return copied().closed_form(prepare=prepare)

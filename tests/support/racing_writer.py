@@ -1,4 +1,4 @@
-"""What one of several processes does to a store, at an instant that all were told: `python -c` runs `main`.
+"""What one of several processes does to a store, at an instant that is given to all: `python -c` runs `main`.
 
 Argument: a JSON object with `url`, `role` and what the role takes. It prints "ready", reads the instant (seconds since
 1970), and prints "done" or the error.
@@ -15,8 +15,10 @@ from typing import Any
 from zarr.storage import LocalStore
 
 from otoscope.store.blocks import Block
-from otoscope.store.location import Bucket, put_new, zarr_store
-from otoscope.store.writer import add_labels, add_task, create, pending_blocks, write_block
+from otoscope.store.changes.tasks import add_labels, add_task, create
+from otoscope.store.location import Bucket, zarr_store
+from otoscope.store.objects import put_new
+from otoscope.store.writer import pending_blocks, write_block
 
 from ..store.conftest import Known, make_known
 
@@ -81,7 +83,7 @@ def act(given: dict[str, Any]) -> None:
             for i in range(given["n"]):
                 time.sleep(max(0.0, given["at"] + given["apart"] * i - time.time()))  # all at the same instants
                 took.append(put_new(store, f"taken/{i}", str(os.getpid()).encode()))
-            say(json.dumps(took))
+            report(json.dumps(took))
         case "create":
             create(url, replace(known.identity, weights=given["weights"]))
 
@@ -89,19 +91,19 @@ def act(given: dict[str, Any]) -> None:
 def main() -> None:
     """Do it once or, given `rounds`, once per store URL-ROUND, half a second apart."""
     given = json.loads(sys.argv[1])
-    say("ready")
+    report("ready")
     at = float(sys.stdin.readline())
     for i in range(given.get("rounds", 1)):
         url = given["url"] + (f"-{i}" if "rounds" in given else "")
         try:
             act({**given, "url": url, "at": at + given.get("apart", 0.5) * i})
         except Exception as error:
-            say(f"{type(error).__name__}: {error}")
+            report(f"{type(error).__name__}: {error}")
         else:
-            say("done")
+            report("done")
 
 
-def say(line: str) -> None:
+def report(line: str) -> None:
     """A line that arrives at once."""
     sys.stdout.write(f"{line}\n")
     sys.stdout.flush()

@@ -18,7 +18,7 @@ from otoscope.extract.plan import clip_table, identify, make_plan, prepare_store
 from otoscope.extract.worker import BlockReport, Worker
 from otoscope.store.blocks import Block
 from otoscope.store.provenance import kept
-from otoscope.store.verify import task_status
+from otoscope.store.status import task_status
 from otoscope.store.writer import pending_blocks
 
 from .closed_form import write_corpus

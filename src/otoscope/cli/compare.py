@@ -59,7 +59,7 @@ def compare(
 @click.argument("store")
 @click.option("--task", required=True, metavar="TASK")
 @click.option("--neuron", "pairs", multiple=True, metavar="LAYER,NEURON", help="Such as 9,347; several times for more.")
-@click.option("--neurons", "table", metavar="FILE", help="CSV or Parquet table, as of `otoscope neurons`.")
+@click.option("--neurons", "table", metavar="FILE", help="CSV, Parquet or JSON, as of `otoscope neurons`.")
 @click.option("-k", "--top", default=10, show_default=True, metavar="N", help="Clips per neuron.")
 @click.option("--least", is_flag=True, help="The clips of lowest mean activation.")
 @click.option("-o", "--output", metavar="FILE", help="CSV, Parquet, Markdown or LaTeX by its ending [standard output].")
@@ -67,13 +67,14 @@ def exemplars(
     store: str, task: str, pairs: tuple[str, ...], table: str | None, top: int, least: bool, output: str | None
 ) -> None:
     """The clips that drive a neuron most: one row per neuron and rank, by mean activation, with labels."""
-    from ..analysis.exemplars import exemplars_table, read_neurons
+    from ..analysis.exemplars import exemplars_table
     from ..analysis.selection.labellings import open_stores
+    from ..store.neurons import read_pairs
 
     tree = next(iter(open_stores((store,)).values()))
     if task not in tree.children:
         raise LookupError(f"no task {task!r} in {store}; it holds {', '.join(sorted(tree.children)) or 'none'}")
-    neurons = [neuron_of(pair) for pair in pairs] + (read_neurons(table) if table is not None else [])
+    neurons = [neuron_of(pair) for pair in pairs] + (read_pairs(table) if table is not None else [])
     if not neurons:
         raise ValueError("no neuron was named; expected --neuron LAYER,NEURON or --neurons FILE")
     put_table(exemplars_table(tree.children[task].to_dataset(), neurons, top, least), output)

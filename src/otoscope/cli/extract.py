@@ -18,7 +18,7 @@ import click
 
 if TYPE_CHECKING:
     from ..cluster.executor import Executor
-    from ..store.verify import TaskStatus
+    from ..store.status import TaskStatus
 
     Workers = Callable[[], AbstractContextManager[Executor]]
 
@@ -167,7 +167,7 @@ def say_progress() -> None:
 @click.option("--interval", default=10.0, show_default=True, metavar="S", help="Seconds between looks of --watch.")
 def status(store: str, failures: bool, watch: bool, interval: float) -> None:
     """How far each task has come."""
-    from ..store.verify import failed_clips, store_status
+    from ..store.status import failed_clips, store_status
 
     if watch:
         try:
@@ -196,7 +196,7 @@ def standing(task: "TaskStatus") -> str:
 def watched(store: str, interval: float) -> None:
     """--watch: a line per task and look until nothing is pending, with the rate of the looks before."""
     from ..cluster.progress import Progress
-    from ..store.verify import store_status
+    from ..store.status import store_status
 
     if not interval > 0:
         raise ValueError(f"--interval is {interval:g}; expected seconds above 0")

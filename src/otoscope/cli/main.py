@@ -91,7 +91,7 @@ def info(store: str) -> None:
     """What made a store, and what is in it: identity, plans, label columns."""
     import json
 
-    from ..store.verify import describe
+    from ..store.status import describe
 
     click.echo(json.dumps(describe(store), indent=2, ensure_ascii=False))
 
@@ -147,8 +147,8 @@ def verify(store: str, audio: str | None, reset: bool) -> None:
 def label(store: str, task: str, table: str, replace: bool) -> None:
     """Add the label columns of TABLE (CSV, TSV, Parquet; keyed by clip, id or path) to a task."""
     from ..extract.audio.corpus import read_labels
-    from ..store.verify import clip_names
-    from ..store.writer import add_labels
+    from ..store.changes.tasks import add_labels
+    from ..store.status import clip_names
 
     columns = read_labels(table, clip_names(store, task))
     add_labels(store, task, {str(name): columns[name].tolist() for name in columns}, overwrite=replace)

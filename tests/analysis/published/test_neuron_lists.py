@@ -53,8 +53,8 @@ def test_a_base_gives_all_other_settings(tmp_path):
     [
         ("int_gain: 0.0\n", "has int_neurons NoneType"),
         ("int_neurons: [[0, 1]]\n", "int_gain None; expected a list"),
-        ("int_gain: 0\nint_neurons: [[0, 1, 2]]\n", r"\[0, 1, 2\] is no neuron"),
-        ("int_gain: 0\nint_neurons: [[0, x]]\n", "is no neuron"),
+        ("int_gain: 0\nint_neurons: [[0, 1, 2]]\n", r"\[0, 1, 2\] is not a valid neuron"),
+        ("int_gain: 0\nint_neurons: [[0, x]]\n", "is not a valid neuron"),
         ("- 1\n", "holds list; expected key: value"),
         ("a: [\n", "is not YAML"),
         ("a: !!python/object/apply:os.getcwd []\n", "is not YAML"),

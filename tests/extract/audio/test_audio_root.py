@@ -12,7 +12,8 @@ from otoscope.extract.audio.decoding import content_digest, read_clip
 from otoscope.extract.capture import capture
 from otoscope.store import remote
 from otoscope.store.location import Unreachable, connect
-from otoscope.store.verify import task_status, verify
+from otoscope.store.status import task_status
+from otoscope.store.verify import verify
 
 from ...support.closed_form import LENGTHS, RATE, closed_form, write_corpus
 from ...support.commands import call, extraction
@@ -122,7 +123,7 @@ def test_odd_names(s3: ObjectServer, tmp_path: Path) -> None:
     assert bucket.absent([f"{i}" for i in range(300)] + names) == [f"{i}" for i in range(300)]
 
 
-def test_reads_that_fail_are_repeated_and_then_told(corpus_url: str, s3: ObjectServer, impatient: None) -> None:
+def test_reads_that_fail_are_repeated_and_then_told(corpus_url: str, s3: ObjectServer, short_timeouts: None) -> None:
     corpus = read_manifest(corpus_url)
     failures = iter([503, 500])
     s3.fault = lambda method, key: next(failures, None)
@@ -141,7 +142,7 @@ def test_reads_that_fail_are_repeated_and_then_told(corpus_url: str, s3: ObjectS
 
 
 def test_a_read_failure_that_lasts_leaves_blocks_pending_and_a_rerun_does_the_rest(
-    corpus_url: str, tmp_path: Path, s3: ObjectServer, impatient: None
+    corpus_url: str, tmp_path: Path, s3: ObjectServer, short_timeouts: None
 ) -> None:
     store = tmp_path / "store"
     s3.fault = lambda method, key: 503 if key.endswith(("audio/005.wav", "audio/036.wav")) and method == "GET" else None
