@@ -128,6 +128,7 @@ def write(family: str, folder: Path, size: Size, rate: int) -> tuple[Any, Any]:
     heads = size.width // 64
     shape = {"hidden_size": size.width, "num_hidden_layers": size.layers, "num_attention_heads": heads,
              "intermediate_size": size.neurons}  # fmt: skip
+    front_end: Any
     if family == "whisper":
         config = transformers.WhisperConfig(
             d_model=size.width, encoder_layers=size.layers, encoder_attention_heads=heads, encoder_ffn_dim=size.neurons,

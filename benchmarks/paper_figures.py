@@ -5,7 +5,6 @@
 writes DIR/ssl.zarr and DIR/sl.zarr, 600 MB each, and into DIR/figures the figures of "What Do Neurons Listen To?" by
 the commands that make them from real stores, and those that the paper lacks. What shows in them is planted: a neuron
 likes one trait, a category has the traits of the words in its name, and the store "sl" has fewer such neurons.
-Contents: `tasks`, `write`, `COMMANDS`, `draw`.
 """
 
 import argparse

@@ -53,8 +53,11 @@ class Interleaved:
         for i, block in enumerate(pieces):
             if i == 0:
                 self.bare(block)  # warm; the worker was warmed by looking at the anatomy
-            results = []
-            cases = {"bare": lambda b=block: self.bare(b), "extraction": lambda b=block, r=results: r.append(worker(b))}
+            results: list[Any] = []
+            cases: dict[str, Callable[[], object]] = {
+                "bare": lambda b=block: self.bare(b),
+                "extraction": lambda b=block, r=results: r.append(worker(b)),
+            }
             order = list(cases) if i % 2 else list(cases)[::-1]
             self.seconds.append(interleaved({name: cases[name] for name in order}, 1))
             yield Done(piece=block, result=results[0], seconds=self.seconds[-1]["extraction"][0])

@@ -11,8 +11,8 @@ from otoscope.extract.audio.corpus import read_manifest
 from otoscope.extract.capture import capture
 from otoscope.extract.models.encoder import load_encoder
 
-from ..support.closed_form import write_corpus
 from ..support.m2d_in_numpy import encoder_state
+from ..support.wav_corpora import write_corpus
 
 # Facts of the published files: pairs (layer, neuron) of CREMA-D's anger and happiness, and GTZAN's jazz and classical.
 ANGER_HAPPINESS = (

@@ -12,8 +12,10 @@ import pytest
 from otoscope.extract.capture import capture
 
 from ..support import closed_form as making
-from ..support.closed_form import LENGTHS, After, command, interrupt, tree_of, write_wav_file
-from ..support.commands import CLOSED_FORM, call, done, extraction, refused
+from ..support.commands import CLOSED_FORM, call, command, done, extraction, refused
+from ..support.interrupted_executor import After, interrupt
+from ..support.stored_files import tree_of
+from ..support.wav_corpora import LENGTHS, write_wav_file
 
 
 def flip(path: Path, at: int) -> None:
@@ -221,7 +223,7 @@ def test_a_lost_variable_is_damage_not_a_choice(store: Path) -> None:
 def test_with_nothing_committed_the_plan_may_change(corpus: Path, tmp_path: Path) -> None:
     url = tmp_path / "s"
     (tmp_path / "big.py").write_text(
-        "from dataclasses import replace\nfrom tests.making import closed_form\n"
+        "from dataclasses import replace\nfrom tests.support.closed_form import closed_form\n"
         "def big():\n"
         "    encoder = closed_form()\n"
         "    return replace(encoder, prepare=lambda x: encoder.prepare(x) + 1e6)\n"

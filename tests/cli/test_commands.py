@@ -18,9 +18,11 @@ from otoscope.cli.main import cli
 from otoscope.extract.capture import capture
 
 from ..support import closed_form as making
-from ..support.closed_form import LENGTHS, After, command, interrupt, otoscope, tree_of, write_corpus, write_wav_file
-from ..support.commands import CLOSED_FORM, LABELS, call, done, extraction, refused
+from ..support.commands import CLOSED_FORM, LABELS, call, command, done, extraction, otoscope, refused
+from ..support.interrupted_executor import After, interrupt
 from ..support.m2d_in_numpy import encoder_state
+from ..support.stored_files import tree_of
+from ..support.wav_corpora import LENGTHS, write_corpus, write_wav_file
 
 
 def test_every_command_explains_itself() -> None:
@@ -94,7 +96,7 @@ def test_audio_that_moved_is_found_by_its_new_root(corpus: Path, original: str, 
         (("--encoder", "hubrt"), r"no encoder 'hubrt'; expected one of m2d:\.\.\., .*module:\.\.\., tiny-ssl, tiny-sl"),
         (("--encoder", "module:absent.py:build"), "no file absent.py; expected the Python file"),
         (("--encoder", f"module:{making.__file__}:absent"), "has no function 'absent'; found "),
-        (("--encoder", f"module:{making.__file__}:in_tokens"), "raised TypeError.*expected it to return an Encoder"),
+        (("--encoder", f"module:{making.__file__}:in_frames"), "raised TypeError.*expected it to return an Encoder"),
         (("--encoder", "m2d:absent"), "nothing at absent; expected an M2D checkpoint or the folder"),
         (("--task", "a:b"), "'a:b' cannot name a task; expected a word"),
         (("--unit-sec", "two"), "--unit-sec is 'two'; expected seconds such as 2.5, or native"),

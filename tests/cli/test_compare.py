@@ -9,8 +9,8 @@ import torch
 
 import otoscope
 
-from ..support.closed_form import Finished
 from ..support.commands import done, refused
+from ..support.finished_store import Finished
 
 HOW = ("--percentile", 40)
 

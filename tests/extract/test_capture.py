@@ -19,18 +19,11 @@ from otoscope.store.verify import task_status, verify
 from otoscope.store.writer import reset_block
 
 from ..support import closed_form as making
-from ..support.closed_form import (
-    HOP,
-    LENGTHS,
-    After,
-    Finished,
-    closed_form,
-    interrupt,
-    tree_of,
-    write_corpus,
-    write_manifest,
-    write_wav_file,
-)
+from ..support.closed_form import HOP, closed_form
+from ..support.finished_store import Finished
+from ..support.interrupted_executor import After, interrupt
+from ..support.stored_files import tree_of
+from ..support.wav_corpora import LENGTHS, write_corpus, write_manifest, write_wav_file
 
 ALL = ("mean", "positive_frames", "embedding", "hidden")
 

@@ -22,7 +22,9 @@ from otoscope.extract.failures import Sparing, Suspects, Trial
 from otoscope.store.blocks import Block, blocks
 from otoscope.store.verify import failed_clips, task_status, verify
 
-from ..support.closed_form import LENGTHS, closed_form, tree_of, write_corpus
+from ..support.closed_form import closed_form
+from ..support.stored_files import tree_of
+from ..support.wav_corpora import LENGTHS, write_corpus
 
 HOW = "killed its worker 3 times (its process died)"
 

@@ -13,8 +13,11 @@ from otoscope.extract.capture import Report, capture
 from otoscope.extract.dry_run import Forecast, in_time
 from otoscope.extract.models.encoder import Encoder
 
-from ..support.closed_form import LENGTHS, After, closed_form, interrupt, spans, tree_of, write_corpus
+from ..support.closed_form import closed_form, spans
 from ..support.commands import call, done, extraction, refused
+from ..support.interrupted_executor import After, interrupt
+from ..support.stored_files import tree_of
+from ..support.wav_corpora import LENGTHS, write_corpus
 
 
 class Slow(nn.Module):

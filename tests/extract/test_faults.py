@@ -22,10 +22,11 @@ import xarray as xr
 
 from otoscope.store.verify import failed_clips, task_status, verify
 
-from ..support.closed_form import tree_of, write_wav_file
 from ..support.faulty_encoder import CRASH
 from ..support.marking_workers import alive, wait_for
 from ..support.ray_cluster import Job, Machines, end_commands, job, machines, seats, uninterrupted
+from ..support.stored_files import tree_of
+from ..support.wav_corpora import write_wav_file
 
 log = logging.getLogger(__name__)
 pytestmark = pytest.mark.slow

@@ -15,7 +15,9 @@ from otoscope.extract.capture import Report, capture
 from otoscope.extract.models.encoder import Encoder
 from otoscope.store.verify import task_status, verify
 
-from ..support.closed_form import RATE, closed_form, spans, tree_of, write_corpus, write_wav_file
+from ..support.closed_form import RATE, closed_form, spans
+from ..support.stored_files import tree_of
+from ..support.wav_corpora import write_corpus, write_wav_file
 
 
 class Small(nn.Module):

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from otoscope.extract.capture import Report, capture
 from otoscope.extract.models.encoder import Encoder
 
-from ..support.closed_form import closed_form, spans, write_corpus
+from ..support.closed_form import closed_form, spans
+from ..support.wav_corpora import write_corpus
 
 
 class Leaky(nn.Module):

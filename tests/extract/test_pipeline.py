@@ -16,7 +16,8 @@ from otoscope.extract.pipeline import STAGES, InOrder, Queue, Stopped, ahead
 from otoscope.extract.worker import Worker
 from otoscope.store.verify import verify
 
-from ..support.closed_form import RATE, closed_form, spans, write_wav_file
+from ..support.closed_form import RATE, closed_form, spans
+from ..support.wav_corpora import write_wav_file
 from ..support.worker_bench import bench
 
 LENGTHS = [40, 30, 50] * 12 + [40]  # 10 blocks of 4, the last of 1

@@ -15,7 +15,9 @@ from otoscope.extract.pipeline import STAGES
 from otoscope.extract.report import THREADS, Tally
 from otoscope.store.blocks import Block
 
-from ..support.closed_form import LENGTHS, After, closed_form, interrupt, write_corpus
+from ..support.closed_form import closed_form
+from ..support.interrupted_executor import After, interrupt
+from ..support.wav_corpora import LENGTHS, write_corpus
 
 
 def run(manifest: Path, **options: Any) -> Report:
@@ -147,7 +149,7 @@ class Seen(SerialExecutor):
 
 def test_nothing_of_the_report_enters_the_store(tmp_path: Path) -> None:
     """Runs with and without, into stores of one name, are equal."""
-    from ..support.closed_form import tree_of
+    from ..support.stored_files import tree_of
 
     trees = []
     for name, report in (("a", None), ("b", tmp_path / "report.json")):

@@ -13,10 +13,10 @@ import pytest
 from otoscope.store.location import connect
 from otoscope.store.verify import task_status, verify
 
-from ..support.closed_form import tree_of
 from ..support.marking_workers import wait_for
 from ..support.ray_cluster import Job, Machines, end_commands, job, machines, uninterrupted
 from ..support.s3_server import BUCKET, ObjectServer
+from ..support.stored_files import tree_of
 
 pytestmark = pytest.mark.slow
 SOON = 180.0  # seconds, on a machine that has other things to do

@@ -24,12 +24,13 @@ from otoscope.store.group import document_at, open_root
 from otoscope.store.verify import verify
 from otoscope.store.writer import add_labels, add_task, create, pending_blocks, write_block
 
+from ..support.known_store import N_CLIPS, Known
 from ..support.racing_writer import extract, planned
 from ..support.s3_server import ObjectServer
-from .conftest import N_CLIPS, Known, stored
+from ..support.stored_files import stored
 
 ROOT = Path(__file__).parents[2]
-MAIN = "from tests.store.racing import main; main()"
+MAIN = "from tests.support.racing_writer import main; main()"
 SLOW = pytest.mark.slow
 
 

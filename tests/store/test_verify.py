@@ -9,7 +9,8 @@ import pytest
 from otoscope.store.verify import remedies, verify
 from otoscope.store.writer import add_labels, add_task, write_block
 
-from .conftest import Known, files
+from ..support.known_store import Known
+from ..support.stored_files import files
 
 
 def damage(url: str) -> list[str]:

@@ -1,7 +1,4 @@
-"""Workers for tests of the Ray pool: they leave a mark for each piece they begin and end, and some of them die.
-
-Contents: `Marking`, `marks`, `wait_for`, `alive`.
-"""
+"""Workers for tests of the Ray pool: they leave a mark for each piece they begin and end, and some of them die."""
 
 import ctypes
 import os

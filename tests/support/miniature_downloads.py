@@ -1,7 +1,4 @@
-"""Miniature downloads: the folders, file names and metadata of the real ones, with a few empty audio files each.
-
-Contents: one function per data set, which fills a folder; `touch`.
-"""
+"""Miniature downloads: the folders, file names and metadata of the real ones, with a few empty audio files each."""
 
 import json
 from collections.abc import Iterable

@@ -18,7 +18,7 @@ from otoscope.store.blocks import Block
 from otoscope.store.location import Bucket, put_new, zarr_store
 from otoscope.store.writer import add_labels, add_task, create, pending_blocks, write_block
 
-from ..store.conftest import Known, make_known
+from .known_store import Known, make_known
 
 
 def planned(known: Known, given: dict[str, Any]) -> Known:

@@ -1,7 +1,4 @@
-"""Machines for tests of whole runs on Ray: a cluster of several nodes on this one, whose nodes lack the package.
-
-Contents: `machines`, `Machines`, `Job`, `job`, `uninterrupted`, `seats`, `end_commands`.
-"""
+"""Machines for tests of whole runs on Ray: a cluster of several nodes on this one, whose nodes lack the package."""
 
 import gc
 import json
@@ -28,7 +25,9 @@ from otoscope.extract.capture import capture
 
 from . import closed_form as making
 from . import faulty_encoder as faulty
-from .closed_form import command, tree_of, write_corpus
+from .commands import command
+from .stored_files import tree_of
+from .wav_corpora import write_corpus
 
 STORE = {"object_store_memory": 100 * 2**20}
 SOON = {  # a node that is silent is taken for dead after about a second
@@ -235,10 +234,10 @@ def job(folder: Path, n_clips: int, block: int = 4, seconds: float = 0.0, seed: 
     assert n_clips % block
     assert n_clips > 7 * block
     manifest, sounds = write_corpus(folder, [UNIT + 10 * (i % 5) for i in range(n_clips)], seed=seed)
-    shutil.copy(str(faulty.__file__), folder / "faulty.py")
-    shutil.copy(str(making.__file__), folder / "making.py")
+    shutil.copy(str(faulty.__file__), folder / "faulty_encoder.py")
+    shutil.copy(str(making.__file__), folder / "closed_form.py")
     options = (
-        "--encoder", f"module:{folder / 'faulty.py'}:slow", "--task", "t", "--threads", 1, "--block", block,
+        "--encoder", f"module:{folder / 'faulty_encoder.py'}:slow", "--task", "t", "--threads", 1, "--block", block,
         "--batch", block, "--unit-sec", UNIT / making.RATE,
     )  # fmt: skip
     built = Job(folder=folder, manifest=manifest, sounds=sounds, options=options, block=block)
@@ -252,7 +251,7 @@ def uninterrupted(folder: Path, like: Job) -> dict[str, bytes]:
     shutil.rmtree(folder / "audio")
     shutil.copytree(like.folder / "audio", folder / "audio")
     capture(
-        f"module:{folder / 'faulty.py'}:slow", str(twin.manifest), str(twin.url), task="t", threads=1,
+        f"module:{folder / 'faulty_encoder.py'}:slow", str(twin.manifest), str(twin.url), task="t", threads=1,
         block=like.block, batch=like.block, unit_sec=UNIT / making.RATE,
     )  # fmt: skip
     return tree_of(twin.url)

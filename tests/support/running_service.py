@@ -1,7 +1,4 @@
-"""A small store, its sounds, and services on it: in this process, or as the real command in another one.
-
-Contents: `Place`, `made`, `serving`, `client_of`, `ended`, `done`, `Served`, `listening`, `ASKED`, `NOBODY`.
-"""
+"""A small store, its sounds, and services on it: in this process, or as the real command in another one."""
 
 import os
 import socket
@@ -23,7 +20,7 @@ from otoscope.serve.app import Settings, build
 from otoscope.serve.security import Limits
 
 from . import planted_encoder as planted
-from .closed_form import command
+from .commands import command
 from .planted_corpus import write_sounds
 
 ENCODER = f"module:{planted.__file__}:planted"

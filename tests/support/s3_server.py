@@ -1,7 +1,4 @@
-"""A local S3 server (moto) that counts requests and, when asked, fails or delays them.
-
-Contents: `ObjectServer`, `serving`; as a program, a server in a process of its own.
-"""
+"""A local S3 server (moto) that counts requests and, when asked, fails or delays them."""
 
 import http.client
 import sys
