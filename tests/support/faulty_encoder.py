@@ -72,10 +72,10 @@ def fail_to_read() -> None:
 
 def hurry() -> None:
     """Give requests up soon, so that a failure that lasts does not last for the tests."""
-    from otoscope.store import location as place
+    from otoscope.store import location
 
-    place.CLIENT["read_timeout"], place.RETRY["max_retries"] = "1s", 3
-    place._connect.cache_clear()
+    location.CLIENT["read_timeout"], location.RETRY["max_retries"] = "1s", 3
+    location._connect.cache_clear()
 
 
 def slow() -> Any:

@@ -51,7 +51,7 @@ def marks(folder: Path, what: str) -> Counter[int]:
     return Counter(int(path.name.split(".")[1]) for path in folder.glob(f"{what}.*"))
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 30.0) -> None:
+def wait_for(condition: Callable[[], object], seconds: float = 120.0) -> None:
     """Until it holds."""
     began = time.monotonic()
     while not condition():

@@ -81,7 +81,7 @@ def act(given: dict[str, Any]) -> None:
             for i in range(given["n"]):
                 time.sleep(max(0.0, given["at"] + given["apart"] * i - time.time()))  # all at the same instants
                 took.append(put_new(store, f"taken/{i}", str(os.getpid()).encode()))
-            say(json.dumps(took))
+            send(json.dumps(took))
         case "create":
             create(url, replace(known.identity, weights=given["weights"]))
 
@@ -89,19 +89,19 @@ def act(given: dict[str, Any]) -> None:
 def main() -> None:
     """Do it once or, given `rounds`, once per store URL-ROUND, half a second apart."""
     given = json.loads(sys.argv[1])
-    say("ready")
+    send("ready")
     at = float(sys.stdin.readline())
     for i in range(given.get("rounds", 1)):
         url = given["url"] + (f"-{i}" if "rounds" in given else "")
         try:
             act({**given, "url": url, "at": at + given.get("apart", 0.5) * i})
         except Exception as error:
-            say(f"{type(error).__name__}: {error}")
+            send(f"{type(error).__name__}: {error}")
         else:
-            say("done")
+            send("done")
 
 
-def say(line: str) -> None:
+def send(line: str) -> None:
     """A line that arrives at once."""
     sys.stdout.write(f"{line}\n")
     sys.stdout.flush()

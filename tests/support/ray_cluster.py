@@ -30,9 +30,9 @@ from .stored_files import tree_of
 from .wav_corpora import write_corpus
 
 STORE = {"object_store_memory": 100 * 2**20}
-SOON = {  # a node that is silent is taken for dead after about a second
-    "health_check_initial_delay_ms": 0, "health_check_period_ms": 500, "health_check_timeout_ms": 1000,
-    "health_check_failure_threshold": 3,
+SOON = {  # a node that is gone is taken for dead after about five seconds, one that is only slow is not
+    "health_check_initial_delay_ms": 0, "health_check_period_ms": 500, "health_check_timeout_ms": 10_000,
+    "health_check_failure_threshold": 10,
 }  # fmt: skip
 UNIT = 50  # samples that clips are cut to
 STARTED: "list[subprocess.Popen[str]]" = []
@@ -43,14 +43,14 @@ class Nothing:
     """Finds no otoscope that is installed here: only what was sent along."""
 
     def find_spec(self, name, path=None, target=None):
-        if name == "otoscope" and not any("py_modules_files" in place for place in sys.path):
+        if name == "otoscope" and not any("py_modules_files" in path for path in sys.path):
             raise ModuleNotFoundError("No module named 'otoscope'")
 
 sys.meta_path.insert(0, Nothing())
 '''
 
 
-def seats(above: int | None = None) -> list[psutil.Process]:
+def actors(above: int | None = None) -> list[psutil.Process]:
     """Actors that hold a worker, or are to; of one raylet, or of all."""
     found = []
     for process in psutil.Process(above).children() if above else psutil.process_iter():
@@ -82,9 +82,9 @@ class Machines:
     def raylet(self, node: Any) -> int:
         return int(node.all_processes["raylet"][0].process.pid)
 
-    def seats(self) -> list[psutil.Process]:
+    def actors(self) -> list[psutil.Process]:
         """Those of this cluster; there may be others on the machine."""
-        return [seat for node in self.nodes for seat in seats(self.raylet(node))]
+        return [actor for node in self.nodes for actor in actors(self.raylet(node))]
 
     def strike(self, node: Any) -> None:
         """Kill -9 of a node."""
@@ -188,10 +188,10 @@ class Job:
     def run(self, machines: Machines | None = None, *more: Any) -> str:
         """Run it to its end, which is a good one; what it said on standard output."""
         process = self.start(machines, *more)
-        said, _ = process.communicate(timeout=300)
+        output, _ = process.communicate(timeout=300)
         assert process.returncode == 0, self.errors()
         assert "Traceback" not in self.errors()
-        return said
+        return output
 
     def workers(self) -> list[dict[str, Any]]:
         """Workers of the latest command that committed a block; "actor 1" only looked at the encoder."""
