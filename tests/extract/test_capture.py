@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from otoscope.cluster.executor import Done, Failed, SerialExecutor
+from otoscope.cluster.executor import SerialExecutor
 from otoscope.extract.audio.changed import changed_audio
 from otoscope.extract.capture import Report, capture
 from otoscope.extract.models.encoder import Encoder
@@ -36,7 +36,7 @@ def run(manifest: Path, url: Path | str, encoder: Encoder | str | None = None, *
 class Shuffled(SerialExecutor):
     """The serial executor in another order."""
 
-    def run(self, make_worker: Any, pieces: Any) -> Iterator[Done[Any, Any] | Failed[Any]]:
+    def run(self, make_worker: Any, pieces: Any) -> Iterator[Any]:
         return super().run(make_worker, [pieces[i] for i in np.random.default_rng(0).permutation(len(pieces))])
 
 

@@ -74,7 +74,14 @@ def test_the_same_request_is_answered_from_disk_after_a_restart(place: Place, tm
 
 def test_ids_depend_on_all_that_is_read(own: Place, tmp_path: Path) -> None:
     """Changing any field, a label, or the division changes the id; adding a column that is not read does not."""
-    changes = [{}, {"set": "only(c)"}, {"mode": "keep"}, {"controls": 6}, {"seed": 1}, {"probe": "published"}]
+    changes: list[dict[str, Any]] = [
+        {},
+        {"set": "only(c)"},
+        {"mode": "keep"},
+        {"controls": 6},
+        {"seed": 1},
+        {"probe": "published"},
+    ]
     changes += [{"probe_seed": 1}, {"percentile": 5.0}, {"match": ("rate",)}, {"side": "either"}]
 
     def ids() -> list[str]:
