@@ -12,8 +12,9 @@ import pytest
 
 from otoscope.cluster.executor import SerialExecutor
 from otoscope.extract.audio.changed import changed_audio
-from otoscope.extract.capture import Report, capture
+from otoscope.extract.capture import capture
 from otoscope.extract.models.encoder import Encoder
+from otoscope.extract.report import Report
 from otoscope.store.reader import open_store
 from otoscope.store.verify import task_status, verify
 from otoscope.store.writer import reset_block

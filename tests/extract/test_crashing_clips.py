@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 
 from otoscope.cluster.executor import Killed, SerialExecutor
 from otoscope.extract.audio.changed import changed_audio
-from otoscope.extract.capture import Report, capture
+from otoscope.extract.capture import capture
 from otoscope.extract.failures import Sparing, Suspects, Trial
+from otoscope.extract.report import Report
 from otoscope.store.blocks import Block, blocks
 from otoscope.store.verify import failed_clips, task_status, verify
 

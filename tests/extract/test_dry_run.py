@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 import pytest
 from torch import Tensor, nn
 
-from otoscope.extract.capture import Report, capture
+from otoscope.extract.capture import capture
 from otoscope.extract.dry_run import Forecast, in_time
 from otoscope.extract.models.encoder import Encoder
+from otoscope.extract.report import Report
 
 from ..support.closed_form import closed_form, spans
 from ..support.commands import call, done, extraction, refused

@@ -11,8 +11,9 @@ import torch
 import zarr
 from torch import Tensor, nn
 
-from otoscope.extract.capture import Report, capture
+from otoscope.extract.capture import capture
 from otoscope.extract.models.encoder import Encoder
+from otoscope.extract.report import Report
 from otoscope.store.verify import task_status, verify
 
 from ..support.closed_form import RATE, closed_form, spans

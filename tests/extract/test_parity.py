@@ -9,8 +9,9 @@ import pytest
 import zarr
 from torch import Tensor, nn
 
-from otoscope.extract.capture import Report, capture
+from otoscope.extract.capture import capture
 from otoscope.extract.models.encoder import Encoder
+from otoscope.extract.report import Report
 
 from ..support.closed_form import closed_form, spans
 from ..support.wav_corpora import write_corpus

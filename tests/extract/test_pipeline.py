@@ -15,6 +15,7 @@ from otoscope.extract.loader import UnreadableAudio
 from otoscope.extract.pipeline import STAGES, InOrder, Queue, Stopped, ahead
 from otoscope.extract.worker import Worker
 from otoscope.store.verify import verify
+from otoscope.store.writer import write_block
 
 from ..support.closed_form import RATE, closed_form, spans
 from ..support.wav_corpora import write_wav_file
@@ -172,7 +173,7 @@ def test_a_block_is_written_while_the_next_is_computed(tmp_path: Path, monkeypat
         if sum(calls) > 4:
             second.set()
 
-    write, met = otoscope.extract.worker.write_block, []
+    write, met = write_block, []
 
     def slowly(url, block, *rest, **more):
         if block.index == 0:
@@ -202,7 +203,7 @@ def test_an_error_in_a_stage_ends_its_block_alone(tmp_path: Path, monkeypatch: p
         if broken[0] and stage == "pack" and (tokens == 0.5).any():
             tokens[tokens == 0.5] = 1e4
 
-    write, place_values = otoscope.extract.worker.write_block, Worker.place_values
+    write, place_values = write_block, Worker.place_values
 
     def placing(worker, at, rows, summary, values):
         if max(mean.max() for mean in summary.means) > 1e3:
@@ -269,7 +270,7 @@ def test_a_worker_that_nobody_closes_leaves_no_thread_behind(tmp_path: Path) -> 
 
 def test_the_seconds_of_each_stage_add_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """20 ms for each of two batches, 50 ms for each write; the stages fit into the time that it takes."""
-    write = otoscope.extract.worker.write_block
+    write = write_block
 
     def slowly(*what, **more):
         time.sleep(0.05)

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from otoscope.cluster.executor import SerialExecutor, WorkerState
-from otoscope.extract.capture import Report, capture
+from otoscope.extract.capture import capture
 from otoscope.extract.pipeline import STAGES
-from otoscope.extract.report import THREADS, Tally
+from otoscope.extract.report import THREADS, Report, Tally
 from otoscope.store.blocks import Block
 
 from ..support.closed_form import closed_form

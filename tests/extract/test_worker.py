@@ -12,8 +12,9 @@ import zarr
 from torch import Tensor, nn
 
 from otoscope.extract.audio.corpus import read_manifest
-from otoscope.extract.capture import Report, capture
+from otoscope.extract.capture import capture
 from otoscope.extract.models.encoder import Encoder, load_encoder
+from otoscope.extract.report import Report
 from otoscope.store.verify import failed_clips
 
 from ..support.closed_form import HOP, RATE, WIDTHS, closed_form, expected, in_frames, spans

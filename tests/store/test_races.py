@@ -21,6 +21,7 @@ from otoscope.store import writer
 from otoscope.store.changes import lock as claims
 from otoscope.store.changes.lock import claim, claim_key
 from otoscope.store.group import document_at, open_root
+from otoscope.store.objects import put_values
 from otoscope.store.verify import verify
 from otoscope.store.writer import add_labels, add_task, create, pending_blocks, write_block
 
@@ -213,7 +214,7 @@ def test_a_run_that_is_overtaken_while_it_writes_commits_nothing(
 ) -> None:
     url, part = str(tmp_path / "store"), known.head(N_CLIPS - 40)
     part.begin(url)
-    block, put = part.blocks()[0], writer.put_values
+    block, put = part.blocks()[0], put_values
 
     def overtaken(*given: Any) -> None:
         put(*given)
