@@ -22,6 +22,7 @@ lint: .venv/dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python tests/vocabulary.py
 
 .venv/pip:
 	$(PYTHON) -m venv .venv

@@ -56,7 +56,7 @@ class Size:
 
 
 FULL = Size(width=768, heads=12, frames=608, clips_of_one=4, clips_of_many=2, repetitions=15, controls=200)
-SMALL = Size(width=48, heads=4, frames=64, clips_of_one=2, clips_of_many=1, repetitions=2, controls=2)
+SMALL = Size(width=48, heads=4, frames=64, clips_of_one=1, clips_of_many=1, repetitions=1, controls=1)
 
 
 def make_encoder(size: Size) -> Encoder:

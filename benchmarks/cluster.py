@@ -48,7 +48,7 @@ class Size:
 
 
 FULL = Size(empty=2000, planned=100_000, actors=(1, 2, 4, 8, 16), clips=16_384, block=256, seconds=15.0, repetitions=3)
-SMALL = Size(empty=50, planned=500, actors=(1, 2), clips=256, block=32, seconds=0.5, repetitions=1)
+SMALL = Size(empty=20, planned=50, actors=(1, 2), clips=64, block=8, seconds=0.1, repetitions=1)
 
 
 def nothing() -> Callable[[int], None]:
@@ -207,7 +207,7 @@ def measure(scratch: Path, size: Size) -> Measured:
         )
         for n in size.actors[1:]
     }
-    most = 8 if 8 in efficiency else size.actors[-1]
+    shown = 8 if 8 in efficiency else size.actors[-1]
     extra = float(np.median([1000 * (each["ray"] - each["serial"]) for each in empty]))
     how = f"median of {size.repetitions}"
     figures = [
@@ -216,7 +216,7 @@ def measure(scratch: Path, size: Size) -> Measured:
             at_least=False, how=f"2 actors, {size.empty:,} blocks, {how}",
         ),
         Figure(
-            name=f"Ray executor, share of linear speed at {most} actors", value=efficiency[most], unit="of linear",
+            name=f"Ray executor, share of linear speed at {shown} actors", value=efficiency[shown], unit="of linear",
             bound=0.9, at_least=True,
             how=f"simulated accelerator (100 ms per batch of {BATCH}), real packing and writing of blocks of "
             f"{size.block} clips x {LAYERS * WIDTH:,} neurons, {size.seconds:g} s after warm-up, {how}",

@@ -26,7 +26,7 @@ class Size:
 
 
 FULL = Size(clips=300, blocks=1000, repetitions=21, extract_repetitions=5)
-SMALL = Size(clips=40, blocks=8, repetitions=2, extract_repetitions=1)
+SMALL = Size(clips=10, blocks=2, repetitions=1, extract_repetitions=1)
 
 
 def run(*command: str) -> None:

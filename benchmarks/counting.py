@@ -39,7 +39,7 @@ class Size:
 
 
 FULL = Size(clips=98_304, categories=50, block=2048, repetitions=7, flox_layers=4)
-SMALL = Size(clips=1000, categories=7, block=128, repetitions=2, flox_layers=1)
+SMALL = Size(clips=200, categories=3, block=64, repetitions=1, flox_layers=1)
 
 AddBlock = Callable[[np.ndarray, np.ndarray, np.ndarray], None]
 

@@ -60,7 +60,7 @@ def redraw(model: torch.nn.Module) -> torch.nn.Module:
     return model.eval()
 
 
-def heard_by_us(encoder: Encoder, wave: np.ndarray) -> dict[str, list[np.ndarray]]:
+def read_by_us(encoder: Encoder, wave: np.ndarray) -> dict[str, list[np.ndarray]]:
     """Activations, hidden states and output (token, width) from one waveform."""
     sites, blocks = (match_sites(encoder.module, names) for names in (encoder.sites, encoder.blocks))
     first: list[torch.Tensor] = []
@@ -85,7 +85,7 @@ def heard_by_us(encoder: Encoder, wave: np.ndarray) -> dict[str, list[np.ndarray
 
 
 @torch.inference_mode()
-def heard_by_library(model: Any, activations: list[Any], inputs: torch.Tensor) -> dict[str, list[np.ndarray]]:
+def read_by_library(model: Any, activations: list[Any], inputs: torch.Tensor) -> dict[str, list[np.ndarray]]:
     seen: list[np.ndarray] = []
     hooks = [part.register_forward_hook(lambda _m, _i, out: seen.append(out[0].numpy())) for part in activations]
     output = model(inputs, output_hidden_states=True)
@@ -110,8 +110,8 @@ def pairs(family: str, folder: Path, size: Size) -> Iterator[tuple[str, np.ndarr
         "ast": lambda layer: layer.mlp.activation_fn,
         "whisper": lambda layer: layer.activation_fn,
     }.get(family, lambda layer: layer.feed_forward.intermediate_act_fn)
-    theirs = heard_by_library(model, [acts(layer) for layer in layers], next(iter(inputs.values())))
-    ours = heard_by_us(load_encoder(f"{family}:{folder}"), wave)
+    theirs = read_by_library(model, [acts(layer) for layer in layers], next(iter(inputs.values())))
+    ours = read_by_us(load_encoder(f"{family}:{folder}"), wave)
     if family == "whisper":  # the library's last state is after the last norm, ours before; ours ends with the audio
         kept = len(ours["output"][0])
         theirs = {what: [values[:kept] for values in states] for what, states in theirs.items()}
@@ -128,6 +128,7 @@ def write(family: str, folder: Path, size: Size, rate: int) -> tuple[Any, Any]:
     heads = size.width // 64
     shape = {"hidden_size": size.width, "num_hidden_layers": size.layers, "num_attention_heads": heads,
              "intermediate_size": size.neurons}  # fmt: skip
+    front_end: Any
     if family == "whisper":
         config = transformers.WhisperConfig(
             d_model=size.width, encoder_layers=size.layers, encoder_attention_heads=heads, encoder_ffn_dim=size.neurons,
@@ -154,14 +155,14 @@ def write(family: str, folder: Path, size: Size, rate: int) -> tuple[Any, Any]:
 
 
 def m2d_pairs(folder: Path, size: Size) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-    place = folder / "m2d_vit-80x608p16x16-made"
-    place.mkdir()
+    checkpoint = folder / "m2d_vit-80x608p16x16-made"
+    checkpoint.mkdir()
     state = m2d_witness.encoder_state(
         depth=size.layers, width=size.width, hidden=size.neurons, n_patches=190, patch=(16, 16)
     )
-    torch.save(state, place / "checkpoint-1.pth")
-    encoder, wave = load_encoder(f"m2d:{place}"), sound(size.seconds, 16_000)
-    ours = heard_by_us(encoder, wave)
+    torch.save(state, checkpoint / "checkpoint-1.pth")
+    encoder, wave = load_encoder(f"m2d:{checkpoint}"), sound(size.seconds, 16_000)
+    ours = read_by_us(encoder, wave)
     log_mel = encoder.prepare(torch.from_numpy(wave)[None])[0].double().numpy()
     output, activations = m2d_witness.frame_features(state, log_mel, heads=size.width // 64, frames=608, grid=(5, 38))
     yield "output", ours["output"][0], output

@@ -1,7 +1,6 @@
 """Time, memory and records: what all questions share.
 
 Conventions: seconds, bytes; memory is the resident set of this process, from Linux' /proc.
-Contents: `Figure`, `Measured`, `interleaved`, `median_ratio`, `seconds_of`, `fresh_process`, `memory_rise`, `main`.
 """
 
 import argparse

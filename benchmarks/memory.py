@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import otoscope
-import otoscope.analysis.selection.labellings as survey
+import otoscope.analysis.selection.labellings as asking
 import otoscope.extract.capture as extraction
 import otoscope.extract.models.encoder as encoders
 from otoscope.store.provenance import VARIABLES
@@ -35,7 +35,7 @@ class Size:
 
 
 FULL = Size(few=4, many=40, block=512, categories=50, selections=7)
-SMALL = Size(few=2, many=3, block=32, categories=5, selections=1)
+SMALL = Size(few=1, many=2, block=64, categories=5, selections=1)
 
 
 class Layer(nn.Module):
@@ -82,8 +82,8 @@ def selection_rise(url: str, reading: str) -> int:
     """Bytes, of opening the store and selecting its class-specific neurons."""
 
     def select() -> None:
-        (labelling,) = survey.labellings({"store": otoscope.open(url)}, [f"{TASK}:{LABEL}"])
-        survey.answer(labelling, survey.Question(reading=reading))
+        (labelling,) = asking.labellings({"store": otoscope.open(url)}, [f"{TASK}:{LABEL}"])
+        asking.answer(labelling, asking.Question(reading=reading))
 
     return memory_rise(select)
 

@@ -46,7 +46,7 @@ SMALL = Size(blocks=2, block=64, repetitions=2)
 def server() -> Iterator[dict[str, str]]:
     """A local S3 server; the environment that leads to it."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.object_server"],
+        [sys.executable, "-m", "tests.support.s3_server"],
         cwd=ROOT,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

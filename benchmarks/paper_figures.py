@@ -5,7 +5,6 @@
 writes DIR/ssl.zarr and DIR/sl.zarr, 600 MB each, and into DIR/figures the figures of "What Do Neurons Listen To?" by
 the commands that make them from real stores, and those that the paper lacks. What shows in them is planted: a neuron
 likes one trait, a category has the traits of the words in its name, and the store "sl" has fewer such neurons.
-Contents: `tasks`, `write`, `COMMANDS`, `draw`.
 """
 
 import argparse
@@ -141,9 +140,9 @@ COMMANDS: dict[str, tuple[str, ...]] = {
 def draw(folder: Path) -> None:
     """Every figure, and the table of Tables I and II, into folder/figures."""
     stores = (str(folder / "ssl.zarr"), str(folder / "sl.zarr"))
-    place = folder / "figures"
-    place.mkdir(exist_ok=True)
-    (place / "groups.csv").write_text(GROUPS)
+    figures = folder / "figures"
+    figures.mkdir(exist_ok=True)
+    (figures / "groups.csv").write_text(GROUPS)
     runs: list[tuple[str, ...]] = [
         (
             "figure",
@@ -151,15 +150,15 @@ def draw(folder: Path) -> None:
             *stores,
             "--percentile",
             "paper",
-            *(str(place / o) if o.endswith(".csv") else o for o in more),
+            *(str(figures / o) if o.endswith(".csv") else o for o in more),
             "-o",
-            str(place / name),
+            str(figures / name),
         )
         for name, (kind, *more) in COMMANDS.items()
     ]
-    runs.append(("table", "paper", *stores, "-o", str(place / "tables.md")))
-    null = ("--permutations", "200", "--percentile", "2", "--figure", str(place / "null.png"))
-    runs.append(("null", stores[0], *EVENTS, *null, "-o", str(place / "null.csv")))
+    runs.append(("table", "paper", *stores, "-o", str(figures / "tables.md")))
+    null = ("--permutations", "200", "--percentile", "2", "--figure", str(figures / "null.png"))
+    runs.append(("null", stores[0], *EVENTS, *null, "-o", str(figures / "null.csv")))
     for run in runs:
         result = CliRunner().invoke(cli, run)
         if result.exit_code:

@@ -67,21 +67,21 @@ def planted(size: Size, fond: float, elsewhere: float) -> tuple[dict[str, float]
     rng = np.random.default_rng(0)
     n_neurons = size.layers * size.width
     base = rng.beta(2, 4, n_neurons).astype(np.float32)
-    places = rng.permutation(n_neurons)[: size.categories * size.each].reshape(size.categories, -1)
+    neurons_of = rng.permutation(n_neurons)[: size.categories * size.each].reshape(size.categories, -1)
     samples = []
     for n_categories, with_neurons in ((size.categories, size.categories), (size.others, size.overlapping)):
         rate = np.repeat(base[None], n_categories, axis=0)
-        rate[:, places[:with_neurons].ravel()] = elsewhere
+        rate[:, neurons_of[:with_neurons].ravel()] = elsewhere
         for category in range(with_neurons):
-            rate[category, places[category]] = fond
+            rate[category, neurons_of[category]] = fond
         codes = np.arange(size.clips) % n_categories
         samples.append(draw(rate, codes, size.layers, rng))
-    percentile = 120 * places.size / n_neurons  # room for a few more than those planted
+    percentile = 120 * neurons_of.size / n_neurons  # room for a few more than those planted
     began = time.perf_counter()
     result = permutation_null(samples[0], against=samples[1], permutations=size.permutations, percentile=percentile)
     seconds = time.perf_counter() - began
     neurons = np.zeros(n_neurons, bool)
-    neurons[places.ravel()] = True
+    neurons[neurons_of.ravel()] = True
     significant = result["aape_significant"].values.ravel()
     cells = np.eye(size.categories, size.others, dtype=bool)
     cells[size.overlapping :] = False
@@ -91,7 +91,7 @@ def planted(size: Size, fond: float, elsewhere: float) -> tuple[dict[str, float]
     return {k: float(v) for k, v in found.items()}, {k: float(v) for k, v in beside.items()}
 
 
-def false_findings(repeats: int) -> dict[str, int]:
+def false_positives(repeats: int) -> dict[str, int]:
     """In how many of the repeats a statistic finds anything under labels that mean nothing."""
     found = dict.fromkeys(STATISTICS, 0)
     n_categories, permutations, percentile = (NOTHING[k] for k in ("n_categories", "permutations", "percentile"))
@@ -111,7 +111,7 @@ def false_findings(repeats: int) -> dict[str, int]:
 def measure(scratch: Path, size: Size) -> Measured:
     found, beside = planted(size, *STRENGTHS[0])
     weaker = {f"{fond} and {elsewhere}": planted(size, fond, elsewhere)[0] for fond, elsewhere in STRENGTHS[1:]}
-    false = false_findings(size.repeats)
+    false = false_positives(size.repeats)
     low, high = binom.interval(0.99, size.repeats, LEVEL)
     how = (
         f"{size.layers} x {size.width} neurons, {size.clips:,} clips, {size.categories} x {size.others} cells, "

@@ -2,7 +2,6 @@
 
 Conventions: the table stands between the lines `<!-- figures -->` and `<!-- /figures -->`; a test compares it with
 `results/*.json`, so that no number is ever typed. docs/performance.md has all of it, the README what most ask first.
-Contents: `figures_table`, `with_table`, `main`.
 """
 
 import json

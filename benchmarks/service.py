@@ -39,7 +39,7 @@ class Size:
 
 
 FULL = Size(clients=32, seconds=90.0, notes_per_octave=20, controls=20)
-SMALL = Size(clients=4, seconds=4.0, notes_per_octave=4, controls=1)
+SMALL = Size(clients=2, seconds=2.0, notes_per_octave=2, controls=1)
 
 
 @dataclass(kw_only=True)

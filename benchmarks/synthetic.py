@@ -1,7 +1,6 @@
 """Stores and audio made up for the benchmarks, with the structure of categories, in the real format.
 
 Conventions: 12 layers of 3,072 neurons as ViT-Base has; category of clip i is i % n_categories.
-Contents: `write_store`, `write_audio`.
 """
 
 from pathlib import Path

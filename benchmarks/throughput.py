@@ -7,6 +7,7 @@ against the encoder alone (front end and network) on the waveforms in memory; on
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -53,8 +54,11 @@ class Interleaved:
         for i, block in enumerate(pieces):
             if i == 0:
                 self.bare(block)  # warm; the worker was warmed by looking at the anatomy
-            results = []
-            cases = {"bare": lambda b=block: self.bare(b), "extraction": lambda b=block, r=results: r.append(worker(b))}
+            results: list[Any] = []
+            cases: dict[str, Callable[[], object]] = {
+                "bare": partial(self.bare, block),
+                "extraction": partial(lambda block, results: results.append(worker(block)), block, results),
+            }
             order = list(cases) if i % 2 else list(cases)[::-1]
             self.seconds.append(interleaved({name: cases[name] for name in order}, 1))
             yield Done(piece=block, result=results[0], seconds=self.seconds[-1]["extraction"][0])

@@ -128,11 +128,11 @@ class MaskedPrediction(nn.Module):
         n_clips, n_visible = len(log_mel), self.n_visible
         order = torch.rand(n_clips, self.positions.shape[1] - 1).argsort(dim=1)
         visible, masked = order[:, :n_visible], order[:, n_visible:]
-        places = self.positions[:, 1:].expand(n_clips, -1, -1)
+        positions = self.positions[:, 1:].expand(n_clips, -1, -1)
         chunk = self.online.normalise(log_mel)
         seen = self.decoder_embed(self.online.encode(gather(self.online.embed_patches(chunk), visible)))
-        seen = seen + F.pad(gather(places, visible), (0, 0, 1, 0))  # CLS has no place
-        hidden = torch.cat([seen, self.mask_token + gather(places, masked)], dim=1)
+        seen = seen + F.pad(gather(positions, visible), (0, 0, 1, 0))  # CLS has no position
+        hidden = torch.cat([seen, self.mask_token + gather(positions, masked)], dim=1)
         for block in self.decoder_blocks:
             hidden = block(hidden)
         predicted = self.decoder_pred(self.decoder_norm(hidden[:, 1 + n_visible :]))

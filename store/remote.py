@@ -105,7 +105,7 @@ class _Files:
     """By fsspec."""
 
     def __init__(self, url: str) -> None:
-        import fsspec  # type: ignore[import-untyped]
+        import fsspec
 
         self.url = url
         with opening_by_fsspec(url):

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import settings
 
 if TYPE_CHECKING:
-    from .support.closed_form import Finished
+    from .support.finished_store import Finished
     from .support.s3_server import ObjectServer
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # started in the background, tests would have it ignored
@@ -24,7 +24,9 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> "Finished":
     # Imported here, so that tests of other rooms need not wait for torch.
     from otoscope.extract.capture import capture
 
-    from .support.closed_form import LENGTHS, Finished, closed_form, write_corpus
+    from .support.closed_form import closed_form
+    from .support.finished_store import Finished
+    from .support.wav_corpora import LENGTHS, write_corpus
 
     folder = tmp_path_factory.mktemp("finished")
     columns = {"kind": ["abc"[i % 3] for i in range(37)], "number": [str(i % 11) for i in range(37)]}
@@ -38,8 +40,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> "Finished":
 @pytest.fixture(scope="session")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A manifest of 37 clips with labels of every kind."""
-    from .support.closed_form import LENGTHS, write_corpus
     from .support.commands import LABELS
+    from .support.wav_corpora import LENGTHS, write_corpus
 
     return write_corpus(tmp_path_factory.mktemp("corpus"), LENGTHS, columns=LABELS)[0]
 

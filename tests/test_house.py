@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import grimp
 import numpy as np
 import pytest
 import soundfile as sf
@@ -20,6 +21,9 @@ from otoscope.extract.models.encoder import load_encoder
 from otoscope.extract.models.m2d import M2D
 from otoscope.extract.models.tap import tap
 
+from .vocabulary import FOLDERS, unwanted_names
+
+ROOT = Path(__file__).parents[1]
 PACKAGE = Path(otoscope.__file__).parent
 ROOMS = ("store", "cluster", "extract", "analysis", "ablate", "serve")
 SOURCES = sorted({path.resolve() for room in (*ROOMS, ".") for path in (PACKAGE / room).rglob("*.py")})
@@ -40,11 +44,11 @@ def test_ten_clips_walk_through_every_room(tmp_path: Path) -> None:
     )
     assert (report.n_ok, report.n_failed) == (10, 0)
 
-    heard = np.stack([sf.read(tmp_path / path, dtype="float32")[0] for path in corpus.table["path"]])
+    waveforms = np.stack([sf.read(tmp_path / path, dtype="float32")[0] for path in corpus.table["path"]])
     sites = [f"blocks.{i}.mlp.act" for i in range(4)]
     assert isinstance(encoder.module, M2D)
     with torch.inference_mode(), tap(encoder.module, sites) as seen:
-        embedding = encoder(torch.from_numpy(heard))
+        embedding = encoder(torch.from_numpy(waveforms))
     patches = np.stack([seen[site][0][:, 1:].numpy() for site in sites])  # (layer, clip, token, neuron), CLS left out
     patches = patches.reshape(4, 10, 5, 7, 384)  # 80 mels in 5 rows, 101 frames in 7 columns, all within the second
     mean = patches.mean(axis=(2, 3), dtype=np.float64)
@@ -114,12 +118,34 @@ def test_rooms_are_reached_through_relative_links() -> None:
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: "/".join(path.parts[-2:]))
-def test_every_module_says_its_purpose_and_has_contents(path: Path) -> None:
+def test_every_module_says_its_purpose_and_is_no_placeholder(path: Path) -> None:
     tree = ast.parse(path.read_text("utf-8"))
     assert ast.get_docstring(tree)
     if path.name != "__init__.py":
         assert len(tree.body) > 1, "a placeholder"
-    assert path.name not in ("utils.py", "helpers.py", "common.py")
+    assert path.stem not in ("utils", "helpers", "common")
+    assert path.stem not in sys.stdlib_module_names
+
+
+@pytest.mark.parametrize("folder", [*ROOMS, "src", "tests", "benchmarks", "examples"])
+def test_no_docstring_lists_what_the_file_holds(folder: str) -> None:
+    """Such lists rot."""
+    sources = {path.relative_to(ROOT): path.read_text("utf-8") for path in (ROOT / folder).rglob("*.py")}
+    trees = {path: ast.parse(text) for path, text in sources.items()}
+    assert [str(path) for path, tree in trees.items() if "\nContents:" in (ast.get_docstring(tree) or "")] == []
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_names_are_in_the_words_of_the_house(folder: str) -> None:
+    assert "\n".join(map(str, unwanted_names(folder))) == ""
+
+
+def test_no_file_of_the_package_imports_itself_by_way_of_others() -> None:
+    """Imports within functions count, and those for the type checker alone."""
+    graph = grimp.build_graph("otoscope", cache_dir=None)
+    needs = {module: graph.find_upstream_modules(module) for module in graph.modules}
+    circles = {frozenset({a, *(b for b in needs[a] if a in needs[b])}) for a in needs}
+    assert [sorted(circle) for circle in circles if len(circle) > 1] == []
 
 
 def called(node: ast.Call) -> str:

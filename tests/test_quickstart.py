@@ -43,7 +43,7 @@ def test_it_writes_stores_tables_figures_and_a_summary(made: Path) -> None:
     assert members["category"].nunique() == round(9 * one.loc["tiny-sl", "coverage_ratio"])
     assert len(list((made / "figures").glob("*.png"))) == 7
     summary = (made / "summary.md").read_text()
-    assert f"{one.loc['tiny-ssl', 'neurons_per_category']:.4g}" in summary
+    assert f"{float(one.loc['tiny-ssl', 'neurons_per_category']):.4g}" in summary
     for figure in made.joinpath("figures").glob("within-additive-octave.png"):
         assert f"figures/{figure.name}" in summary
 

@@ -11,8 +11,8 @@ from otoscope.extract.audio.corpus import read_manifest
 from otoscope.extract.capture import capture
 from otoscope.extract.models.encoder import load_encoder
 
-from ..support.closed_form import write_corpus
 from ..support.m2d_in_numpy import encoder_state
+from ..support.wav_corpora import write_corpus
 
 # Facts of the published files: pairs (layer, neuron) of CREMA-D's anger and happiness, and GTZAN's jazz and classical.
 ANGER_HAPPINESS = (
@@ -83,4 +83,4 @@ def test_the_lists_run_as_they_are(here, tmp_path, listed, n):
     logits = study.probe.logits(silenced, np.zeros(len(clips), int)).astype(float)
     own, theirs = logits[np.arange(len(clips)), study.truth], logits[np.arange(len(clips)), 1 - study.truth]
     np.testing.assert_allclose(result["clip_after"].sel(measure="margin"), own - theirs, atol=1e-4)
-    assert np.abs(result["clip_after"] - result["clip_before"]).sel(measure="margin").max() > 1e-4
+    assert abs(result["clip_after"] - result["clip_before"]).sel(measure="margin").max() > 1e-4

@@ -12,7 +12,7 @@ ASKED = {"task": "t", "label": "kind", "set": "shared(a,b)"}
 
 @pytest.mark.parametrize("mode", MODES)
 def test_requests_come_back_from_json(mode):
-    more = {"category": "a"} if mode in ("category-mean", "transplant") else {}
+    more: dict[str, object] = {"category": "a"} if mode in ("category-mean", "transplant") else {}
     more |= {"gain": 0.5} if mode == "gain" else {}
     request = Request(**ASKED, mode=mode, match=("rate", "mean"), **more)
     assert Request.from_json(json.loads(json.dumps(request.to_json()))) == request

@@ -14,9 +14,9 @@ from otoscope.ablate.study import run_study
 from otoscope.extract.audio.corpus import read_manifest
 from otoscope.store.changes.tasks import add_labels
 
-from ..support.closed_form import write_wav_file
 from ..support.planted_corpus import write_sounds
 from ..support.planted_encoder import BLOCKS, HOP, RATE, planted
+from ..support.wav_corpora import write_wav_file
 from .test_study import place, request
 
 

@@ -9,8 +9,9 @@ import pytest
 from otoscope.cli.ask import TABLES
 
 from ..support import closed_form as making
-from ..support.closed_form import Finished, write_corpus, write_manifest
 from ..support.commands import LABELS, done, extraction, refused
+from ..support.finished_store import Finished
+from ..support.wav_corpora import write_corpus, write_manifest
 
 
 @pytest.mark.parametrize("label", ["kind", "zahl", "ünï, cöde"])

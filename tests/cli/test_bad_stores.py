@@ -12,8 +12,10 @@ import pytest
 from otoscope.extract.capture import capture
 
 from ..support import closed_form as making
-from ..support.closed_form import LENGTHS, After, command, interrupt, tree_of, write_wav_file
-from ..support.commands import CLOSED_FORM, call, done, extraction, refused
+from ..support.commands import CLOSED_FORM, call, command, done, extraction, refused
+from ..support.interrupted_executor import After, interrupt
+from ..support.stored_files import tree_of
+from ..support.wav_corpora import LENGTHS, write_wav_file
 
 
 def flip(path: Path, at: int) -> None:

@@ -18,9 +18,11 @@ from otoscope.cli.main import cli
 from otoscope.extract.capture import capture
 
 from ..support import closed_form as making
-from ..support.closed_form import LENGTHS, After, command, interrupt, otoscope, tree_of, write_corpus, write_wav_file
-from ..support.commands import CLOSED_FORM, LABELS, call, done, extraction, refused
+from ..support.commands import CLOSED_FORM, LABELS, call, command, done, extraction, otoscope, refused
+from ..support.interrupted_executor import After, interrupt
 from ..support.m2d_in_numpy import encoder_state
+from ..support.stored_files import tree_of
+from ..support.wav_corpora import LENGTHS, write_corpus, write_wav_file
 
 
 def test_every_command_explains_itself() -> None:
@@ -94,7 +96,7 @@ def test_audio_that_moved_is_found_by_its_new_root(corpus: Path, original: str, 
         (("--encoder", "hubrt"), r"no encoder 'hubrt'; expected one of m2d:\.\.\., .*module:\.\.\., tiny-ssl, tiny-sl"),
         (("--encoder", "module:absent.py:build"), "no file absent.py; expected the Python file"),
         (("--encoder", f"module:{making.__file__}:absent"), "has no function 'absent'; found "),
-        (("--encoder", f"module:{making.__file__}:in_tokens"), "raised TypeError.*expected it to return an Encoder"),
+        (("--encoder", f"module:{making.__file__}:in_frames"), "raised TypeError.*expected it to return an Encoder"),
         (("--encoder", "m2d:absent"), "nothing at absent; expected an M2D checkpoint or the folder"),
         (("--task", "a:b"), "'a:b' cannot name a task; expected a word"),
         (("--unit-sec", "two"), "--unit-sec is 'two'; expected seconds such as 2.5, or native"),
@@ -312,7 +314,7 @@ def test_watching_a_run_that_is_under_way(corpus: Path, original: str, tmp_path:
     first = watching.stdout.readline()
     assert first == "t: 37 clips, 24 ok, 0 failed, 13 pending; 6 of 10 blocks committed; 0.0 clips/s\n"
     done(*extraction(url, corpus))
-    rest, said = watching.communicate(timeout=30)
+    rest, said = watching.communicate(timeout=300)
     assert (watching.returncode, said) == (0, "")
     assert re.fullmatch(r"t: 37 clips, 37 ok, .* 10 of 10 blocks committed; [\d.]+ clips/s", rest.splitlines()[-1])
     assert done("status", original, "--watch").count("\n") == 1
@@ -328,5 +330,5 @@ def test_watching_ends_by_control_c(corpus: Path, tmp_path: Path) -> None:
     assert watching.stdout is not None
     assert watching.stdout.readline().startswith("t: 37 clips, 0 ok")
     watching.send_signal(signal.SIGINT)
-    _, said = watching.communicate(timeout=10)
+    _, said = watching.communicate(timeout=300)
     assert (watching.returncode, said) == (130, "")

@@ -9,8 +9,8 @@ import torch
 
 import otoscope
 
-from ..support.closed_form import Finished
 from ..support.commands import done, refused
+from ..support.finished_store import Finished
 
 HOW = ("--percentile", 40)
 
@@ -32,7 +32,7 @@ def test_a_store_compared_with_itself_differs_in_nothing(finished: Finished, tmp
     twin.symlink_to(finished.url)
     done("compare", finished.url, twin, "--task", "t:kind", *HOW, "-o", tmp_path / "c.csv")
     table = pd.read_csv(tmp_path / "c.csv")
-    differences = table[[column for column in table if column.endswith("difference")]]
+    differences = table[[column for column in table.columns if str(column).endswith("difference")]]
     assert differences.shape[1] > 0
     assert (differences.fillna(0) == 0).all(axis=None)
     for by in ("layer", "category", "neuron"):

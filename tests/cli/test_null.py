@@ -12,8 +12,9 @@ from otoscope.cli.ask import asked_for, question_of
 from otoscope.cli.figure import overlaps
 from otoscope.cli.null import Exchange
 
-from ..support.closed_form import Finished, write_corpus
 from ..support.commands import call, done, refused
+from ..support.finished_store import Finished
+from ..support.wav_corpora import write_corpus
 
 FRAME = ("--reading", "frame")
 FEW = ("--permutations", 20)

@@ -176,7 +176,7 @@ def test_a_worker_that_cannot_be_made_ends_the_run() -> None:
 
 
 def test_what_cannot_be_sent_is_refused() -> None:
-    lock = threading.Lock()
+    lock: Any = threading.Lock()
     with pytest.raises(ValueError, match=r"cannot be sent to where it runs .*expected plain values"):
         list(RayExecutor().run(lambda: lock.acquire, [1]))
 

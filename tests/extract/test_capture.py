@@ -10,28 +10,22 @@ from typing import Any
 import numpy as np
 import pytest
 
-from otoscope.cluster.executor import Done, Failed, SerialExecutor
+from otoscope.cluster.executor import SerialExecutor
 from otoscope.extract.audio.changed import changed_audio
-from otoscope.extract.capture import Report, capture
+from otoscope.extract.capture import capture
 from otoscope.extract.models.encoder import Encoder
+from otoscope.extract.report import Report
 from otoscope.store.reader import open_store
 from otoscope.store.status import task_status
 from otoscope.store.verify import verify
 from otoscope.store.writer import reset_block
 
 from ..support import closed_form as making
-from ..support.closed_form import (
-    HOP,
-    LENGTHS,
-    After,
-    Finished,
-    closed_form,
-    interrupt,
-    tree_of,
-    write_corpus,
-    write_manifest,
-    write_wav_file,
-)
+from ..support.closed_form import HOP, closed_form
+from ..support.finished_store import Finished
+from ..support.interrupted_executor import After, interrupt
+from ..support.stored_files import tree_of
+from ..support.wav_corpora import LENGTHS, write_corpus, write_manifest, write_wav_file
 
 ALL = ("mean", "positive_frames", "embedding", "hidden")
 
@@ -44,7 +38,7 @@ def run(manifest: Path, url: Path | str, encoder: Encoder | str | None = None, *
 class Shuffled(SerialExecutor):
     """The serial executor in another order."""
 
-    def run(self, make_worker: Any, pieces: Any) -> Iterator[Done[Any, Any] | Failed[Any]]:
+    def run(self, make_worker: Any, pieces: Any) -> Iterator[Any]:
         return super().run(make_worker, [pieces[i] for i in np.random.default_rng(0).permutation(len(pieces))])
 
 

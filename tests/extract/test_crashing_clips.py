@@ -17,13 +17,16 @@ from hypothesis import strategies as st
 
 from otoscope.cluster.executor import Killed, SerialExecutor
 from otoscope.extract.audio.changed import changed_audio
-from otoscope.extract.capture import Report, capture
+from otoscope.extract.capture import capture
 from otoscope.extract.failures import Sparing, Suspects, Trial
+from otoscope.extract.report import Report
 from otoscope.store.blocks import Block, blocks
 from otoscope.store.status import failed_clips, task_status
 from otoscope.store.verify import verify
 
-from ..support.closed_form import LENGTHS, closed_form, tree_of, write_corpus
+from ..support.closed_form import closed_form
+from ..support.stored_files import tree_of
+from ..support.wav_corpora import LENGTHS, write_corpus
 
 HOW = "killed its worker 3 times (its process died)"
 

@@ -21,7 +21,10 @@ from otoscope.store.verify import verify
 
 from ..support import closed_form as making
 from ..support import faulty_encoder as faulty
-from ..support.closed_form import After, command, interrupt, otoscope, tree_of, write_corpus
+from ..support.commands import command, otoscope
+from ..support.interrupted_executor import After, interrupt
+from ..support.stored_files import tree_of
+from ..support.wav_corpora import write_corpus
 
 EXTRACT = (
     "--encoder",
@@ -140,7 +143,7 @@ def test_told_to_stop_it_is_gone_in_seconds_and_goes_on_from_there(tmp_path: Pat
     seconds, batches = tmp_path / "seconds", tmp_path / "batches.log"
     seconds.write_text("0")
     manifest, _ = write_corpus(tmp_path, [10 * (2 + i % 5) for i in range(41)])
-    encoder = f"module:{tmp_path / 'faulty.py'}:slow"
+    encoder = f"module:{tmp_path / 'faulty_encoder.py'}:slow"
     options = ("--encoder", encoder, "--task", "t", "--threads", 1, "--block", 4, "--batch", 2, "--unit-sec", 0.05)
     given: dict[str, Any] = {"task": "t", "threads": 1, "block": 4, "batch": 2, "unit_sec": 0.05}
     capture(encoder, str(manifest), str(tmp_path / "whole"), **given)

@@ -11,12 +11,15 @@ import torch
 import zarr
 from torch import Tensor, nn
 
-from otoscope.extract.capture import Report, capture
+from otoscope.extract.capture import capture
 from otoscope.extract.models.encoder import Encoder
+from otoscope.extract.report import Report
 from otoscope.store.status import task_status
 from otoscope.store.verify import verify
 
-from ..support.closed_form import RATE, closed_form, spans, tree_of, write_corpus, write_wav_file
+from ..support.closed_form import RATE, closed_form, spans
+from ..support.stored_files import tree_of
+from ..support.wav_corpora import write_corpus, write_wav_file
 
 
 class Small(nn.Module):

@@ -9,10 +9,12 @@ import pytest
 import zarr
 from torch import Tensor, nn
 
-from otoscope.extract.capture import Report, capture
+from otoscope.extract.capture import capture
 from otoscope.extract.models.encoder import Encoder
+from otoscope.extract.report import Report
 
-from ..support.closed_form import closed_form, spans, write_corpus
+from ..support.closed_form import closed_form, spans
+from ..support.wav_corpora import write_corpus
 
 
 class Leaky(nn.Module):

@@ -20,7 +20,10 @@ from otoscope.extract.preflight import Model, Recipe, Survey
 from otoscope.store.provenance import kept
 
 from ..support import closed_form as making
-from ..support.closed_form import LENGTHS, After, closed_form, interrupt, tree_of, write_corpus
+from ..support.closed_form import closed_form
+from ..support.interrupted_executor import After, interrupt
+from ..support.stored_files import tree_of
+from ..support.wav_corpora import LENGTHS, write_corpus
 
 CLOSED_FORM = f"module:{making.__file__}:closed_form"
 

@@ -13,7 +13,8 @@ from otoscope.extract.capture import capture
 from otoscope.store.verify import verify
 
 from ..support import closed_form as making
-from ..support.closed_form import LENGTHS, tree_of, write_corpus
+from ..support.stored_files import tree_of
+from ..support.wav_corpora import LENGTHS, write_corpus
 
 ALL = ("mean", "positive_frames", "embedding", "hidden")
 

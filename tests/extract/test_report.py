@@ -10,12 +10,14 @@ from typing import Any
 import pytest
 
 from otoscope.cluster.executor import SerialExecutor, WorkerState
-from otoscope.extract.capture import Report, capture
+from otoscope.extract.capture import capture
 from otoscope.extract.pipeline import STAGES
-from otoscope.extract.report import THREADS, Tally
+from otoscope.extract.report import THREADS, Report, Tally
 from otoscope.store.blocks import Block
 
-from ..support.closed_form import LENGTHS, After, closed_form, interrupt, write_corpus
+from ..support.closed_form import closed_form
+from ..support.interrupted_executor import After, interrupt
+from ..support.wav_corpora import LENGTHS, write_corpus
 
 
 def run(manifest: Path, **options: Any) -> Report:
@@ -147,7 +149,7 @@ class Seen(SerialExecutor):
 
 def test_nothing_of_the_report_enters_the_store(tmp_path: Path) -> None:
     """Runs with and without, into stores of one name, are equal."""
-    from ..support.closed_form import tree_of
+    from ..support.stored_files import tree_of
 
     trees = []
     for name, report in (("a", None), ("b", tmp_path / "report.json")):

@@ -14,10 +14,10 @@ from otoscope.store.location import connect
 from otoscope.store.status import task_status
 from otoscope.store.verify import verify
 
-from ..support.closed_form import tree_of
 from ..support.marking_workers import wait_for
 from ..support.ray_cluster import Job, Machines, end_commands, job, machines, uninterrupted
 from ..support.s3_server import BUCKET, ObjectServer
+from ..support.stored_files import tree_of
 
 pytestmark = pytest.mark.slow
 SOON = 180.0  # seconds, on a machine that has other things to do
@@ -180,7 +180,7 @@ def test_workers_and_nodes_that_die_while_they_write_to_an_object_store(
     work = in_bucket(job(tmp_path / "job", 95, seconds=0.5))
     process = work.start(nodes)
     wait_for(lambda: len(work.busy()) == 2, SOON)
-    nodes.seats()[0].kill()
+    nodes.actors()[0].kill()
     wait_for(lambda: len(work.busy()) == 3 or process.poll() is not None, SOON)
     nodes.strike(nodes.nodes[0])
     nodes.add(cpus=1)

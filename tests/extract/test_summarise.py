@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import nn
 
+from otoscope.extract.forward import arithmetic
 from otoscope.extract.models.encoder import Anatomy, Encoder, Site, load_encoder
 from otoscope.extract.models.tap import tap
 from otoscope.extract.summarise import Summaries, TokenSum, counted_tokens
-from otoscope.extract.worker import arithmetic
 
 from ..support.m2d_in_numpy import encoder_state
 

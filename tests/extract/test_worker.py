@@ -12,23 +12,14 @@ import zarr
 from torch import Tensor, nn
 
 from otoscope.extract.audio.corpus import read_manifest
-from otoscope.extract.capture import Report, capture
+from otoscope.extract.capture import capture
 from otoscope.extract.models.encoder import Encoder, load_encoder
+from otoscope.extract.report import Report
 from otoscope.store.status import failed_clips
 
-from ..support.closed_form import (
-    HOP,
-    LENGTHS,
-    RATE,
-    WIDTHS,
-    Finished,
-    closed_form,
-    expected,
-    in_tokens,
-    spans,
-    write_corpus,
-    write_wav_file,
-)
+from ..support.closed_form import HOP, RATE, WIDTHS, closed_form, expected, in_frames, spans
+from ..support.finished_store import Finished
+from ..support.wav_corpora import LENGTHS, write_corpus, write_wav_file
 
 ALL = ("mean", "positive_frames", "embedding", "hidden")
 
@@ -280,7 +271,7 @@ class Choosy(nn.Module):
 def test_a_model_that_fails_on_a_batch_is_reported_in_one_line(tmp_path: Path) -> None:
     manifest, _ = write_corpus(tmp_path, [40] * 9)
     encoder = Encoder(
-        module=Choosy(), sample_rate=RATE, sites=["site"], embed=lambda x: x, prepare=lambda x: in_tokens(x)[:, :5],
+        module=Choosy(), sample_rate=RATE, sites=["site"], embed=lambda x: x, prepare=lambda x: in_frames(x)[:, :5],
         token_spans=lambda n: np.zeros((1, 4)),
     )  # fmt: skip
     with pytest.raises(

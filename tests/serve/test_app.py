@@ -74,7 +74,14 @@ def test_the_same_request_is_answered_from_disk_after_a_restart(place: Place, tm
 
 def test_ids_depend_on_all_that_is_read(own: Place, tmp_path: Path) -> None:
     """Changing any field, a label, or the division changes the id; adding a column that is not read does not."""
-    changes = [{}, {"set": "only(c)"}, {"mode": "keep"}, {"controls": 6}, {"seed": 1}, {"probe": "published"}]
+    changes: list[dict[str, Any]] = [
+        {},
+        {"set": "only(c)"},
+        {"mode": "keep"},
+        {"controls": 6},
+        {"seed": 1},
+        {"probe": "published"},
+    ]
     changes += [{"probe_seed": 1}, {"percentile": 5.0}, {"match": ("rate",)}, {"side": "either"}]
 
     def ids() -> list[str]:
@@ -196,7 +203,7 @@ def test_a_job_that_is_done_is_not_cancelled_and_a_queued_one_has_no_result(plac
     app = build(place.settings(tmp_path / "s"))
     engine = app.state.engine
     go_on = threading.Event()
-    runner, engine.runner = engine.runner, lambda *given: go_on.wait(30) and runner(*given)
+    runner, engine.runner = engine.runner, lambda *given: go_on.wait(300) and runner(*given)
     with client_of(app) as client:
         first, second = (client.post("/ablations", json={**ASKED, "seed": seed}).json()["id"] for seed in (0, 1))
         assert client.get(f"/ablations/{second}/result").status_code == 409
@@ -212,7 +219,7 @@ def test_a_job_that_is_done_is_not_cancelled_and_a_queued_one_has_no_result(plac
 def test_a_full_queue_says_when_to_come_again(place: Place, tmp_path: Path) -> None:
     app = build(place.settings(tmp_path / "s", most_queued=1))
     go_on = threading.Event()
-    app.state.engine.runner = lambda job, request, place, errand: go_on.wait(30) and place.write_bytes(b"")
+    app.state.engine.runner = lambda job, request, place, errand: go_on.wait(300) and place.write_bytes(b"")
     with client_of(app) as client:
         answers = [client.post("/ablations", json={**ASKED, "seed": seed}) for seed in range(4)]
         refused = [answer for answer in answers if answer.status_code == 429]

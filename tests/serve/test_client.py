@@ -41,7 +41,7 @@ def service(url: str) -> Client:
 def test_a_result_comes_back_as_the_study_gives_it(service: Client, place: Place, tmp_path: Path) -> None:
     whole = run_study(Request(**ASKED), place.url, load_encoder(ENCODER), read_manifest(place.manifest))
     write_result(whole, tmp_path / "r.parquet")
-    xr.testing.assert_identical(service.run(Request(**ASKED), timeout=60), read_result(tmp_path / "r.parquet"))
+    xr.testing.assert_identical(service.run(Request(**ASKED), timeout=300), read_result(tmp_path / "r.parquet"))
 
 
 def test_everything_can_be_listed(service: Client) -> None:
@@ -81,7 +81,7 @@ def test_refusals_are_errors_of_one_line(
 
 def test_a_job_that_failed_says_why(service: Client) -> None:
     with pytest.raises(ValueError, match=r"failed: .*only\(c\) has no neurons"):
-        service.run(Request(**{**ASKED, "set": "only(c)", "percentile": 0.6}), timeout=60)
+        service.run(Request(**{**ASKED, "set": "only(c)", "percentile": 0.6}), timeout=300)
 
 
 @pytest.mark.parametrize("url", ["ftp://x", "localhost:80", "http://me:secret@host", "http://h/?token=secret"])

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from otoscope.store.direct import ShardBytes, ShardFile, can_read, read_shards, share_of_chunks
 from otoscope.store.group import array_of, open_root, open_task
 
-from .conftest import N_CLIPS, Known
+from ..support.known_store import N_CLIPS, Known
 
 SHARDED = ("active_bits", "mean", "positive_frames", "hidden")
 KINDS = pytest.mark.parametrize("how", [(ShardFile,), (ShardBytes,), (ShardBytes, 3)])

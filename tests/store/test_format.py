@@ -15,8 +15,8 @@ from otoscope.store import schema
 from otoscope.store.changes.tasks import add_task, create
 from otoscope.store.provenance import VARIABLES, Identity, Plan, kept
 
-from ..support.closed_form import Finished
-from .conftest import Known
+from ..support.finished_store import Finished
+from ..support.known_store import Known
 
 FORMAT = (Path(__file__).parents[2] / "store/FORMAT.md").read_text(encoding="utf-8")
 Row = dict[str, str]

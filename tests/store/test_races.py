@@ -22,12 +22,14 @@ from otoscope.store.changes import lock
 from otoscope.store.changes.lock import acquire, lock_key
 from otoscope.store.changes.tasks import add_labels, add_task, create
 from otoscope.store.group import document_at, open_root
+from otoscope.store.objects import put_values
 from otoscope.store.verify import verify
 from otoscope.store.writer import pending_blocks, write_block
 
+from ..support.known_store import N_CLIPS, Known
 from ..support.racing_writer import extract, planned
 from ..support.s3_server import ObjectServer
-from .conftest import N_CLIPS, Known, stored
+from ..support.stored_files import stored
 
 ROOT = Path(__file__).parents[2]
 MAIN = "from tests.support.racing_writer import main; main()"
@@ -58,7 +60,7 @@ def processes(*given: dict[str, Any]) -> Iterator[list["subprocess.Popen[str]"]]
 def outcomes(*given: dict[str, Any]) -> list[list[str]]:
     """What each process printed, line by line."""
     with processes(*given) as running:
-        return [process.communicate(timeout=60)[0].splitlines() for process in running]
+        return [process.communicate(timeout=300)[0].splitlines() for process in running]
 
 
 def finished(known: Known, url: str, server: ObjectServer) -> dict[str, bytes]:
@@ -180,7 +182,7 @@ def test_a_writer_that_hung_cannot_mix_a_block_unnoticed(
         if writes == 0:
             assert stored(anywhere, s3_server) == intact  # presumed dead: another one commits
         os.kill(process.pid, signal.SIGCONT)
-        assert process.communicate(timeout=30)[0] == "done\n"
+        assert process.communicate(timeout=300)[0] == "done\n"
     found = list(verify(anywhere))
     if not louder:
         assert found == []
@@ -214,7 +216,7 @@ def test_a_run_that_is_overtaken_while_it_writes_commits_nothing(
 ) -> None:
     url, part = str(tmp_path / "store"), known.head(N_CLIPS - 40)
     part.begin(url)
-    block, put = part.blocks()[0], writer.put_values
+    block, put = part.blocks()[0], put_values
 
     def overtaken(*given: Any) -> None:
         put(*given)
@@ -295,6 +297,6 @@ def wait_for_changes(folder: Path) -> None:
     def look() -> set[str]:
         return {str(path) for path in folder.rglob("*")}
 
-    before, deadline = look(), time.monotonic() + 20
+    before, deadline = look(), time.monotonic() + 300
     while look() == before and time.monotonic() < deadline:
         time.sleep(0.002)

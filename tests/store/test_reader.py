@@ -13,7 +13,8 @@ import zarr
 from otoscope.store.group import open_root
 from otoscope.store.reader import open_store, read_task
 
-from .conftest import Known, files
+from ..support.known_store import Known
+from ..support.stored_files import files
 
 
 def forbidden(*_: object, **__: object) -> None:

@@ -25,8 +25,9 @@ from otoscope.store.verify import verify
 from otoscope.store.writer import pending_blocks, reset_block, write_block
 
 from ..support.commands import call
+from ..support.known_store import Known
 from ..support.s3_server import BUCKET, SECRET, ObjectServer
-from .conftest import Known, files, stored
+from ..support.stored_files import files, stored
 
 PER_BLOCK = {"GET": 2, "PUT": 8 + 3}  # the task's document twice; eight arrays, then digest, version and status
 
@@ -240,7 +241,7 @@ def test_large_objects_go_in_parts_and_appear_whole(
 
 KILLED = """
 import sys
-from tests.store.conftest import make_known
+from tests.support.known_store import make_known
 from otoscope.store.writer import pending_blocks
 known = make_known()
 known.begin(sys.argv[1])

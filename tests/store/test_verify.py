@@ -10,7 +10,8 @@ from otoscope.store.changes.tasks import add_labels, add_task
 from otoscope.store.verify import remedies, verify
 from otoscope.store.writer import write_block
 
-from .conftest import Known, files
+from ..support.known_store import Known
+from ..support.stored_files import files
 
 
 def damage(url: str) -> list[str]:

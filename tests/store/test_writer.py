@@ -21,7 +21,8 @@ from otoscope.store.status import task_status
 from otoscope.store.verify import verify
 from otoscope.store.writer import digest_values, pending_blocks, reset_block, write_block
 
-from .conftest import BLOCK, N_CLIPS, Known, files
+from ..support.known_store import BLOCK, N_CLIPS, Known
+from ..support.stored_files import files
 
 
 def test_any_order_and_twice_gives_the_same_bytes(known: Known, url: str, tmp_path: Path) -> None:
@@ -90,7 +91,7 @@ def test_digest_is_that_of_plain_little_endian_bytes() -> None:
 
 KILLED = """
 import sys
-from tests.store.conftest import make_known
+from tests.support.known_store import make_known
 known = make_known()
 known.begin(sys.argv[1])
 print("begun", flush=True)

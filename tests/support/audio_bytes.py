@@ -34,9 +34,9 @@ def read(folder: Path, data: bytes, rate: int = 16_000, **times: float) -> np.nd
 def reason(folder: Path, data: bytes, rate: int = 16_000, **times: float) -> str:
     with pytest.raises(BadAudio) as error:
         read(folder, data, rate, **times)
-    said = str(error.value)
+    message = str(error.value)
     assert error.value.digest == int.from_bytes(blake2b(data, digest_size=8).digest(), "little")
-    assert "\n" not in said
-    assert str(folder) not in said
-    assert " at 0x" not in said  # reasons are stored: the same bytes give the same text
-    return said
+    assert "\n" not in message
+    assert str(folder) not in message
+    assert " at 0x" not in message  # reasons are stored: the same bytes give the same text
+    return message

@@ -1,7 +1,4 @@
-"""Small models of many shapes, whose passes are awkward to start in the middle.
-
-Contents: `Toy`, `toy_encoder`, `LAYERS`, `NEURONS`.
-"""
+"""Small models of many shapes, whose passes are awkward to start in the middle."""
 
 from functools import partial
 from typing import Any

@@ -1,72 +1,20 @@
-"""What several tests need: small corpora of real WAV files, and an encoder whose activations can be worked out by hand.
+"""An encoder whose activations can be worked out by hand, and the same in plain arithmetic.
 
 Conventions: audio is whole numbers of 1/32768 and the weights are small whole numbers, so that every sum is exact in
-float32 whatever its order, and numpy's results can be compared bit for bit.
-Contents: `write_wav_file`, `write_corpus`, `write_manifest`, `Finished`, `closed_form`, `expected`, `After`,
-`interrupt`, `command`, `otoscope`, `tree_of`.
+float32 whatever its order, and numpy's results can be compared bit for bit. The file stands alone: tests load it by its
+path (`module:FILE:closed_form`), and copy it.
 """
 
-import csv
-import subprocess
-import sys
-import wave
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from otoscope.cluster.executor import SerialExecutor
 from otoscope.extract.models.encoder import Encoder
 
 RATE, HOP, WIDTHS, CLS = 1000, 10, (11, 3), 0.25
-LENGTHS = [10 * (2 + i % 7) + i % 3 for i in range(37)]
 WEIGHTS = [np.random.default_rng(seed).integers(-2, 3, (width, HOP)) for seed, width in enumerate(WIDTHS)]
-
-
-def write_wav_file(path: Path, samples: np.ndarray, rate: int) -> None:
-    """Mono 16-bit WAV of int16 samples (sample)."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with wave.open(str(path), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(rate)
-        file.writeframes(np.asarray(samples, "<i2").tobytes())
-
-
-def write_corpus(
-    folder: Path, lengths: Sequence[int], *, rate: int = RATE, seed: int = 0,
-    columns: Mapping[str, Sequence[str]] | None = None, name: str = "corpus.csv",
-) -> tuple[Path, list[np.ndarray]]:  # fmt: skip
-    """WAV files of so many samples each under folder/audio, and their manifest; the int16 samples of each clip."""
-    rng = np.random.default_rng(seed)
-    sounds = [rng.integers(-127, 128, n).astype("<i2") for n in lengths]
-    paths = [f"audio/{i:03d}.wav" for i in range(len(sounds))]
-    for path, samples in zip(paths, sounds, strict=True):
-        write_wav_file(folder / path, samples, rate)
-    columns = {"kind": ["abc"[i % 3] for i in range(len(sounds))]} if columns is None else columns
-    write_manifest(folder / name, paths, columns)
-    return folder / name, sounds
-
-
-def write_manifest(path: Path, paths: Sequence[str], columns: Mapping[str, Sequence[str]]) -> None:
-    """A manifest of these paths and label columns."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["path", *columns])
-        writer.writerows(zip(paths, *columns.values(), strict=True))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Finished:
-    """A store of 37 clips in 10 blocks, and what went into it."""
-
-    url: str
-    manifest: Path
-    sounds: list[np.ndarray]
 
 
 class Layer(nn.Module):
@@ -96,7 +44,7 @@ class ClosedForm(nn.Module):
         return tokens
 
 
-def in_tokens(waveforms: Tensor) -> Tensor:
+def in_frames(waveforms: Tensor) -> Tensor:
     """(clip, sample) -> (clip, token, HOP); samples that fill no token are left out."""
     return waveforms.unfold(1, HOP, HOP)
 
@@ -119,7 +67,7 @@ def closed_form(**changes: Any) -> Encoder:
         "module": ClosedForm(),
         "sample_rate": RATE,
         "sites": ["layers.*.neurons"],
-        "prepare": in_tokens,
+        "prepare": in_frames,
         "embed": largest,
         "token_spans": spans,
         "input_length": lambda n: n // HOP,
@@ -136,9 +84,9 @@ def expected(samples: np.ndarray, frames: str = "audio", unit: int | None = None
     if unit is not None:
         sound = np.concatenate([sound, np.zeros(unit)])[:unit]
     tokens = sound[: len(sound) // HOP * HOP].reshape(-1, HOP)
-    heard = np.array([start < len(samples) for start in range(0, len(tokens) * HOP, HOP)])
+    within = np.array([start < len(samples) for start in range(0, len(tokens) * HOP, HOP)])
     rows = {
-        "audio": tokens[heard],
+        "audio": tokens[within],
         "published": tokens,
         "all": np.vstack([np.full((1, HOP), CLS), tokens]),
     }[frames]
@@ -154,37 +102,3 @@ def expected(samples: np.ndarray, frames: str = "audio", unit: int | None = None
         "mean": mean, "positive_frames": positive, "frame_count": np.asarray(len(rows)),
         "embedding": tokens.max(axis=0).astype(np.float32), "hidden": hidden,
     }  # fmt: skip
-
-
-class After(SerialExecutor):
-    """The serial executor with something happening after so many blocks, and before any other begins."""
-
-    def __init__(self, n: int, happening: Any) -> None:
-        self.n, self.happening = n, happening
-
-    def run(self, make_worker: Any, pieces: Any) -> Iterator[Any]:
-        pieces = list(pieces)
-        yield from super().run(make_worker, pieces[: self.n])
-        self.happening()
-        yield from super().run(make_worker, pieces[self.n :])
-
-
-def interrupt() -> None:
-    raise KeyboardInterrupt
-
-
-def command(*arguments: object) -> list[str]:
-    """The real `otoscope` command as a list for subprocess."""
-    return [sys.executable, "-c", "from otoscope.cli.main import main; main()", *map(str, arguments)]
-
-
-def otoscope(*arguments: object, **options: Any) -> "subprocess.CompletedProcess[str]":
-    """Run the real `otoscope` command."""
-    return subprocess.run(command(*arguments), capture_output=True, text=True, check=False, **options)
-
-
-def tree_of(folder: str | Path) -> dict[str, bytes]:
-    """Every file under a folder by its relative path; temporary files that mean nothing left out."""
-    root = Path(folder)
-    found = (path for path in sorted(root.rglob("*")) if path.is_file() and path.suffix != ".partial")
-    return {path.relative_to(root).as_posix(): path.read_bytes() for path in found}

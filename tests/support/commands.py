@@ -2,18 +2,20 @@
 
 A refusal is exit status 2, one line that says what is expected, what was found and what to do, no traceback, and not a
 byte changed anywhere.
-Contents: `call`, `done`, `refused`, `extraction`, `CLOSED_FORM`, `LABELS`.
 """
 
 import re
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 from click.testing import CliRunner, Result
 
 from otoscope.cli.main import cli
 
 from . import closed_form as making
-from .closed_form import tree_of
+from .stored_files import tree_of
 
 CLOSED_FORM = f"module:{making.__file__}:closed_form"
 NOTES = re.compile(
@@ -26,6 +28,16 @@ LABELS = {
     "one": ["x"] * 37,
     "split": [("train", "test")[i % 2] for i in range(37)],
 }
+
+
+def command(*arguments: object) -> list[str]:
+    """The real `otoscope` command as a list for subprocess."""
+    return [sys.executable, "-c", "from otoscope.cli.main import main; main()", *map(str, arguments)]
+
+
+def otoscope(*arguments: object, **options: Any) -> "subprocess.CompletedProcess[str]":
+    """Run the real `otoscope` command."""
+    return subprocess.run(command(*arguments), capture_output=True, text=True, check=False, **options)
 
 
 def call(*arguments: object) -> Result:

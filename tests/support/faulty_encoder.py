@@ -1,4 +1,4 @@
-"""An encoder file for runs that are to go wrong: the closed form of making.py, beside which this file is copied.
+"""An encoder file for runs that are to go wrong: that of closed_form.py, beside which this one is copied.
 
 Conventions: what it does is told by files beside it, so that workers in other processes can be told while they run:
 `seconds` that a batch takes; `room`, the bytes that a file may have as on a disk that is full; `unreadable/NAME`, how
@@ -25,8 +25,8 @@ CRASH = 0.5  # a clip that begins with this sample kills the process
 
 @cache
 def copied() -> Any:
-    """The copy of making.py."""
-    spec = importlib.util.spec_from_file_location("copied_making", FOLDER / "making.py")
+    """The copy of closed_form.py."""
+    spec = importlib.util.spec_from_file_location("copied_closed_form", FOLDER / "closed_form.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -35,7 +35,7 @@ def copied() -> Any:
 
 
 def prepare(waveforms: Tensor) -> Tensor:
-    """(clip, sample) -> (clip, token, HOP)"""
+    """(clip, sample) -> (clip, frame, HOP)"""
     limit_files(None)
     with (FOLDER / "batches.log").open("a") as file:
         file.write(f"{zlib.crc32(waveforms.contiguous().numpy().tobytes())} {os.getpid()}\n")
@@ -43,8 +43,8 @@ def prepare(waveforms: Tensor) -> Tensor:
         ctypes.string_at(0)
     time.sleep(float((FOLDER / "seconds").read_text()))
     limit_files(FOLDER / "room")
-    tokens: Tensor = copied().in_tokens(waveforms)
-    return tokens
+    frames: Tensor = copied().in_frames(waveforms)
+    return frames
 
 
 def limit_files(room: Path | None) -> None:
@@ -60,12 +60,12 @@ def fail_to_read() -> None:
 
     whole = Folder.read
 
-    def read(folder: Folder, path: str) -> bytes:
-        told = FOLDER / "unreadable" / Path(path).name
-        if told.exists() and (left := int(told.read_text())):
-            told.write_text(str(left - 1))
+    def read(self: Folder, path: str) -> bytes:
+        failures = FOLDER / "unreadable" / Path(path).name
+        if failures.exists() and (left := int(failures.read_text())):
+            failures.write_text(str(left - 1))
             raise OSError(errno.EIO, "Input/output error")
-        return whole(folder, path)
+        return whole(self, path)
 
     Folder.read = read  # type: ignore[method-assign]
 

@@ -1,7 +1,4 @@
-"""Interventions in plain torch: masks, constants and transplants put in by forward hooks, one whole pass each.
-
-Contents: `Change`, `whole`, `activations`, `assert_close`.
-"""
+"""Interventions in plain torch: masks, constants and transplants put in by forward hooks, one whole pass each."""
 
 from collections.abc import Callable, Mapping
 

@@ -1,7 +1,4 @@
-"""Miniature downloads: the folders, file names and metadata of the real ones, with a few empty audio files each.
-
-Contents: one function per data set, which fills a folder; `touch`.
-"""
+"""Miniature downloads: the folders, file names and metadata of the real ones, with a few empty audio files each."""
 
 import json
 from collections.abc import Iterable
@@ -47,10 +44,10 @@ def voxforge(root: Path, *, server_folders: bool, each: int = 3) -> None:
     for language in ["de", "en", "es", "fr", "it", "ru"]:
         for speaker in ["anonymous", "ralf"]:
             submission = f"{speaker}-20080102-{language}x"
-            place = f"{host}/{language}/Trunk/Audio/Main/16kHz_16bit/"
-            addresses.append(f'"{place}{submission}.tgz"')
-            touch(root, [f"{place if server_folders else ''}{submission}/wav/{language}{i}.wav" for i in range(each)])
-            touch(root, [f"{place if server_folders else ''}{submission}/etc/PROMPTS"])
+            folder = f"{host}/{language}/Trunk/Audio/Main/16kHz_16bit/"
+            addresses.append(f'"{folder}{submission}.tgz"')
+            touch(root, [f"{folder if server_folders else ''}{submission}/wav/{language}{i}.wav" for i in range(each)])
+            touch(root, [f"{folder if server_folders else ''}{submission}/etc/PROMPTS"])
     if not server_folders:
         (root / "voxforge_urls.txt").write_text("\n".join(addresses))
 
@@ -118,8 +115,8 @@ def vocalset(root: Path, top: str = "data_by_singer") -> None:
     for singer in SINGERS:
         short = singer[0] + singer.rpartition("male")[2]
         for technique in [*TECHNIQUES, *MORE_TECHNIQUES]:
-            place = f"{top}/{singer}/arpeggios/{technique}/{short}_arpeggios_{technique}"
-            touch(root, [f"{place}_{vowel}.wav" for vowel in "aeiou"] if technique != "spoken" else [f"{place}.wav"])
+            stem = f"{top}/{singer}/arpeggios/{technique}/{short}_arpeggios_{technique}"
+            touch(root, [f"{stem}_{vowel}.wav" for vowel in "aeiou"] if technique != "spoken" else [f"{stem}.wav"])
         touch(root, [f"{top}/{singer}/excerpts/straight/{short}_row_straight.wav"])
     touch(root, [f"{top}/male1/scales/straight/m1_scales_straight_c.wav"])
     touch(root, [f"{top}/male1/long_tones/vibrado/m1_long_vibrado_a.wav"])

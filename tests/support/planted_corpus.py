@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .closed_form import write_manifest, write_wav_file
 from .planted_encoder import CATEGORIES, HOP, RATE
+from .wav_corpora import write_manifest, write_wav_file
 
 
 def write_sounds(

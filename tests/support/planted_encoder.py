@@ -1,9 +1,9 @@
 """An encoder built by hand, in which a known set of neurons carries one category; `planted_sounds` makes its clips.
 
 A token is 16 samples. Samples 0 to 3 say which category a clip is of ("a" to "d"), except that a clip of "d" is one of
-"c" with sample 3 loud beside: whoever does not hear sample 3 takes it for "c". Samples 8 to 15 differ from clip to clip
+"c" with sample 3 loud beside: whoever does not read sample 3 takes it for "c". Samples 8 to 15 differ from clip to clip
 and mean nothing. Three blocks of 60 neurons write into dimensions 16 on, of which the embedding is the mean. Seven
-PLANTED neurons hear sample 3 and nothing else does; all others hear "a", "b" and "c" and the rest, each its own mix,
+PLANTED neurons read sample 3 and nothing else does; all others read "a", "b" and "c" and the rest, each its own mix,
 and fire in some clips of several categories.
 """
 
@@ -24,18 +24,18 @@ class FeedForward(nn.Module):
     def __init__(self, layer: int) -> None:
         super().__init__()
         rng = np.random.default_rng(layer)
-        hears = np.zeros((NEURONS, WIDTH))
-        hears[:, :3] = rng.uniform(0.2, 1.5, (NEURONS, 3))
-        hears[:, 8:16] = rng.normal(0, 0.3, (NEURONS, 8))
+        reads = np.zeros((NEURONS, WIDTH))
+        reads[:, :3] = rng.uniform(0.2, 1.5, (NEURONS, 3))
+        reads[:, 8:16] = rng.normal(0, 0.3, (NEURONS, 8))
         bias = rng.uniform(-0.9, -0.5, NEURONS)
         writes = np.zeros((WIDTH, NEURONS))
         writes[16:-2] = rng.normal(0, 0.3, (WIDTH - 18, NEURONS))
         for of, neuron in PLANTED:
             if of == layer:
-                hears[neuron], writes[:, neuron] = 0, 0
-                hears[neuron, 3], bias[neuron], writes[-2:, neuron] = 1.0, -0.3, (0.5, -0.5)
+                reads[neuron], writes[:, neuron] = 0, 0
+                reads[neuron, 3], bias[neuron], writes[-2:, neuron] = 1.0, -0.3, (0.5, -0.5)
         self.fc1, self.act, self.fc2 = nn.Linear(WIDTH, NEURONS), nn.ReLU(), nn.Linear(NEURONS, WIDTH, bias=False)
-        for parameter, values in ((self.fc1.weight, hears), (self.fc1.bias, bias), (self.fc2.weight, writes)):
+        for parameter, values in ((self.fc1.weight, reads), (self.fc1.bias, bias), (self.fc2.weight, writes)):
             parameter.data = torch.tensor(values, dtype=torch.float32)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from otoscope.store.location import Bucket, zarr_store
 from otoscope.store.objects import put_new
 from otoscope.store.writer import pending_blocks, write_block
 
-from ..store.conftest import Known, make_known
+from .known_store import Known, make_known
 
 
 def planned(known: Known, given: dict[str, Any]) -> Known:

@@ -1,7 +1,4 @@
-"""Machines for tests of whole runs on Ray: a cluster of several nodes on this one, whose nodes lack the package.
-
-Contents: `machines`, `Machines`, `Job`, `job`, `uninterrupted`, `seats`, `end_commands`.
-"""
+"""Machines for tests of whole runs on Ray: a cluster of several nodes on this one, whose nodes lack the package."""
 
 import gc
 import json
@@ -28,12 +25,14 @@ from otoscope.extract.capture import capture
 
 from . import closed_form as making
 from . import faulty_encoder as faulty
-from .closed_form import command, tree_of, write_corpus
+from .commands import command
+from .stored_files import tree_of
+from .wav_corpora import write_corpus
 
 STORE = {"object_store_memory": 100 * 2**20}
-SOON = {  # a node that is silent is taken for dead after about a second
-    "health_check_initial_delay_ms": 0, "health_check_period_ms": 500, "health_check_timeout_ms": 1000,
-    "health_check_failure_threshold": 3,
+SOON = {  # a node that is gone is taken for dead after about five seconds, one that is only slow is not
+    "health_check_initial_delay_ms": 0, "health_check_period_ms": 500, "health_check_timeout_ms": 10_000,
+    "health_check_failure_threshold": 10,
 }  # fmt: skip
 UNIT = 50  # samples that clips are cut to
 STARTED: "list[subprocess.Popen[str]]" = []
@@ -44,14 +43,14 @@ class Nothing:
     """Finds no otoscope that is installed here: only what was sent along."""
 
     def find_spec(self, name, path=None, target=None):
-        if name == "otoscope" and not any("py_modules_files" in place for place in sys.path):
+        if name == "otoscope" and not any("py_modules_files" in path for path in sys.path):
             raise ModuleNotFoundError("No module named 'otoscope'")
 
 sys.meta_path.insert(0, Nothing())
 '''
 
 
-def seats(above: int | None = None) -> list[psutil.Process]:
+def actors(above: int | None = None) -> list[psutil.Process]:
     """Actors that hold a worker, or are to; of one raylet, or of all."""
     found = []
     for process in psutil.Process(above).children() if above else psutil.process_iter():
@@ -83,9 +82,9 @@ class Machines:
     def raylet(self, node: Any) -> int:
         return int(node.all_processes["raylet"][0].process.pid)
 
-    def seats(self) -> list[psutil.Process]:
+    def actors(self) -> list[psutil.Process]:
         """Those of this cluster; there may be others on the machine."""
-        return [seat for node in self.nodes for seat in seats(self.raylet(node))]
+        return [actor for node in self.nodes for actor in actors(self.raylet(node))]
 
     def strike(self, node: Any) -> None:
         """Kill -9 of a node."""
@@ -189,10 +188,10 @@ class Job:
     def run(self, machines: Machines | None = None, *more: Any) -> str:
         """Run it to its end, which is a good one; what it said on standard output."""
         process = self.start(machines, *more)
-        said, _ = process.communicate(timeout=300)
+        output, _ = process.communicate(timeout=300)
         assert process.returncode == 0, self.errors()
         assert "Traceback" not in self.errors()
-        return said
+        return output
 
     def workers(self) -> list[dict[str, Any]]:
         """Workers of the latest command that committed a block; "actor 1" only looked at the encoder."""
@@ -235,10 +234,10 @@ def job(folder: Path, n_clips: int, block: int = 4, seconds: float = 0.0, seed: 
     assert n_clips % block
     assert n_clips > 7 * block
     manifest, sounds = write_corpus(folder, [UNIT + 10 * (i % 5) for i in range(n_clips)], seed=seed)
-    shutil.copy(str(faulty.__file__), folder / "faulty.py")
-    shutil.copy(str(making.__file__), folder / "making.py")
+    shutil.copy(str(faulty.__file__), folder / "faulty_encoder.py")
+    shutil.copy(str(making.__file__), folder / "closed_form.py")
     options = (
-        "--encoder", f"module:{folder / 'faulty.py'}:slow", "--task", "t", "--threads", 1, "--block", block,
+        "--encoder", f"module:{folder / 'faulty_encoder.py'}:slow", "--task", "t", "--threads", 1, "--block", block,
         "--batch", block, "--unit-sec", UNIT / making.RATE,
     )  # fmt: skip
     built = Job(folder=folder, manifest=manifest, sounds=sounds, options=options, block=block)
@@ -252,7 +251,7 @@ def uninterrupted(folder: Path, like: Job) -> dict[str, bytes]:
     shutil.rmtree(folder / "audio")
     shutil.copytree(like.folder / "audio", folder / "audio")
     capture(
-        f"module:{folder / 'faulty.py'}:slow", str(twin.manifest), str(twin.url), task="t", threads=1,
+        f"module:{folder / 'faulty_encoder.py'}:slow", str(twin.manifest), str(twin.url), task="t", threads=1,
         block=like.block, batch=like.block, unit_sec=UNIT / making.RATE,
     )  # fmt: skip
     return tree_of(twin.url)

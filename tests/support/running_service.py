@@ -1,7 +1,4 @@
-"""A small store, its sounds, and services on it: in this process, or as the real command in another one.
-
-Contents: `Place`, `made`, `serving`, `client_of`, `ended`, `done`, `Served`, `listening`, `ASKED`, `NOBODY`.
-"""
+"""A small store, its sounds, and services on it: in this process, or as the real command in another one."""
 
 import os
 import socket
@@ -23,7 +20,7 @@ from otoscope.serve.app import Settings, build
 from otoscope.serve.security import Limits
 
 from . import planted_encoder as planted
-from .closed_form import command
+from .commands import command
 from .planted_corpus import write_sounds
 
 ENCODER = f"module:{planted.__file__}:planted"
@@ -41,7 +38,7 @@ class Place:
     def settings(self, state: Path, **more: Any) -> Settings:
         """Of a service on it."""
         limits = Limits(**{"hosts": ("testserver", "localhost", "127.0.0.1"), **more.pop("limits", {})})
-        given = {"corpora": {"t": (str(self.manifest), None)}, "lease": 1.0, "limits": limits, **more}
+        given = {"corpora": {"t": (str(self.manifest), None)}, "lease": 3.0, "limits": limits, **more}
         return Settings(store=self.url, encoder=ENCODER, state=str(state), **given)
 
 
@@ -67,7 +64,7 @@ def serving(place: Place, state: Path, **more: Any) -> Iterator[TestClient]:
 
 
 def ended(client: TestClient, job: str) -> dict[str, Any]:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while (found := client.get(f"/ablations/{job}").json())["state"] in ("queued", "running"):
         assert time.monotonic() < deadline, found
         time.sleep(0.01)
@@ -94,10 +91,10 @@ class Served:
             stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
         assert self.process.stdout is not None
-        said = self.process.stdout.readline()
-        if not said.startswith("serving at "):
+        output = self.process.stdout.readline()
+        if not output.startswith("serving at "):
             raise OSError(f"it did not start: {self.stop()}")
-        self.url = said.split()[-1]
+        self.url = output.split()[-1]
 
     def __enter__(self) -> "Served":
         return self
@@ -106,9 +103,9 @@ class Served:
         self.stop()
 
     def stop(self) -> str:
-        """End it by SIGTERM, if it still runs; what it said on standard error."""
+        """End it by SIGTERM, if it still runs; what it output on standard error."""
         self.process.terminate()
-        return self.process.communicate(timeout=30)[1]
+        return self.process.communicate(timeout=300)[1]
 
     def kill(self) -> None:
         """End it at once."""
@@ -128,4 +125,4 @@ def listening(app: FastAPI) -> Iterator[str]:
             yield f"http://127.0.0.1:{port.getsockname()[1]}"
         finally:
             server.should_exit = True
-            thread.join(30)
+            thread.join(120)

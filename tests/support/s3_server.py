@@ -1,7 +1,4 @@
-"""A local S3 server (moto) that counts requests and, when asked, fails or delays them.
-
-Contents: `ObjectServer`, `serving`; as a program, a server in a process of its own.
-"""
+"""A local S3 server (moto) that counts requests and, when asked, fails or delays them."""
 
 import http.client
 import sys
@@ -68,7 +65,7 @@ def serving() -> Iterator[ObjectServer]:
     from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
     from werkzeug.serving import make_server
 
-    class Quiet(MotoRequestHandler):
+    class Silent(MotoRequestHandler):
         protocol_version = "HTTP/1.1"  # connections are kept, as a real server does
 
         def log(self, *_: Any) -> None:
@@ -88,7 +85,7 @@ def serving() -> Iterator[ObjectServer]:
         start_response(f"{what} {HTTPStatus(what).phrase}", [("Content-Length", str(len(answer)))])
         return [b"" if environ["REQUEST_METHOD"] == "HEAD" else answer]
 
-    server = make_server("127.0.0.1", 0, front, threaded=True, request_handler=Quiet)
+    server = make_server("127.0.0.1", 0, front, threaded=True, request_handler=Silent)
     server.daemon_threads = True  # type: ignore[attr-defined]
     server.block_on_close = False  # type: ignore[attr-defined]
     state.port = server.server_port

@@ -1,7 +1,6 @@
 """Tiny models of transformers in folders as they are published, and what the library's own modules make of a sound.
 
 Conventions: weights are drawn so that activations differ much between neurons; sounds are int16 (sample).
-Contents: `SIZES`, `write_model`, `published`, `noise`, `capture_sounds`, `library_run`, `assert_close`.
 """
 
 import json
@@ -18,7 +17,7 @@ from torch import nn
 from otoscope.extract.capture import capture
 from otoscope.store.reader import open_store
 
-from .closed_form import write_manifest, write_wav_file
+from .wav_corpora import write_manifest, write_wav_file
 
 transformers.utils.logging.disable_progress_bar()
 

@@ -1,7 +1,4 @@
-"""A worker with a store to write to, as a run makes it, for tests that call it themselves.
-
-Contents: `Bench`, `bench`.
-"""
+"""A worker with a store to write to, as a run makes it, for tests that call it themselves."""
 
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -21,7 +18,7 @@ from otoscope.store.provenance import kept
 from otoscope.store.status import task_status
 from otoscope.store.writer import pending_blocks
 
-from .closed_form import write_corpus
+from .wav_corpora import write_corpus
 
 
 @dataclass(frozen=True, kw_only=True)

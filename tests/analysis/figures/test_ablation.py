@@ -1,6 +1,7 @@
 """The figure of an ablation: what is drawn is what was found, for two categories and for fifty."""
 
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -36,7 +37,8 @@ def dots(ax):
 def test_dots_bands_and_bars_are_the_numbers(n_categories):
     result = made(n_categories)
     figure = ablation_figure(result)
-    base, *panels = figure.axes
+    axes: list[Any] = figure.axes
+    base, *panels = axes
     widths = [patch.get_width() for patch in base.patches]
     np.testing.assert_allclose(widths[:-1], result["before"].sel(measure="accuracy"))
     assert widths[-1] == float(result["overall_before"].sel(measure="accuracy"))

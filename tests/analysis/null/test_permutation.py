@@ -85,12 +85,12 @@ def test_the_p_of_aape_is_the_share_of_lower_ones():
     active[0, 1, 3:] = False  # too quiet to test
     sample = take_sample(active, labels)
     result = permutation_null(sample, permutations=40, percentile=5, threads=1)
-    entropies = []
+    of_each = []
     for codes in (labels.values, *(shuffle_labels(sample, 0, i) for i in range(40))):
         p = np.stack([active.values[..., codes == c].mean(axis=-1) for c in range(6)], axis=-1)
         q = p / np.where(p.any(-1), p.sum(-1), 1)[..., None]
-        entropies.append(-(q * np.log(np.where(q > 0, q, 1))).sum(-1))
-    entropies = np.where(active.values.any(-1), np.array(entropies), np.nan)
+        of_each.append(-(q * np.log(np.where(q > 0, q, 1))).sum(-1))
+    entropies = np.where(active.values.any(-1), np.array(of_each), np.nan)
     np.testing.assert_allclose(result["aape"], entropies[0], atol=1e-12)
     np.testing.assert_allclose(result["aape_null_mean"], entropies[1:].mean(axis=0), atol=1e-5)
     p = result["aape_p"].values
@@ -187,8 +187,8 @@ def test_a_bootstrap_is_what_it_says():
     for i in range(25):
         clips = redraw_clips(sample, 2, i)
         codes = labels.values[clips]
-        p = np.stack([active.values[..., clips[codes == c]].mean(axis=-1) for c in range(6)], axis=-1)
-        p = xr.DataArray(p, dims=("layer", "neuron", "category"))
+        shares = np.stack([active.values[..., clips[codes == c]].mean(axis=-1) for c in range(6)], axis=-1)
+        p = xr.DataArray(shares, dims=("layer", "neuron", "category"))
         members.append(class_specific(p, 5)["member"].values)
         fires.append(p.values.any(axis=-1))
         q = p.values / np.maximum(p.values.sum(-1, keepdims=True), 1e-300)

@@ -77,7 +77,7 @@ def test_what_does_not_vary_has_no_score():
     mean[0, 1] = [1, 2, 3, 1, 2, 4, 9]
     assert np.isnan(d_prime(mean, labels)[0, 0]).all()
     assert np.isnan(point_biserial(mean, labels)[0, 0]).all()
-    assert np.isnan(d_prime(mean, labels)[0, 1]).values.tolist() == [False, False, True]
+    assert np.isnan(d_prime(mean, labels)[0, 1].values).tolist() == [False, False, True]
     assert np.isfinite(point_biserial(mean, labels)[0, 1]).all()
     active = mean > 0  # always
     assert (rate_difference(active, labels) == 0).all()
@@ -120,10 +120,10 @@ def test_agreement_is_jaccard_by_category():
 def test_a_neuron_that_likes_a_category_is_first_everywhere():
     rng = np.random.default_rng(0)
     codes = np.arange(300) % 3
-    mean = rng.normal(-0.3, 1, (1, 50, 300))
+    values = rng.normal(-0.3, 1, (1, 50, 300))
     for c in range(3):
-        mean[0, c, codes == c] += 2
-    mean = xr.DataArray(mean, dims=("layer", "neuron", "clip"))
+        values[0, c, codes == c] += 2
+    mean = xr.DataArray(values, dims=("layer", "neuron", "clip"))
     labels = xr.DataArray(codes, dims="clip", attrs={"categories": list("abc")})
     scores = [rate_difference(mean > 0, labels), mutual_information(mean > 0, labels), d_prime(mean, labels),
               point_biserial(mean, labels)]  # fmt: skip

@@ -15,9 +15,10 @@ from otoscope.store.location import Unreachable, connect
 from otoscope.store.status import task_status
 from otoscope.store.verify import verify
 
-from ...support.closed_form import LENGTHS, RATE, closed_form, write_corpus
+from ...support.closed_form import RATE, closed_form
 from ...support.commands import call, extraction
 from ...support.s3_server import BUCKET, SECRET, ObjectServer
+from ...support.wav_corpora import LENGTHS, write_corpus
 
 
 def put(url: str, data: bytes) -> None:

@@ -242,7 +242,7 @@ def test_without_transformers_the_way_to_install_it_is_told(tmp_path: Path, monk
     def absent(name: str) -> None:
         raise ModuleNotFoundError(f"No module named {name!r}")
 
-    monkeypatch.setattr(hf_files.importlib, "import_module", absent)
+    monkeypatch.setattr("importlib.import_module", absent)
     with pytest.raises(ImportError, match=r"needs transformers .*pip install 'otoscope\[hf\]'"):
         hf_files.transformers_part()
     assert spec

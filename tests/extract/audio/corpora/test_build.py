@@ -16,7 +16,8 @@ from otoscope.extract.audio.corpus import read_manifest
 from otoscope.extract.capture import capture
 
 from ....support import miniature_downloads as trees
-from ....support.closed_form import RATE, closed_form, write_wav_file
+from ....support.closed_form import RATE, closed_form
+from ....support.wav_corpora import write_wav_file
 
 PIANO = [str(midi) for midi in range(21, 109)]
 FILL: dict[str, Callable[[Path], None]] = {
