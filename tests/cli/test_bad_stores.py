@@ -221,7 +221,7 @@ def test_a_lost_variable_is_damage_not_a_choice(store: Path) -> None:
 def test_with_nothing_committed_the_plan_may_change(corpus: Path, tmp_path: Path) -> None:
     url = tmp_path / "s"
     (tmp_path / "big.py").write_text(
-        "from dataclasses import replace\nfrom tests.making import closed_form\n"
+        "from dataclasses import replace\nfrom tests.support.closed_form import closed_form\n"
         "def big():\n"
         "    encoder = closed_form()\n"
         "    return replace(encoder, prepare=lambda x: encoder.prepare(x) + 1e6)\n"

@@ -2,7 +2,6 @@
 
 A refusal is exit status 2, one line that says what is expected, what was found and what to do, no traceback, and not a
 byte changed anywhere.
-Contents: `call`, `done`, `refused`, `extraction`, `CLOSED_FORM`, `LABELS`.
 """
 
 import re
