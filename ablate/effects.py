@@ -21,13 +21,13 @@ from numpy.typing import NDArray
 
 from ..analysis.null.significance import exceedance
 from .paired import bootstrap_interval, difference_interval, mcnemar, sign_flip
+from .request import SIDES
 
 Floats = NDArray[np.float64]
 
 MEASURES, TOWARD = ("accuracy", "margin", "log_loss"), ("named", "pull")
 SHARES = ("accuracy", "named")  # 0 or 1 per clip
 UNITS = {"log_loss": "nat"}
-SIDES = ("harm", "help", "either")
 HARM = {"accuracy": -1, "margin": -1, "log_loss": 1, "named": 1, "pull": 1}  # sign of the change that is evidence
 LONG_NAMES = {
     "before": "mean without intervention",

@@ -8,11 +8,13 @@ Contents: `Study`, `look_up`, `find_neurons`, `fit_store_probe`.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from ..analysis.probe.files import load_probe, save_probe
 from ..analysis.probe.probe import Probe, Recipe, fit_probe
 from ..analysis.probe.splits import Division, divide, division_column
 from ..analysis.selection.labellings import Question, answer, labellings
@@ -55,6 +57,14 @@ class Study:
     embedding: NDArray[np.float32]
     """(clip, embedding) as stored."""
     audio: NDArray[np.uint64]
+
+    def summary(self) -> str:
+        """What is about to happen, in a line."""
+        layers = ", ".join(f"{n} in layer {layer}" for layer, n in self.neurons.counts.items())
+        return (
+            f"{self.neurons.name}: {len(self.neurons)} neurons ({layers}); {len(self.controls)} controls; "
+            f"{len(self.clips)} test clips of {len(self.categories)} categories"
+        )
 
     @property
     def digest(self) -> str:
@@ -127,6 +137,15 @@ def look_up(request: Request, url: str, probe: Probe | None = None) -> Study:
         names=tuple(names[i] for i in tested), donors=donors, donated=donated,
         embedding=stored["embedding"].values, audio=stored["audio_digest"].values,
     )  # fmt: skip
+
+
+def look_up_with_probe(request: Request, url: str, path: Path) -> Study:
+    """As `look_up`, by the probe at a path; one that is not there yet is fitted and saved there."""
+    if path.with_name(f"{path.name}.json").exists():
+        return look_up(request, url, load_probe(path))
+    study = look_up(request, url)
+    save_probe(study.probe, path)
+    return study
 
 
 def find_neurons(request: Request, url: str) -> NeuronSet:

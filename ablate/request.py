@@ -6,10 +6,10 @@ Contents: `Request`, `MODES`.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from ..analysis.selection.selection import CLIPS, READINGS, RULES, described
 from ..store.provenance import Record
-from .effects import SIDES
 
 MODES = {
     "remove": "the set's neurons are switched off",
@@ -22,9 +22,9 @@ MODES = {
 }
 OF_CATEGORY = ("category-mean", "transplant")
 CONTROLS = ("matched", "published")
-SELECTED_ON = ("all", "train")
 PROBES = ("logistic", "published")
 MATCHES = ("rate", "mean")
+SIDES = ("harm", "help", "either")
 MOST_CONTROLS = 100_000
 
 
@@ -40,42 +40,38 @@ class Request(Record):
     task: str
     label: str
     """Label column whose categories the probe tells apart."""
-    set: str
+    set: str = field(metadata={"help": "Listed below.", "choices": ()})
     """Name of a neuron set, as `shared(A,B)`."""
-    mode: str = "remove"
-    """One of `MODES`."""
-    gain: float = 0.0
-    """Factor of the mode "gain"."""
-    category: str = ""
-    """Category of the modes "category-mean" and "transplant"; clips are then also scored by whether they became it."""
-    controls: int = 200
-    """Matched random sets to compare with."""
-    control: str = "matched"
-    """"matched" draws, or "published": the one set of the neurons with indices one higher."""
-    match: tuple[str, ...] = ()
-    """Features that controls are matched in beside the number per layer: "rate", "mean"."""
-    seed: int = 0
-    """Of controls, donors, and of the tests that draw."""
-    side: str = ""
-    """What counts as evidence: "harm", "help" or "either"; "" is "help" for modes that keep the set, else "harm"."""
-    percentile: float = 1.0
-    """Of the selection that named sets come from, in percent."""
-    selected_on: str = "all"
-    """Clips of the task that the selection is made from: "all", as published, or "train": not those that are tested."""
-    rule: str = "lape"
-    reading: str = "clip"
-    probe: str = "logistic"
-    """"logistic" or "published"."""
-    probe_seed: int = 42
-    division: str = ""
-    """Label column that divides the clips; "" is split, else fold."""
+    mode: str = described(
+        "remove",
+        "What is done to the set; keep: all other neurons are removed; transplant: as in a clip of --category.",
+        tuple(MODES),
+    )
+    gain: float = described(0.0, "With --mode gain: factor of the activations.")
+    category: str = described("", "With --mode category-mean and transplant.")
+    """Clips are then also scored by whether they became it."""
+    controls: int = described(200, "Random sets matched in number per layer.")
+    control: str = described("matched", "published: the one set of the neurons with indices one higher.", CONTROLS)
+    match: tuple[str, ...] = described((), "Match the controls in these too [nothing].", MATCHES)
+    seed: int = described(0, "Of controls, donors, and tests that draw.")
+    side: str = described("", "Evidence [harm; help for the keep modes].", ("", *SIDES))
+    percentile: float = described(1.0, "Share of neurons selected, in percent.")
+    """Of the selection that named sets come from."""
+    rule: str = described("lape", "Selection rule.", RULES)
+    reading: str = described("clip", "Reading that the selection goes by.", READINGS)
+    selected_on: str = described(
+        "all", "Clips that the selection is made from; train leaves out those that are tested.", CLIPS
+    )
+    probe: str = described("logistic", "Fitted to the store's embeddings.", PROBES)
+    probe_seed: int = described(42, "Of the probe.")
+    division: str = described("", "Label column of splits or folds [split, else fold].")
 
     def __post_init__(self) -> None:
         for name, known in (
             ("mode", tuple(MODES)),
             ("control", CONTROLS),
             ("side", ("", *SIDES)),
-            ("selected_on", SELECTED_ON),
+            ("selected_on", CLIPS),
             ("probe", PROBES),
         ):
             if getattr(self, name) not in known:
@@ -109,3 +105,13 @@ class Request(Record):
     def labelling(self) -> str:
         """As in "fm:octave"."""
         return f"{self.task}:{self.label}"
+
+
+def labelling_parts(name: str) -> tuple[str, str]:
+    """Task and label of "task:label". Raises ValueError for another name."""
+    task, colon, label = name.partition(":")
+    if not colon or not label:
+        raise ValueError(
+            f"the labelling is {name!r}; expected TASK:LABEL, since a probe tells the categories of a label"
+        )
+    return task, label

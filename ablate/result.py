@@ -133,6 +133,11 @@ def read_result(path: str | os.PathLike[str]) -> xr.Dataset:
         ) from error
 
 
+def holds(path: str | os.PathLike[str], digest: str) -> bool:
+    """Whether a file holds the result of the study with this digest. Raises ValueError for a file of another kind."""
+    return Path(path).is_file() and bool(read_result(path).attrs["digest"] == digest)
+
+
 def result_of_table(table: pa.Table) -> xr.Dataset:
     """A result as `read_result` gives it, of an Arrow table with the columns and metadata of its file.
 

@@ -17,6 +17,7 @@ import pandas as pd
 import xarray as xr
 from tabulate import tabulate
 
+from .kinds import NULL_ROWS
 from .null.results import PARTS
 from .selection.rules import coverage_ratio, mean_class_specific
 
@@ -136,7 +137,7 @@ def null_table(result: xr.Dataset, rows: str = "cells") -> pd.DataFrame:
     rows: "cells" the ratio of every two categories, "categories" the number of neurons of each, "neurons" every
         class-specific neuron of each category with its AAPE, and its stability over the draws.
     """
-    statistic = {"cells": "common_neuron_ratio", "categories": "neurons", "neurons": "aape"}[rows]
+    statistic = NULL_ROWS[rows]
     names = [statistic, *(f"{statistic}_{part}" for part in PARTS if f"{statistic}_{part}" in result)]
     if rows != "neurons":
         parts = result[names].drop_vars([] if rows == "categories" else "n_clips")

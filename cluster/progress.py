@@ -147,3 +147,23 @@ def _duration(seconds: float) -> str:
     """Seconds as M:SS, or H:MM:SS from an hour on."""
     minutes, rest = divmod(round(max(seconds, 0.0)), 60)
     return f"{minutes}:{rest:02}" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
+
+
+class Rate:
+    """Units per second over the last half minute."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._seen: deque[tuple[float, int]] = deque()
+
+    def at(self, done: int) -> None:
+        """So many are done now."""
+        now = self._clock()
+        self._seen.append((now, done))
+        while len(self._seen) > 2 and self._seen[1][0] <= now - WINDOW:
+            self._seen.popleft()
+
+    def per_second(self) -> float:
+        """The rate; 0 while no time has passed."""
+        (before, then), (now, done) = self._seen[0], self._seen[-1]
+        return (done - then) / (now - before) if now > before else 0.0

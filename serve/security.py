@@ -10,9 +10,11 @@ import asyncio
 import hashlib
 import hmac
 import json
+import os
 from collections import Counter
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 Message = MutableMapping[str, Any]
@@ -22,6 +24,8 @@ App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 
 METHODS = ("GET", "POST", "DELETE", "PUT", "PATCH", "HEAD", "OPTIONS")
 WITHOUT_TOKEN = ("/health/live", "/health/ready")
+TOKEN = "OTOSCOPE_TOKEN"  # environment variable
+MIN_TOKEN = 16  # characters
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 
 
@@ -112,6 +116,22 @@ class Guard:
                         return None, bytes(body)
         except TimeoutError:
             return (408, f"the body did not arrive; expected it within {self.limits.patience:g} s"), b""
+
+
+def read_token(path: str | None) -> str:
+    """The token of a file or of the environment, "" for none. Raises ValueError for one that is too short."""
+    if path is None:
+        token, where = os.environ.get(TOKEN, ""), TOKEN
+    else:
+        token, where = Path(path).read_text(encoding="utf-8").strip(), path
+        if not token:
+            raise ValueError(f"{path} is empty; expected a token of at least {MIN_TOKEN} characters")
+    if token and (len(token) < MIN_TOKEN or not token.isascii() or not token.isprintable() or " " in token):
+        raise ValueError(
+            f"the token in {where} is short or has odd characters; expected at least {MIN_TOKEN} letters and digits: "
+            "make one with `openssl rand -hex 32`"
+        )
+    return token
 
 
 def token_digest(token: str) -> str:

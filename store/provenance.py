@@ -16,6 +16,7 @@ SEMANTICS = 1  # raised when the meaning of a stored number changes
 FRAME_RULES = ("audio", "published", "all")
 VARIABLES = ("active_bits", "mean", "positive_frames", "frame_count", "embedding", "hidden")
 ALWAYS_KEPT = ("active_bits", "frame_count")
+MEAN_DTYPES = ("float16", "float32")
 KEPT_BY_DEFAULT = ("active_bits", "mean", "positive_frames", "frame_count", "embedding")
 
 
@@ -134,7 +135,7 @@ class Plan(Record):
         unknown = [v for v in self.variables if v not in VARIABLES]
         if unknown:
             raise ValueError(f"no variable {', '.join(unknown)} to keep; expected some of {', '.join(VARIABLES)}")
-        if self.mean_dtype not in ("float16", "float32"):
+        if self.mean_dtype not in MEAN_DTYPES:
             raise ValueError(f"mean_dtype is {self.mean_dtype}; expected float16 or float32")
 
 

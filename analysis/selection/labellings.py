@@ -78,10 +78,7 @@ def labellings(trees: Mapping[str, xr.DataTree], wanted: Sequence[str] = ()) -> 
     for store, tree in trees.items():
         for name in wanted or sorted(tree.children):
             task, _, label = name.partition(":")
-            if task not in tree.children:
-                known = ", ".join(sorted(tree.children)) or "none"
-                raise LookupError(f"no task {task!r} in {store}; it holds {known}")
-            ds = tree.children[task].to_dataset()
+            ds = task_of(tree, store, task)
             labels = [label] if label else _labels(ds)
             if not labels:
                 raise LookupError(f"task {task} of {store} has no label column; add one with `otoscope label`")
@@ -89,6 +86,14 @@ def labellings(trees: Mapping[str, xr.DataTree], wanted: Sequence[str] = ()) -> 
                 if not label and len(ds.otoscope.categories(each)) < 2 and not wanted:
                     continue  # nothing to compare, and nobody asked for it by name
                 yield Labelling(store=store, task=task, label=each, ds=ds)
+
+
+def task_of(tree: xr.DataTree, store: str, task: str) -> xr.Dataset:
+    """A task of a store. Raises LookupError naming the tasks that exist."""
+    if task not in tree.children:
+        known = ", ".join(sorted(tree.children)) or "none"
+        raise LookupError(f"no task {task!r} in {store}; it holds {known}")
+    return tree.children[task].to_dataset()
 
 
 def left_out(trees: Mapping[str, xr.DataTree], wanted: Sequence[str] = ()) -> list[str]:

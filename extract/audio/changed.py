@@ -5,11 +5,13 @@ Conventions: one line for each thing found, as in `otoscope.store.verify`.
 Contents: `changed_audio`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ...store.blocks import Block
 from ...store.status import audio_digests, store_status
+from ...store.verify import remedies, verify
+from ...store.writer import reset_block
 from ..loader import ABSENT
 from .audio_root import AudioRoot, root_at
 from .corpus import Clip
@@ -46,3 +48,33 @@ def _digest_now(root: AudioRoot, path: str) -> int:
         return content_digest(root, Clip(name=path, path=path))
     except FileNotFoundError:
         return 0
+
+
+def check_store(url: str, audio_root: str | None, *, reset: bool, report: Callable[[str], None]) -> list[str]:
+    """Report damage of a store, and with an audio root changed files, a line each; returns what to do about it.
+
+    reset: put the blocks in question back, for the same extraction to do again.
+    """
+    found = list(verify(url))
+    for damage in found:
+        report(str(damage))
+    again = {damage.block for damage in found if damage.block}
+    todo = remedies(found)
+    if audio_root is not None:
+        changed = list(changed_audio(url, audio_root))
+        for line in dict.fromkeys(what for _, what in changed):
+            report(line)
+        again |= {block for block, _ in changed if block}
+        if any(block for block, _ in changed):
+            command = f"otoscope verify --audio {audio_root} --reset"
+            todo.append(f"put changed files' blocks back by `{command}`, then extract again")
+        if any(not block for block, _ in changed):
+            todo.append("put absent files back")
+    if reset:
+        for block in sorted(again, key=lambda block: (block.task, block.index)):
+            reset_block(url, block)
+            report(f"{block.task} block {block.index} is pending again")
+        todo = [remedy for remedy in todo if "--reset" not in remedy]
+        if again:
+            todo.insert(0, "run the same `otoscope extract` again")
+    return todo

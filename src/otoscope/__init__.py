@@ -9,6 +9,7 @@
 Names are imported when first used, so that `import otoscope` costs nothing.
 """
 
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -19,6 +20,14 @@ if TYPE_CHECKING:
     from .extract.models.encoder import Encoder
 
 __all__ = ["Encoder", "across", "analysis", "capture", "open"]
+
+_FOLDER = os.path.dirname(__file__)
+for _room in ("store", "cluster", "extract", "analysis", "ablate", "serve"):
+    if not os.path.isdir(os.path.join(_FOLDER, _room)):
+        raise ImportError(
+            f"{_FOLDER} has no folder {_room!r}; expected a symbolic link to one, which git or a copy left out: clone "
+            "again by `git clone -c core.symlinks=true`, on Windows in developer mode"
+        )
 
 _HOMES = {"Encoder": "extract.models.encoder", "across": "analysis.across", "capture": "extract.capture"}
 

@@ -3,7 +3,6 @@
 Goal: in two minutes, without a download, a newcomer has seen every step and holds the command for each next one.
 Conventions: everything lies under one folder; the same folder, run again, is completed or made again, with the same
 result.
-Contents: `run`, `contrast`.
 """
 
 import csv
@@ -18,12 +17,16 @@ import xarray as xr
 
 from .analysis.figures.selection import depth_figure, overlap_figure, save_figure
 from .analysis.overlap import common_neuron_ratio
-from .analysis.selection.labellings import Answer, Question, answer, labellings
+from .analysis.selection.labellings import Answer, Question, answer, labellings, open_stores
 from .analysis.selection.rules import depth_histogram
 from .analysis.selection.selectivity import aape
 from .analysis.tables import markdown, neurons_table, overlap_table, stats_table, write_table
+from .extract.audio.corpora.synth import synthesise
+from .extract.capture import capture
 
 log = logging.getLogger(__name__)
+
+Answers = Mapping[tuple[str, str], Answer]  # by store and labelling, as ("tiny-ssl", "fm:octave")
 
 ENCODERS = {"tiny-ssl": "SSL", "tiny-sl": "SL"}
 PERCENTILE = 5.0  # 1,536 neurons: the paper's 1 % of 36,864 would leave 15
@@ -33,10 +36,10 @@ CONTROL = "**Control run: the labels were dealt out anew, so no structure should
 SUMMARY = """# What the neurons of two small encoders listen to
 
 {control}{n_clips:,} clips of one second, made by this package: notes from additive and from FM synthesis, labelled by
-octave and by timbre family, and everyday events. Two encoders of M2D's architecture heard all of them: `tiny-ssl` (SSL)
-was trained to predict masked patches, `tiny-sl` (SL) to name how a sound is played and where, never octave, timbre or
-event. Each has {layers} layers of {neurons} neurons; what every neuron did on every clip is in `tiny-ssl.zarr` and
-`tiny-sl.zarr`.
+octave and by timbre family, and everyday events. Two encoders of M2D's architecture were run over them: `tiny-ssl`
+(SSL) was trained to predict masked patches, `tiny-sl` (SL) to name how a sound is played and where, never octave,
+timbre or event. Each has {layers} layers of {neurons} neurons; what every neuron did on every clip is in
+`tiny-ssl.zarr` and `tiny-sl.zarr`.
 
 ## Class-specific neurons
 
@@ -101,19 +104,35 @@ def run(
     shuffle_labels: the control in which each label column is dealt out anew over the clips of its task.
     Raises ValueError where the folder holds something else, or a quickstart with other settings.
     """
-    settings = {
-        "seed": seed, "shuffle_labels": shuffle_labels, "notes_per_octave": notes_per_octave,
-        "events_per_category": events_per_category,
-    }  # fmt: skip
-    _claim(directory, settings)
-    stores = _extract(directory, settings)
-    trees = {name: _open(url) for name, url in stores.items()}
-    question = Question(percentile=PERCENTILE)
-    answers = {(a.labelling.store, a.labelling.name): a for a in (answer(x, question) for x in labellings(trees))}
-    stats = _write_tables(directory, answers)
-    overlaps = _write_figures(directory, answers)
+    sizes = {"notes_per_octave": notes_per_octave, "events_per_category": events_per_category}
+    _prepare_folder(directory, {"seed": seed, "shuffle_labels": shuffle_labels, **sizes})
+    log.info("synthesising audio under %s", directory / "audio")
+    manifests = synthesise(directory / "audio", seed=seed, **sizes)
+    if shuffle_labels:
+        for manifest in manifests.values():
+            _shuffle(manifest, seed)
+    stores = [str(directory / f"{encoder}.zarr") for encoder in ENCODERS]
+    for encoder, url in zip(ENCODERS, stores, strict=True):
+        for task, manifest in manifests.items():
+            capture(encoder, str(manifest), url, task=task)
+    trees = open_stores(stores)
+    answers = {(x.store, x.name): answer(x, Question(percentile=PERCENTILE)) for x in labellings(trees)}
+    stats = _write_tables(directory / "tables", answers)
+    overlaps = _write_figures(directory / "figures", answers)
+    tasks = trees["tiny-ssl"].children
     summary = directory / "summary.md"
-    summary.write_text(_summary(stats, overlaps, trees, shuffled=shuffle_labels), encoding="utf-8")
+    text = SUMMARY.format(
+        control=CONTROL if shuffle_labels else "",
+        n_clips=sum(task.sizes["clip"] for task in tasks.values()),
+        layers=tasks["additive"].sizes["layer"],
+        neurons=tasks["additive"].sizes["neuron"],
+        percentile=PERCENTILE,
+        stats=markdown(stats[["store", "task", "categories", "neurons_per_category", "coverage_ratio", "selected"]]),
+        comparison=_comparison(stats),
+        overlaps="\n".join(_structure(training, where, ratio) for (training, where), ratio in overlaps.items()),
+        steps="\n".join(f"| {aim} | `{command}` |" for aim, command in NEXT_STEPS.items()),
+    )
+    summary.write_text(text, encoding="utf-8")
     return summary
 
 
@@ -131,46 +150,18 @@ def contrast(ratio: xr.DataArray) -> tuple[float, float]:
     return float(np.nanmean(values[near])), float(np.nanmean(values[apart >= 3]))
 
 
-def _open(url: str) -> xr.DataTree:
-    from . import open as open_store
-
-    return open_store(url)
-
-
-def _claim(directory: Path, settings: Mapping[str, object]) -> None:
-    """Take a folder that is empty or holds the same quickstart; refuse any other."""
+def _prepare_folder(directory: Path, settings: dict[str, int]) -> None:
+    """Make the folder and note the settings; ValueError unless it is new, empty, or of the same quickstart."""
     note = directory / "quickstart.json"
     if note.is_file():
         found = json.loads(note.read_text(encoding="utf-8"))
         if found != settings:
-            raise ValueError(
-                f"{directory} holds a quickstart with {found}; expected {dict(settings)}: choose another folder"
-            )
+            raise ValueError(f"{directory} holds a quickstart with {found}; expected {settings}: choose another folder")
         return
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise ValueError(f"{directory} is not empty; expected a new folder: choose another name")
     directory.mkdir(parents=True, exist_ok=True)
     note.write_text(json.dumps(settings), encoding="utf-8")
-
-
-def _extract(directory: Path, settings: Mapping[str, int]) -> dict[str, str]:
-    """Audio and manifests, then one store per encoder; returns the stores' paths by encoder."""
-    from .extract.audio.corpora.synth import synthesise
-    from .extract.capture import capture
-
-    log.info("synthesising audio under %s", directory / "audio")
-    manifests = synthesise(
-        directory / "audio", seed=settings["seed"], notes_per_octave=settings["notes_per_octave"],
-        events_per_category=settings["events_per_category"],
-    )  # fmt: skip
-    if settings["shuffle_labels"]:
-        for manifest in manifests.values():
-            _shuffle(manifest, settings["seed"])
-    stores = {name: str(directory / f"{name}.zarr") for name in ENCODERS}
-    for encoder, url in stores.items():
-        for task, manifest in manifests.items():
-            capture(encoder, str(manifest), url, task=task)
-    return stores
 
 
 def _shuffle(manifest: Path, seed: int) -> None:
@@ -186,72 +177,46 @@ def _shuffle(manifest: Path, seed: int) -> None:
         csv.writer(file, lineterminator="\n").writerows([header, *columns.T])
 
 
-def _write_tables(directory: Path, answers: Mapping[tuple[str, str], Answer]) -> pd.DataFrame:
-    tables = directory / "tables"
-    tables.mkdir(exist_ok=True)
+def _write_tables(folder: Path, answers: Answers) -> pd.DataFrame:
+    """The neurons and overlaps of each labelling, and the statistics of all, which are returned."""
+    folder.mkdir(exist_ok=True)
     stats = stats_table({key: a.selection for key, a in answers.items()})
-    write_table(stats, tables / "stats.csv")
+    write_table(stats, folder / "stats.csv")
     for (store, name), a in answers.items():
         stem = f"{store}-{name.replace(':', '-')}"
         neurons = neurons_table(a.selection["member"], a.probability, aape(a.probability))
-        write_table(neurons, tables / f"neurons-{stem}.parquet")
-        write_table(overlap_table(common_neuron_ratio(a.selection["member"])), tables / f"overlap-{stem}.csv")
+        write_table(neurons, folder / f"neurons-{stem}.parquet")
+        write_table(overlap_table(common_neuron_ratio(a.selection["member"])), folder / f"overlap-{stem}.csv")
     return stats
 
 
-def _write_figures(directory: Path, answers: Mapping[tuple[str, str], Answer]) -> dict[tuple[str, str], xr.DataArray]:
-    """Heat maps and histograms; returns the octave ratios by (encoder, "within" or "across")."""
-    figures = directory / "figures"
-    figures.mkdir(exist_ok=True)
-    member = {key: a.selection["member"] for key, a in answers.items()}
+def _write_figures(folder: Path, answers: Answers) -> dict[tuple[str, str], xr.DataArray]:
+    """Heat maps and histograms; returns the common neuron ratios of octaves by (training, which notes)."""
+    folder.mkdir(exist_ok=True)
+    member = {(ENCODERS[store], name): a.selection["member"] for (store, name), a in answers.items()}
+    trainings = tuple(ENCODERS.values())
     for name in dict.fromkeys(name for _, name in answers):
-        panels = [(f"{ENCODERS[s]}: {name}", common_neuron_ratio(member[s, name])) for s in ENCODERS]
-        save_figure(overlap_figure(panels), figures / f"within-{name.replace(':', '-')}.png")
-    across = {s: common_neuron_ratio(member[s, "additive:octave"], member[s, "fm:octave"]) for s in ENCODERS}
-    panels = [(f"{ENCODERS[s]}: additive (rows), FM (columns)", ratio) for s, ratio in across.items()]
-    save_figure(overlap_figure(panels), figures / "across-additive-fm-octave.png")
-    depth = [
-        (f"{ENCODERS[s]} {name}", depth_histogram(member[s, name]))
-        for s in ENCODERS
-        for name in ("additive:octave", "events:event")
-    ]
-    save_figure(depth_figure(depth), figures / "depth.png")
-    within = {(s, "within"): common_neuron_ratio(member[s, "additive:octave"]) for s in ENCODERS}
-    return within | {(s, "across"): ratio for s, ratio in across.items()}
-
-
-def _summary(
-    stats: pd.DataFrame,
-    overlaps: Mapping[tuple[str, str], xr.DataArray],
-    trees: Mapping[str, xr.DataTree],
-    *,
-    shuffled: bool,
-) -> str:
-    """The story of a run, in Markdown."""
-    some = next(iter(trees.values()))
-    shown = stats[["store", "task", "categories", "neurons_per_category", "coverage_ratio", "selected"]]
-    return SUMMARY.format(
-        control=CONTROL if shuffled else "",
-        n_clips=sum(child.sizes["clip"] for child in some.children.values()),
-        layers=some["additive"].sizes["layer"],
-        neurons=some["additive"].sizes["neuron"],
-        percentile=PERCENTILE,
-        stats=markdown(shown),
-        comparison=_comparison(stats),
-        overlaps="\n".join(_structure(encoder, where, ratio) for (encoder, where), ratio in overlaps.items()),
-        steps="\n".join(f"| {aim} | `{command}` |" for aim, command in NEXT_STEPS.items()),
-    )
+        panels = [(f"{training}: {name}", common_neuron_ratio(member[training, name])) for training in trainings]
+        save_figure(overlap_figure(panels), folder / f"within-{name.replace(':', '-')}.png")
+    octaves = {training: (member[training, "additive:octave"], member[training, "fm:octave"]) for training in trainings}
+    across = {training: common_neuron_ratio(*members) for training, members in octaves.items()}
+    panels = [(f"{training}: additive (rows), FM (columns)", ratio) for training, ratio in across.items()]
+    save_figure(overlap_figure(panels), folder / "across-additive-fm-octave.png")
+    shown = [(training, name) for training in trainings for name in ("additive:octave", "events:event")]
+    save_figure(depth_figure([(" ".join(key), depth_histogram(member[key])) for key in shown]), folder / "depth.png")
+    return {
+        **{(s, "within additive notes"): common_neuron_ratio(additive) for s, (additive, _) in octaves.items()},
+        **{(s, "between additive and FM notes"): ratio for s, ratio in across.items()},
+    }
 
 
 def _comparison(stats: pd.DataFrame) -> str:
     """The paper's contrast of SSL with SL, as it came out."""
-    average = stats[stats["task"] == "average"].set_index("store")
-    found = {
-        column: [float(average.loc[encoder, column]) for encoder in ENCODERS]  # type: ignore[arg-type]
-        for column in ("neurons_per_category", "coverage_ratio")
-    }
-    (ssl, sl), (ssl_covers, sl_covers) = found.values()
-    more, wider = ("more" if ours > theirs else "not more" for ours, theirs in found.values())
+    average = stats[stats["task"] == "average"].set_index("store").loc[list(ENCODERS)]
+    (ssl, sl), (ssl_covers, sl_covers) = (
+        average[name].astype(float) for name in ("neurons_per_category", "coverage_ratio")
+    )
+    more, wider = ("more" if ours > theirs else "not more" for ours, theirs in ((ssl, sl), (ssl_covers, sl_covers)))
     return (
         f"On average SSL has {ssl:.1f} neurons per category and covers {ssl_covers:.0%} of the categories; SL has "
         f"{sl:.1f}\nand covers {sl_covers:.0%}. The paper found more of both in its self-supervised encoder; here SSL "
@@ -259,8 +224,6 @@ def _comparison(stats: pd.DataFrame) -> str:
     )
 
 
-def _structure(encoder: str, where: str, ratio: xr.DataArray) -> str:
+def _structure(training: str, where: str, ratio: xr.DataArray) -> str:
     near, far = contrast(ratio)
-    what = "within additive notes" if where == "within" else "between additive and FM notes"
-    shares = f"octaves at most one apart share {near:.2f}, octaves three or more apart {far:.2f}"
-    return f"- {ENCODERS[encoder]}, {what}: {shares}."
+    return f"- {training}, {where}: octaves at most one apart share {near:.2f}, octaves three or more apart {far:.2f}."

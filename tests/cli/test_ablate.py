@@ -31,7 +31,7 @@ def arguments(here, *more):
 
 def test_a_run_its_table_and_its_figure(here, tmp_path):
     output = tmp_path / "r.parquet"
-    said = done(*arguments(here, "--controls", 40, "--clips", tmp_path / "clips.csv", "-o", output))
+    said = done(*arguments(here, "--controls", 40, "--clip-table", tmp_path / "clips.csv", "-o", output))
     assert re.search(r"accuracy\n\| category +\| +n_clips ", said)
     assert re.search(r"\| d +\| +8 \| +1 \| +0 \| +-1 \| .*\| +0.02439 \| +0.02439 \|", said)  # 1/41
     assert said.splitlines()[-1] == str(output)
@@ -91,14 +91,16 @@ def test_mistakes_are_one_line(here, tmp_path):
     given = arguments(here, "-o", output)
     refused(r"no category 'e' in t:letter; those that exist: a, b, c, d", *given, "--set", "only(e)", watched=tmp_path)
     refused(r"no neuron set is called 'dog'; expected shared", *given, "--set", "dog", watched=tmp_path)
-    refused(r"--task is 't'; expected TASK:LABEL", *given, "--task", "t", watched=tmp_path)
+    refused(r"the labelling is 't'; expected TASK:LABEL", *given, "--task", "t", watched=tmp_path)
     refused(r"expected a category for category-mean and transplant", *given, "--mode", "transplant", watched=tmp_path)
     refused(r"match names 'size'", *given, "--match", "size", watched=tmp_path)
     refused(r"--actors given with --executor serial", *given, "--actors", 2, watched=tmp_path)
     refused(r"the encoder is not the store's", *given, "--encoder", "tiny-ssl", watched=tmp_path)
     refused(r"no file .*absent.csv", *given, "--set", "@absent.csv", watched=tmp_path)
     refused(r"expected a name ending in \.parquet", *given, "-o", tmp_path / "r.csv", watched=tmp_path)
-    refused(r"to 'c\.txt'; expected a name ending in \.csv", *given, "--clips", tmp_path / "c.txt", watched=tmp_path)
+    refused(
+        r"to 'c\.txt'; expected a name ending in \.csv", *given, "--clip-table", tmp_path / "c.txt", watched=tmp_path
+    )
     (tmp_path / "p.json").write_text("{}")
     refused(r"no probe at .*p; expected p\.safetensors", *given, "--probe", tmp_path / "p", watched=tmp_path)
     refused(r"no file .*x\.parquet; expected the result", "ablate", "table", tmp_path / "x.parquet", watched=tmp_path)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from otoscope.cli.ask import TABLES
+from otoscope.analysis.kinds import TABLES
 
 from ..support import closed_form as making
 from ..support.commands import LABELS, done, extraction, refused

@@ -5,6 +5,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from otoscope.cli.main import cli
+from otoscope.cli.main import COMMANDS
 from otoscope.extract.capture import capture
 
 from ..support import closed_form as making
@@ -23,14 +24,28 @@ from ..support.interrupted_executor import After, interrupt
 from ..support.m2d_in_numpy import encoder_state
 from ..support.stored_files import tree_of
 from ..support.wav_corpora import LENGTHS, write_corpus, write_wav_file
+from ..test_house import HEAVY
 
 
 def test_every_command_explains_itself() -> None:
     overview = done("--help")
-    for name in cli.commands:
-        assert re.search(rf"^  {name} ", overview, re.M)
-        assert f"Usage: otoscope {name}" in done(name, "-h")
+    for group, commands in COMMANDS.items():
+        assert f"\n{group}:\n" in overview
+        for name, (_, line) in commands.items():
+            assert re.search(rf"^  {name} +{re.escape(line)}$", overview, re.M)
+            words = name.split()
+            assert re.match(rf"Usage: otoscope {name} .*?\n\n  {re.escape(line)}\n", done(*words, "-h"), re.S)
+            assert re.search(rf"^  {words[-1]} +{re.escape(line)}$", done(*words[:-1], "-h"), re.M)
+    assert "No such command 'tabel'" in call("tabel").stderr
     assert done("--version").startswith("otoscope, version ")
+
+
+def test_no_command_needs_anything_heavy_to_explain_itself() -> None:
+    code = "from otoscope.cli import main; [main.load(name) for group in main.COMMANDS.values() for name in group]"
+    code += "; import sys; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert "otoscope.cli.papers" in loaded
+    assert not HEAVY & {name.partition(".")[0] for name in loaded}
 
 
 def test_the_real_command(original: str) -> None:

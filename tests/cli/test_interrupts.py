@@ -7,7 +7,7 @@ import pytest
 
 PROGRAM = """
 import signal, sys, time
-from otoscope.cli.interrupts import listen, rest
+from otoscope.cli.interrupts import catch_signals, stop_repeating
 
 class Dropped:
     def __del__(self):  # an exception in here is only printed
@@ -25,7 +25,7 @@ def work():
             pass
     time.sleep(600)
 
-listen()
+catch_signals()
 try:
     try:
         work()
@@ -33,7 +33,7 @@ try:
         time.sleep(1.5)  # an end in good order takes longer than it takes to raise again
         print("closed", flush=True)
 except KeyboardInterrupt:
-    rest()
+    stop_repeating()
     print("interrupted", flush=True)
     time.sleep(1.5)
     print("left alone", flush=True)

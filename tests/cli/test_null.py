@@ -8,9 +8,8 @@ import pytest
 
 import otoscope
 from otoscope.analysis import class_specific
-from otoscope.cli.ask import asked_for, question_of
-from otoscope.cli.figure import overlaps
-from otoscope.cli.null import Exchange
+from otoscope.analysis.null.overlaps import Exchange, overlaps
+from otoscope.analysis.selection.labellings import Question, answer, asked_labellings
 
 from ..support.commands import call, done, refused
 from ..support.finished_store import Finished
@@ -85,12 +84,11 @@ def test_a_figure_strikes_out_what_the_table_says(two_tasks: str, tmp_path: Path
     done("null", *ask, "-o", tmp_path / "c.csv")
     done("figure", "overlap", *ask, "-o", tmp_path / "f.png")
     assert (tmp_path / "f.png").stat().st_size > 1000
-    question = question_of(("2",), "frame", None, "lape")
+    selections = Question(percentile=2, reading="frame")
     exchange = Exchange(permutations=20, group=None, within=None, balanced=False, level=0.05, seed=3)
-    from otoscope.analysis.selection.labellings import answer
-
-    answers = [answer(each, question) for each in asked_for((two_tasks,), ("esc50:kind",), question, False)]
-    ((store, ratio),) = overlaps(answers, (two_tasks,), "gtzan:kind", question, False, exchange)
+    asked, _ = asked_labellings((two_tasks,), ("esc50:kind",), selections, False)
+    answers = [answer(each, selections) for each in asked]
+    ((store, ratio),) = overlaps(answers, (two_tasks,), "gtzan:kind", selections, False, exchange)
     table = pd.read_csv(tmp_path / "c.csv")
     assert store == "s"
     assert (ratio["category"].attrs["long_name"], ratio["other_category"].attrs["long_name"]) == (

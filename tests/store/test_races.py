@@ -22,9 +22,8 @@ from otoscope.store.changes import lock
 from otoscope.store.changes.lock import acquire, lock_key
 from otoscope.store.changes.tasks import add_labels, add_task, create
 from otoscope.store.group import document_at, open_root
-from otoscope.store.objects import put_values
 from otoscope.store.verify import verify
-from otoscope.store.writer import pending_blocks, write_block
+from otoscope.store.writer import pending_blocks, put_values, write_block
 
 from ..support.known_store import N_CLIPS, Known
 from ..support.racing_writer import extract, planned

@@ -18,10 +18,9 @@ from typing import Any
 import pandas as pd
 
 from ..corpus import read_manifest
+from . import DATA_SETS, SUBSETS
 from .layout import DataSet
 
-DATA_SETS = ("esc50", "gise51", "voxforge", "voxceleb1", "cremad", "gtzan", "surge", "nsynth", "vocalset")
-SUBSETS = ("all", "paper")
 PLACES = ("splits", "urls")  # options that are paths
 
 

@@ -1,167 +1,214 @@
-"""The commands that ask a store: `neurons`, `table`. Like `cli`: parse, call, print. Figures are in `drawing`.
+"""The commands that ask a store: neurons, table, figure, null, selectors, exemplars, compare.
 
 Conventions: labellings are named TASK:LABEL; a task that is not finished is refused unless --incomplete is given.
 """
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
+from ..analysis.kinds import COMPARISONS, NULL_ROWS, TABLES
+from .options import Asked, asking, by_the_paper, exchanging, output, put_table
+
 if TYPE_CHECKING:
-    from ..analysis.selection.labellings import Labelling, Question
-
-LABELLINGS = "Labellings [all; columns that only group clips (speaker, source, tone, instrument) by name alone]."
-TABLES = ("stats", "paper", "overlap", "probability", "aape", "thresholds", "depth")
-
-
-def selecting(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options by which neurons are selected."""
-    for option in (
-        click.option(
-            "--rule", type=click.Choice(["lape", "paper"]), default="lape", show_default=True, help="Selection rule."
-        ),
-        click.option("--incomplete", is_flag=True, help="Go by the committed clips of tasks that are not finished."),
-        click.option("--threshold", type=float, metavar="X", help="With --reading clip: on the mean, instead of 0."),
-        click.option(
-            "--reading", type=click.Choice(["clip", "frame", "any"]), default="clip", show_default=True,
-            help="clip: mean above 0; frame: share of positive frames; any: one positive frame.",
-        ),
-        click.option(
-            "--percentile", "percentiles", multiple=True, metavar="P|TASK=P|paper",
-            help="Share of neurons selected, in percent [1]; paper: 2 for esc50 and gise51, else 1.",
-        ),
-    ):  # fmt: skip
-        command = option(command)
-    return command
-
-
-def question_of(percentiles: tuple[str, ...], reading: str, threshold: float | None, rule: str) -> "Question":
-    """The options as the analysis takes them."""
-    from ..analysis.selection.labellings import Question
-
-    general, of_task = 1.0, {}
-    for text in percentiles:
-        if text == "paper":
-            continue
-        task, equals, number = text.rpartition("=")
-        try:
-            value = float(number)
-        except ValueError:
-            raise ValueError(
-                f"--percentile is {text!r}; expected a number such as 1, a task's such as esc50=2, or paper"
-            ) from None
-        if equals:
-            of_task[task] = value
-        else:
-            general = value
-    return Question(
-        percentile=general, percentiles=of_task, paper="paper" in percentiles,
-        reading=reading, threshold=threshold, rule=rule,
-    )  # fmt: skip
-
-
-def asked_for(
-    stores: tuple[str, ...], tasks: tuple[str, ...], question: "Question", incomplete: bool, against: str | None = None
-) -> "list[Labelling]":
-    """As `asked_labellings`, saying what is left out."""
-    from ..analysis.selection.labellings import asked_labellings
-
-    found, skipped = asked_labellings(stores, tasks, question, incomplete, against)
-    if skipped:
-        click.echo(f"left out, since they say which clips belong together: {', '.join(skipped)}", err=True)
-    return found
+    from ..analysis.null.overlaps import Exchange
 
 
 @click.command()
-@click.argument("store")
-@click.option("--task", required=True, metavar="TASK[:LABEL]")
-@selecting
-@click.option("-o", "--output", metavar="FILE", help="CSV, Parquet, Markdown or LaTeX by its ending [standard output].")
-def neurons(store: str, task: str, output: str | None, incomplete: bool, **how: Any) -> None:
-    """Class-specific neurons: one row per category, layer and neuron, with probability and AAPE."""
-    from ..analysis.selection.labellings import answer, only
+@asking()
+@output
+def neurons(asked: Asked, output: str | None) -> None:
+    """One row per category, layer and neuron."""
     from ..analysis.selection.selectivity import aape
     from ..analysis.tables import neurons_table
 
-    question = question_of(**how)
-    found = answer(only(asked_for((store,), (task,), question, incomplete)), question)
+    found = asked.answer()
     put_table(neurons_table(found.selection["member"], found.probability, aape(found.probability)), output)
 
 
 @click.command()
 @click.argument("kind", type=click.Choice(TABLES))
-@click.argument("stores", nargs=-1, required=True, metavar="STORE...")
-@click.option("--task", "tasks", multiple=True, metavar="TASK[:LABEL]", help=LABELLINGS)
-@click.option("--against", metavar="TASK:LABEL", help="overlap: the categories along the other side.")
-@selecting
+@asking(many=True, against=True)
 @click.option(
     "--official", type=click.Choice(["ssl", "sl"]),
     help="stats: name the file as the paper's notebooks do for such an encoder; -o is its folder.",
 )  # fmt: skip
-@click.option("-o", "--output", metavar="FILE", help="CSV, Parquet, Markdown or LaTeX by its ending [standard output].")
-def table(
-    kind: str,
-    stores: tuple[str, ...],
-    tasks: tuple[str, ...],
-    against: str | None,
-    official: str | None,
-    output: str | None,
-    incomplete: bool,
-    **how: Any,
-) -> None:
-    """Tables: stats, thresholds and paper (Tables I and II) over all labellings; the others of one.
+@output
+def table(kind: str, asked: Asked, official: str | None, output: str | None) -> None:
+    """Kinds: stats, thresholds and paper (Tables I and II) over all labellings; the others of one.
 
     Paper puts the stores side by side, with the paper's labellings and percentiles unless --task or --percentile say
     otherwise. A STORE may be a table of probabilities (`otoscope import`) or a folder of published files.
     """
-    from ..analysis import tables
-    from ..analysis.published import paper
-    from ..analysis.selection.labellings import answer, only
-    from ..analysis.selection.rules import depth_histogram
-    from ..analysis.selection.selectivity import aape
+    from ..analysis.asked import labellings_table
+    from ..analysis.published.paper import official_table, paper_rows
 
-    if kind == "paper" and not how["percentiles"]:
-        how["percentiles"] = ("paper",)
     if official is not None:
-        if kind != "stats" or output is None or len(stores) != 1:
+        if kind != "stats" or output is None or len(asked.stores) != 1:
             raise ValueError("--official names the table stats of one STORE in a folder; expected one STORE and -o DIR")
-        output = str(Path(output) / paper.official_table(official))
-    question = question_of(**how)
-    asked = asked_for(stores, tasks, question, incomplete, against)
-    if kind == "paper" and not tasks:
-        rows = paper.paper_rows(x.name for x in asked)
-        others = sorted({x.name for x in asked} - set(rows))
-        asked = [x for x in asked if x.name in rows]
-        if others:
+        output = str(Path(output) / official_table(official))
+    if kind == "paper":
+        asked = by_the_paper(asked)
+    found = asked.labellings()
+    if kind == "paper" and not asked.tasks:
+        rows = paper_rows(x.name for x in found)
+        if others := sorted({x.name for x in found} - set(rows)):
             click.echo(f"not in the paper's tables: {', '.join(others)}; --task takes them in", err=True)
-    frame: Any
-    if kind in ("stats", "thresholds", "paper"):
-        selections = {(x.store, x.name): answer(x, question).selection for x in asked}
-        frame = (tables.thresholds_table if kind == "thresholds" else tables.stats_table)(selections)
-        frame = paper.paper_table(frame) if kind == "paper" else frame
-    elif kind == "overlap":
-        from ..analysis.null.overlaps import overlaps
-
-        answers = [answer(only(asked), question)]
-        frame = tables.overlap_table(overlaps(answers, stores, against, question, incomplete)[0][1])
-    elif kind == "depth":
-        depth = depth_histogram(answer(only(asked), question).selection["member"], by_category=True)
-        frame = depth.transpose("layer", "category").to_pandas().reset_index()  # type: ignore[call-arg]
-    else:  # of every neuron, so that nothing needs to be selected
-        labelling = only(asked)
-        p = labelling.ds.otoscope.probability(labelling.label, question.reading, question.threshold).compute()
-        frame = tables.probability_table(p) if kind == "probability" else tables.aape_table(aape(p))
+        found = [x for x in found if x.name in rows]
+    frame = labellings_table(kind, found, asked.selections, asked.stores, asked.against, asked.incomplete)
     put_table(frame, output)
 
 
-def put_table(frame: Any, output: str | None) -> None:
-    """Write a table to a file, or as Markdown to standard output."""
-    from ..analysis.tables import markdown, write_table
+@click.command()
+@click.argument("kind", type=click.Choice(["overlap", "depth", "selectivity", "ablation"]))
+@asking(many=True, against=True)
+@click.option(
+    "--arrange", metavar="FILE",
+    help="overlap: CSV without a header, a category per line in the order wanted, and its group after a comma.",
+)  # fmt: skip
+@exchanging(permutations=0, help="overlap: also shuffle labels N times, and strike out what does not exceed them.")
+@click.option("--official", is_flag=True, help="overlap: name the file as the paper's notebooks do; -o is its folder.")
+@click.option("-o", "--output", required=True, metavar="FILE", help="PDF, PNG or SVG by its ending.")
+def figure(kind: str, asked: Asked, arrange: str | None, official: bool, output: str, exchange: "Exchange") -> None:
+    """Kinds: overlap (common neuron ratios), depth (neurons per layer), selectivity (AAPE against probability).
 
-    if output is None:
-        click.echo(markdown(frame))
-    else:
-        write_table(frame, output)
+    And ablation: what `ablate run` wrote, in the place of a STORE.
+    """
+    from ..ablate.result import read_result
+    from ..analysis.figures import selection as figures
+    from ..analysis.figures.ablation import ablation_figure
+    from ..analysis.null.overlaps import overlaps
+    from ..analysis.overlap import arranged, read_arrangement
+    from ..analysis.published.paper import official_figure
+    from ..analysis.selection.labellings import answer
+    from ..analysis.selection.rules import depth_histogram
+    from ..analysis.selection.selectivity import aape
+
+    if kind == "ablation":
+        if len(asked.stores) != 1:
+            raise ValueError(f"found {len(asked.stores)} results; expected one, as `otoscope ablate run -o` writes it")
+        figures.save_figure(ablation_figure(read_result(asked.stores[0])), output)
         click.echo(output)
+        return
+    shuffled = exchange.permutations > 0
+    if (shuffled and kind != "overlap") or (not shuffled and (exchange.group or exchange.within or exchange.balanced)):
+        raise ValueError(
+            f"found options of shuffling with the figure {kind} and {exchange.permutations} permutations; expected "
+            "them with overlap and --permutations N only: leave them out"
+        )
+    found = asked.labellings()
+    if official:
+        names = sorted({labelling.name for labelling in found})
+        if kind != "overlap" or len(names) != 1:
+            raise ValueError(f"--official names the overlap of one labelling; found {kind} of {', '.join(names)}")
+        output = str(Path(output) / official_figure(names[0], asked.against))
+    answers = [answer(labelling, asked.selections) for labelling in found]
+    titled = [(f"{a.labelling.store} {a.labelling.name}", a) for a in answers]
+    if kind == "overlap":
+        order, groups = read_arrangement(arrange) if arrange else ([], {})
+        panels = overlaps(answers, asked.stores, asked.against, asked.selections, asked.incomplete, exchange)
+        drawn = figures.overlap_figure([(title, arranged(ratio, order, groups)) for title, ratio in panels])
+    elif kind == "depth":
+        drawn = figures.depth_figure([(title, depth_histogram(a.selection["member"])) for title, a in titled])
+    else:
+        drawn = figures.selectivity_figure(
+            [(title, a.probability, aape(a.probability), a.selection["selected"]) for title, a in titled]
+        )
+    figures.save_figure(drawn, output)
+    click.echo(output)
+
+
+@click.command()
+@asking(against=True)
+@exchanging(permutations=1000, help="Times that labels are shuffled.")
+@click.option("--bootstrap", "draws", default=0, metavar="N", help="Also draw clips anew N times, for intervals [0].")
+@click.option("--figure", metavar="FILE", help="Heat map; cells that do not exceed the null are struck out.")
+@click.option(
+    "--rows", type=click.Choice(list(NULL_ROWS)), default="cells", show_default=True,
+    help="cells: overlaps of two categories; categories: their neurons; neurons: the class-specific ones, their AAPE.",
+)  # fmt: skip
+@output
+def null(asked: Asked, exchange: "Exchange", draws: int, figure: str | None, rows: str, output: str | None) -> None:
+    """A table, and a summary on standard error.
+
+    Of --against, labels stay as they are, and --group and --within do not apply.
+    """
+    from ..analysis.figures.selection import overlap_figure, save_figure
+    from ..analysis.null.overlaps import against_null, summary
+    from ..analysis.null.permutation import with_null
+    from ..analysis.overlap import labelled
+    from ..analysis.selection.labellings import against_labellings, answer
+    from ..analysis.tables import null_table
+
+    one, other = asked.answer(), None
+    if asked.against is not None:
+        theirs = against_labellings(asked.stores, asked.against, asked.selections, asked.incomplete)
+        other = answer(theirs[one.labelling.store], asked.selections)
+    result = against_null(one, other, asked.selections, exchange, draws)
+    click.echo(summary(one.labelling.name, result), err=True)
+    if figure:
+        panel = labelled(with_null(result), one.labelling.name, (other or one).labelling.name)
+        save_figure(overlap_figure([(one.labelling.store, panel)]), figure)
+        click.echo(figure)
+    put_table(null_table(result, rows), output)
+
+
+@click.command()
+@asking()
+@output
+def selectors(asked: Asked, output: str | None) -> None:
+    """Mean common neuron ratio, each selector picking as many neurons per category."""
+    from ..analysis.selection.selectors import selector_agreement
+
+    found = asked.answer()
+    put_table(selector_agreement(found.labelling.ds, found.labelling.label, found.selection["member"]), output)
+
+
+@click.command()
+@click.argument("store")
+@click.option("--task", required=True, metavar="TASK")
+@click.option("--neuron", "pairs", multiple=True, metavar="LAYER,NEURON", help="Such as 9,347; several times for more.")
+@click.option("--neurons", "table", metavar="FILE", help="CSV or Parquet table, as of `otoscope neurons`.")
+@click.option("-k", "--top", default=10, show_default=True, metavar="N", help="Clips per neuron.")
+@click.option("--least", is_flag=True, help="The clips of lowest mean activation.")
+@output
+def exemplars(
+    store: str, task: str, pairs: tuple[str, ...], table: str | None, top: int, least: bool, output: str | None
+) -> None:
+    """One row per neuron and rank, by mean activation, with labels."""
+    from ..analysis.exemplars import exemplars_table
+    from ..analysis.selection.labellings import open_stores, task_of
+    from ..store.neurons import read_pairs
+
+    ((name, tree),) = open_stores((store,)).items()
+    neurons = [neuron_of(pair) for pair in pairs] + (read_pairs(table) if table is not None else [])
+    if not neurons:
+        raise ValueError("no neuron was named; expected --neuron LAYER,NEURON or --neurons FILE")
+    put_table(exemplars_table(task_of(tree, name, task), neurons, top, least), output)
+
+
+def neuron_of(text: str) -> tuple[int, int]:
+    """--neuron: "9,347" as (9, 347)."""
+    try:
+        layer, neuron = map(int, text.split(","))
+    except ValueError:
+        raise ValueError(f"--neuron is {text!r}; expected LAYER,NEURON such as 9,347") from None
+    return layer, neuron
+
+
+@click.command()
+@asking(many=True)
+@click.option(
+    "--by", type=click.Choice(COMPARISONS), default="labelling", show_default=True,
+    help="labelling: two stores; layer, category: one labelling; neuron: which labellings of one store each serves.",
+)  # fmt: skip
+@output
+def compare(asked: Asked, by: str, output: str | None) -> None:
+    """As a model and its random initialisation, say."""
+    from ..analysis.asked import comparison
+
+    frame, note = comparison(by, asked.labellings(), asked.selections)
+    if note:
+        click.echo(note, err=True)
+    put_table(frame, output)

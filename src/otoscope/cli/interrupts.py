@@ -3,39 +3,38 @@
 Goal: a command that is told to stop stops. A scheduler sends its signal once, and Python drops an exception that is
 raised in the callback of a weak reference or in a finaliser; some libraries swallow it.
 Conventions: the interrupt is raised again every second until it is on its way out of the main thread.
-Contents: `listen`, `rest`.
 """
 
 import signal
 import sys
 from types import FrameType
 
-AGAIN = 1.0  # seconds
-TIMED = hasattr(signal, "setitimer")  # not on every system
+REPEAT_SECONDS = 1.0
+HAS_TIMER = hasattr(signal, "setitimer")  # not on every system
 
 
-def listen() -> None:
+def catch_signals() -> None:
     """Take SIGTERM for Control-C, as a scheduler means it that preempts; from the main thread only."""
     signal.signal(signal.SIGTERM, _interrupt)
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else it is to be ignored, as after nohup
         signal.signal(signal.SIGINT, _interrupt)
-    if TIMED:
-        signal.signal(signal.SIGALRM, _interrupt_unless_heard)
+    if HAS_TIMER:
+        signal.signal(signal.SIGALRM, _interrupt_unless_under_way)
 
 
-def rest() -> None:
+def stop_repeating() -> None:
     """Raise nothing again: the interrupt has arrived, or the command is over."""
-    if TIMED:
+    if HAS_TIMER:
         signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    if TIMED:
-        signal.setitimer(signal.ITIMER_REAL, AGAIN, AGAIN)
+    if HAS_TIMER:
+        signal.setitimer(signal.ITIMER_REAL, REPEAT_SECONDS, REPEAT_SECONDS)
     raise KeyboardInterrupt
 
 
-def _interrupt_unless_heard(_number: int, _frame: FrameType | None) -> None:
+def _interrupt_unless_under_way(_number: int, _frame: FrameType | None) -> None:
     error = sys.exc_info()[1]  # what is being handled where the main thread is now: `finally` blocks count
     while error is not None:
         if isinstance(error, KeyboardInterrupt):

@@ -1,59 +1,108 @@
-"""The command line: parse, call, print. No arithmetic; everything heavy is imported inside the commands.
+"""The command line: the list of all commands, each loaded when it is called.
 
-Conventions: a user's mistake is one line on standard error and exit status 2; tables without -o go to standard
-output; progress and notes go to standard error.
+Goal: `otoscope --help` is there at once and shows every command whole.
+Conventions: a command parses, calls, prints. A user's mistake is one line on standard error and exit status 2; tables
+without -o go to standard output; progress and notes go to standard error. The line of a command here is the first of
+its own help, so that its function has a docstring only where there is more to say.
 """
 
-import signal
-from pathlib import Path
+from functools import cache
+from importlib import import_module
+from inspect import cleandoc
 from typing import Any
 
 import click
 
-from .ablate import ablate
-from .ask import neurons, table
-from .compare import compare, exemplars, export, import_
-from .corpus import corpus
-from .extract import extract, say_progress, status
-from .figure import figure
-from .interrupts import listen, rest
-from .null import null, selectors
+from .errors import as_one_line
+from .interrupts import catch_signals, stop_repeating
 
+COMMANDS = {
+    "Make a store": {
+        "quickstart": ("make:quickstart", "The whole method on bundled parts, without a download."),
+        "corpus build": ("make:build", "Write the manifest of a public data set, from its download."),
+        "corpus list": ("make:list_data_sets", "The data sets that are known, and what each must hold."),
+        "extract": ("make:extract", "Run an encoder over a corpus; store what every neuron did."),
+        "status": ("make:status", "How far each task has come."),
+        "info": ("make:info", "What made a store and what is in it, as JSON."),
+        "verify": ("make:verify", "Read everything back; exit status 2 on damage."),
+        "label": ("make:label", "Add label columns to a task."),
+    },
+    "Ask it": {
+        "neurons": ("ask:neurons", "Class-specific neurons, with probability and AAPE."),
+        "table": ("ask:table", "Tables of selections, overlaps, probabilities, depth."),
+        "figure": ("ask:figure", "Figures of overlaps, depth, selectivity, an ablation."),
+        "null": ("ask:null", "A selection and its overlaps against shuffled labels."),
+        "selectors": ("ask:selectors", "How far other selectors agree with AAPE."),
+        "exemplars": ("ask:exemplars", "The clips that drive a neuron most."),
+        "compare": ("ask:compare", "Models side by side, or what each neuron of one serves."),
+    },
+    "What breaks when neurons are silenced": {
+        "ablate run": ("ablate:run", "Rerun a task's test clips without some neurons."),
+        "ablate set": ("ablate:neuron_set", "List a set of neurons by its name, or write it to a file."),
+        "ablate table": ("ablate:table", "All numbers of the result of an ablation."),
+        "ablate serve": ("serve:serve", "Serve ablations of a store over HTTP."),
+    },
+    "The papers' own files": {
+        "export": ("papers:export", "Write a labelling as over_zero.pt, classes.txt and so on."),
+        "import": ("papers:import_", "Make a table of probabilities of such files."),
+    },
+}
+"""By group: name, where it is ("module:attribute" of this folder), and what it does, in a line that fits a terminal."""
 
-class Mistake(click.ClickException):
-    """Something that the user can mend."""
-
-    exit_code = 2
-
-
-class Interrupted(click.ClickException):
-    """Control-C, or a scheduler's SIGTERM."""
-
-    exit_code = 128 + signal.SIGINT
+GROUPS = {
+    "corpus": "Manifests of public data sets, from their downloads as they are unpacked.",
+    "ablate": "Rerun an encoder with some of its neurons edited, and compare with chance.",
+}
 
 
 class Commands(click.Group):
-    """Turns the errors that our functions raise for users into one line each."""
+    """The commands of `COMMANDS` whose names begin with `prefix`."""
+
+    def __init__(self, *args: Any, prefix: str = "", **attributes: Any) -> None:
+        super().__init__(*args, **attributes)
+        self.prefix = prefix
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The first words of what comes after the prefix."""
+        names = [name for group in COMMANDS.values() for name in group if name.startswith(self.prefix)]
+        return list(dict.fromkeys(name.removeprefix(self.prefix).split()[0] for name in names))
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        """A command by its name, or None."""
+        return load(self.prefix + name)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """All commands, in their groups, with their whole lines."""
+        for title, group in COMMANDS.items():
+            rows = [(n.removeprefix(self.prefix), line) for n, (_, line) in group.items() if n.startswith(self.prefix)]
+            if rows:
+                with formatter.section(title):
+                    formatter.write_dl(rows)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run a command."""
-        try:
+        """Run a command; the errors that our functions raise for users become one line each."""
+        if self.prefix:
             return super().invoke(ctx)
-        except (BrokenPipeError, click.ClickException):
-            raise
-        except KeyboardInterrupt as stop:
-            raise Interrupted(
-                "interrupted; whatever is committed is kept: run the same command again to go on"
-            ) from stop
-        except (ValueError, LookupError, OSError, ImportError) as error:
-            if ctx.params.get("debug"):
-                raise
-            from ..messages import clean
-
-            text = str(error.args[0] if isinstance(error, KeyError) and error.args else error)
-            raise Mistake(clean(" ".join(text.split()))) from error
+        try:
+            with as_one_line(ctx.params["debug"]):
+                return super().invoke(ctx)
         finally:
-            rest()
+            stop_repeating()
+
+
+@cache
+def load(name: str) -> click.Command | None:
+    """The command of a name, or the group of commands that begin with it, or None."""
+    if name in GROUPS:
+        return Commands(name, prefix=f"{name} ", help=GROUPS[name])
+    for group in COMMANDS.values():
+        if name in group:
+            target, line = group[name]
+            module, _, attribute = target.partition(":")
+            command: click.Command = getattr(import_module(f".{module}", __package__), attribute)
+            command.help = f"{line}\n\n{cleandoc(command.help or '')}"
+            return command
+    return None
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -69,93 +118,5 @@ def cli(debug: bool) -> None:
 
 def main() -> None:
     """Entry point of the `otoscope` command."""
-    listen()
+    catch_signals()
     cli(prog_name="otoscope")
-
-
-@cli.command()
-@click.argument("directory", metavar="DIR")
-@click.option("--seed", default=0, show_default=True, help="Seed of the synthesised audio.")
-@click.option("--shuffle-labels", is_flag=True, help="Control: labels dealt out anew; the structure must vanish.")
-def quickstart(directory: str, seed: int, shuffle_labels: bool) -> None:
-    """The whole method on bundled parts: audio, encoders, store, tables, figures, a summary. No download."""
-    from ..quickstart import run
-
-    say_progress()
-    click.echo(f"read {run(Path(directory), seed=seed, shuffle_labels=shuffle_labels)}")
-
-
-@cli.command()
-@click.argument("store")
-def info(store: str) -> None:
-    """What made a store, and what is in it: identity, plans, label columns."""
-    import json
-
-    from ..store.status import describe
-
-    click.echo(json.dumps(describe(store), indent=2, ensure_ascii=False))
-
-
-@cli.command()
-@click.argument("store")
-@click.option("--audio", metavar="DIR", help="Audio root: check too that each file is still the one that was heard.")
-@click.option(
-    "--reset",
-    is_flag=True,
-    help="Put damaged blocks, and those of changed files, back for `extract` to do again.",
-)
-def verify(store: str, audio: str | None, reset: bool) -> None:
-    """Read everything back: checksums, missing objects, blocks mixed of two writes. Exit status 2 on damage."""
-    from ..store import verify as checks
-    from ..store.writer import reset_block
-
-    found = list(checks.verify(store))
-    for damage in found:
-        click.echo(str(damage))
-    again = {damage.block for damage in found if damage.block}
-    todo = checks.remedies(found)
-    if audio is not None:
-        from ..extract.audio.changed import changed_audio
-
-        changed = list(changed_audio(store, audio))
-        for line in dict.fromkeys(what for _, what in changed):
-            click.echo(line)
-        again |= {block for block, _ in changed if block}
-        if any(block for block, _ in changed):
-            todo.append(
-                f"put changed files' blocks back by `otoscope verify --audio {audio} --reset`, then extract again"
-            )
-        if any(not block for block, _ in changed):
-            todo.append("put absent files back")
-    if reset:
-        for block in sorted(again, key=lambda block: (block.task, block.index)):
-            reset_block(store, block)
-            click.echo(f"{block.task} block {block.index} is pending again")
-        todo = [remedy for remedy in todo if "--reset" not in remedy]
-        if again:
-            todo.insert(0, "run the same `otoscope extract` again")
-    if todo:
-        raise Mistake(f"{store} is not as it was written; {'; '.join(todo)}")
-    click.echo("intact")
-
-
-@cli.command()
-@click.argument("store")
-@click.option("--task", required=True, metavar="NAME")
-@click.argument("table")
-@click.option("--replace", is_flag=True, help="Overwrite columns that exist with other values.")
-def label(store: str, task: str, table: str, replace: bool) -> None:
-    """Add the label columns of TABLE (CSV, TSV, Parquet; keyed by clip, id or path) to a task."""
-    from ..extract.audio.corpus import read_labels
-    from ..store.changes.tasks import add_labels
-    from ..store.status import clip_names
-
-    columns = read_labels(table, clip_names(store, task))
-    add_labels(store, task, {str(name): columns[name].tolist() for name in columns}, overwrite=replace)
-    click.echo(f"{store} task {task}: {', '.join(map(str, columns))}")
-
-
-for command in (
-    corpus, extract, status, neurons, table, figure, exemplars, compare, null, selectors, export, import_, ablate,
-):  # fmt: skip
-    cli.add_command(command)

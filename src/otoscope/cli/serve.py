@@ -1,13 +1,13 @@
-"""The command `ablate serve`. Like `cli`: parse, call, print."""
+"""The command `ablate serve`."""
 
-import os
 from pathlib import Path
 from typing import Any
 
 import click
 
-TOKEN = "OTOSCOPE_TOKEN"  # environment variable
-SHORTEST = 16  # characters of a token
+from ..serve.security import LOOPBACK, TOKEN, Limits, host_of, read_token, token_digest
+from .options import log_progress
+
 ANYWHERE = ("0.0.0.0", "::")
 
 
@@ -53,11 +53,13 @@ def serve(
     address: str | None,
     **replicas: Any,
 ) -> None:
-    """Serve ablations of STORE over HTTP: submit, follow, fetch, cancel. See /openapi.json there."""
-    from ..serve.security import LOOPBACK, Limits, host_of, token_digest
+    """Submit, follow, fetch, cancel; see /openapi.json there."""
     from ..store.group import open_root, task_names
-    from .extract import say_progress
 
+    try:
+        from ..serve.app import Settings, by_task, run_on_ray, run_process
+    except ImportError as error:
+        raise ImportError(f"{error}; expected the service's packages: pip install 'otoscope[serve]'") from error
     token = read_token(token_file)
     bare = f"[{host}]" if ":" in host else host
     if not token and (bare not in LOOPBACK or address):
@@ -70,23 +72,18 @@ def serve(
     if not on_ray and (address or replicas["replicas"] > 1):
         raise ValueError("--replicas and --address were given without --ray; expected --ray for them")
     tasks = task_names(open_root(store, mode="r"))
-    by_task = of_tasks(manifests, tasks, "--corpus")
-    root_of = of_tasks(roots, tasks, "--audio-root")
-    unheard = sorted(set(root_of) - set(by_task))
-    if unheard:
-        raise ValueError(f"--audio-root for task {unheard[0]} without --corpus; expected both")
+    manifest_of = by_task(manifests, tasks, "--corpus")
+    root_of = by_task(roots, tasks, "--audio-root")
+    for task in sorted(set(root_of) - set(manifest_of)):
+        raise ValueError(f"--audio-root for task {task} without --corpus; expected both")
     lost = [root for root in root_of.values() if not Path(root).is_dir()]
     if lost:
         raise FileNotFoundError(f"no folder {lost[0]}; expected the one that --audio-root means")
     hosts = (*LOOPBACK, *map(host_of, names), *(() if host in ANYWHERE else (host_of(bare),)))
-    say_progress()
-    try:
-        from ..serve.app import Settings, run_on_ray, run_process
-    except ImportError as error:
-        raise ImportError(f"{error}; expected the service's packages: pip install 'otoscope[serve]'") from error
+    log_progress()
     settings = Settings(
         store=store, encoder=encoder, device=device, state=str(Path(state).absolute()), most_queued=most_queued,
-        corpora={task: (manifest, root_of.get(task)) for task, manifest in by_task.items()},
+        corpora={task: (manifest, root_of.get(task)) for task, manifest in manifest_of.items()},
         limits=Limits(hosts=hosts, token=token and token_digest(token)),
     )  # fmt: skip
 
@@ -101,34 +98,3 @@ def serve(
     except KeyboardInterrupt:
         pass
     click.echo("stopped; whatever is unfinished stays queued", err=True)
-
-
-def read_token(path: str | None) -> str:
-    """The token of a file or of the environment, "" for none. Raises ValueError for one that is too short."""
-    if path is None:
-        token, where = os.environ.get(TOKEN, ""), TOKEN
-    else:
-        token, where = Path(path).read_text(encoding="utf-8").strip(), path
-        if not token:
-            raise ValueError(f"{path} is empty; expected a token of at least {SHORTEST} characters")
-    if token and (len(token) < SHORTEST or not token.isascii() or not token.isprintable() or " " in token):
-        raise ValueError(
-            f"the token in {where} is short or has odd characters; expected at least {SHORTEST} letters and digits: "
-            "make one with `openssl rand -hex 32`"
-        )
-    return token
-
-
-def of_tasks(given: tuple[str, ...], tasks: list[str], option: str) -> dict[str, str]:
-    """[TASK=]VALUE by task. Raises ValueError where it is not clear which task is meant."""
-    found: dict[str, str] = {}
-    for text in given:
-        task, _, value = text.partition("=")
-        if task not in tasks or not value:
-            if len(tasks) != 1:
-                raise ValueError(f"{option} {text} names no task; expected one of {', '.join(tasks)} before a =")
-            task, value = tasks[0], text
-        if task in found:
-            raise ValueError(f"{option} was given twice for task {task}; expected once")
-        found[task] = value
-    return found

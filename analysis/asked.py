@@ -1,0 +1,79 @@
+"""Tables and comparisons of labellings, by kind: what the commands `table` and `compare` show.
+
+Conventions: labellings and selections as in `selection.labellings`, kinds as in `kinds`. These functions compute.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from .compare import (  # fmt: skip
+    categories_side_by_side,
+    count_agreement,
+    labellings_side_by_side,
+    layers_side_by_side,
+    serving,
+    serving_table,
+)
+from .null.overlaps import overlaps
+from .published.paper import paper_table
+from .selection.labellings import Labelling, Question, answer, only
+from .selection.rules import depth_histogram
+from .selection.selectivity import aape
+from .tables import aape_table, overlap_table, probability_table, stats_table, thresholds_table
+
+
+def labellings_table(
+    kind: str,
+    asked: Sequence[Labelling],
+    selections: Question,
+    stores: Sequence[str],
+    against: str | None = None,
+    incomplete: bool = False,
+) -> pd.DataFrame:
+    """Table of a kind: stats, thresholds and paper of all labellings, the others of one.
+
+    stores, against, incomplete: as for `overlaps`. Raises ValueError for several labellings where one is expected.
+    """
+    if kind in ("stats", "thresholds", "paper"):
+        found = {(x.store, x.name): answer(x, selections).selection for x in asked}
+        if kind == "thresholds":
+            return thresholds_table(found)
+        return paper_table(stats_table(found)) if kind == "paper" else stats_table(found)
+    one = only(asked)
+    if kind in ("probability", "aape"):  # of every neuron, so that nothing needs to be selected
+        p = one.ds.otoscope.probability(one.label, selections.reading, selections.threshold).compute()
+        return probability_table(p) if kind == "probability" else aape_table(aape(p))
+    found_one = answer(one, selections)
+    if kind == "overlap":
+        ((_, ratio),) = overlaps([found_one], stores, against, selections, incomplete)
+        return overlap_table(ratio)
+    depth = depth_histogram(found_one.selection["member"], by_category=True).transpose("layer", "category")
+    return pd.DataFrame(depth.to_pandas()).reset_index()
+
+
+def comparison(by: str, asked: Sequence[Labelling], selections: Question) -> tuple[pd.DataFrame, str]:
+    """Stores side by side, or what each neuron of one store serves, and a note on it, "" for none.
+
+    by: "labelling" of two stores; "layer" or "category" of one labelling of each store; "neuron" of one store.
+    Raises ValueError for other numbers of stores or labellings.
+    """
+    stores = list(dict.fromkeys(x.store for x in asked))
+    if by in ("layer", "category"):
+        asked = [only([x for x in asked if x.store == store]) for store in stores]
+    if by == "neuron" and len(stores) != 1:
+        raise ValueError(f"found {len(stores)} stores; expected one: neurons of one encoder serve its tasks")
+    answers = [answer(labelling, selections) for labelling in asked]
+    if by == "labelling":
+        stats = stats_table({(a.labelling.store, a.labelling.name): a.selection for a in answers})
+        return labellings_side_by_side(stats), ""
+    if by == "neuron":
+        return serving_table(serving({a.labelling.name: a.selection["member"] for a in answers})), ""
+    if by == "layer":
+        models = {a.labelling.store: (a.selection["member"], aape(a.probability)) for a in answers}
+        return layers_side_by_side(models), ""
+    members = {a.labelling.store: a.selection["member"] for a in answers}
+    agreement: Any = count_agreement(*members.values()) if len(members) == 2 else None
+    note = "" if agreement is None else f"rank correlation of the counts: {agreement:.3f}"
+    return categories_side_by_side(members), note

@@ -1,0 +1,36 @@
+"""Errors as a user meets them: one line on standard error and an exit status."""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import click
+
+from ..messages import one_line
+
+
+class Mistake(click.ClickException):
+    """Something that the user can mend."""
+
+    exit_code = 2
+
+
+class Interrupted(click.ClickException):
+    """Control-C, or a scheduler's SIGTERM."""
+
+    exit_code = 128 + signal.SIGINT
+
+
+@contextmanager
+def as_one_line(debug: bool) -> Iterator[None]:
+    """Turn the errors that our functions raise for users into one line each; debug: only interrupts."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except KeyboardInterrupt as stop:
+        raise Interrupted("interrupted; whatever is committed is kept: run the same command again to go on") from stop
+    except (ValueError, LookupError, OSError, ImportError) as error:
+        if debug:
+            raise
+        raise Mistake(one_line(error, whole=True)) from error

@@ -1,0 +1,290 @@
+"""Options that several commands share, and how a command's output is written.
+
+Goal: what a room's record holds (a selection, a request) is asked for by options that are made of its fields.
+Conventions: an option is called like its field; options that belong together reach the command as one argument.
+"""
+
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass, replace
+from functools import partial, wraps
+from types import NoneType
+from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin
+
+import click
+
+from ..analysis.selection.selection import Selection
+
+if TYPE_CHECKING:
+    from ..analysis.null.overlaps import Exchange
+    from ..analysis.selection.labellings import Answer, Labelling, Question
+    from ..cluster.executor import Executor
+    from ..extract.audio.corpus import Corpus
+
+    Workers = Callable[[], AbstractContextManager[Executor]]
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+R = TypeVar("R")
+
+ENCODERS = (
+    "tiny-ssl | tiny-sl | m2d:PATH | ast:DIR | hubert:DIR | wavlm:DIR | wav2vec2:DIR | data2vec:DIR | mert:DIR | "
+    "whisper:DIR | module:FILE.py:factory | module:pkg.mod:factory; DIR holds a model as transformers saves it"
+)
+
+output = click.option(
+    "-o", "--output", metavar="FILE", help="CSV, Parquet, Markdown or LaTeX by its ending [standard output]."
+)
+incomplete = click.option(
+    "--incomplete", is_flag=True, help="Go by the committed clips of tasks that are not finished."
+)
+
+
+# Options of records
+
+
+def options_of(record: type, *names: str) -> dict[str, dict[str, Any]]:
+    """The attributes of an option for each of a record's fields that has a line of help, also within its records.
+
+    names: of the fields to take [all].
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for field in fields(record):
+        if names and field.name not in names:
+            continue
+        if is_dataclass(field.type):
+            found |= options_of(field.type)  # type: ignore[arg-type]
+        elif "help" in field.metadata:
+            found[field.name] = _option(field)
+    return found
+
+
+def _option(field: "Field[Any]") -> dict[str, Any]:
+    choices = [choice for choice in field.metadata.get("choices", ()) if choice]
+    option: dict[str, Any] = {"help": field.metadata["help"]}
+    if field.default is MISSING:
+        option["required"] = True
+    elif field.default not in (None, "", ()):
+        option |= {"default": field.default, "show_default": True}
+    if get_origin(field.type) is tuple:
+        return option | {"callback": several, "metavar": ",".join(choices)}
+    kinds = [kind for kind in get_args(field.type) or (field.type,) if kind is not NoneType]
+    return option | {"type": click.Choice(choices) if choices else kinds[0]}
+
+
+def several(_ctx: click.Context, _param: click.Parameter, text: str | None) -> tuple[str, ...] | None:
+    """The callback of an option "A,B": its parts; None where it was not given."""
+    return None if text is None else tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def record_of(record: type[R], given: dict[str, Any]) -> R:
+    """A record of options made by `options_of`; what was not given is the record's default."""
+    parts = {}
+    for field in fields(record):  # type: ignore[arg-type]
+        if is_dataclass(field.type):
+            parts[field.name] = record_of(field.type, given)  # type: ignore[arg-type]
+        elif given.get(field.name) is not None:
+            parts[field.name] = given[field.name]
+    return record(**parts)
+
+
+def alone(_ctx: click.Context, _param: click.Parameter, text: str) -> tuple[str, ...]:
+    """The callback of what may be given once where others take several."""
+    return (text,)
+
+
+def gathered(argument: str, make: Callable[..., Any], **options: dict[str, Any] | Decorator) -> Decorator:
+    """Give a command these options, by name, and hand it what `make` makes of them as one argument.
+
+    options: the attributes of a `click.option`, or the decorator itself.
+    """
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(command)
+        def with_options(**given: Any) -> Any:
+            made = make(**{name: given.pop(name) for name in options})
+            return command(**{argument: made}, **given)
+
+        for name, option in reversed(options.items()):
+            attach = click.option(f"--{name.replace('_', '-')}", name, **option) if isinstance(option, dict) else option
+            attach(with_options)
+        return with_options
+
+    return decorate
+
+
+# What is asked of stores
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """Which labellings of which stores a command is about, and how their neurons are selected."""
+
+    stores: tuple[str, ...]
+    tasks: tuple[str, ...] = ()
+    against: str | None = None
+    selections: "Question"
+    incomplete: bool
+
+    def labellings(self) -> "list[Labelling]":
+        """As `asked_labellings`, with a note on what is left out."""
+        from ..analysis.selection.labellings import asked_labellings
+
+        found, skipped = asked_labellings(self.stores, self.tasks, self.selections, self.incomplete, self.against)
+        if skipped:
+            click.echo(f"left out, since they say which clips belong together: {', '.join(skipped)}", err=True)
+        return found
+
+    def answer(self) -> "Answer":
+        """The selection for the one labelling that is asked for."""
+        from ..analysis.selection.labellings import answer, only
+
+        return answer(only(self.labellings()), self.selections)
+
+
+def asked_of(percentile: tuple[str, ...], reading: str, threshold: float | None, rule: str, **asked: Any) -> Asked:
+    """The options of `asking`, where those of the selection become one."""
+    how = {"reading": reading, "threshold": threshold, "rule": rule}
+    return Asked(selections=selections_of(percentile, **how), **asked)
+
+
+def selections_of(percentile: tuple[str, ...] = (), **how: Any) -> "Question":
+    """The options of a selection as the analysis takes them."""
+    from ..analysis.selection.labellings import Question
+
+    percentiles: dict[str, float] = {}
+    for text in percentile:
+        task, _, number = text.rpartition("=")
+        try:
+            percentiles |= {} if text == "paper" else {task: float(number)}
+        except ValueError:
+            raise ValueError(
+                f"--percentile is {text!r}; expected a number such as 1, a task's such as esc50=2, or paper"
+            ) from None
+    general = percentiles.pop("", Question.percentile)
+    return Question(percentile=general, percentiles=percentiles, paper="paper" in percentile, **how)
+
+
+def by_the_paper(asked: Asked) -> Asked:
+    """The same with the paper's percentiles, unless the command line names others."""
+    if click.get_current_context().get_parameter_source("percentile") is not click.core.ParameterSource.DEFAULT:
+        return asked
+    return replace(asked, selections=replace(asked.selections, paper=True))
+
+
+def asking(*, many: bool = False, against: bool = False) -> Decorator:
+    """STORE, --task and the options by which neurons are selected, as `asked`.
+
+    many: several stores, and any number of labellings. against: also --against.
+    """
+    groupings = "Labellings [all; columns that only group clips (speaker, source, tone, instrument) by name alone]."
+    other = {"metavar": "TASK:LABEL", "help": "Overlaps with the categories of another labelling [its own]."}
+    percentile = {
+        "multiple": True, "metavar": "P|TASK=P|paper",
+        "help": "Share of neurons selected, in percent [1]; paper: 2 for esc50 and gise51, else 1.",
+    }  # fmt: skip
+    if many:
+        stores = click.argument("stores", nargs=-1, required=True, metavar="STORE...")
+        tasks = click.option("--task", "tasks", multiple=True, metavar="TASK[:LABEL]", help=groupings)
+    else:
+        stores = click.argument("stores", metavar="STORE", callback=alone)
+        tasks = click.option("--task", "tasks", required=True, metavar="TASK[:LABEL]", callback=alone)
+    return gathered(
+        "asked", asked_of, stores=stores, tasks=tasks, **({"against": other} if against else {}),
+        percentile=percentile, **options_of(Selection, "reading", "threshold", "rule"), incomplete=incomplete,
+    )  # fmt: skip
+
+
+# What is shuffled
+
+
+def exchange_of(**parts: Any) -> "Exchange":
+    """The options of `exchanging` as the analysis takes them."""
+    from ..analysis.null.overlaps import Exchange
+
+    return Exchange(**parts)
+
+
+def exchanging(permutations: int, help: str) -> Decorator:
+    """The options that say what is shuffled, as `exchange`; permutations: unless given."""
+    group = "Label column that clips share, as speaker: they move together."
+    within = "Label column such as split: clips are exchanged only within one."
+    return gathered(
+        "exchange", exchange_of,
+        permutations={"default": permutations, "show_default": True, "metavar": "N", "help": help},
+        group={"metavar": "COLUMN", "help": group}, within={"metavar": "COLUMN", "help": within},
+        balanced={"is_flag": True, "help": "Cut every category down to the size of the smallest."},
+        level={"default": 0.05, "show_default": True, "help": "Chance of any false finding in a statistic."},
+        seed={"default": 0, "show_default": True, "help": "Of what is shuffled."},
+    )  # fmt: skip
+
+
+# Audio and workers
+
+
+def corpus_of(corpus: str, audio_root: str | None) -> "Corpus":
+    """The manifest of --corpus, read."""
+    from ..extract.audio.corpus import read_manifest
+
+    return read_manifest(corpus, audio_root)
+
+
+def of_corpus(help: str) -> Decorator:
+    """--corpus and --audio-root, as `corpus`."""
+    root = "Folder that relative paths start from [the manifest's]."
+    return gathered(
+        "corpus", corpus_of, corpus={"required": True, "metavar": "MANIFEST", "help": help},
+        audio_root={"metavar": "DIR", "help": root},
+    )  # fmt: skip
+
+
+@contextmanager
+def executor_of(name: str, **cluster: Any) -> "Iterator[Executor]":
+    """--executor and the options that only a cluster takes; those not given are left to it."""
+    given = {option: value for option, value in cluster.items() if value is not None}
+    if name == "serial":
+        if given:
+            options = ", ".join(f"--{option.replace('_', '-')}" for option in given)
+            raise ValueError(f"{options} given with --executor serial; expected --executor ray: add it")
+        from ..cluster.executor import SerialExecutor
+
+        yield SerialExecutor()
+        return
+    from ..cluster.ray import RayExecutor
+
+    with RayExecutor(**given) as executor:
+        yield executor
+
+
+on_workers = gathered(
+    "workers", lambda executor, **cluster: partial(executor_of, executor, **cluster),
+    executor={"type": click.Choice(["serial", "ray"]), "default": "serial", "show_default": True,
+              "help": "ray: workers in actors, on this machine or a cluster."},
+    address={"metavar": "auto|HOST:PORT", "help": "Ray cluster [one of this machine alone]."},
+    actors={"type": int, "metavar": "N", "help": "Most workers at a time [as many as fit]."},
+    cpus_per_actor={"type": float, "metavar": "F", "help": "CPUs that each takes up [1]."},
+    gpus_per_actor={"type": float, "metavar": "F", "help": "GPUs that each takes up, also fractions [0]."},
+    stuck_after={"type": float, "metavar": "S",
+                 "help": "Replace a worker that has answered nothing for S seconds [never]."},
+)  # fmt: skip
+"""Where workers run, as `workers`, which opens the executor."""
+
+
+# Output
+
+
+def log_progress() -> None:
+    """Log to standard error, as plain lines."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+
+
+def put_table(frame: Any, output: str | None) -> None:
+    """Write a table to a file, or as Markdown to standard output."""
+    from ..analysis.tables import markdown, write_table
+
+    if output is None:
+        click.echo(markdown(frame))
+    else:
+        write_table(frame, output)
+        click.echo(output)
