@@ -158,7 +158,7 @@ DOORS = {
     "torch": r"extract/.*|ablate/.*|analysis/(probe/.*|published/files\.py)|sae/.*",
     "ray": r"cluster/ray\.py|serve/app\.py",
     "sklearn": r"analysis/probe/probe\.py",
-    "numba": r"store/adders\.py",
+    "numba": r"analysis/adders\.py",
     "fastapi": r"serve/(app|routes|schemas|security)\.py",
 }
 

@@ -15,9 +15,10 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from ...store.adders import compiled
-from ...store.bits import count_by_category, pack
+from ...store.bits import pack
+from ..adders import compiled
 from ..rates import activation_counts
+from ..totals import count_bits
 
 Codes = NDArray[np.int64]
 Counts = NDArray[np.int32]
@@ -68,7 +69,8 @@ class Sample:
         chosen = codes if clips is None else codes[clips]
         of = np.bincount(chosen, weights, n_categories).astype(np.int64)
         if self.positive is None:
-            counts = count_by_category(self.bits if clips is None else self.bits[:, clips], chosen, n_categories)[:, 0]
+            bits = self.bits if clips is None else self.bits[:, clips]
+            counts = count_bits(bits, chosen, n_categories, 8 * bits.shape[2])[:, 0]
         else:
             counts = np.zeros((n_categories, self.positive.shape[1]), np.int32)
             _add_rows(self.positive, np.arange(len(codes)) if clips is None else clips, chosen, counts)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...store.adders import compiled
+from ..adders import compiled
 from .selectivity import LEAST_ACTIVE, TOP_SHARE, entropy_of
 
 Floats = NDArray[np.float64]
