@@ -4,7 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .across import across
+    from .across_tasks import across
     from .compare import count_agreement, serving
     from .exemplars import exemplar_clips
     from .overlap import common_neuron_ratio
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 HOMES = {
     "aape": "selection.selectivity",
     "above": "rates",
-    "across": "across",
+    "across": "across_tasks",
     "activation_counts": "rates",
     "activation_probability": "rates",
     "category_mean": "rates",

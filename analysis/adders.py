@@ -44,8 +44,8 @@ def add_words(words: Any, clips: Any, edges: Any, spread: Any, counts: Any, laye
     n_words, n_neurons = words.shape[1], counts.shape[2]
     planes = np.zeros((8, TILE), np.uint64)
     lowest, second, plane_bytes = planes[0], planes[1], planes.view(np.uint8)
-    tally = np.zeros(8 * TILE, np.uint64)
-    count_of = tally.view(np.uint8)
+    sums = np.zeros(8 * TILE, np.uint64)
+    count_of = sums.view(np.uint8)
     for first_word in range(0, n_words, TILE):
         last_word = min(first_word + TILE, n_words)
         n = last_word - first_word
@@ -81,10 +81,10 @@ def add_words(words: Any, clips: Any, edges: Any, spread: Any, counts: Any, laye
                             planes[plane, w] ^= carry
                             carry = both
                     i += 1
-                tally[: 8 * n] = 0
+                sums[: 8 * n] = 0
                 for plane in range(n_planes):
                     digits, weight = plane_bytes[plane], np.uint64(plane)
                     for k in range(8 * n):
-                        tally[k] += spread[digits[k]] << weight
+                        sums[k] += spread[digits[k]] << weight
                 for neuron in range(len(row)):
                     row[neuron] += count_of[neuron]

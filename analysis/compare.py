@@ -4,8 +4,6 @@ Goal: a model beside another, or beside its own random initialisation, by labell
 within one model, what each neuron serves.
 Conventions: neurons of two models cannot be matched, so models are compared by numbers: how many neurons, how
 selective, how deep. Tables are data frames with a column `store` or one column per store. These functions compute.
-Contents: `labellings_side_by_side`, `layers_side_by_side`, `categories_side_by_side`, `count_agreement`, `serving`,
-`serving_table`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -45,23 +43,20 @@ def labellings_side_by_side(stats: pd.DataFrame, columns: Sequence[str] = COMPAR
     return table
 
 
-def layers_side_by_side(
-    models: Mapping[str, tuple[xr.DataArray, xr.DataArray]], quantiles: Sequence[float] = QUANTILES
-) -> pd.DataFrame:
+def layers_side_by_side(models: Mapping[str, xr.Dataset], quantiles: Sequence[float] = QUANTILES) -> pd.DataFrame:
     """One row per store and layer: class-specific neurons, share of silent neurons, and the distribution of AAPE.
 
-    models: store -> (member (layer, neuron, category), aape (layer, neuron) in nats, NaN for a neuron that never fires
-        or does not exist); quantiles: in [0, 1], over the neurons of the layer that fire. AAPE of labellings with
-        unequal numbers of categories compares only if it is normalised.
+    models: store -> selection, as of `class_specific`; quantiles: in [0, 1], over the neurons of the layer that fire.
+        AAPE of labellings with unequal numbers of categories does not compare.
     Columns store, layer, class_specific, silent (neurons whose AAPE is NaN), aape_q05, aape_q25, ...
     """
     tables = []
-    for store, (member, entropy) in models.items():
-        square = entropy.transpose("layer", "neuron")
+    for store, selection in models.items():
+        square = selection["aape"].transpose("layer", "neuron")
         columns: dict[str, Any] = {
             "store": store,
             "layer": square["layer"].values if "layer" in square.coords else np.arange(square.sizes["layer"]),
-            "class_specific": depth_histogram(member).values,
+            "class_specific": depth_histogram(selection["member"]).values,
             "silent": square.isnull().sum("neuron").values,
         }
         for quantile in quantiles:

@@ -4,7 +4,6 @@ Goal: the k clips of highest or lowest value for one neuron or for all of them, 
 Conventions: values are (..., clip), for instance the mean activation (layer, neuron, clip). Equal values rank in the
 order of the clips; failed clips and NaN rank nowhere. One chunk of values is read at a time per thread, in the order of
 the clips, and reduced to k per neuron before the next, so memory does not grow with the number of clips.
-Contents: `exemplar_clips`, `exemplars_table`, `read_neurons`.
 """
 
 # mypy: allow-untyped-calls
@@ -23,6 +22,9 @@ import pandas as pd
 import xarray as xr
 from dask.delayed import delayed
 from numpy.typing import NDArray
+
+from ..store.labels import LABEL_PREFIX
+from ..store.schema import OK
 
 Keys = NDArray[np.int64]
 """A value and the position of its clip in one integer: higher value first, then earlier clip. So no two are equal."""
@@ -86,15 +88,15 @@ def exemplars_table(
         raise LookupError("probabilities made elsewhere have no clips; expected a store that was extracted here")
     if "mean" not in ds:
         raise LookupError("this task keeps no 'mean', expected for exemplars: extract with --keep mean")
-    _refuse_unknown(ds, neurons)
-    counted = (ds["status"] == 1).compute(scheduler="synchronous")
+    _check_exist(ds, neurons)
+    counted = (ds["status"] == OK).compute(scheduler="synchronous")
     found = {}
     for layer in dict.fromkeys(layer for layer, _ in neurons):
         wanted = sorted({neuron for of, neuron in neurons if of == layer})
         means = ds["mean"].sel(layer=layer, neuron=wanted)
         found[layer] = exemplar_clips(means, counted, k, least).compute(scheduler="synchronous")
     columns = ["clip", *(name for name in ("path", "start", "stop") if name in ds)]
-    labels = [name for name in map(str, ds.data_vars) if name.startswith("label_")]
+    labels = [name for name in map(str, ds.data_vars) if name.startswith(LABEL_PREFIX)]
     rows = []
     for layer, neuron in dict.fromkeys(neurons):
         ranked = found[layer].sel(neuron=neuron)
@@ -118,7 +120,7 @@ def exemplars_table(
         table.insert(3 + i, name, clips[name].values[inverse])
     for name in labels:
         names = np.array([*map(str, clips[name].attrs["categories"]), ""], dtype=object)  # code -1 finds the last one
-        table[name.removeprefix("label_")] = names[clips[name].values[inverse]]
+        table[name.removeprefix(LABEL_PREFIX)] = names[clips[name].values[inverse]]
     return table
 
 
@@ -140,7 +142,7 @@ def read_neurons(path: str | os.PathLike[str]) -> list[tuple[int, int]]:
     return list(dict.fromkeys((int(layer), int(neuron)) for layer, neuron in pairs))
 
 
-def _refuse_unknown(ds: xr.Dataset, neurons: Sequence[tuple[int, int]]) -> None:
+def _check_exist(ds: xr.Dataset, neurons: Sequence[tuple[int, int]]) -> None:
     layers, width = ds["layer"].values, ds["neuron"].values
     valid = ds["neuron_valid"].compute(scheduler="synchronous") if "neuron_valid" in ds else None
     for layer, neuron in neurons:
@@ -160,10 +162,10 @@ def _highest(values: Any, counted: Any, k: int, sign: float) -> Any:
     blocks = np.empty([len(sizes) for sizes in other], object)
     # `partial` keeps the array out of the graph: a step reads its blocks by itself, one after the other, so that no
     # scheduler can read ahead of the ranking.
-    for place in product(*map(range, blocks.shape)):
-        step = delayed(partial(_rank_blocks, values.blocks[place], k, sign), pure=False)(counted)
-        shape = (*(sizes[i] for sizes, i in zip(other, place, strict=True)), k)
-        blocks[place] = da.from_delayed(step, shape, np.int64)
+    for position in product(*map(range, blocks.shape)):
+        step = delayed(partial(_rank_blocks, values.blocks[position], k, sign), pure=False)(counted)
+        shape = (*(sizes[i] for sizes, i in zip(other, position, strict=True)), k)
+        blocks[position] = da.from_delayed(step, shape, np.int64)
     return da.block(blocks[..., None].tolist())  # the innermost lists are along rank
 
 

@@ -2,7 +2,6 @@
 
 Goal: the common neuron ratios behind the heat maps.
 Conventions: membership is bool (layer, neuron, category); two memberships must be of the same encoder.
-Contents: `common_neuron_ratio`, `labelled`, `arranged`.
 """
 
 import csv
@@ -79,10 +78,10 @@ def arranged(ratio: xr.DataArray, order: Sequence[str] = (), groups: Mapping[str
     if len(set(order)) < len(order):
         twice = next(name for name in order if list(order).count(name) > 1)
         raise ValueError(f"the order names {twice!r} twice; expected every category once")
-    place = {name: i for i, name in enumerate(order)}
+    position = {name: i for i, name in enumerate(order)}
     for dim, coord in (("category", "group"), ("other_category", "other_group")):
         names = [str(name) for name in ratio[dim].values]
-        ahead = sorted(range(len(names)), key=lambda i: place.get(names[i], len(place)))
+        ahead = sorted(range(len(names)), key=lambda i: position.get(names[i], len(position)))
         rank = {group: i for i, group in enumerate(dict.fromkeys(groups.get(names[i], "") for i in ahead))}
         rank[""] = len(rank)  # those of no group come last
         final = sorted(ahead, key=lambda i: rank[groups.get(names[i], "")])

@@ -3,8 +3,6 @@
 Goal: what a paper or a spreadsheet wants, from what the other files of this room compute.
 Conventions: these functions compute what they are given. Columns and index names are those of the dimensions
 (category, layer, neuron) and of the quantities (probability, aape in nats); shares are in [0, 1].
-Contents: `neurons_table`, `stats_table`, `overlap_table`, `null_table`, `probability_table`, `aape_table`,
-`thresholds_table`, `markdown`, `write_table`, `require_selection`.
 """
 
 import os
@@ -17,69 +15,28 @@ import pandas as pd
 import xarray as xr
 from tabulate import tabulate
 
-from .null.results import PARTS
+from ..files import whole_file
+from .null.permutation import PARTS
 from .selection.rules import coverage_ratio, mean_class_specific
-
-THRESHOLDS = ("activity_threshold", "aape_threshold", "probability_threshold")
-
-
-def require_selection(selection: xr.Dataset, name: str, reading: str = "clip") -> None:
-    """Raise ValueError, with what to do about it, where a selection cannot mean anything.
-
-    selection: of `class_specific`; name: of the labelling, as in "cremad:gender"; reading: of its probabilities.
-    Computes the selection's masks.
-    """
-    categories = [str(c) for c in selection["category"].values]
-    if len(categories) < 2:
-        found = f"1 category with clips ({categories[0]!r})" if categories else "no category with clips"
-        raise ValueError(f"{name} has {found}; expected at least 2 to compare: use another label column")
-    if bool(selection["saturated"]):
-        remedy = "use " + (
-            "--reading frame" if reading != "frame" else "--reading clip with a --threshold on the mean above 0"
-        )
-        if reading == "given":
-            remedy = "make them again by another reading, as `otoscope export --reading frame` does"
-        raise ValueError(
-            f"{name}: by the reading {reading!r} {_saturation(selection)}, so that no neuron stands out; expected "
-            f"probabilities that differ: {remedy}"
-        )
-    if not bool(selection["selected"].any()):
-        exists = selection.coords.get("neuron_valid", xr.ones_like(selection["selected"]))
-        raise ValueError(
-            f"{name}: no neuron is selected out of {int(exists.sum())}; expected at least one at "
-            f"percentile {selection.attrs['percentile']}: use a higher --percentile"
-        )
+from .selection.selectivity import THRESHOLDS
 
 
-def _saturation(selection: xr.Dataset) -> str:
-    """What saturates, in words: the line that nothing exceeds is itself the highest probability."""
-    if bool(selection["selected"].any()):
-        which, highest = "more than 5 % of the selected neurons' probabilities equal", "probability_threshold"
-    elif selection.attrs["rule"] == "paper":
-        which, highest = "at least 95 % of the neurons reach in some category", "activity_threshold"
-    else:
-        which, highest = "more than 5 % of the activation probabilities equal", "activity_threshold"
-    return f"{which} the highest one, {float(selection[highest]):.4g}"
-
-
-def neurons_table(member: xr.DataArray, p: xr.DataArray, aape: xr.DataArray) -> pd.DataFrame:
+def neurons_table(selection: xr.Dataset) -> pd.DataFrame:
     """One row per category and neuron specific for it: category, layer, (site,) neuron, probability, aape.
 
-    In order of category, layer, neuron. member, p: (layer, neuron, category); aape: (layer, neuron).
+    In order of category, layer, neuron. selection: of `class_specific`.
     """
-    found, values, entropy = (
-        x.transpose("category", "layer", "neuron", missing_dims="ignore") for x in (member, p, aape)
-    )
-    category, layer, neuron = np.nonzero(found.values)
+    ordered = selection.transpose("category", "layer", "neuron", missing_dims="ignore")
+    category, layer, neuron = np.nonzero(ordered["member"].values)
     columns: dict[str, Any] = {
-        "category": found["category"].values[category],
-        "layer": found["layer"].values[layer],
+        "category": ordered["category"].values[category],
+        "layer": ordered["layer"].values[layer],
     }
-    if "site" in member.coords:
-        columns["site"] = member["site"].values[layer]
-    columns["neuron"] = found["neuron"].values[neuron]
-    columns["probability"] = values.values[category, layer, neuron]
-    columns["aape"] = entropy.values[layer, neuron]
+    if "site" in ordered.coords:
+        columns["site"] = ordered["site"].values[layer]
+    columns["neuron"] = ordered["neuron"].values[neuron]
+    columns["probability"] = ordered["probability"].values[category, layer, neuron]
+    columns["aape"] = ordered["aape"].values[layer, neuron]
     return pd.DataFrame(columns)
 
 
@@ -130,7 +87,7 @@ def overlap_table(ratio: xr.DataArray) -> pd.DataFrame:
 
 
 def null_table(result: xr.Dataset, rows: str = "cells") -> pd.DataFrame:
-    """What a permutation null says, and a bootstrap if it is in there: a column per part of the statistic.
+    """The result of a permutation null, and of a bootstrap if it is in there: a column per part of the statistic.
 
     result: of `permutation_null`.
     rows: "cells" the ratio of every two categories, "categories" the number of neurons of each, "neurons" every
@@ -143,13 +100,13 @@ def null_table(result: xr.Dataset, rows: str = "cells") -> pd.DataFrame:
         return parts.to_dataframe().reset_index()
     member = result["member"].transpose("category", "layer", "neuron")
     category, layer, neuron = np.nonzero(member.values)
-    places = {"category": category, "layer": layer, "neuron": neuron}
+    positions = {"category": category, "layer": layer, "neuron": neuron}
     columns: dict[str, Any] = {
-        dim: member[dim].values[at] if dim in member.coords else at for dim, at in places.items()
+        dim: member[dim].values[at] if dim in member.coords else at for dim, at in positions.items()
     }
     columns |= {name: result[name].transpose("layer", "neuron").values[layer, neuron] for name in names}
     if "stability" in result:
-        columns["stability"] = result["stability"].transpose(*places).values[category, layer, neuron]
+        columns["stability"] = result["stability"].transpose(*positions).values[category, layer, neuron]
     return pd.DataFrame(columns)
 
 
@@ -179,39 +136,14 @@ def write_table(frame: pd.DataFrame, path: str | os.PathLike[str]) -> None:
     CSV and Parquet hold full precision, Markdown and LaTeX four digits. The file appears whole or not at all.
     Raises ValueError for another ending, FileNotFoundError for a folder that does not exist.
     """
-    target = Path(path)
-    if target.suffix.lower() not in WRITERS:
-        raise ValueError(f"cannot write a table to {target.name!r}; expected a name ending in {', '.join(WRITERS)}")
-    if not target.parent.is_dir():
-        raise FileNotFoundError(f"no folder {target.parent}; expected it for {target.name}: create it")
-    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
-    try:
-        WRITERS[target.suffix.lower()](frame, partial)
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def _write_csv(frame: pd.DataFrame, path: Path) -> None:
-    frame.to_csv(path, index=False, lineterminator="\n")
-
-
-def _write_parquet(frame: pd.DataFrame, path: Path) -> None:
-    frame.to_parquet(path, index=False)
+    with whole_file(path, WRITERS) as partial:
+        WRITERS[Path(path).suffix.lower()](frame, partial)
 
 
 def markdown(frame: pd.DataFrame) -> str:
     """A table as Markdown, numbers with four digits."""
     escaped = frame.rename(columns=_escape_pipe).map(lambda cell: _escape_pipe(_short(cell)))
     return _tabulate(frame, escaped, "github")
-
-
-def _write_markdown(frame: pd.DataFrame, path: Path) -> None:
-    path.write_text(markdown(frame) + "\n", encoding="utf-8")
-
-
-def _write_latex(frame: pd.DataFrame, path: Path) -> None:
-    path.write_text(_tabulate(frame, frame.map(_short), "latex_booktabs") + "\n", encoding="utf-8")
 
 
 def _tabulate(frame: pd.DataFrame, cells: pd.DataFrame, style: str) -> str:
@@ -233,9 +165,11 @@ def _escape_pipe(text: str) -> str:
     return text.replace("|", r"\|")
 
 
-WRITERS: dict[str, Callable[[pd.DataFrame, Path], None]] = {
-    ".csv": _write_csv,
-    ".parquet": _write_parquet,
-    ".md": _write_markdown,
-    ".tex": _write_latex,
+WRITERS: dict[str, Callable[[pd.DataFrame, Path], object]] = {
+    ".csv": lambda frame, path: frame.to_csv(path, index=False, lineterminator="\n"),
+    ".parquet": lambda frame, path: frame.to_parquet(path, index=False),
+    ".md": lambda frame, path: path.write_text(markdown(frame) + "\n", encoding="utf-8"),
+    ".tex": lambda frame, path: path.write_text(
+        _tabulate(frame, frame.map(_short), "latex_booktabs") + "\n", encoding="utf-8"
+    ),
 }

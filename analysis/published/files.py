@@ -5,7 +5,6 @@ Conventions: a folder holds `over_zero.pt`, P as (layer, neuron, category); `cla
 order; `features.pt`, embeddings (clip, embedding_dim); `gts.pt`, indices into the classes (clip). Or it holds LAPE's
 files, one per category, each a dict of `n` (number of tokens) and `over_zero` (layer, neuron), counts of tokens. Files
 are loaded as tensors only: nothing in them is executed.
-Contents: `read_published`, `write_published`.
 """
 
 import os
@@ -15,6 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
+
+from ...files import whole_file
+from ...messages import one_line
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -77,10 +79,10 @@ def _read_probability(path: Path, categories: list[str]) -> np.ndarray:
     if isinstance(found, dict) and {"n", "over_zero"} <= set(found):  # all categories in one file
         return _share(_tensor(found["over_zero"], path, ndim=3), found["n"])
     p = _tensor(found, path, ndim=3)
-    places = [axis for axis, size in enumerate(p.shape) if size == len(categories)]
-    if 2 in places:
+    axes = [axis for axis, size in enumerate(p.shape) if size == len(categories)]
+    if 2 in axes:
         return p.double().numpy()
-    if places == [0]:
+    if axes == [0]:
         return p.movedim(0, 2).double().numpy()  # (category, layer, neuron) -> (layer, neuron, category)
     raise ValueError(
         f"{path} is {tuple(p.shape)} and {CLASSES} has {len(categories)} lines; "
@@ -133,8 +135,8 @@ def _load(path: Path) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True)
     except (UnpicklingError, RuntimeError, EOFError) as error:
         raise ValueError(
-            f"{path} cannot be loaded as tensors ({str(error).splitlines()[0] if str(error) else 'it is cut short'}); "
-            "expected what torch.save writes for tensors: save it again as such"
+            f"{path} cannot be loaded as tensors ({one_line(error)}); expected what torch.save writes for tensors: "
+            "save it again as such"
         ) from error
 
 
@@ -216,11 +218,8 @@ def write_published(
     root = Path(folder)
     root.mkdir(parents=True, exist_ok=True)
     for name, tensor in contents.items():
-        partial = root / f".{name}.{os.getpid()}.partial"
-        try:
+        with whole_file(root / name) as partial:
             torch.save(tensor, partial)
-            partial.replace(root / name)
-        finally:
-            partial.unlink(missing_ok=True)
-    (root / CLASSES).write_text("".join(f"{name}\n" for name in categories), encoding="utf-8")
+    with whole_file(root / CLASSES) as partial:
+        partial.write_text("".join(f"{name}\n" for name in categories), encoding="utf-8")
     return [root / name for name in (*contents, CLASSES)]

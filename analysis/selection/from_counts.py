@@ -2,7 +2,6 @@
 
 Goal: what `class_specific` selects, to the last tie, hundreds of times a minute.
 Conventions: arrays are (category, neuron) over the neurons that exist, in order of (layer, neuron), flat.
-Contents: `Selected`, `select_counts`, `ratio_of`.
 
 Where the time is saved: cells are ordered as small integers; entropies are looked up to 1e-6 nats, and computed
 exactly (`entropy_of`) only near the cut.
@@ -15,12 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..adders import compiled
-from .selectivity import LEAST_ACTIVE, TOP_SHARE, entropy_of
+from .selection import Selection
+from .selectivity import INACTIVE, TOP_SHARE, entropy_of
 
 Floats = NDArray[np.float64]
 
 MARGIN = 1e-6  # nats; more than float32 rounds entropies of up to 8 nats
-MOST_LEVELS = 1 << 18  # different probabilities up to which a table of them pays; frames soon make more
+MAX_LEVELS = 1 << 18  # different probabilities up to which a table of them pays; frames soon make more
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -41,14 +41,13 @@ class Selected:
         return full
 
 
-def select_counts(
-    counts: NDArray[np.integer], of: NDArray[np.integer], percentile: float, rule: str = "lape"
-) -> Selected:
+def select_counts(counts: NDArray[np.integer], of: NDArray[np.integer], selection: Selection) -> Selected:
     """Counts (category, neuron) of `of` (category) clips or frames, all positive, to the neurons that a rule selects.
 
-    The same as `class_specific(counts / of, percentile, rule)`.
+    The same as `class_specific(counts / of, selection)`.
     """
-    if rule == "paper" or of.sum() > MOST_LEVELS:
+    rule, percentile = selection.rule, selection.percentile
+    if rule == "paper" or of.sum() > MAX_LEVELS:
         levels: NDArray[Any] = counts / of[:, None]
         entropy = _aape(levels)
     else:
@@ -91,7 +90,7 @@ def _by_lape(
 def _by_paper(p: Floats, percentile: float) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
     """As `_by_lape`, but from the probabilities themselves, because this rule's thresholds lie between them."""
     top = p.max(axis=0, initial=0)
-    considered = np.flatnonzero(top > np.percentile(top, LEAST_ACTIVE)) if top.size else np.zeros(0, np.intp)
+    considered = np.flatnonzero(top > np.percentile(top, INACTIVE)) if top.size else np.zeros(0, np.intp)
     if not considered.size:
         return considered, np.zeros((len(p), 0), bool)
     exact = entropy_of(p[:, considered].T)

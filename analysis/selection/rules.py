@@ -4,20 +4,24 @@ Goal: from activation probabilities to the neurons of each category, by the publ
 the paper's words.
 Conventions: probabilities (layer, neuron, category) in [0, 1], NaN for cells that do not exist; membership is
 bool (layer, neuron, category). Float64, lazy in, lazy out. Ties at the cut go to the lowest (layer, neuron).
-Contents: `class_specific`, `coverage_ratio`, `mean_class_specific`, `depth_histogram`.
 """
+
+from typing import Any
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from .selectivity import CELL_DIMS, ONE_PIECE, aape, existing, highest, thresholds
+from .selection import Selection, selection_of
+from .selectivity import CELL_DIMS, ONE_CHUNK, aape, existing, highest, thresholds_of
 
 
 def class_specific(
-    p: xr.DataArray, percentile: float = 1, rule: str = "lape", valid: xr.DataArray | None = None
+    p: xr.DataArray, selection: Selection | None = None, valid: xr.DataArray | None = None, **changes: Any
 ) -> xr.Dataset:
     """Which neurons are specific for which category: `member` bool (layer, neuron, category).
+
+        class_specific(p, percentile=5)
 
     Three steps; the thresholds, whose definitions by rule are in `selectivity.thresholds`, come along as
     scalars: 1. consider neurons whose highest P exceeds `activity_threshold`; 2. select those of lowest AAPE:
@@ -27,30 +31,36 @@ def class_specific(
 
     `selected` is a bool (layer, neuron). `saturated` is True where so many probabilities equal the highest
     one that nothing exceeds a threshold, as the readings "clip" and "any" can have it with ReLU encoders or
-    few clips; `member` is then empty.
+    few clips; `member` is then empty. `probability` (layer, neuron, category) is P, and `aape` (layer, neuron) is what
+    `aape` makes of it.
+    selection, changes: `percentile` and `rule` count; the reading is that of p.
     valid: bool (layer, neuron), False for neurons that do not exist.
-    Raises ValueError for an unknown rule or a percentile outside 0 to 100.
+    Raises ValueError for an unknown rule or a percentile outside 0 to 100, TypeError for what is not a field.
 
     LAPE: Tang et al. 2024, "Language-Specific Neurons: The Key to Multilingual Capabilities in LLMs".
     """
-    lines = thresholds(p, percentile, rule, valid)
+    chosen = selection_of(selection, **changes)
     cells = existing(p, valid)
+    entropy = aape(cells)
+    lines = thresholds_of(cells, entropy, chosen)
     selected, member, saturated = xr.apply_ufunc(
         _select,
         cells,
-        aape(cells),
+        entropy,
         *lines.data_vars.values(),
-        kwargs={"percentile": percentile, "rule": rule},
+        kwargs=lines.attrs,
         input_core_dims=[list(CELL_DIMS), list(CELL_DIMS[:2]), [], [], []],
         output_core_dims=[list(CELL_DIMS[:2]), list(CELL_DIMS), []],
         dask="parallelized",
-        dask_gufunc_kwargs=ONE_PIECE,
+        dask_gufunc_kwargs=ONE_CHUNK,
         output_dtypes=[bool, bool, bool],
     )
     result = lines.assign(
         member=member.assign_attrs(long_name="class-specific"),
         selected=selected.assign_attrs(long_name="selected by AAPE"),
         saturated=saturated.assign_attrs(long_name="probabilities saturate"),
+        probability=cells.assign_attrs(p.attrs),
+        aape=entropy,
     )
     return result.assign_coords({name: c for name, c in p.coords.items() if set(c.dims) <= set(CELL_DIMS)})
 
@@ -103,3 +113,42 @@ def depth_histogram(member: xr.DataArray, by_category: bool = False) -> xr.DataA
     found = member if by_category else member.any("category")
     depth = found.sum("neuron").rename("neurons")
     return depth.assign_attrs(long_name="class-specific neurons", units="neurons")
+
+
+def check_selection(selection: xr.Dataset, name: str) -> None:
+    """Raise ValueError, with what to do about it, where a selection cannot mean anything.
+
+    selection: of `class_specific`; name: of the labelling, as in "cremad:gender". Computes the selection's masks.
+    """
+    categories = [str(c) for c in selection["category"].values]
+    if len(categories) < 2:
+        found = f"1 category with clips ({categories[0]!r})" if categories else "no category with clips"
+        raise ValueError(f"{name} has {found}; expected at least 2 to compare: use another label column")
+    if bool(selection["saturated"]):
+        reading = selection["probability"].attrs.get("reading", "clip")
+        remedy = "use " + (
+            "--reading frame" if reading != "frame" else "--reading clip with a --threshold on the mean above 0"
+        )
+        if reading == "given":
+            remedy = "make them again by another reading, as `otoscope export --reading frame` does"
+        raise ValueError(
+            f"{name}: by the reading {reading!r} {_saturation(selection)}, so that no neuron stands out; expected "
+            f"probabilities that differ: {remedy}"
+        )
+    if not bool(selection["selected"].any()):
+        exists = selection.coords.get("neuron_valid", xr.ones_like(selection["selected"]))
+        raise ValueError(
+            f"{name}: no neuron is selected out of {int(exists.sum())}; expected at least one at "
+            f"percentile {selection.attrs['percentile']}: use a higher --percentile"
+        )
+
+
+def _saturation(selection: xr.Dataset) -> str:
+    """What saturates, in words: the line that nothing exceeds is itself the highest probability."""
+    if bool(selection["selected"].any()):
+        which, highest = "more than 5 % of the selected neurons' probabilities equal", "probability_threshold"
+    elif selection.attrs["rule"] == "paper":
+        which, highest = "at least 95 % of the neurons reach in some category", "activity_threshold"
+    else:
+        which, highest = "more than 5 % of the activation probabilities equal", "activity_threshold"
+    return f"{which} the highest one, {float(selection[highest]):.4g}"

@@ -9,7 +9,6 @@ Conventions:
     @FILE               of a file: .csv, .parquet, .json (see `store.neurons`), .yaml (a published list)
 A is a category of the labelling in question, or TASK:LABEL:A of another one of the same store. A name with one of
 , : ( ) " in it stands between double quotes, and a double quote in it is doubled: "says ""hi"", twice".
-Contents: `NamedSet`, `parse_set`, `find_set`, `Members`.
 """
 
 import re

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import xarray as xr
 
-    from .analysis.across import across
+    from .analysis.across_tasks import across
     from .extract.capture import capture
     from .extract.models.encoder import Encoder
 
 __all__ = ["Encoder", "across", "analysis", "capture", "open"]
 
-_HOMES = {"Encoder": "extract.models.encoder", "across": "analysis.across", "capture": "extract.capture"}
+_HOMES = {"Encoder": "extract.models.encoder", "across": "analysis.across_tasks", "capture": "extract.capture"}
 
 
 def open(url: str) -> "xr.DataTree":

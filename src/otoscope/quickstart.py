@@ -16,11 +16,13 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from .analysis.figures.selection import depth_figure, overlap_figure, save_figure
+from .analysis.figures.neurons import depth_figure
+from .analysis.figures.overlap import overlap_figure
+from .analysis.figures.save import save_figure
 from .analysis.overlap import common_neuron_ratio
-from .analysis.selection.labellings import Answer, Question, answer, labellings
+from .analysis.selection.labellings import labellings, select_neurons
 from .analysis.selection.rules import depth_histogram
-from .analysis.selection.selectivity import aape
+from .analysis.selection.selection import Selection
 from .analysis.tables import markdown, neurons_table, overlap_table, stats_table, write_table
 
 log = logging.getLogger(__name__)
@@ -108,10 +110,10 @@ def run(
     _claim(directory, settings)
     stores = _extract(directory, settings)
     trees = {name: _open(url) for name, url in stores.items()}
-    question = Question(percentile=PERCENTILE)
-    answers = {(a.labelling.store, a.labelling.name): a for a in (answer(x, question) for x in labellings(trees))}
-    stats = _write_tables(directory, answers)
-    overlaps = _write_figures(directory, answers)
+    how = Selection(percentile=PERCENTILE)
+    selections = {(x.store, x.name): select_neurons(x, how).selection for x in labellings(trees)}
+    stats = _write_tables(directory, selections)
+    overlaps = _write_figures(directory, selections)
     summary = directory / "summary.md"
     summary.write_text(_summary(stats, overlaps, trees, shuffled=shuffle_labels), encoding="utf-8")
     return summary
@@ -186,25 +188,26 @@ def _shuffle(manifest: Path, seed: int) -> None:
         csv.writer(file, lineterminator="\n").writerows([header, *columns.T])
 
 
-def _write_tables(directory: Path, answers: Mapping[tuple[str, str], Answer]) -> pd.DataFrame:
+def _write_tables(directory: Path, selections: Mapping[tuple[str, str], xr.Dataset]) -> pd.DataFrame:
     tables = directory / "tables"
     tables.mkdir(exist_ok=True)
-    stats = stats_table({key: a.selection for key, a in answers.items()})
+    stats = stats_table(selections)
     write_table(stats, tables / "stats.csv")
-    for (store, name), a in answers.items():
+    for (store, name), selection in selections.items():
         stem = f"{store}-{name.replace(':', '-')}"
-        neurons = neurons_table(a.selection["member"], a.probability, aape(a.probability))
-        write_table(neurons, tables / f"neurons-{stem}.parquet")
-        write_table(overlap_table(common_neuron_ratio(a.selection["member"])), tables / f"overlap-{stem}.csv")
+        write_table(neurons_table(selection), tables / f"neurons-{stem}.parquet")
+        write_table(overlap_table(common_neuron_ratio(selection["member"])), tables / f"overlap-{stem}.csv")
     return stats
 
 
-def _write_figures(directory: Path, answers: Mapping[tuple[str, str], Answer]) -> dict[tuple[str, str], xr.DataArray]:
+def _write_figures(
+    directory: Path, selections: Mapping[tuple[str, str], xr.Dataset]
+) -> dict[tuple[str, str], xr.DataArray]:
     """Heat maps and histograms; returns the octave ratios by (encoder, "within" or "across")."""
     figures = directory / "figures"
     figures.mkdir(exist_ok=True)
-    member = {key: a.selection["member"] for key, a in answers.items()}
-    for name in dict.fromkeys(name for _, name in answers):
+    member = {key: selection["member"] for key, selection in selections.items()}
+    for name in dict.fromkeys(name for _, name in selections):
         panels = [(f"{ENCODERS[s]}: {name}", common_neuron_ratio(member[s, name])) for s in ENCODERS]
         save_figure(overlap_figure(panels), figures / f"within-{name.replace(':', '-')}.png")
     across = {s: common_neuron_ratio(member[s, "additive:octave"], member[s, "fm:octave"]) for s in ENCODERS}

@@ -144,7 +144,7 @@ def test_which_neurons_serve_two_labellings_of_a_task(task):
     found = task.otoscope.serving("animal", "size", percentile=20).compute()
     assert found["serves"].dims == ("task", "layer", "neuron")
     for name in ("animal", "size"):
-        member = task.otoscope.class_specific(name, 20)["member"].compute()
+        member = task.otoscope.class_specific(name, percentile=20)["member"].compute()
         np.testing.assert_array_equal(found["serves"].sel(task=name), member.any("category"))
 
 

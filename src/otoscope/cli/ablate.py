@@ -163,7 +163,7 @@ def draw_results(results: tuple[str, ...], output: str) -> None:
     """`figure ablation`: what the RESULT in the place of a STORE holds."""
     from ..ablate.result import read_result
     from ..analysis.figures.ablation import ablation_figure
-    from ..analysis.figures.selection import save_figure
+    from ..analysis.figures.save import save_figure
 
     if len(results) != 1:
         raise ValueError(f"found {len(results)} results; expected one, as `otoscope ablate run -o` writes it")
@@ -191,7 +191,7 @@ def looked_up(request: "Request", store: str, probe: str) -> "Study":
 
     if probe in PROBES:
         return look_up(request, store)
-    from ..analysis.probe.files import load_probe, save_probe
+    from ..analysis.probe.probe import load_probe, save_probe
 
     path = Path(probe)
     if path.with_name(f"{path.name}.json").exists():

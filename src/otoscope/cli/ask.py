@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from ..analysis.selection.labellings import Labelling, Question
+    from ..analysis.selection.labellings import Labelling
+    from ..analysis.selection.selection import Selections
 
 LABELLINGS = "Labellings [all; columns that only group clips (speaker, source, tone, instrument) by name alone]."
 TABLES = ("stats", "paper", "overlap", "probability", "aape", "thresholds", "depth")
@@ -37,11 +38,12 @@ def selecting(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def question_of(percentiles: tuple[str, ...], reading: str, threshold: float | None, rule: str) -> "Question":
+def selections_of(percentiles: tuple[str, ...], **how: Any) -> "Selections":
     """The options as the analysis takes them."""
-    from ..analysis.selection.labellings import Question
+    from ..analysis.published.paper import PERCENTILES
+    from ..analysis.selection.selection import Selection, Selections
 
-    general, of_task = 1.0, {}
+    general, of_task = 1.0, dict(PERCENTILES) if "paper" in percentiles else {}
     for text in percentiles:
         if text == "paper":
             continue
@@ -54,21 +56,22 @@ def question_of(percentiles: tuple[str, ...], reading: str, threshold: float | N
             ) from None
         if equals:
             of_task[task] = value
-        else:
+        elif "paper" not in percentiles:
             general = value
-    return Question(
-        percentile=general, percentiles=of_task, paper="paper" in percentiles,
-        reading=reading, threshold=threshold, rule=rule,
-    )  # fmt: skip
+    return Selections(selection=Selection(percentile=general, **how), percentiles=of_task)
 
 
 def asked_for(
-    stores: tuple[str, ...], tasks: tuple[str, ...], question: "Question", incomplete: bool, against: str | None = None
+    stores: tuple[str, ...],
+    tasks: tuple[str, ...],
+    selections: "Selections",
+    incomplete: bool,
+    against: str | None = None,
 ) -> "list[Labelling]":
-    """As `asked_labellings`, saying what is left out."""
-    from ..analysis.selection.labellings import asked_labellings
+    """As `open_labellings`, reporting what is left out."""
+    from ..analysis.selection.labellings import open_labellings
 
-    found, skipped = asked_labellings(stores, tasks, question, incomplete, against)
+    found, skipped = open_labellings(stores, tasks, selections, incomplete, against)
     if skipped:
         click.echo(f"left out, since they say which clips belong together: {', '.join(skipped)}", err=True)
     return found
@@ -81,13 +84,12 @@ def asked_for(
 @click.option("-o", "--output", metavar="FILE", help="CSV, Parquet, Markdown or LaTeX by its ending [standard output].")
 def neurons(store: str, task: str, output: str | None, incomplete: bool, **how: Any) -> None:
     """Class-specific neurons: one row per category, layer and neuron, with probability and AAPE."""
-    from ..analysis.selection.labellings import answer, only
-    from ..analysis.selection.selectivity import aape
+    from ..analysis.selection.labellings import only, select_neurons
     from ..analysis.tables import neurons_table
 
-    question = question_of(**how)
-    found = answer(only(asked_for((store,), (task,), question, incomplete)), question)
-    put_table(neurons_table(found.selection["member"], found.probability, aape(found.probability)), output)
+    selections = selections_of(**how)
+    labelling = only(asked_for((store,), (task,), selections, incomplete))
+    put_table(neurons_table(select_neurons(labelling, selections.of(labelling.task)).selection), output)
 
 
 @click.command()
@@ -118,7 +120,7 @@ def table(
     """
     from ..analysis import tables
     from ..analysis.published import paper
-    from ..analysis.selection.labellings import answer, only
+    from ..analysis.selection.labellings import only, select_neurons
     from ..analysis.selection.rules import depth_histogram
     from ..analysis.selection.selectivity import aape
 
@@ -128,8 +130,8 @@ def table(
         if kind != "stats" or output is None or len(stores) != 1:
             raise ValueError("--official names the table stats of one STORE in a folder; expected one STORE and -o DIR")
         output = str(Path(output) / paper.official_table(official))
-    question = question_of(**how)
-    asked = asked_for(stores, tasks, question, incomplete, against)
+    selections = selections_of(**how)
+    asked = asked_for(stores, tasks, selections, incomplete, against)
     if kind == "paper" and not tasks:
         rows = paper.paper_rows(x.name for x in asked)
         others = sorted({x.name for x in asked} - set(rows))
@@ -138,20 +140,21 @@ def table(
             click.echo(f"not in the paper's tables: {', '.join(others)}; --task takes them in", err=True)
     frame: Any
     if kind in ("stats", "thresholds", "paper"):
-        selections = {(x.store, x.name): answer(x, question).selection for x in asked}
-        frame = (tables.thresholds_table if kind == "thresholds" else tables.stats_table)(selections)
+        found = {(x.store, x.name): select_neurons(x, selections.of(x.task)).selection for x in asked}
+        frame = (tables.thresholds_table if kind == "thresholds" else tables.stats_table)(found)
         frame = paper.paper_table(frame) if kind == "paper" else frame
     elif kind == "overlap":
         from ..analysis.null.overlaps import overlaps
 
-        answers = [answer(only(asked), question)]
-        frame = tables.overlap_table(overlaps(answers, stores, against, question, incomplete)[0][1])
+        selected = select_neurons(only(asked), selections.of(only(asked).task))
+        frame = tables.overlap_table(overlaps([selected], stores, against, selections, incomplete)[0][1])
     elif kind == "depth":
-        depth = depth_histogram(answer(only(asked), question).selection["member"], by_category=True)
+        selected = select_neurons(only(asked), selections.of(only(asked).task))
+        depth = depth_histogram(selected.selection["member"], by_category=True)
         frame = depth.transpose("layer", "category").to_pandas().reset_index()  # type: ignore[call-arg]
     else:  # of every neuron, so that nothing needs to be selected
         labelling = only(asked)
-        p = labelling.ds.otoscope.probability(labelling.label, question.reading, question.threshold).compute()
+        p = labelling.ds.otoscope.probability(labelling.label, selections.selection).compute()
         frame = tables.probability_table(p) if kind == "probability" else tables.aape_table(aape(p))
     put_table(frame, output)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from .ask import LABELLINGS, asked_for, put_table, question_of, selecting
+from .ask import LABELLINGS, asked_for, put_table, selecting, selections_of
 
 
 @click.command()
@@ -25,32 +25,29 @@ def compare(
 ) -> None:
     """Models side by side (a model and its random initialisation, say), or what each neuron of one serves."""
     from ..analysis import compare as side_by_side
-    from ..analysis.selection.labellings import answer, only
-    from ..analysis.selection.selectivity import aape
+    from ..analysis.selection.labellings import only, select_neurons
     from ..analysis.tables import stats_table
 
-    question = question_of(**how)
-    asked = asked_for(stores, tasks, question, incomplete)
+    selections = selections_of(**how)
+    asked = asked_for(stores, tasks, selections, incomplete)
     if by in ("layer", "category"):
         asked = [only([x for x in asked if x.store == store]) for store in dict.fromkeys(x.store for x in asked)]
     if by == "neuron" and len({x.store for x in asked}) != 1:
         raise ValueError(f"found {len(stores)} stores; expected one: neurons of one encoder serve its tasks")
-    answers = [answer(labelling, question) for labelling in asked]
-    members = {a.labelling.store: a.selection["member"] for a in answers}
+    found = [select_neurons(x, selections.of(x.task)) for x in asked]
+    members = {x.store: x.selection["member"] for x in found}
     if by == "labelling":
-        stats = stats_table({(a.labelling.store, a.labelling.name): a.selection for a in answers})
+        stats = stats_table({(x.store, x.name): x.selection for x in found})
         frame = side_by_side.labellings_side_by_side(stats)
     elif by == "layer":
-        frame = side_by_side.layers_side_by_side(
-            {a.labelling.store: (a.selection["member"], aape(a.probability)) for a in answers}
-        )
+        frame = side_by_side.layers_side_by_side({x.store: x.selection for x in found})
     elif by == "category":
         frame = side_by_side.categories_side_by_side(members)
         if len(members) == 2:
             agreement = side_by_side.count_agreement(*members.values())
             click.echo(f"rank correlation of the counts: {agreement:.3f}", err=True)
     else:
-        served = {a.labelling.name: a.selection["member"] for a in answers}
+        served = {x.name: x.selection["member"] for x in found}
         frame = side_by_side.serving_table(side_by_side.serving(served))
     put_table(frame, output)
 
@@ -102,12 +99,13 @@ def export(store: str, task: str, directory: str, official: str | None, reading:
     """Write over_zero.pt, classes.txt, features.pt and gts.pt of a labelling, as the paper's code names them."""
     from ..analysis.published.files import write_published
     from ..analysis.published.paper import official_folder
-    from ..analysis.selection.labellings import Question, only
+    from ..analysis.selection.labellings import only
+    from ..analysis.selection.selection import Selections
 
-    labelling = only(asked_for((store,), (task,), Question(), incomplete))
+    labelling = only(asked_for((store,), (task,), Selections(), incomplete))
     ds, label = labelling.ds, labelling.label
     folder = Path(directory) / official_folder(labelling.name, official) if official else Path(directory)
-    p = ds.otoscope.probability(label, reading).compute()
+    p = ds.otoscope.probability(label, reading=reading).compute()
     codes = ds.otoscope.codes(label) if "status" in ds else None
     written = write_published(folder, p, ds.get("embedding"), codes)
     for path in written:

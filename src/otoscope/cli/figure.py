@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .ask import LABELLINGS, asked_for, question_of, selecting
+from .ask import LABELLINGS, asked_for, selecting, selections_of
 from .null import exchanging
 
 if TYPE_CHECKING:
@@ -47,38 +47,37 @@ def figure(
         from .ablate import draw_results
 
         return draw_results(stores, output)
-    from ..analysis.figures import selection as figures
+    from ..analysis.figures.neurons import depth_figure, selectivity_figure
+    from ..analysis.figures.overlap import overlap_figure
+    from ..analysis.figures.save import save_figure
     from ..analysis.null.overlaps import overlaps
     from ..analysis.overlap import arranged, read_arrangement
     from ..analysis.published.paper import official_figure
-    from ..analysis.selection.labellings import answer
+    from ..analysis.selection.labellings import select_neurons
     from ..analysis.selection.rules import depth_histogram
-    from ..analysis.selection.selectivity import aape
 
-    question = question_of(**how)
+    selections = selections_of(**how)
     shuffled = exchange.permutations > 0
     if (shuffled and kind != "overlap") or (not shuffled and (exchange.group or exchange.within or exchange.balanced)):
         raise ValueError(
             f"found options of shuffling with the figure {kind} and {exchange.permutations} permutations; expected "
             "them with overlap and --permutations N only: leave them out"
         )
-    asked = asked_for(stores, tasks, question, incomplete, against)
+    asked = asked_for(stores, tasks, selections, incomplete, against)
     if official:
         names = sorted({labelling.name for labelling in asked})
         if kind != "overlap" or len(names) != 1:
             raise ValueError(f"--official names the overlap of one labelling; found {kind} of {', '.join(names)}")
         output = str(Path(output) / official_figure(names[0], against))
-    answers = [answer(labelling, question) for labelling in asked]
-    titled = [(f"{a.labelling.store} {a.labelling.name}", a) for a in answers]
+    found = [select_neurons(x, selections.of(x.task)) for x in asked]
+    titled = [(f"{x.store} {x.name}", x.selection) for x in found]
     if kind == "overlap":
         order, groups = read_arrangement(arrange) if arrange else ([], {})
-        panels = overlaps(answers, stores, against, question, incomplete, exchange)
-        drawn = figures.overlap_figure([(title, arranged(ratio, order, groups)) for title, ratio in panels])
+        panels = overlaps(found, stores, against, selections, incomplete, exchange)
+        drawn = overlap_figure([(title, arranged(ratio, order, groups)) for title, ratio in panels])
     elif kind == "depth":
-        drawn = figures.depth_figure([(title, depth_histogram(a.selection["member"])) for title, a in titled])
+        drawn = depth_figure([(title, depth_histogram(selection["member"])) for title, selection in titled])
     else:
-        drawn = figures.selectivity_figure(
-            [(title, a.probability, aape(a.probability), a.selection["selected"]) for title, a in titled]
-        )
-    figures.save_figure(drawn, output)
+        drawn = selectivity_figure(titled)
+    save_figure(drawn, output)
     click.echo(output)

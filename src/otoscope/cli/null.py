@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .ask import asked_for, put_table, question_of, selecting
+from .ask import asked_for, put_table, selecting, selections_of
 
 if TYPE_CHECKING:
     from ..analysis.null.overlaps import Exchange
@@ -75,24 +75,25 @@ def null(
 
     Of --against, labels stay as they are, and --group and --within do not apply.
     """
-    from ..analysis.figures.selection import overlap_figure, save_figure
+    from ..analysis.figures.overlap import overlap_figure
+    from ..analysis.figures.save import save_figure
     from ..analysis.null.overlaps import against_null, summary
     from ..analysis.null.permutation import with_null
     from ..analysis.overlap import labelled
-    from ..analysis.selection.labellings import against_labellings, answer, only
+    from ..analysis.selection.labellings import against_labellings, only, select_neurons
     from ..analysis.tables import null_table
 
-    question = question_of(**how)
-    asked = only(asked_for((store,), (task,), question, incomplete, against))
+    selections = selections_of(**how)
+    asked = only(asked_for((store,), (task,), selections, incomplete, against))
     other = None
     if against is not None:
-        (labelling,) = against_labellings((store,), against, question, incomplete).values()
-        other = answer(labelling, question)
-    one = answer(asked, question)
-    result = against_null(one, other, question, exchange, draws)
+        (labelling,) = against_labellings((store,), against, incomplete).values()
+        other = select_neurons(labelling, selections.of(labelling.task))
+    one = select_neurons(asked, selections.of(asked.task))
+    result = against_null(one, other, exchange, draws)
     click.echo(summary(asked.name, result), err=True)
     if figure:
-        names = one.labelling.name, (one if other is None else other).labelling.name
+        names = one.name, (other or one).name
         save_figure(overlap_figure([(asked.store, labelled(with_null(result), *names))]), figure)
         click.echo(figure)
     put_table(null_table(result, rows), output)
@@ -105,9 +106,10 @@ def null(
 @click.option("-o", "--output", metavar="FILE", help="CSV, Parquet, Markdown or LaTeX by its ending [standard output].")
 def selectors(store: str, task: str, output: str | None, incomplete: bool, **how: Any) -> None:
     """How far other selectors agree with AAPE: mean common neuron ratio, each picking as many neurons per category."""
-    from ..analysis.selection.labellings import answer, only
+    from ..analysis.selection.labellings import only, select_neurons
     from ..analysis.selection.selectors import selector_agreement
 
-    question = question_of(**how)
-    found = answer(only(asked_for((store,), (task,), question, incomplete)), question)
-    put_table(selector_agreement(found.labelling.ds, found.labelling.label, found.selection["member"]), output)
+    selections = selections_of(**how)
+    labelling = only(asked_for((store,), (task,), selections, incomplete))
+    found = select_neurons(labelling, selections.of(labelling.task))
+    put_table(selector_agreement(found.ds, found.label, found.selection["member"]), output)

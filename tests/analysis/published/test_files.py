@@ -51,7 +51,9 @@ def test_reading_back_gives_the_same_selection(tmp_path, p):
     write_published(tmp_path, p)
     back = read_published(tmp_path)
     xr.testing.assert_equal(back["probability"], p)
-    xr.testing.assert_equal(class_specific(back["probability"], 10)["member"], class_specific(p, 10)["member"])
+    xr.testing.assert_equal(
+        class_specific(back["probability"], percentile=10)["member"], class_specific(p, percentile=10)["member"]
+    )
     assert set(back.data_vars) == {"probability"}
 
 
