@@ -9,8 +9,8 @@ if TYPE_CHECKING:
     from .exemplars import exemplar_clips
     from .overlap import common_neuron_ratio
     from .rates import above, activation_counts, activation_probability, category_mean, frame_probability
-    from .selection.rules import class_specific, coverage_ratio, depth_histogram, mean_class_specific
-    from .selection.selectivity import aape, thresholds
+    from .selection.rules import class_specific, coverage_ratio, depth_histogram, mean_class_specific, thresholds
+    from .selection.selectivity import aape
 
 # Looked up on first use: xarray alone takes longer to import than `import otoscope` may.
 HOMES = {
@@ -29,27 +29,10 @@ HOMES = {
     "frame_probability": "rates",
     "mean_class_specific": "selection.rules",
     "serving": "compare",
-    "thresholds": "selection.selectivity",
+    "thresholds": "selection.rules",
 }
 
-__all__ = [
-    "aape",
-    "above",
-    "across",
-    "activation_counts",
-    "activation_probability",
-    "category_mean",
-    "class_specific",
-    "common_neuron_ratio",
-    "count_agreement",
-    "coverage_ratio",
-    "depth_histogram",
-    "exemplar_clips",
-    "frame_probability",
-    "mean_class_specific",
-    "serving",
-    "thresholds",
-]
+__all__ = list(HOMES)
 
 
 def __getattr__(name: str) -> Any:

@@ -17,8 +17,7 @@ from tabulate import tabulate
 
 from ..files import whole_file
 from .null.permutation import PARTS
-from .selection.rules import coverage_ratio, mean_class_specific
-from .selection.selectivity import THRESHOLDS
+from .selection.rules import THRESHOLDS, coverage_ratio, mean_class_specific
 
 
 def neurons_table(selection: xr.Dataset) -> pd.DataFrame:
@@ -113,21 +112,17 @@ def null_table(result: xr.Dataset, rows: str = "cells") -> pd.DataFrame:
 def probability_table(p: xr.DataArray) -> pd.DataFrame:
     """Activation probabilities: one row per layer and neuron, one column per category."""
     cube = p.transpose("layer", "neuron", "category")
-    table = _neuron_rows(cube)
-    for i, category in enumerate(cube["category"].values):
-        table.insert(2 + i, str(category), cube.values[..., i].ravel(), allow_duplicates=True)
+    layer, neuron = np.meshgrid(cube["layer"].values, cube["neuron"].values, indexing="ij")
+    values = cube.values.reshape(layer.size, cube.sizes["category"])
+    table = pd.DataFrame(values, columns=[str(category) for category in cube["category"].values])
+    table.insert(0, "layer", layer.ravel(), allow_duplicates=True)
+    table.insert(1, "neuron", neuron.ravel(), allow_duplicates=True)
     return table
 
 
 def aape_table(aape: xr.DataArray) -> pd.DataFrame:
     """AAPE of every neuron: layer, neuron, aape; empty for a neuron that never fires."""
-    square = aape.transpose("layer", "neuron")
-    return _neuron_rows(square).assign(aape=square.values.ravel())
-
-
-def _neuron_rows(values: xr.DataArray) -> pd.DataFrame:
-    layer, neuron = np.meshgrid(values["layer"].values, values["neuron"].values, indexing="ij")
-    return pd.DataFrame({"layer": layer.ravel(), "neuron": neuron.ravel()})
+    return aape.reset_coords(drop=True).transpose("layer", "neuron").to_dataframe("aape").reset_index()
 
 
 def write_table(frame: pd.DataFrame, path: str | os.PathLike[str]) -> None:

@@ -8,7 +8,6 @@ are loaded as tensors only: nothing in them is executed.
 """
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -91,9 +90,11 @@ def _read_probability(path: Path, categories: list[str]) -> np.ndarray:
 
 
 def _read_counts(root: Path) -> tuple[np.ndarray, list[str]]:
-    """P and categories of LAPE's files."""
+    """P and categories of LAPE's files: named activation.*, or tensors by their ending."""
     shares = {}
-    for path in _candidates(root):
+    for path in sorted(root.iterdir()):
+        if not path.is_file() or not (path.name.startswith("activation.") or path.suffix in TENSORS):
+            continue
         found = _load(path)
         if isinstance(found, dict) and {"n", "over_zero"} <= set(found):
             parts = path.name.split(".")
@@ -111,13 +112,6 @@ def _read_counts(root: Path) -> tuple[np.ndarray, list[str]]:
     if len(set(shapes.values())) > 1:
         raise ValueError(f"{root}: over_zero has the shapes {shapes}; expected one shape (layer, neuron) for all")
     return np.stack(list(shares.values()), axis=-1), list(shares)
-
-
-def _candidates(root: Path) -> Iterator[Path]:
-    """Files that may be LAPE's: named activation.*, or tensors by their ending."""
-    for path in sorted(root.iterdir()):
-        if path.is_file() and (path.name.startswith("activation.") or path.suffix in TENSORS):
-            yield path
 
 
 def _share(over_zero: "Tensor", n: Any) -> np.ndarray:
@@ -166,7 +160,8 @@ def _read_codes(path: Path, categories: list[str]) -> np.ndarray:
             raise ValueError(f"{path} names {', '.join(unknown[:3])}, not in {CLASSES}; expected its categories only")
         return np.array([categories.index(name) for name in found], np.int32)
     rows = _tensor(found, path, ndim=getattr(found, "ndim", 1)).numpy()
-    if rows.ndim == 2 and rows.shape[1] == len(categories) and _one_hot(rows):
+    one_hot = rows.ndim == 2 and ((rows == 0) | (rows == 1)).all() and (rows.sum(axis=1) == 1).all()
+    if one_hot and rows.shape[1] == len(categories):
         rows = rows.argmax(axis=1)
     if rows.ndim != 1 or (rows != np.round(rows)).any() or (rows < -1).any() or (rows >= len(categories)).any():
         raise ValueError(
@@ -175,10 +170,6 @@ def _read_codes(path: Path, categories: list[str]) -> np.ndarray:
         )
     codes: np.ndarray = rows.astype(np.int32)
     return codes
-
-
-def _one_hot(rows: np.ndarray) -> bool:
-    return bool(((rows == 0) | (rows == 1)).all() and (rows.sum(axis=1) == 1).all())
 
 
 def write_published(

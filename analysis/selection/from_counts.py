@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..adders import compiled
+from .rules import INACTIVE, TOP_SHARE
 from .selection import Selection
-from .selectivity import INACTIVE, TOP_SHARE, entropy_of
+from .selectivity import entropy_of
 
 Floats = NDArray[np.float64]
 
@@ -100,10 +101,14 @@ def _by_paper(p: Floats, percentile: float) -> tuple[NDArray[np.intp], NDArray[n
 
 def _aape(p: Floats) -> NDArray[np.float32]:
     """(category, neuron) -> (neuron), as `_approximate_aape` does it, without tables."""
-    total = p.sum(axis=0)
+    return _entropy((p * np.log(np.where(p > 0, p, 1))).sum(axis=0), p.sum(axis=0))
+
+
+def _entropy(information: Floats, total: Floats) -> NDArray[np.float32]:
+    """ln S - (sum of P ln P) / S (neuron), NaN where S, the sum of P, is 0."""
     sum_p = np.where(total > 0, total, 1)
-    information = (p * np.log(np.where(p > 0, p, 1))).sum(axis=0)
-    return np.where(total > 0, np.maximum(np.log(sum_p) - information / sum_p, 0), np.nan).astype(np.float32)
+    entropy = np.maximum(np.log(sum_p) - information / sum_p, 0)
+    return np.where(total > 0, entropy, np.nan).astype(np.float32)
 
 
 def ratio_of(a: Selected, b: Selected | None = None) -> NDArray[np.float64]:
@@ -140,9 +145,7 @@ def _approximate_aape(counts: NDArray[np.integer], tables: list[Floats]) -> NDAr
     shares = np.array([table[1] for table in tables])
     information, total = np.zeros(counts.shape[1]), np.zeros(counts.shape[1])
     _add_terms(np.ascontiguousarray(counts, dtype=np.int32), terms, shares, information, total)
-    sum_p = np.where(total > 0, total, 1)
-    entropy = np.maximum(np.log(sum_p) - information / sum_p, 0)
-    return np.where(total > 0, entropy, np.nan).astype(np.float32)
+    return _entropy(information, total)
 
 
 @compiled

@@ -157,11 +157,7 @@ def _unquoted(part: str) -> str:
 
 
 def _by_hand(text: str) -> tuple[tuple[int, int], ...]:
-    pairs, at = [], 0
-    while at < len(text):
-        match = BY_HAND.match(text, at)
-        if match is None:
-            raise ValueError(f"{text!r} is not understood at {text[at:].strip()[:40]!r}; expected (layer,neuron) ...")
-        pairs.append((int(match[1]), int(match[2])))
-        at = match.end()
-    return tuple(pairs)
+    rest = BY_HAND.sub("", text)
+    if rest:
+        raise ValueError(f"{text!r} is not understood at {rest.strip()[:40]!r}; expected (layer,neuron) ...")
+    return tuple((int(layer), int(neuron)) for layer, neuron in BY_HAND.findall(text))

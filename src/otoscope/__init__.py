@@ -18,9 +18,10 @@ if TYPE_CHECKING:
     from .extract.capture import capture
     from .extract.models.encoder import Encoder
 
-__all__ = ["Encoder", "across", "analysis", "capture", "open"]
+# Where each name is, looked up on first use.
+HOMES = {"Encoder": "extract.models.encoder", "across": "analysis.across_tasks", "capture": "extract.capture"}
 
-_HOMES = {"Encoder": "extract.models.encoder", "across": "analysis.across_tasks", "capture": "extract.capture"}
+__all__ = [*HOMES, "analysis", "open"]
 
 
 def open(url: str) -> "xr.DataTree":
@@ -29,7 +30,7 @@ def open(url: str) -> "xr.DataTree":
     Shows committed clips only, and computes nothing but names and status. Raises FileNotFoundError where nothing is,
     ValueError for what is not a store, is damaged, or has another major version of the format.
     """
-    from .analysis import accessor  # noqa: F401  registers ds.otoscope
+    from .analysis import accessor  # registers ds.otoscope
     from .store.reader import open_store
 
     return open_store(str(url))
@@ -40,6 +41,6 @@ def __getattr__(name: str) -> Any:
 
     if name == "analysis":
         return importlib.import_module(".analysis", __name__)
-    if name in _HOMES:
-        return getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)
+    if name in HOMES:
+        return getattr(importlib.import_module(f".{HOMES[name]}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
