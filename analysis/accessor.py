@@ -90,7 +90,7 @@ class OtoscopeAccessor:
         if self._given:
             if how.reading != "clip" or how.threshold is not None:
                 raise ValueError(
-                    f"reading {how.reading!r}, threshold {how.threshold} asked of probabilities that were made "
+                    f"reading {how.reading!r}, threshold {how.threshold} given for probabilities that were made "
                     "elsewhere; expected neither: they have the reading that they were made with"
                 )
             return self._given_probability(label).assign_attrs(reading="given", empty_categories=[])
@@ -185,7 +185,7 @@ class OtoscopeAccessor:
     def _checked(self, selection: Selection | None, changes: dict[str, Any]) -> Selection:
         how = selection_of(selection, **changes)
         if how.clips != "all":
-            raise ValueError(f"clips {how.clips!r} asked of a data set; expected 'all': take its clips by `ds.isel`")
+            raise ValueError(f"clips {how.clips!r} given for a data set; expected 'all': take its clips by `ds.isel`")
         return how
 
     @property

@@ -23,7 +23,7 @@ import xarray as xr
 from dask.delayed import delayed
 from numpy.typing import NDArray
 
-from ..store.labels import LABEL_PREFIX
+from ..store.labels import LABEL_PREFIX, decode
 from ..store.schema import OK
 
 Keys = NDArray[np.int64]
@@ -119,8 +119,7 @@ def exemplars_table(
     for i, name in enumerate(columns):
         table.insert(3 + i, name, clips[name].values[inverse])
     for name in labels:
-        names = np.array([*map(str, clips[name].attrs["categories"]), ""], dtype=object)  # code -1 finds the last one
-        table[name.removeprefix(LABEL_PREFIX)] = names[clips[name].values[inverse]]
+        table[name.removeprefix(LABEL_PREFIX)] = decode(clips[name].values[inverse], clips[name].attrs["categories"])
     return table
 
 

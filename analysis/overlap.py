@@ -24,13 +24,7 @@ def common_neuron_ratio(member_a: xr.DataArray, member_b: xr.DataArray | None = 
     """
     a = member_a.reset_coords(drop=True)
     b = (member_a if member_b is None else member_b).reset_coords(drop=True)
-    shapes = [{dim: m.sizes[dim] for dim in ("layer", "neuron")} for m in (a, b)]
-    same = [all(dim not in m.indexes or m.indexes[dim].equals(a.indexes[dim]) for dim in shapes[0]) for m in (a, b)]
-    if shapes[0] != shapes[1] or not all(same):
-        raise ValueError(
-            f"memberships over {shapes[0]} and {shapes[1]}; expected the same layers and neurons: "
-            "only neurons of one encoder can be common"
-        )
+    check_same_neurons(a, b)
     # Counts stay far below 2^24, where float32 ceases to be exact, for any encoder of less than 16 million
     # neurons.
     a, b = a.astype("float32"), b.astype("float32").rename(category="other_category")
@@ -38,6 +32,18 @@ def common_neuron_ratio(member_a: xr.DataArray, member_b: xr.DataArray | None = 
     either = a.sum(["layer", "neuron"]) + b.sum(["layer", "neuron"]) - common
     ratio: xr.DataArray = (common / either.where(either > 0)).transpose("category", "other_category")
     return ratio.rename("common_neuron_ratio").assign_attrs(long_name="common neuron ratio", units="1")
+
+
+def check_same_neurons(first: xr.DataArray, *others: xr.DataArray) -> None:
+    """Raise ValueError unless all are over the same layers and neurons."""
+    for other in others:
+        shapes = [{dim: m.sizes[dim] for dim in ("layer", "neuron")} for m in (first, other)]
+        indexed = [dim for dim in shapes[0] if dim in first.indexes and dim in other.indexes]
+        if shapes[0] != shapes[1] or any(not first.indexes[dim].equals(other.indexes[dim]) for dim in indexed):
+            raise ValueError(
+                f"memberships over {shapes[0]} and {shapes[1]}; expected the same layers and neurons: "
+                "only neurons of one encoder can be common"
+            )
 
 
 def labelled(ratio: xr.DataArray, labelling: str, other_labelling: str) -> xr.DataArray:

@@ -25,17 +25,19 @@ def neurons_table(selection: xr.Dataset) -> pd.DataFrame:
 
     In order of category, layer, neuron. selection: of `class_specific`.
     """
-    ordered = selection.transpose("category", "layer", "neuron", missing_dims="ignore")
-    category, layer, neuron = np.nonzero(ordered["member"].values)
-    columns: dict[str, Any] = {
-        "category": ordered["category"].values[category],
-        "layer": ordered["layer"].values[layer],
-    }
-    if "site" in ordered.coords:
-        columns["site"] = ordered["site"].values[layer]
-    columns["neuron"] = ordered["neuron"].values[neuron]
-    columns["probability"] = ordered["probability"].values[category, layer, neuron]
-    columns["aape"] = ordered["aape"].values[layer, neuron]
+    frame = _member_rows(selection, ["probability", "aape", *(["site"] if "site" in selection.coords else [])])
+    if "site" in frame:
+        frame.insert(2, "site", frame.pop("site"))
+    return frame
+
+
+def _member_rows(result: xr.Dataset, names: list[str]) -> pd.DataFrame:
+    """One row per category, layer and neuron of `member`, in this order, with the values of these variables there."""
+    ordered = result.transpose("category", "layer", "neuron", ..., missing_dims="ignore")
+    dims = ordered["member"].dims
+    at = dict(zip(dims, np.nonzero(ordered["member"].values), strict=True))
+    columns = {str(dim): ordered[dim].values[at[dim]] for dim in dims}
+    columns |= {name: ordered[name].values[tuple(at[dim] for dim in ordered[name].dims)] for name in names}
     return pd.DataFrame(columns)
 
 
@@ -97,16 +99,7 @@ def null_table(result: xr.Dataset, rows: str = "cells") -> pd.DataFrame:
     if rows != "neurons":
         parts = result[names].drop_vars([] if rows == "categories" else "n_clips")
         return parts.to_dataframe().reset_index()
-    member = result["member"].transpose("category", "layer", "neuron")
-    category, layer, neuron = np.nonzero(member.values)
-    positions = {"category": category, "layer": layer, "neuron": neuron}
-    columns: dict[str, Any] = {
-        dim: member[dim].values[at] if dim in member.coords else at for dim, at in positions.items()
-    }
-    columns |= {name: result[name].transpose("layer", "neuron").values[layer, neuron] for name in names}
-    if "stability" in result:
-        columns["stability"] = result["stability"].transpose(*positions).values[category, layer, neuron]
-    return pd.DataFrame(columns)
+    return _member_rows(result, [*names, *(["stability"] if "stability" in result else [])])
 
 
 def probability_table(p: xr.DataArray) -> pd.DataFrame:

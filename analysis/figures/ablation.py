@@ -1,6 +1,6 @@
 """What an ablation did, as a figure: base accuracy, the set's change, and the band of its matched controls.
 
-Goal: one look tells which categories moved, and whether random neurons would have moved them too.
+Goal: one look shows which categories moved, and whether random neurons would have moved them too.
 Conventions: as in `figures`; categories go down the page, so that fifty names stay legible. Shades and shapes carry the
 meaning, no hue does.
 """
@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from .save import plain_text, short_name
+from .save import short_name
 
 ROW_INCHES = 0.19
 PANEL_INCHES = 2.3
@@ -58,9 +58,8 @@ def ablation_figure(result: xr.Dataset, measures: tuple[str, ...] = (), level: f
         ax.set_xlabel(TITLES[measure].format(toward=short_name(toward)), parse_math=False)
     counts = [int(n) for n in result["n_clips"].values]
     labels = [f"{short_name(name)} ({n})" for name, n in zip(names, counts, strict=True)]
-    axes[0].set_yticks(range(rows), labels=[*labels, f"{EVERYTHING} ({sum(counts)})"])
+    axes[0].set_yticks(range(rows), labels=[*labels, f"{EVERYTHING} ({sum(counts)})"], parse_math=False)
     axes[0].set_ylim(rows - 0.4, -0.6)  # the first category on top
-    plain_text(axes[0].get_yticklabels())
     for ax in axes:
         ax.axhline(rows - 1.5, color="0.4", linewidth=0.6)
         ax.tick_params(labelsize=FONT, length=2)

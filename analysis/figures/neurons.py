@@ -8,7 +8,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from .save import COLOURS, label_of, plain_text
+from .save import COLOURS, label_of
 
 
 def depth_figure(panels: Sequence[tuple[str, xr.DataArray]]) -> Figure:
@@ -39,7 +39,8 @@ def depth_figure(panels: Sequence[tuple[str, xr.DataArray]]) -> Figure:
         rows = -(-len(panels) // columns)
         figure.set_figheight(figure.get_figheight() + 0.2 * (rows - 1))
         legend = figure.legend(loc="outside upper center", ncols=columns, frameon=False)
-        plain_text(legend.get_texts())
+        for text in legend.get_texts():
+            text.set_parse_math(False)
     return figure
 
 

@@ -9,7 +9,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
-from .save import COLOURS, label_of, plain_text, short_name
+from .save import COLOURS, label_of, short_name
 
 CELL_INCHES = (0.145, 0.5)  # smallest and largest side of a cell
 MAP_INCHES = 4.5  # a map is about so wide where the cells may choose
@@ -77,8 +77,7 @@ def _heat_map(ax: Axes, ratio: xr.DataArray, font: float, top: float) -> AxesIma
     values = ratio.values
     image = ax.imshow(values, cmap=COLOURS, vmin=0, vmax=top, aspect="equal", interpolation="nearest")
     for axis, dim in ((ax.xaxis, "other_category"), (ax.yaxis, "category")):
-        axis.set_ticks(range(ratio.sizes[dim]), labels=_names(ratio, dim))
-        plain_text(axis.get_ticklabels())
+        axis.set_ticks(range(ratio.sizes[dim]), labels=_names(ratio, dim), parse_math=False)
     ax.tick_params(labelsize=font, length=0, pad=2)
     ax.set_xlabel(_side(ratio, False), fontsize=font + 1, parse_math=False)
     ax.set_ylabel(_side(ratio, True), fontsize=font + 1, parse_math=False)
@@ -120,8 +119,8 @@ def _mark_groups(ax: Axes, ratio: xr.DataArray, font: float) -> None:
         across = dim == "other_category"
         side = ax.secondary_xaxis("top") if across else ax.secondary_yaxis("right")
         axis = side.xaxis if across else side.yaxis
-        axis.set_ticks([(start + stop - 1) / 2 for start, stop, _ in runs], labels=[name for _, _, name in runs])
-        plain_text(axis.get_ticklabels())
+        middles = [(start + stop - 1) / 2 for start, stop, _ in runs]
+        axis.set_ticks(middles, labels=[name for _, _, name in runs], parse_math=False)
         side.tick_params(labelsize=font + 1, length=0, pad=2)
         if across and not _fit_upright(runs, _cell_inches(max(ratio.shape)), font + 1):
             side.tick_params(axis="x", labelrotation=90)

@@ -7,14 +7,12 @@ nothing global changes and no display is needed. This folder alone imports matpl
 
 import os
 import warnings
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 import xarray as xr
 from matplotlib.figure import Figure
-from matplotlib.text import Text
 
 from ...files import whole_file
 
@@ -47,12 +45,6 @@ def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
 def short_name(name: str) -> str:
     """A category's name, cut where it is long."""
     return name if len(name) <= MAX_LETTERS else f"{name[: MAX_LETTERS - 1]}…"
-
-
-def plain_text(texts: Iterable[Text]) -> None:
-    """Dollar signs in names are no formulas."""
-    for text in texts:
-        text.set_parse_math(False)
 
 
 def label_of(values: xr.DataArray) -> str:

@@ -1,6 +1,6 @@
 """Selections and their overlaps against shuffled labels, for labellings of stores.
 
-Goal: what commands, figures and tables ask of `permutation` in common.
+Goal: what commands, figures and tables need of `permutation` in common.
 Conventions: as in `selection.labellings`.
 """
 

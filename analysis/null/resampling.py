@@ -80,12 +80,10 @@ class Sample:
         """Clips (existing neuron) that say what a neuron responds to: the fewer of those with and without activity."""
         if self.positive is None:
             (active,), (of,) = self.counts(np.zeros_like(self.codes), 1)
-            either: NDArray[np.int64] = np.minimum(active, of - active).astype(np.int64)
-            return either
+            return np.minimum(active, of - active).astype(np.int64)
         some = (self.positive > 0).sum(axis=0)
         not_all = (self.positive < self.weights[:, None]).sum(axis=0)
-        fewer: NDArray[np.int64] = np.minimum(some, not_all)[self.existing]
-        return fewer
+        return np.minimum(some, not_all)[self.existing]
 
     @cached_property
     def first_and_unit(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:

@@ -3,7 +3,7 @@
 Goal: every table and figure that needs activation probabilities alone is to be had from published files too.
 Conventions: a table of probabilities has the columns layer, neuron and one per category, as `probability_table` makes
 it; it and a folder of published files stand for a store with one task, whose one labelling is called "class". What
-needs clips (other readings, exemplars, embeddings) such data cannot answer.
+needs clips (other readings, exemplars, embeddings) such data do not have.
 What ends in `_analysis`, or in `_vit`, is of one encoder each, as published, and makes up one store.
 """
 

@@ -100,7 +100,7 @@ def thresholds(
 def _select(
     p: Floats, entropy: Floats, percentile: float, rule: str
 ) -> tuple[Any, Any, Any, NDArray[np.bool_], NDArray[np.bool_], np.bool_]:
-    """The thresholds, selected (layer, neuron), member (layer, neuron, category), and whether probabilities saturate."""
+    """The thresholds, selected (layer, neuron), member (layer, neuron, category), whether probabilities saturate."""
     top: Floats = np.where(np.isnan(p), -np.inf, p).max(axis=-1, initial=-np.inf)  # of neurons without a cell -inf
     activity, line, probability = _thresholds(p, entropy, top, percentile, rule)
     considered = top > activity

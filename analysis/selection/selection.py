@@ -1,6 +1,6 @@
 """Selection: how class-specific neurons are chosen, in one record with one spelling everywhere.
 
-Goal: the accessor, the commands, an ablation's request and the service ask in the same words; options and schemas are
+Goal: the accessor, the commands, an ablation's request and the service use the same words; options and schemas are
 made of these fields.
 Conventions: `help` and `choices` of a field are in its metadata. Nothing heavy is imported here.
 """

@@ -1,13 +1,13 @@
 """Names of neuron sets: from `shared(dog,cat)`, `(9,347) (10,393)` or `@FILE` to neurons.
 
-Goal: every set that an ablation is asked for can be written in one line, by the categories of a store's selection.
+Goal: every set that an ablation may use can be written in one line, by the categories of a store's selection.
 Conventions:
     shared(A,B,...)     neurons that are specific for each of these categories: a cell of the overlap matrix
     only(A)             specific for A and for no other category of its labelling
     all(A)              specific for A
     (9,347) (10,393)    by hand, (layer,neuron)
     @FILE               of a file: .csv, .parquet, .json (see `store.neurons`), .yaml (a published list)
-A is a category of the labelling in question, or TASK:LABEL:A of another one of the same store. A name with one of
+A is a category of the request's labelling, or TASK:LABEL:A of another one of the same store. A name with one of
 , : ( ) " in it stands between double quotes, and a double quote in it is doubled: "says ""hi"", twice".
 """
 
@@ -33,7 +33,7 @@ Members = Callable[[str, str], xr.DataArray]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Category:
-    """One category, of a labelling named or of the one in question ("")."""
+    """One category, of the labelling named, or of the request's ("")."""
 
     task: str
     label: str
@@ -42,7 +42,7 @@ class Category:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NamedSet:
-    """What a set's name says, before any store is asked."""
+    """What a set's name says, before any store is read."""
 
     text: str
     kind: str
@@ -81,7 +81,7 @@ def find_set(
 ) -> tuple[NeuronSet, float | None]:
     """The neurons of a named set, and the gain where a published list states one.
 
-    members: gives the selection of a labelling of the store; task, label: the labelling in question.
+    members: gives the selection of a labelling of the store; task, label: the request's labelling.
     identity, how: digest of the store's identity and the options of the selection, recorded in the set's `why`.
     Raises LookupError naming the categories that exist, ValueError for a set without neurons, and what reading a file
     raises.

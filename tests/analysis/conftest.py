@@ -12,10 +12,10 @@ from otoscope.store.bits import pack
 def nothing_computes():
     """Dask computations within the test, or until the fixture's context is left, are errors."""
 
-    def refuse(*args, **kwargs):
+    def forbid(*args, **kwargs):
         raise AssertionError("something was computed that should have stayed lazy")
 
-    return lambda: dask.config.set(scheduler=refuse)
+    return lambda: dask.config.set(scheduler=forbid)
 
 
 def make_task(seed=0, n_clips=120, n_layers=3, n_neurons=20, categories=("dog", "cat", "hen"), chunk=32):

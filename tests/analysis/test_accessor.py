@@ -151,10 +151,10 @@ def test_what_was_not_kept_and_what_does_not_exist(task):
     with pytest.raises(ValueError, match=r"expected reading 'clip' for it"):
         task.otoscope.probability("animal", reading="any", threshold=1)
     known = "reading, threshold, rule, percentile, clips"
-    for ask in (task.otoscope.class_specific, task.otoscope.sample, task.otoscope.serving):
+    for method in (task.otoscope.class_specific, task.otoscope.sample, task.otoscope.serving):
         with pytest.raises(TypeError, match=f"'percentil' is not a field of a selection; expected some of {known}"):
-            ask("animal", percentil=5)
-    with pytest.raises(ValueError, match=r"clips 'train' asked of a data set; expected 'all'"):
+            method("animal", percentil=5)
+    with pytest.raises(ValueError, match=r"clips 'train' given for a data set; expected 'all'"):
         task.otoscope.aape("animal", clips="train")
 
 
@@ -178,13 +178,13 @@ def per_neuron(values, **coords):
         (per_neuron(np.full((3, 20), np.nan)), "NaN for neurons that exist"),
     ],
 )
-def test_what_is_no_threshold_is_refused(task, threshold, found):
+def test_what_is_not_a_valid_threshold_raises(task, threshold, found):
     with pytest.raises(ValueError, match=f"threshold is .*{found}.*; expected a number, or one per neuron") as caught:
         task.otoscope.probability("animal", threshold=threshold)
     assert "\n" not in str(caught.value)
 
 
-def test_thresholds_need_not_say_anything_about_padding(task, nothing_computes):
+def test_thresholds_may_be_nan_for_padding(task, nothing_computes):
     means = task["mean"].where(task["neuron_valid"] & (task["status"] == 1))
     lines = means.mean("clip").astype(float).drop_vars("site").compute()
     assert lines.isnull().any()
@@ -197,7 +197,7 @@ def test_thresholds_need_not_say_anything_about_padding(task, nothing_computes):
     np.testing.assert_array_equal(alone, task.otoscope.probability("animal", threshold=0.3))
 
 
-def test_one_neuron_or_layer_is_asked_for_by_a_list(task):
+def test_one_neuron_or_layer_is_selected_by_a_list(task):
     for dim in ("neuron", "layer"):
         with pytest.raises(ValueError, match=rf"a selection of one {dim} keeps its dimension as {dim}=\[2\]"):
             task.sel({dim: 2}).otoscope.probability("animal")

@@ -54,7 +54,7 @@ def test_stores_that_cannot_be_compared():
         compare.labellings_side_by_side(stats[:1])
 
 
-def test_layers_tell_depth_silence_and_entropy():
+def test_layers_by_depth_silence_and_entropy():
     p = make_p(5)
     p[1, :7] = 0  # silent
     p[2] = 0
@@ -108,12 +108,12 @@ def test_which_neurons_serve_several_tasks(nothing_computes):
         serves = by_hand[:, row.layer, row.neuron]
         assert row.tasks == ", ".join(name for name, yes in zip(members, serves, strict=True) if yes)
         assert row.n_tasks == serves.sum()
-    places = table[table["n_tasks"] == 1][["layer", "neuron"]].values.tolist()
-    assert places == sorted(places)
+    alone = table[table["n_tasks"] == 1][["layer", "neuron"]].values.tolist()
+    assert alone == sorted(alone)
 
 
 def test_neurons_of_different_encoders_serve_nothing_together():
-    with pytest.raises(ValueError, match=r"b has neurons .* expected the same layers and neurons"):
+    with pytest.raises(ValueError, match=r"memberships over .* expected the same layers and neurons"):
         compare.serving({"a": make_member(0), "b": make_member(1).isel(neuron=slice(9))})
     shifted = make_member(1).assign_coords(neuron=np.arange(40) + 1)
     with pytest.raises(ValueError, match="only neurons of one encoder"):

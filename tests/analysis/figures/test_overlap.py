@@ -45,7 +45,7 @@ def test_two_categories_of_long_labellings_stay_legible():
         assert not [shown[j].get_text() for j, other in enumerate(boxes) if j != i and box.overlaps(other)], shown[i]
 
 
-def test_what_hatching_and_strokes_mean_is_said_where_they_are():
+def test_hatching_and_strokes_are_explained_where_they_are():
     ratio = make_ratio(["a", "b"], ["c", "d"])
     within = xr.DataArray([[True, False], [False, False]], dims=ratio.dims)
     marked = ratio.assign_coords(within_null=within).assign_attrs(level=0.01)

@@ -26,7 +26,7 @@ def test_the_same_figure_gives_the_same_bytes(tmp_path, ending, start):
     assert len(list(tmp_path.iterdir())) == 2
 
 
-def test_other_endings_and_absent_folders_are_refused(tmp_path):
+def test_other_endings_and_absent_folders_raise(tmp_path):
     figure = depth_figure([("ssl", make_depth(2))])
     with pytest.raises(ValueError, match=r"'f.jpg'; expected a name ending in .pdf, .png, .svg"):
         save_figure(figure, tmp_path / "f.jpg")

@@ -60,7 +60,7 @@ def plain_permutation_null(active, labels, codes_of, n_draws, percentile):
     return np.array(ratios), np.array(sizes)
 
 
-def test_a_permutation_null_is_what_it_says():
+def test_a_permutation_null_against_its_definition():
     active, labels, _ = made(n_neurons=200, n_clips=90, own=1, shared=2)
     sample = take_sample(active, labels)
     result = permutation_null(sample, permutations=30, percentile=5, seed=3, threads=2)
@@ -185,7 +185,7 @@ def class_specific_of(active, labels, percentile):
     return class_specific(xr.DataArray(p, dims=("layer", "neuron", "category")), percentile=percentile)["member"].values
 
 
-def test_a_bootstrap_is_what_it_says():
+def test_a_bootstrap_against_its_definition():
     active, labels, _ = made(n_neurons=200, n_clips=90, own=1, shared=2)
     sample = take_sample(active, labels)
     result = bootstrap(sample, draws=25, percentile=5, seed=2, threads=2)

@@ -108,7 +108,7 @@ def test_the_strength_is_that_of_the_lowest_validation_loss():
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_two_categories_are_told_apart(kind):
+def test_two_categories_are_separated(kind):
     """The published code cannot: its labels of two categories are one column, whose argmax is always 0."""
     embedding, codes, parts, names = data(2, n_clips=600)
     splits = make_splits(parts, codes, names)
@@ -171,7 +171,7 @@ def test_validation_clips_are_a_tenth_of_every_category():
 
 
 def test_splits_that_cannot_be():
-    def refused(message, parts, codes=None):
+    def raises(message, parts, codes=None):
         with pytest.raises(ValueError, match=message):
             make_splits(
                 parts,
@@ -179,13 +179,13 @@ def test_splits_that_cannot_be():
                 [str(i) for i in range(len(parts))],
             )
 
-    refused("no clips marked test .found train.; expected train and test", ["train", "train", ""])
-    refused("no clips marked train", ["test", "valid", "test"])
-    refused("no clips marked train or test .found nothing", ["", ""])
-    refused("one fold, 3; expected at least 2", ["3", "3"])
-    refused("1 categories have clips in test and no training clips, the first with code 1", ["train", "test"], [0, 1])
-    refused("the split has parts called val; expected train, valid, test, or folds", ["train", "val", "test"])
-    refused("the split has parts called Test, Train; expected", ["Train", "Test", "Train"])
+    raises("no clips marked test .found train.; expected train and test", ["train", "train", ""])
+    raises("no clips marked train", ["test", "valid", "test"])
+    raises("no clips marked train or test .found nothing", ["", ""])
+    raises("one fold, 3; expected at least 2", ["3", "3"])
+    raises("1 categories have clips in test and no training clips, the first with code 1", ["train", "test"], [0, 1])
+    raises("the split has parts called val; expected train, valid, test, or folds", ["train", "val", "test"])
+    raises("the split has parts called Test, Train; expected", ["Train", "Test", "Train"])
     with pytest.raises(ValueError, match="the first 'cat'; expected some of every"):
         make_splits(["train", "test"], np.array([0, 1]), ["x", "y"], categories=["dog", "cat"])
     assert splits_column(["fold", "kind", "split"]) == "split"
@@ -209,7 +209,7 @@ def test_files_come_back_the_same(tmp_path):
     np.testing.assert_array_equal(back.logits(embedding, splits.test_fold), probe.logits(embedding, splits.test_fold))
 
 
-def test_files_that_do_not_belong_together_are_refused(tmp_path):
+def test_files_that_do_not_belong_together_raise(tmp_path):
     embedding, codes, parts, names = data()
     splits = make_splits(parts, codes, names)
     save_probe(fitted(embedding, codes, splits, kind="logistic"), tmp_path / "a")
@@ -230,7 +230,7 @@ def test_files_that_do_not_belong_together_are_refused(tmp_path):
         save_probe(fitted(embedding, codes, splits, kind="logistic"), tmp_path / "d" / "e")
 
 
-def test_other_embeddings_are_refused():
+def test_other_embeddings_raise():
     embedding, codes, parts, names = data()
     splits = make_splits(parts, codes, names)
     probe = fitted(embedding, codes, splits, kind="logistic")

@@ -130,7 +130,7 @@ def test_paper_is_three_percentiles(kind, seed):
         assert float(found["probability_threshold"]) == pytest.approx(bar)
 
 
-def test_saturation_selects_nothing_and_says_so():
+def test_saturation_selects_nothing_and_is_reported():
     p = make_p("saturated", 0, (2, 100, 5))
     found = class_specific(p)
     assert bool(found["saturated"])
