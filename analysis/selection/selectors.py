@@ -33,7 +33,7 @@ def mutual_information(active: xr.DataArray, labels: xr.DataArray) -> xr.DataArr
 
         I = sum over a, c in {0, 1} of p(a, c) ln(p(a, c) / (p(a) p(c))),   0 ln 0 = 0
 
-    times -1 where the rate in the category is below that in the rest: I alone does not separate preferring from avoiding.
+    times -1 where the rate in the category is below that in the rest: I alone has no sign.
     Magnitude at most ln 2. active, labels: as for `activation_counts`.
     """
     inside, outside, n_in, n_out = _inside_and_outside(active, labels)
