@@ -78,12 +78,15 @@ class Sample:
     @cached_property
     def evidence(self) -> NDArray[np.int64]:
         """Clips (existing neuron) that say what a neuron responds to: the fewer of those with and without activity."""
+        fewer: NDArray[np.int64]
         if self.positive is None:
             (active,), (of,) = self.counts(np.zeros_like(self.codes), 1)
-            return np.minimum(active, of - active).astype(np.int64)
-        some = (self.positive > 0).sum(axis=0)
-        not_all = (self.positive < self.weights[:, None]).sum(axis=0)
-        return np.minimum(some, not_all)[self.existing]
+            fewer = np.minimum(active, of - active).astype(np.int64)
+        else:
+            some = (self.positive > 0).sum(axis=0)
+            not_all = (self.positive < self.weights[:, None]).sum(axis=0)
+            fewer = np.minimum(some, not_all)[self.existing]
+        return fewer
 
     @cached_property
     def first_and_unit(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
