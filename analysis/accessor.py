@@ -202,9 +202,8 @@ class OtoscopeAccessor:
         if how.reading != "clip":
             purpose = f"the reading {how.reading!r}"
             positive = self._variable("positive_frames", purpose)
-            return (
-                (positive, self._variable("frame_count", purpose)) if how.reading == "frame" else (positive > 0, None)
-            )
+            frames = self._variable("frame_count", purpose) if how.reading == "frame" else None
+            return (positive > 0 if frames is None else positive), frames
         threshold = how.threshold
         if threshold is not None:
             self._check_threshold(threshold)
