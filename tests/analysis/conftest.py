@@ -66,3 +66,16 @@ def task():
 @pytest.fixture
 def new_task():
     return make_task
+
+
+@pytest.fixture
+def p():
+    """Probabilities (layer, neuron, category) with awkward names of categories."""
+    values = np.random.default_rng(0).random((2, 60, 3)) ** 4
+    coords = {
+        "layer": [0, 1],
+        "neuron": np.arange(60),
+        "category": ["7", "a|b", "日本"],
+        "site": ("layer", ["x", "y"]),
+    }
+    return xr.DataArray(values, dims=("layer", "neuron", "category"), coords=coords)

@@ -3,21 +3,8 @@
 import numpy as np
 import pandas as pd
 import pytest
-import xarray as xr
 
 from otoscope.analysis import aape, class_specific, common_neuron_ratio, tables
-
-
-@pytest.fixture
-def p():
-    values = np.random.default_rng(0).random((2, 60, 3)) ** 4
-    coords = {
-        "layer": [0, 1],
-        "neuron": np.arange(60),
-        "category": ["7", "a|b", "日本"],
-        "site": ("layer", ["x", "y"]),
-    }
-    return xr.DataArray(values, dims=("layer", "neuron", "category"), coords=coords)
 
 
 def test_one_row_per_category_layer_and_neuron(p):

@@ -195,18 +195,6 @@ def test_rules_and_percentiles_that_do_not_exist():
             class_specific(p, percentile=percentile)
 
 
-@pytest.fixture
-def p():
-    values = np.random.default_rng(0).random((2, 60, 3)) ** 4
-    coords = {
-        "layer": [0, 1],
-        "neuron": np.arange(60),
-        "category": ["7", "a|b", "日本"],
-        "site": ("layer", ["x", "y"]),
-    }
-    return xr.DataArray(values, dims=("layer", "neuron", "category"), coords=coords)
-
-
 def test_selections_that_mean_nothing(p):
     check_selection(class_specific(p, percentile=10), "notes:octave")
     with pytest.raises(ValueError, match=r"t:x has 1 category with clips \('7'\); expected at least 2"):
