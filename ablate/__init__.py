@@ -32,23 +32,7 @@ HOMES = {
     "write_result": "result",
 }
 
-__all__ = [
-    "Batch",
-    "Intervention",
-    "Request",
-    "Rerunner",
-    "clip_scores",
-    "clips_table",
-    "compare",
-    "find_neurons",
-    "look_up",
-    "matched_controls",
-    "published_control",
-    "read_result",
-    "result_table",
-    "run_study",
-    "write_result",
-]
+__all__ = list(HOMES)
 
 
 def __getattr__(name: str) -> Any:

@@ -14,10 +14,10 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from ..analysis.probe.files import load_probe, save_probe
-from ..analysis.probe.probe import Probe, Recipe, fit_probe
-from ..analysis.probe.splits import Division, divide, division_column
-from ..analysis.selection.labellings import Question, answer, labellings
+from ..analysis.probe.probe import Probe, Recipe, fit_probe, load_probe, save_probe
+from ..analysis.probe.splits import Splits, make_splits, splits_column
+from ..analysis.selection.labellings import labellings, select_neurons
+from ..analysis.selection.selection import Selection
 from ..analysis.selection.sets import find_set, parse_set
 from ..store.group import open_root, read_identity, read_plan
 from ..store.neurons import NeuronSet
@@ -43,7 +43,7 @@ class Study:
     controls: tuple[NeuronSet, ...]
     interventions: tuple[Intervention, ...]
     probe: Probe
-    division: Division
+    division: Splits
     truth: NDArray[np.int64]
     """Codes of the clips that are tested."""
     clips: NDArray[np.int64]
@@ -124,7 +124,7 @@ def look_up(request: Request, url: str, probe: Probe | None = None) -> Study:
             f"the probe of {probe.labelling} knows {len(probe.categories)} categories by {', '.join(probe.heads)}; "
             f"expected {len(categories)} by {', '.join(division.heads)}: fit one to the store as it is now"
         )
-    tested = np.flatnonzero(division.tested_by >= 0)
+    tested = np.flatnonzero(division.test_fold >= 0)
     stored = ds[["embedding", "audio_digest"]].isel(clip=tested).compute(scheduler="synchronous")
     donors = donors_of(request, codes.values, categories, names, tested)
     donated = None
@@ -166,16 +166,16 @@ def _asked_for(request: Request, url: str, tree: xr.DataTree) -> xr.Dataset:
 
 
 def _neurons(
-    request: Request, url: str, tree: xr.DataTree, identity: str, division: Division | None
+    request: Request, url: str, tree: xr.DataTree, identity: str, division: Splits | None
 ) -> tuple[NeuronSet, float | None]:
     """The set that a request names, by the selection that it asks for, and a published list's gain."""
-    question = Question(percentile=request.percentile, rule=request.rule, reading=request.reading)
+    selection = Selection(percentile=request.percentile, rule=request.rule, reading=request.reading)
 
     def member(task: str, label: str) -> xr.DataArray:
         found = next(iter(labellings({url: tree}, [f"{task}:{label}"])))
         if request.selected_on == "train" and task == request.task and division is not None:
             found = replace(found, ds=found.ds.isel(clip=np.flatnonzero(_learnt_from(division))))
-        selected: xr.DataArray = answer(found, question).selection["member"]
+        selected: xr.DataArray = select_neurons(found, selection).selection["member"]
         return selected
 
     how = {name: getattr(request, name) for name in ("percentile", "rule", "reading", "selected_on")}
@@ -183,7 +183,7 @@ def _neurons(
 
 
 def fit_store_probe(
-    request: Request, ds: xr.Dataset, codes: xr.DataArray, division: Division, identity: Identity
+    request: Request, ds: xr.Dataset, codes: xr.DataArray, division: Splits, identity: Identity
 ) -> Probe:
     """The probe that a request asks for, fitted to the embeddings of a task as the reader shows it.
 
@@ -205,7 +205,7 @@ def fit_store_probe(
     return replace(probe, about={**probe.about, "learnt": learnt})
 
 
-def _taught(division: Division, codes: xr.DataArray, names: Sequence[str]) -> str:
+def _taught(division: Splits, codes: xr.DataArray, names: Sequence[str]) -> str:
     """Digest of the clips that each head learns from or is stopped by, with their categories."""
     taught = division.train | division.valid
     return digest_of([[[names[i], int(codes.values[i])] for i in np.flatnonzero(own).tolist()] for own in taught])
@@ -227,15 +227,15 @@ def _act(
     return partial(Intervention, mode="mean", means=frame_mean(ds["mean"], ds["frame_count"], clips), keep=keep)
 
 
-def _division(request: Request, ds: xr.Dataset, codes: xr.DataArray) -> tuple[Division, list[str]]:
-    column = division_column(ds.otoscope.labels, request.division or None)
+def _division(request: Request, ds: xr.Dataset, codes: xr.DataArray) -> tuple[Splits, list[str]]:
+    column = splits_column(ds.otoscope.labels, request.division or None)
     names = [str(name) for name in ds["clip"].values]
     parts = ds.otoscope.label(column).compute(scheduler="synchronous").values
     known = [str(category) for category in codes.attrs["categories"]]
-    return divide([str(part) for part in parts], codes.values, names, request.probe_seed, known), names
+    return make_splits([str(part) for part in parts], codes.values, names, request.probe_seed, known), names
 
 
-def _learnt_from(division: Division) -> NDArray[np.bool_]:
+def _learnt_from(division: Splits) -> NDArray[np.bool_]:
     """The clips (clip) that the probe of a split learns from or is stopped by."""
     if len(division.heads) > 1:
         raise ValueError(

@@ -64,7 +64,7 @@ def run_study(
     job = Job(
         encoder=encoder, device=device, corpus=corpus, identity=study.identity, plan=study.plan,
         interventions=study.interventions, probe=study.probe, clips=study.clips, truth=study.truth,
-        heads=study.division.tested_by[study.clips], audio=study.audio, donors=study.donors,
+        heads=study.division.test_fold[study.clips], audio=study.audio, donors=study.donors,
         donated=study.donated, toward=toward,
     )  # fmt: skip
     n, batch = len(study.clips), study.plan.batch

@@ -4,19 +4,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .across import across
+    from .across_tasks import across
     from .compare import count_agreement, serving
     from .exemplars import exemplar_clips
     from .overlap import common_neuron_ratio
     from .rates import above, activation_counts, activation_probability, category_mean, frame_probability
-    from .selection.rules import class_specific, coverage_ratio, depth_histogram, mean_class_specific
-    from .selection.selectivity import aape, thresholds
+    from .selection.rules import class_specific, coverage_ratio, depth_histogram, mean_class_specific, thresholds
+    from .selection.selectivity import aape
 
 # Looked up on first use: xarray alone takes longer to import than `import otoscope` may.
 HOMES = {
     "aape": "selection.selectivity",
     "above": "rates",
-    "across": "across",
+    "across": "across_tasks",
     "activation_counts": "rates",
     "activation_probability": "rates",
     "category_mean": "rates",
@@ -29,27 +29,10 @@ HOMES = {
     "frame_probability": "rates",
     "mean_class_specific": "selection.rules",
     "serving": "compare",
-    "thresholds": "selection.selectivity",
+    "thresholds": "selection.rules",
 }
 
-__all__ = [
-    "aape",
-    "above",
-    "across",
-    "activation_counts",
-    "activation_probability",
-    "category_mean",
-    "class_specific",
-    "common_neuron_ratio",
-    "count_agreement",
-    "coverage_ratio",
-    "depth_histogram",
-    "exemplar_clips",
-    "frame_probability",
-    "mean_class_specific",
-    "serving",
-    "thresholds",
-]
+__all__ = list(HOMES)
 
 
 def __getattr__(name: str) -> Any:

@@ -1,13 +1,13 @@
-"""`ds.otoscope`: the questions that a task's data set answers, by name.
+"""`ds.otoscope`: what the neurons of a task respond to, by the names of its label columns.
 
 Goal: thin methods over the pure functions of this room; they fetch what the store keeps and mask what may not
 count.
 Conventions: `ds` is one task as the reader shows it. Clips without a label, and clips that failed, count
 nowhere. Only the label column and the status are read at once, a few bytes per clip, because the categories
 that have clips are an axis of the result; everything else stays lazy.
-Contents: the accessor `Questions`.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,17 +18,19 @@ from ..store.schema import OK
 from . import compare, overlap, rates
 from .exemplars import exemplar_clips
 from .null.resampling import Sample, take_sample
-from .selection import rules as select
-from .selection import selectivity
+from .selection import rules, selectivity
+from .selection.selection import Selection, selection_of
 
 GIVEN = "class"  # the one labelling of a data set that holds probabilities made elsewhere instead of clips
-READINGS = ("clip", "frame", "any")
-Threshold = float | xr.DataArray | None
 
 
 @xr.register_dataset_accessor("otoscope")  # type: ignore[no-untyped-call]
-class Questions:
-    """What the neurons of one task respond to."""
+class OtoscopeAccessor:
+    """What the neurons of one task respond to.
+
+    Methods that take a `selection` also take its fields by name: `ds.otoscope.aape("octave", reading="frame")`. They
+    raise TypeError for a name that is not a field, ValueError for values that are not known or do not fit together.
+    """
 
     def __init__(self, ds: xr.Dataset) -> None:
         self._ds = ds
@@ -73,67 +75,50 @@ class Questions:
         }
         return dense
 
-    def probability(self, label: str, reading: str = "clip", threshold: Threshold = None) -> xr.DataArray:
+    def probability(self, label: str, selection: Selection | None = None, **changes: Any) -> xr.DataArray:
         """Activation probability (layer, neuron, category), in one of the readings.
 
-        reading: "clip" share of clips whose mean over frames is positive, "frame" share of positive frames,
-        "any"
+        reading: "clip" share of clips whose mean over frames is positive, "frame" share of positive frames, "any"
             share of clips with at least one positive frame.
-        threshold: with "clip", on the mean over frames instead of 0; a number or one per neuron (layer,
-        neuron).
+        threshold: with "clip", on the mean over frames instead of 0; a number or one per neuron (layer, neuron).
             Where it is 0 the stored bit is used, which was taken before the mean was rounded.
         Raises LookupError for an unknown label column or a variable that was not kept, ValueError for a threshold
         that is neither.
         """
-        self._check_reading(reading, threshold)
+        how = self._checked(selection, changes)
         if self._given:
-            if reading != "clip" or threshold is not None:
+            if how.reading != "clip" or how.threshold is not None:
                 raise ValueError(
-                    f"reading {reading!r}, threshold {threshold} asked of probabilities that were made elsewhere; "
-                    "expected neither: they have the reading that they were made with"
+                    f"reading {how.reading!r}, threshold {how.threshold} given for probabilities that were made "
+                    "elsewhere; expected neither: they have the reading that they were made with"
                 )
             return self._given_probability(label).assign_attrs(reading="given", empty_categories=[])
         codes = self.codes(label)
-        if reading == "frame":
-            frames = self._variable("frame_count", "the reading 'frame'")
-            p = rates.frame_probability(self._variable("positive_frames", "the reading 'frame'"), frames, codes)
-        elif reading == "any":
-            p = rates.activation_probability(self._variable("positive_frames", "the reading 'any'") > 0, codes)
+        active, frames = self._active(how)
+        if frames is None:
+            p = rates.activation_probability(active, codes)
         else:
-            p = rates.activation_probability(self._active(threshold), codes)
-        attrs = {**p.attrs, "reading": reading, "empty_categories": codes.attrs["empty_categories"]}
+            p = rates.frame_probability(active, frames, codes)
+        attrs = {**p.attrs, "reading": how.reading, "empty_categories": codes.attrs["empty_categories"]}
         return self._where_valid(p).assign_attrs(attrs)
 
     def aape(
-        self, label: str, reading: str = "clip", threshold: Threshold = None, normalised: bool = False
+        self, label: str, selection: Selection | None = None, *, normalised: bool = False, **changes: Any
     ) -> xr.DataArray:
         """AAPE (layer, neuron) in nats, NaN for a neuron that never fires; see `analysis.aape`."""
-        return selectivity.aape(self.probability(label, reading, threshold), normalised)
+        return selectivity.aape(self.probability(label, selection, **changes), normalised)
 
-    def class_specific(
-        self,
-        label: str,
-        percentile: float = 1,
-        rule: str = "lape",
-        reading: str = "clip",
-        threshold: Threshold = None,
-    ) -> xr.Dataset:
+    def class_specific(self, label: str, selection: Selection | None = None, **changes: Any) -> xr.Dataset:
         """Class-specific neurons, `member` (layer, neuron, category); see `analysis.class_specific`."""
-        return select.class_specific(self.probability(label, reading, threshold), percentile, rule)
+        how = self._checked(selection, changes)
+        return rules.class_specific(self.probability(label, how), how)
 
     def common_neuron_ratio(
-        self,
-        label: str,
-        other_label: str | None = None,
-        percentile: float = 1,
-        rule: str = "lape",
-        reading: str = "clip",
-        threshold: Threshold = None,
+        self, label: str, other_label: str | None = None, selection: Selection | None = None, **changes: Any
     ) -> xr.DataArray:
         """Common neuron ratio (category, other_category) within a labelling, or between two of this task."""
         names = [label] if other_label is None else [label, other_label]
-        found = [self.class_specific(name, percentile, rule, reading, threshold)["member"] for name in names]
-        return overlap.common_neuron_ratio(*found)
+        return overlap.common_neuron_ratio(*self._members(names, selection, changes).values())
 
     def category_mean(self, label: str) -> xr.DataArray:
         """Mean activation over the clips of each category: float64 (layer, neuron, category)."""
@@ -159,29 +144,23 @@ class Questions:
     def sample(
         self,
         label: str,
-        reading: str = "clip",
-        threshold: Threshold = None,
+        selection: Selection | None = None,
         *,
         group: str | None = None,
         within: str | None = None,
         balanced: bool = False,
         seed: int = 0,
+        **changes: Any,
     ) -> Sample:
         """The labelled clips in memory, for `null.permutation_null` and `null.bootstrap`; see `take_sample`.
 
-        reading, threshold: as for `probability`. group: label column that clips share, such as speaker: they move
+        selection: as for `probability`. group: label column that clips share, such as speaker: they move
         together; within: label column such as split, inside which clips are exchanged.
         """
-        self._check_reading(reading, threshold)
+        how = self._checked(selection, changes)
         if self._given:
             raise LookupError("probabilities made elsewhere have no clips to exchange; expected a store extracted here")
-        frames = None
-        if reading == "clip":
-            active = self._active(threshold)
-        else:
-            active = self._variable("positive_frames", f"the reading {reading!r}")
-            frames = self._variable("frame_count", "the reading 'frame'") if reading == "frame" else None
-            active = active > 0 if frames is None else active
+        active, frames = self._active(how)
         return take_sample(
             active,
             self.codes(label),
@@ -193,24 +172,20 @@ class Questions:
             seed=seed,
         )
 
-    def serving(
-        self,
-        *labels: str,
-        percentile: float = 1,
-        rule: str = "lape",
-        reading: str = "clip",
-        threshold: Threshold = None,
-    ) -> xr.Dataset:
+    def serving(self, *labels: str, selection: Selection | None = None, **changes: Any) -> xr.Dataset:
         """Which neurons serve which labelling of this task, and how many; see `analysis.serving`."""
-        return compare.serving(
-            {name: self.class_specific(name, percentile, rule, reading, threshold)["member"] for name in labels}
-        )
+        return compare.serving(self._members(labels, selection, changes))
 
-    def _check_reading(self, reading: str, threshold: Threshold) -> None:
-        if reading not in READINGS:
-            raise ValueError(f"reading {reading!r} is not known; expected one of {', '.join(READINGS)}")
-        if threshold is not None and reading != "clip":
-            raise ValueError(f"a threshold was given with reading {reading!r}; expected reading 'clip' for it")
+    def _members(
+        self, labels: Sequence[str], selection: Selection | None, changes: dict[str, Any]
+    ) -> dict[str, xr.DataArray]:
+        return {name: self.class_specific(name, selection, **changes)["member"] for name in labels}
+
+    def _checked(self, selection: Selection | None, changes: dict[str, Any]) -> Selection:
+        how = selection_of(selection, **changes)
+        if how.clips != "all":
+            raise ValueError(f"clips {how.clips!r} given for a data set; expected 'all': take its clips by `ds.isel`")
+        return how
 
     @property
     def _given(self) -> bool:
@@ -221,21 +196,26 @@ class Questions:
             raise LookupError(f"no labelling {label!r} in probabilities made elsewhere; they have one, {GIVEN!r}")
         return self._ds["probability"]
 
-    def _active(self, threshold: Threshold) -> xr.DataArray:
-        """Which neurons are active in which clips, packed where that is possible."""
-        if threshold is None:
-            return self._bits()
-        self._check_threshold(threshold)
-        if np.isscalar(threshold) and threshold == 0:
-            return self._bits()
+    def _active(self, how: Selection) -> tuple[xr.DataArray, xr.DataArray | None]:
+        """Which neurons are active in which clips, packed where possible; or positive frames, and of how many."""
+        if how.reading != "clip":
+            purpose = f"the reading {how.reading!r}"
+            positive = self._variable("positive_frames", purpose)
+            frames = self._variable("frame_count", purpose) if how.reading == "frame" else None
+            return (positive > 0 if frames is None else positive), frames
+        threshold = how.threshold
+        if threshold is not None:
+            self._check_threshold(threshold)
+        if threshold is None or (np.isscalar(threshold) and threshold == 0):
+            return self._bits(), None
         above = rates.above(self._variable("mean", "a threshold on the mean"), threshold)
         if not isinstance(threshold, xr.DataArray):
-            return above
+            return above, None
         active = self._variable("active", "a threshold of 0")
-        return active.where(threshold == 0, above).transpose(*above.dims)
+        return active.where(threshold == 0, above).transpose(*above.dims), None
 
     def _check_threshold(self, threshold: Any) -> None:
-        """Raise ValueError for what is no threshold. NaN in a lazy one is not looked for: it is above nothing."""
+        """Raise ValueError for what is not a threshold. A lazy one is not searched for NaN, which nothing exceeds."""
         if isinstance(threshold, xr.DataArray):
             neurons = self._ds["neuron_valid"] if "neuron_valid" in self._ds else self._variable("mean", "a threshold")
             like = {dim: neurons.sizes[dim] for dim in ("layer", "neuron") if dim in neurons.dims}

@@ -18,8 +18,9 @@ from .compare import (  # fmt: skip
 )
 from .null.overlaps import overlaps
 from .published.paper import paper_table
-from .selection.labellings import Labelling, Question, answer, only
+from .selection.labellings import Labelling, only, select_neurons
 from .selection.rules import depth_histogram
+from .selection.selection import Selections
 from .selection.selectivity import aape
 from .tables import aape_table, overlap_table, probability_table, stats_table, thresholds_table
 
@@ -27,7 +28,7 @@ from .tables import aape_table, overlap_table, probability_table, stats_table, t
 def labellings_table(
     kind: str,
     asked: Sequence[Labelling],
-    selections: Question,
+    selections: Selections,
     stores: Sequence[str],
     against: str | None = None,
     incomplete: bool = False,
@@ -37,15 +38,15 @@ def labellings_table(
     stores, against, incomplete: as for `overlaps`. Raises ValueError for several labellings where one is expected.
     """
     if kind in ("stats", "thresholds", "paper"):
-        found = {(x.store, x.name): answer(x, selections).selection for x in asked}
+        found = {(x.store, x.name): select_neurons(x, selections.of(x.task)).selection for x in asked}
         if kind == "thresholds":
             return thresholds_table(found)
         return paper_table(stats_table(found)) if kind == "paper" else stats_table(found)
     one = only(asked)
     if kind in ("probability", "aape"):  # of every neuron, so that nothing needs to be selected
-        p = one.ds.otoscope.probability(one.label, selections.reading, selections.threshold).compute()
+        p = one.ds.otoscope.probability(one.label, selections.selection).compute()
         return probability_table(p) if kind == "probability" else aape_table(aape(p))
-    found_one = answer(one, selections)
+    found_one = select_neurons(one, selections.of(one.task))
     if kind == "overlap":
         ((_, ratio),) = overlaps([found_one], stores, against, selections, incomplete)
         return overlap_table(ratio)
@@ -53,7 +54,7 @@ def labellings_table(
     return pd.DataFrame(depth.to_pandas()).reset_index()
 
 
-def comparison(by: str, asked: Sequence[Labelling], selections: Question) -> tuple[pd.DataFrame, str]:
+def comparison(by: str, asked: Sequence[Labelling], selections: Selections) -> tuple[pd.DataFrame, str]:
     """Stores side by side, or what each neuron of one store serves, and a note on it, "" for none.
 
     by: "labelling" of two stores; "layer" or "category" of one labelling of each store; "neuron" of one store.
@@ -64,16 +65,15 @@ def comparison(by: str, asked: Sequence[Labelling], selections: Question) -> tup
         asked = [only([x for x in asked if x.store == store]) for store in stores]
     if by == "neuron" and len(stores) != 1:
         raise ValueError(f"found {len(stores)} stores; expected one: neurons of one encoder serve its tasks")
-    answers = [answer(labelling, selections) for labelling in asked]
+    found = [select_neurons(labelling, selections.of(labelling.task)) for labelling in asked]
     if by == "labelling":
-        stats = stats_table({(a.labelling.store, a.labelling.name): a.selection for a in answers})
+        stats = stats_table({(x.store, x.name): x.selection for x in found})
         return labellings_side_by_side(stats), ""
     if by == "neuron":
-        return serving_table(serving({a.labelling.name: a.selection["member"] for a in answers})), ""
+        return serving_table(serving({x.name: x.selection["member"] for x in found})), ""
     if by == "layer":
-        models = {a.labelling.store: (a.selection["member"], aape(a.probability)) for a in answers}
-        return layers_side_by_side(models), ""
-    members = {a.labelling.store: a.selection["member"] for a in answers}
+        return layers_side_by_side({x.store: x.selection for x in found}), ""
+    members = {x.store: x.selection["member"] for x in found}
     agreement: Any = count_agreement(*members.values()) if len(members) == 2 else None
     note = "" if agreement is None else f"rank correlation of the counts: {agreement:.3f}"
     return categories_side_by_side(members), note

@@ -4,8 +4,6 @@ Goal: a model beside another, or beside its own random initialisation, by labell
 within one model, what each neuron serves.
 Conventions: neurons of two models cannot be matched, so models are compared by numbers: how many neurons, how
 selective, how deep. Tables are data frames with a column `store` or one column per store. These functions compute.
-Contents: `labellings_side_by_side`, `layers_side_by_side`, `categories_side_by_side`, `count_agreement`, `serving`,
-`serving_table`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,6 +13,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from .overlap import check_same_neurons
 from .selection.rules import depth_histogram
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
@@ -45,23 +44,20 @@ def labellings_side_by_side(stats: pd.DataFrame, columns: Sequence[str] = COMPAR
     return table
 
 
-def layers_side_by_side(
-    models: Mapping[str, tuple[xr.DataArray, xr.DataArray]], quantiles: Sequence[float] = QUANTILES
-) -> pd.DataFrame:
+def layers_side_by_side(models: Mapping[str, xr.Dataset], quantiles: Sequence[float] = QUANTILES) -> pd.DataFrame:
     """One row per store and layer: class-specific neurons, share of silent neurons, and the distribution of AAPE.
 
-    models: store -> (member (layer, neuron, category), aape (layer, neuron) in nats, NaN for a neuron that never fires
-        or does not exist); quantiles: in [0, 1], over the neurons of the layer that fire. AAPE of labellings with
-        unequal numbers of categories compares only if it is normalised.
+    models: store -> selection, as of `class_specific`; quantiles: in [0, 1], over the neurons of the layer that fire.
+        AAPE of labellings with unequal numbers of categories does not compare.
     Columns store, layer, class_specific, silent (neurons whose AAPE is NaN), aape_q05, aape_q25, ...
     """
     tables = []
-    for store, (member, entropy) in models.items():
-        square = entropy.transpose("layer", "neuron")
+    for store, selection in models.items():
+        square = selection["aape"].transpose("layer", "neuron")
         columns: dict[str, Any] = {
             "store": store,
-            "layer": square["layer"].values if "layer" in square.coords else np.arange(square.sizes["layer"]),
-            "class_specific": depth_histogram(member).values,
+            "layer": square["layer"].values,
+            "class_specific": depth_histogram(selection["member"]).values,
             "silent": square.isnull().sum("neuron").values,
         }
         for quantile in quantiles:
@@ -116,15 +112,8 @@ def serving(members: Mapping[str, xr.DataArray]) -> xr.Dataset:
     """
     if not members:
         raise ValueError("found no labelling; expected at least one whose neurons were selected")
+    check_same_neurons(*members.values())
     served = {name: member.reset_coords(drop=True).any("category") for name, member in members.items()}
-    first = next(iter(served.values()))
-    for name, each in served.items():
-        same = all(not first.indexes[d].size or each.indexes[d].equals(first.indexes[d]) for d in each.indexes)
-        if dict(each.sizes) != dict(first.sizes) or not same:
-            raise ValueError(
-                f"{name} has neurons {dict(each.sizes)}, others {dict(first.sizes)}; expected the same layers and "
-                "neurons: only neurons of one encoder can serve several tasks"
-            )
     serves = xr.concat(
         [each.transpose("layer", "neuron") for each in served.values()],
         dim=xr.DataArray(list(served), dims="task", name="task"),
@@ -150,8 +139,8 @@ def serving_table(found: xr.Dataset) -> pd.DataFrame:
     of_neuron = serves.values[:, layer, neuron].T  # (task, layer, neuron) -> (found, task)
     table = pd.DataFrame(
         {
-            "layer": serves["layer"].values[layer] if "layer" in serves.coords else layer,
-            "neuron": serves["neuron"].values[neuron] if "neuron" in serves.coords else neuron,
+            "layer": serves["layer"].values[layer],
+            "neuron": serves["neuron"].values[neuron],
             "n_tasks": n_tasks[layer, neuron],
             "tasks": [", ".join(name for name, yes in zip(names, row, strict=True) if yes) for row in of_neuron],
         }

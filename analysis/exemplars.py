@@ -86,7 +86,7 @@ def exemplars_table(
         raise LookupError("probabilities made elsewhere have no clips; expected a store that was extracted here")
     if "mean" not in ds:
         raise LookupError("this task keeps no 'mean', expected for exemplars: extract with --keep mean")
-    _refuse_unknown(ds, neurons)
+    _check_exist(ds, neurons)
     counted = (ds["status"] == OK).compute(scheduler="synchronous")
     found = {}
     for layer in dict.fromkeys(layer for layer, _ in neurons):
@@ -122,7 +122,7 @@ def exemplars_table(
     return table
 
 
-def _refuse_unknown(ds: xr.Dataset, neurons: Sequence[tuple[int, int]]) -> None:
+def _check_exist(ds: xr.Dataset, neurons: Sequence[tuple[int, int]]) -> None:
     layers, width = ds["layer"].values, ds["neuron"].values
     valid = ds["neuron_valid"].compute(scheduler="synchronous") if "neuron_valid" in ds else None
     for layer, neuron in neurons:
@@ -142,10 +142,10 @@ def _highest(values: Any, counted: Any, k: int, sign: float) -> Any:
     blocks = np.empty([len(sizes) for sizes in other], object)
     # `partial` keeps the array out of the graph: a step reads its blocks by itself, one after the other, so that no
     # scheduler can read ahead of the ranking.
-    for place in product(*map(range, blocks.shape)):
-        step = delayed(partial(_rank_blocks, values.blocks[place], k, sign), pure=False)(counted)
-        shape = (*(sizes[i] for sizes, i in zip(other, place, strict=True)), k)
-        blocks[place] = da.from_delayed(step, shape, np.int64)
+    for position in product(*map(range, blocks.shape)):
+        step = delayed(partial(_rank_blocks, values.blocks[position], k, sign), pure=False)(counted)
+        shape = (*(sizes[i] for sizes, i in zip(other, position, strict=True)), k)
+        blocks[position] = da.from_delayed(step, shape, np.int64)
     return da.block(blocks[..., None].tolist())  # the innermost lists are along rank
 
 

@@ -2,7 +2,6 @@
 
 Goal: the common neuron ratios behind the heat maps.
 Conventions: membership is bool (layer, neuron, category); two memberships must be of the same encoder.
-Contents: `common_neuron_ratio`, `labelled`, `arranged`.
 """
 
 import csv
@@ -25,13 +24,7 @@ def common_neuron_ratio(member_a: xr.DataArray, member_b: xr.DataArray | None = 
     """
     a = member_a.reset_coords(drop=True)
     b = (member_a if member_b is None else member_b).reset_coords(drop=True)
-    shapes = [{dim: m.sizes[dim] for dim in ("layer", "neuron")} for m in (a, b)]
-    same = [all(dim not in m.indexes or m.indexes[dim].equals(a.indexes[dim]) for dim in shapes[0]) for m in (a, b)]
-    if shapes[0] != shapes[1] or not all(same):
-        raise ValueError(
-            f"memberships over {shapes[0]} and {shapes[1]}; expected the same layers and neurons: "
-            "only neurons of one encoder can be common"
-        )
+    check_same_neurons(a, b)
     # Counts stay far below 2^24, where float32 ceases to be exact, for any encoder of less than 16 million
     # neurons.
     a, b = a.astype("float32"), b.astype("float32").rename(category="other_category")
@@ -39,6 +32,18 @@ def common_neuron_ratio(member_a: xr.DataArray, member_b: xr.DataArray | None = 
     either = a.sum(["layer", "neuron"]) + b.sum(["layer", "neuron"]) - common
     ratio: xr.DataArray = (common / either.where(either > 0)).transpose("category", "other_category")
     return ratio.rename("common_neuron_ratio").assign_attrs(long_name="common neuron ratio", units="1")
+
+
+def check_same_neurons(first: xr.DataArray, *others: xr.DataArray) -> None:
+    """Raise ValueError unless all are over the same layers and neurons."""
+    for other in others:
+        shapes = [{dim: m.sizes[dim] for dim in ("layer", "neuron")} for m in (first, other)]
+        indexed = [dim for dim in shapes[0] if dim in first.indexes and dim in other.indexes]
+        if shapes[0] != shapes[1] or any(not first.indexes[dim].equals(other.indexes[dim]) for dim in indexed):
+            raise ValueError(
+                f"memberships over {shapes[0]} and {shapes[1]}; expected the same layers and neurons: "
+                "only neurons of one encoder can be common"
+            )
 
 
 def labelled(ratio: xr.DataArray, labelling: str, other_labelling: str) -> xr.DataArray:
@@ -79,10 +84,10 @@ def arranged(ratio: xr.DataArray, order: Sequence[str] = (), groups: Mapping[str
     if len(set(order)) < len(order):
         twice = next(name for name in order if list(order).count(name) > 1)
         raise ValueError(f"the order names {twice!r} twice; expected every category once")
-    place = {name: i for i, name in enumerate(order)}
+    position = {name: i for i, name in enumerate(order)}
     for dim, coord in (("category", "group"), ("other_category", "other_group")):
         names = [str(name) for name in ratio[dim].values]
-        ahead = sorted(range(len(names)), key=lambda i: place.get(names[i], len(place)))
+        ahead = sorted(range(len(names)), key=lambda i: position.get(names[i], len(position)))
         rank = {group: i for i, group in enumerate(dict.fromkeys(groups.get(names[i], "") for i in ahead))}
         rank[""] = len(rank)  # those of no group come last
         final = sorted(ahead, key=lambda i: rank[groups.get(names[i], "")])

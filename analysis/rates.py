@@ -5,7 +5,6 @@ Conventions: `labels` are integer codes (clip) with the category names in attrs[
 means no label, and such clips count nowhere. Probabilities are float64 (layer, neuron, category) in [0, 1],
 NaN for a category without clips; beside them travels `n_clips` (category). Lazy in, lazy out, one chunk; any
 chunking of the input gives the same result.
-Contents: `activation_probability`, `frame_probability`, `activation_counts`, `category_mean`, `above`.
 """
 
 from typing import Any

@@ -3,8 +3,6 @@
 Goal: what a paper or a spreadsheet wants, from what the other files of this room compute.
 Conventions: these functions compute what they are given. Columns and index names are those of the dimensions
 (category, layer, neuron) and of the quantities (probability, aape in nats); shares are in [0, 1].
-Contents: `neurons_table`, `stats_table`, `overlap_table`, `null_table`, `probability_table`, `aape_table`,
-`thresholds_table`, `markdown`, `write_table`, `require_selection`.
 """
 
 import os
@@ -17,70 +15,30 @@ import pandas as pd
 import xarray as xr
 from tabulate import tabulate
 
+from ..files import whole_file
 from .kinds import NULL_ROWS
-from .null.results import PARTS
-from .selection.rules import coverage_ratio, mean_class_specific
-
-THRESHOLDS = ("activity_threshold", "aape_threshold", "probability_threshold")
+from .null.permutation import PARTS
+from .selection.rules import THRESHOLDS, coverage_ratio, mean_class_specific
 
 
-def require_selection(selection: xr.Dataset, name: str, reading: str = "clip") -> None:
-    """Raise ValueError, with what to do about it, where a selection cannot mean anything.
-
-    selection: of `class_specific`; name: of the labelling, as in "cremad:gender"; reading: of its probabilities.
-    Computes the selection's masks.
-    """
-    categories = [str(c) for c in selection["category"].values]
-    if len(categories) < 2:
-        found = f"1 category with clips ({categories[0]!r})" if categories else "no category with clips"
-        raise ValueError(f"{name} has {found}; expected at least 2 to compare: use another label column")
-    if bool(selection["saturated"]):
-        remedy = "use " + (
-            "--reading frame" if reading != "frame" else "--reading clip with a --threshold on the mean above 0"
-        )
-        if reading == "given":
-            remedy = "make them again by another reading, as `otoscope export --reading frame` does"
-        raise ValueError(
-            f"{name}: by the reading {reading!r} {_saturation(selection)}, so that no neuron stands out; expected "
-            f"probabilities that differ: {remedy}"
-        )
-    if not bool(selection["selected"].any()):
-        exists = selection.coords.get("neuron_valid", xr.ones_like(selection["selected"]))
-        raise ValueError(
-            f"{name}: no neuron is selected out of {int(exists.sum())}; expected at least one at "
-            f"percentile {selection.attrs['percentile']}: use a higher --percentile"
-        )
-
-
-def _saturation(selection: xr.Dataset) -> str:
-    """What saturates, in words: the line that nothing exceeds is itself the highest probability."""
-    if bool(selection["selected"].any()):
-        which, highest = "more than 5 % of the selected neurons' probabilities equal", "probability_threshold"
-    elif selection.attrs["rule"] == "paper":
-        which, highest = "at least 95 % of the neurons reach in some category", "activity_threshold"
-    else:
-        which, highest = "more than 5 % of the activation probabilities equal", "activity_threshold"
-    return f"{which} the highest one, {float(selection[highest]):.4g}"
-
-
-def neurons_table(member: xr.DataArray, p: xr.DataArray, aape: xr.DataArray) -> pd.DataFrame:
+def neurons_table(selection: xr.Dataset) -> pd.DataFrame:
     """One row per category and neuron specific for it: category, layer, (site,) neuron, probability, aape.
 
-    In order of category, layer, neuron. member, p: (layer, neuron, category); aape: (layer, neuron).
+    In order of category, layer, neuron. selection: of `class_specific`.
     """
-    found, values, entropy = (
-        x.transpose("category", "layer", "neuron", missing_dims="ignore") for x in (member, p, aape)
-    )
-    category, layer, neuron = np.nonzero(found.values)
-    columns: dict[str, Any] = {
-        "category": found["category"].values[category],
-        "layer": found["layer"].values[layer],
-    }
-    if "site" in member.coords:
-        columns["site"] = member["site"].values[layer]
-    columns["neuron"] = found["neuron"].values[neuron]
-    columns["probability"] = values.values[category, layer, neuron]
-    columns["aape"] = entropy.values[layer, neuron]
+    frame = _member_rows(selection, ["probability", "aape", *(["site"] if "site" in selection.coords else [])])
+    if "site" in frame:
+        frame.insert(2, "site", frame.pop("site"))
+    return frame
+
+
+def _member_rows(result: xr.Dataset, names: list[str]) -> pd.DataFrame:
+    """One row per category, layer and neuron of `member`, in this order, with the values of these variables there."""
+    ordered = result.transpose("category", "layer", "neuron", ..., missing_dims="ignore")
+    dims = ordered["member"].dims
+    at = dict(zip(dims, np.nonzero(ordered["member"].values), strict=True))
+    columns = {str(dim): ordered[dim].values[at[dim]] for dim in dims}
+    columns |= {name: ordered[name].values[tuple(at[dim] for dim in ordered[name].dims)] for name in names}
     return pd.DataFrame(columns)
 
 
@@ -131,7 +89,7 @@ def overlap_table(ratio: xr.DataArray) -> pd.DataFrame:
 
 
 def null_table(result: xr.Dataset, rows: str = "cells") -> pd.DataFrame:
-    """What a permutation null says, and a bootstrap if it is in there: a column per part of the statistic.
+    """The result of a permutation null, and of a bootstrap if it is in there: a column per part of the statistic.
 
     result: of `permutation_null`.
     rows: "cells" the ratio of every two categories, "categories" the number of neurons of each, "neurons" every
@@ -142,36 +100,23 @@ def null_table(result: xr.Dataset, rows: str = "cells") -> pd.DataFrame:
     if rows != "neurons":
         parts = result[names].drop_vars([] if rows == "categories" else "n_clips")
         return parts.to_dataframe().reset_index()
-    member = result["member"].transpose("category", "layer", "neuron")
-    category, layer, neuron = np.nonzero(member.values)
-    places = {"category": category, "layer": layer, "neuron": neuron}
-    columns: dict[str, Any] = {
-        dim: member[dim].values[at] if dim in member.coords else at for dim, at in places.items()
-    }
-    columns |= {name: result[name].transpose("layer", "neuron").values[layer, neuron] for name in names}
-    if "stability" in result:
-        columns["stability"] = result["stability"].transpose(*places).values[category, layer, neuron]
-    return pd.DataFrame(columns)
+    return _member_rows(result, [*names, *(["stability"] if "stability" in result else [])])
 
 
 def probability_table(p: xr.DataArray) -> pd.DataFrame:
     """Activation probabilities: one row per layer and neuron, one column per category."""
     cube = p.transpose("layer", "neuron", "category")
-    table = _neuron_rows(cube)
-    for i, category in enumerate(cube["category"].values):
-        table.insert(2 + i, str(category), cube.values[..., i].ravel(), allow_duplicates=True)
+    layer, neuron = np.meshgrid(cube["layer"].values, cube["neuron"].values, indexing="ij")
+    values = cube.values.reshape(layer.size, cube.sizes["category"])
+    table = pd.DataFrame(values, columns=[str(category) for category in cube["category"].values])
+    table.insert(0, "layer", layer.ravel(), allow_duplicates=True)
+    table.insert(1, "neuron", neuron.ravel(), allow_duplicates=True)
     return table
 
 
 def aape_table(aape: xr.DataArray) -> pd.DataFrame:
     """AAPE of every neuron: layer, neuron, aape; empty for a neuron that never fires."""
-    square = aape.transpose("layer", "neuron")
-    return _neuron_rows(square).assign(aape=square.values.ravel())
-
-
-def _neuron_rows(values: xr.DataArray) -> pd.DataFrame:
-    layer, neuron = np.meshgrid(values["layer"].values, values["neuron"].values, indexing="ij")
-    return pd.DataFrame({"layer": layer.ravel(), "neuron": neuron.ravel()})
+    return aape.reset_coords(drop=True).transpose("layer", "neuron").to_dataframe("aape").reset_index()
 
 
 def write_table(frame: pd.DataFrame, path: str | os.PathLike[str]) -> None:
@@ -180,39 +125,14 @@ def write_table(frame: pd.DataFrame, path: str | os.PathLike[str]) -> None:
     CSV and Parquet hold full precision, Markdown and LaTeX four digits. The file appears whole or not at all.
     Raises ValueError for another ending, FileNotFoundError for a folder that does not exist.
     """
-    target = Path(path)
-    if target.suffix.lower() not in WRITERS:
-        raise ValueError(f"cannot write a table to {target.name!r}; expected a name ending in {', '.join(WRITERS)}")
-    if not target.parent.is_dir():
-        raise FileNotFoundError(f"no folder {target.parent}; expected it for {target.name}: create it")
-    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
-    try:
-        WRITERS[target.suffix.lower()](frame, partial)
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def _write_csv(frame: pd.DataFrame, path: Path) -> None:
-    frame.to_csv(path, index=False, lineterminator="\n")
-
-
-def _write_parquet(frame: pd.DataFrame, path: Path) -> None:
-    frame.to_parquet(path, index=False)
+    with whole_file(path, WRITERS) as partial:
+        WRITERS[Path(path).suffix.lower()](frame, partial)
 
 
 def markdown(frame: pd.DataFrame) -> str:
     """A table as Markdown, numbers with four digits."""
     escaped = frame.rename(columns=_escape_pipe).map(lambda cell: _escape_pipe(_short(cell)))
     return _tabulate(frame, escaped, "github")
-
-
-def _write_markdown(frame: pd.DataFrame, path: Path) -> None:
-    path.write_text(markdown(frame) + "\n", encoding="utf-8")
-
-
-def _write_latex(frame: pd.DataFrame, path: Path) -> None:
-    path.write_text(_tabulate(frame, frame.map(_short), "latex_booktabs") + "\n", encoding="utf-8")
 
 
 def _tabulate(frame: pd.DataFrame, cells: pd.DataFrame, style: str) -> str:
@@ -234,9 +154,11 @@ def _escape_pipe(text: str) -> str:
     return text.replace("|", r"\|")
 
 
-WRITERS: dict[str, Callable[[pd.DataFrame, Path], None]] = {
-    ".csv": _write_csv,
-    ".parquet": _write_parquet,
-    ".md": _write_markdown,
-    ".tex": _write_latex,
+WRITERS: dict[str, Callable[[pd.DataFrame, Path], object]] = {
+    ".csv": lambda frame, path: frame.to_csv(path, index=False, lineterminator="\n"),
+    ".parquet": lambda frame, path: frame.to_parquet(path, index=False),
+    ".md": lambda frame, path: path.write_text(markdown(frame) + "\n", encoding="utf-8"),
+    ".tex": lambda frame, path: path.write_text(
+        _tabulate(frame, frame.map(_short), "latex_booktabs") + "\n", encoding="utf-8"
+    ),
 }

@@ -5,7 +5,6 @@ inside itself, so that no scheduler can read ahead of the counting, and adds to 
 memory is a block per thread and a few totals, and does not grow with the number of clips.
 Conventions: arrays are (layer, clip, neuron or byte), totals (category, layer, neuron); category codes are
 integers (clip), negative for clips that count nowhere.
-Contents: `count_bits`, `sum_values`, `clips_per_category`.
 """
 
 # mypy: allow-untyped-calls
@@ -14,14 +13,13 @@ Contents: `count_bits`, `sum_values`, `clips_per_category`.
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import product
+from operator import iadd
 from typing import Any
 
 import dask.array as da
 import numpy as np
 from dask.delayed import delayed
 from numpy.typing import NDArray
-
-from ..store.bits import MOST_ROWS, clips_by_category, count_by_category
 
 Totals = NDArray[Any]
 Codes = NDArray[np.integer]
@@ -32,10 +30,16 @@ STEP_BYTES = 256 << 20  # read in one step, a block at a time; or four times its
 CHAINS = 4  # of steps, each with totals of its own: so many threads are kept busy, small inputs' too
 CLIPS_PER_CATEGORY = 20  # enough for adding to outweigh unpacking; small chunks are joined up to it
 JOINED_BYTES = 48 << 20  # but no further than this
+MAX_ROWS = 255  # bools of so many clips sum to a byte
 
 
 def count_bits(bits: Any, codes: Any, n_categories: int, n_neurons: int) -> Any:
-    """Clips of each category with the bit set: (layer, clip, byte) -> int32 (category, layer, neuron)."""
+    """Clips of each category with the bit set: uint8 (layer, clip, byte) -> int32 (category, layer, neuron).
+
+    codes: category of each clip (clip), below n_categories; clips with a negative code count nowhere. Of numpy arrays
+    the workspace is a few KiB and the order of the clips; a layer whose bytes do not fill words of eight is copied.
+    Raises ValueError for codes that do not fit the clips or the categories.
+    """
     if isinstance(bits, da.Array):
         bits = bits.rechunk({0: -1, 1: tuple(_joined(bits, n_categories)), 2: -1})
     return _total(bits, codes, _add_bits, (n_categories, bits.shape[0], n_neurons), np.dtype(np.int32))
@@ -62,15 +66,37 @@ def _count_codes(codes: Codes, n_categories: int) -> NDArray[np.int64]:
     return np.bincount(codes[codes >= 0], minlength=n_categories)
 
 
-def _add_bits(totals: Totals, block: NDArray[np.uint8], codes: Codes) -> None:
-    count_by_category(block, codes, len(totals), add_to=totals)
+def _add_bits(totals: Totals, bits: NDArray[np.uint8], codes: Codes) -> None:
+    from . import adders  # machine code that takes half a second to load: who only opens a store never waits for it
+
+    if codes.shape != (bits.shape[1],):
+        raise ValueError(f"codes of shape {codes.shape} for {bits.shape[1]} clips; expected one code per clip")
+    if codes.size and codes.max() >= len(totals):
+        raise ValueError(f"category code {codes.max()} found; expected codes below {len(totals)}")
+    counts = totals if totals.flags.c_contiguous else np.zeros(totals.shape, np.int32)
+    order, edges = _by_category(codes, len(totals))
+    for layer, rows in enumerate(bits):
+        whole_words = np.pad(rows, ((0, 0), (0, -rows.shape[1] % 8))) if rows.shape[1] % 8 else rows
+        words = np.ascontiguousarray(whole_words).view("<u8").astype(np.uint64, copy=False)
+        adders.add_words(words, order, edges, adders.SPREAD, counts, layer)
+    if counts is not totals:
+        totals += counts
 
 
 def _add_values(totals: Totals, block: NDArray[Any], codes: Codes) -> None:
     # Of at most 255 clips, bools sum to a byte and uint16 to 24 bits: narrow sums are several times faster.
     narrow = {np.dtype(bool): np.uint8, np.dtype(np.uint16): np.uint32}.get(block.dtype, totals.dtype)
-    for category, clips in clips_by_category(codes, len(totals), MOST_ROWS):
-        totals[category] += block.take(clips, axis=1).sum(axis=1, dtype=narrow)
+    order, edges = _by_category(codes, len(totals))
+    for category in np.flatnonzero(np.diff(edges)):
+        clips = order[edges[category] : edges[category + 1]]
+        for part in np.array_split(clips, -(-len(clips) // MAX_ROWS)):
+            totals[category] += block.take(part, axis=1).sum(axis=1, dtype=narrow)
+
+
+def _by_category(codes: Codes, n_categories: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Clips ordered by category, ascending in each; those of category c lie from edges[c] to edges[c + 1]."""
+    order = np.argsort(codes, kind="stable")
+    return order, np.searchsorted(codes[order], np.arange(n_categories + 1))
 
 
 def _total(array: Any, codes: Any, add: AddBlock, shape: tuple[int, int, int], dtype: np.dtype[Any]) -> Any:
@@ -98,14 +124,8 @@ def _total(array: Any, codes: Any, add: AddBlock, shape: tuple[int, int, int], d
             chains[number % CHAINS] = step(codes, clip_blocks, chains[number % CHAINS])
     total, *others = chains
     for other in others:
-        total = delayed(_joined_totals, pure=True)(total, other)
+        total = delayed(iadd, pure=True)(total, other)  # nobody else has either
     return da.from_delayed(total, shape, dtype)
-
-
-def _joined_totals(total: Totals, other: Totals) -> Totals:
-    """Their sum, in the place of the first: nobody else has either."""
-    total += other
-    return total
 
 
 def _step(

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 
 import otoscope
-import otoscope.analysis.selection.labellings as asking
 import otoscope.extract.capture as extraction
 import otoscope.extract.models.encoder as encoders
+from otoscope.analysis.selection.labellings import labellings, select_neurons
+from otoscope.analysis.selection.selection import Selection
 from otoscope.store.provenance import VARIABLES
 
 from . import harness
@@ -82,8 +83,8 @@ def selection_rise(url: str, reading: str) -> int:
     """Bytes, of opening the store and selecting its class-specific neurons."""
 
     def select() -> None:
-        (labelling,) = asking.labellings({"store": otoscope.open(url)}, [f"{TASK}:{LABEL}"])
-        asking.answer(labelling, asking.Question(reading=reading))
+        (labelling,) = labellings({"store": otoscope.open(url)}, [f"{TASK}:{LABEL}"])
+        select_neurons(labelling, Selection(reading=reading))
 
     return memory_rise(select)
 

@@ -16,6 +16,7 @@ import xarray as xr
 from otoscope.analysis.null.permutation import permutation_null
 from otoscope.analysis.null.resampling import Sample, shuffle_labels, take_sample
 from otoscope.analysis.selection.from_counts import select_counts
+from otoscope.analysis.selection.selection import Selection
 from otoscope.store.bits import pack
 
 from . import harness
@@ -99,7 +100,7 @@ def by_products(
 def measure(scratch: Path, size: Size) -> Measured:
     figures, raw = [], {}
     others = make_sample(size.clips[0], size.others, size, seed=1)
-    other = select_counts(counts_of(others, others.codes), others.clips_per_category, PERCENTILE)
+    other = select_counts(counts_of(others, others.codes), others.clips_per_category, Selection(percentile=PERCENTILE))
     dense = other.dense(others.existing.size).astype(np.float32)
     for n_clips, bound in zip(size.clips, TIMES_FASTER, strict=True):
         sample = make_sample(n_clips, size.categories, size, seed=0)
@@ -148,7 +149,7 @@ def counts_of(sample: Sample, codes: np.ndarray) -> np.ndarray:
 def check(sample: Sample, unpacked: np.ndarray, other: np.ndarray) -> None:
     """Both ways select the same neurons, but for what float32 rounds at the cut."""
     codes = shuffle_labels(sample, 0, 0)
-    ours = select_counts(counts_of(sample, codes), sample.clips_per_category, PERCENTILE)
+    ours = select_counts(counts_of(sample, codes), sample.clips_per_category, Selection(percentile=PERCENTILE))
     selected, _ = by_products(unpacked, codes, len(sample.categories), other)
     assert len(np.intersect1d(ours.neurons, selected)) >= 0.98 * len(selected) - 1
 

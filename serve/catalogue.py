@@ -20,10 +20,10 @@ from ..ablate.lookup import Study, look_up
 from ..ablate.request import Request
 from ..ablate.result import write_result
 from ..ablate.study import require_encoder, run_study
-from ..analysis.probe.files import load_probe, save_probe
-from ..analysis.probe.probe import Probe
-from ..analysis.probe.splits import division_column
-from ..analysis.selection.labellings import DIVISIONS, Labelling, Question, answer, labellings
+from ..analysis.probe.probe import Probe, load_probe, save_probe
+from ..analysis.probe.splits import SPLIT_COLUMNS, splits_column
+from ..analysis.selection.labellings import Labelling, labellings, select_neurons
+from ..analysis.selection.selection import Selection
 from ..analysis.selection.sets import parse_set, quoted
 from ..cluster.executor import SerialExecutor
 from ..extract.audio.corpus import Corpus
@@ -85,7 +85,7 @@ class Snapshot:
 
     def division(self, request: Request) -> str:
         """Label column by which the clips of a request are divided."""
-        return division_column(self.labels[request.task], request.division or None)
+        return splits_column(self.labels[request.task], request.division or None)
 
     def job(self, request: Request) -> str:
         """Id of the job that a request is: of itself and of all it reads."""
@@ -102,15 +102,15 @@ class Snapshot:
         read = [self.digest(request.task, label) for label in (request.label, self.division(request))]
         return digest_of([FORMAT, self.identity.to_json(), request.label, read, request.probe, request.probe_seed])[:32]
 
-    def sets(self, task: str, label: str, question: Question) -> list[dict[str, Any]]:
+    def sets(self, task: str, label: str, selection: Selection) -> list[dict[str, Any]]:
         """Names of the sets that the selection of a labelling offers, and how many neurons each has.
 
         Raises LookupError for names, ValueError where nothing can be selected.
         """
-        key = (task, label, question.percentile, question.rule, question.reading)
+        key = (task, label, selection)
         with self._one_at_a_time:
             if key not in self._selections:
-                member = answer(self.labelling(task, label), question).selection["member"]
+                member = select_neurons(self.labelling(task, label), selection).selection["member"]
                 if len(self._selections) == MOST_KEPT:
                     self._selections.pop(next(iter(self._selections)))
                 self._selections[key] = _sets(member)
@@ -158,7 +158,7 @@ class Catalogue:
         if task not in self.now.labels:
             raise LookupError(f"no task {task!r}; expected one of {', '.join(sorted(self.now.labels))}")
         return [
-            {"label": label, "categories": len(self.now.categories(task, label)), "divides": label in DIVISIONS}
+            {"label": label, "categories": len(self.now.categories(task, label)), "divides": label in SPLIT_COLUMNS}
             for label in self.now.labels[task]
         ]
 

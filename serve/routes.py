@@ -24,7 +24,7 @@ from fastapi.security import HTTPBearer
 from starlette.exceptions import HTTPException
 
 from ..ablate.result import KEY
-from ..analysis.selection.labellings import Question
+from ..analysis.selection.selection import Selection
 from .catalogue import Catalogue
 from .jobs import Job, State
 from .metrics import metrics_text
@@ -199,9 +199,9 @@ def _about_the_store(app: FastAPI, catalogue: Catalogue) -> None:
         reading: Reading = "clip",
     ) -> list[dict[str, Any]]:
         """Sets of neurons that the selection of a labelling offers, as requests name them."""
-        question = Question(percentile=percentile, rule=rule, reading=reading)
+        selection = Selection(percentile=percentile, rule=rule, reading=reading)
         _or_404(lambda: catalogue.now.labelling(task, label))
-        return catalogue.now.sets(task, label, question)
+        return catalogue.now.sets(task, label, selection)
 
     @app.get("/probes", response_model=list[ProbeView], responses=refusals())
     def probes() -> list[dict[str, Any]]:

@@ -13,7 +13,8 @@ import soundfile as sf
 import torch
 
 import otoscope
-from otoscope.analysis.figures.selection import overlap_figure, save_figure
+from otoscope.analysis.figures.overlap import overlap_figure
+from otoscope.analysis.figures.save import save_figure
 from otoscope.analysis.tables import neurons_table, write_table
 from otoscope.extract.audio.corpora.synth import synthesise
 from otoscope.extract.audio.corpus import read_manifest
@@ -74,7 +75,7 @@ def test_ten_clips_walk_through_every_room(tmp_path: Path) -> None:
 
     selection = ds.otoscope.class_specific("half", percentile=30, reading="frame").compute()
     assert selection["member"].any()
-    table = neurons_table(selection["member"], p, aape)
+    table = neurons_table(selection)
     assert len(table) == int(selection["member"].sum())
     write_table(table, tmp_path / "neurons.csv")
     ratio = otoscope.analysis.common_neuron_ratio(selection["member"])
@@ -184,7 +185,7 @@ DOORS = {
     "torch": r"extract/.*|ablate/.*|analysis/(probe/.*|published/files\.py)|sae/.*",
     "ray": r"cluster/ray\.py|serve/app\.py",
     "sklearn": r"analysis/probe/probe\.py",
-    "numba": r"store/adders\.py",
+    "numba": r"analysis/adders\.py",
     "fastapi": r"serve/(app|routes|schemas|security)\.py",
 }
 

@@ -9,7 +9,8 @@ import xarray as xr
 
 import otoscope
 from otoscope.analysis.overlap import common_neuron_ratio
-from otoscope.analysis.selection.labellings import Question, answer, labellings
+from otoscope.analysis.selection.labellings import labellings, select_neurons
+from otoscope.analysis.selection.selection import Selection
 from otoscope.quickstart import PERCENTILE, contrast, run
 
 SMALL = {"notes_per_octave": 15, "events_per_category": 5}
@@ -87,7 +88,9 @@ def octave_contrasts(directory: Path) -> list[tuple[float, float]]:
     for name in ("tiny-ssl", "tiny-sl"):
         tree = {name: otoscope.open(str(directory / f"{name}.zarr"))}
         wanted = ["additive:octave", "fm:octave"]
-        member = [answer(x, Question(percentile=PERCENTILE)).selection["member"] for x in labellings(tree, wanted)]
+        member = [
+            select_neurons(x, Selection(percentile=PERCENTILE)).selection["member"] for x in labellings(tree, wanted)
+        ]
         found += [contrast(common_neuron_ratio(*sets)) for sets in (member[:1], member[1:], member)]
     return found
 

@@ -1,9 +1,8 @@
 """What an ablation did, as a figure: base accuracy, the set's change, and the band of its matched controls.
 
-Goal: one look tells which categories moved, and whether random neurons would have moved them too.
+Goal: one look shows which categories moved, and whether random neurons would have moved them too.
 Conventions: as in `figures`; categories go down the page, so that fifty names stay legible. Shades and shapes carry the
 meaning, no hue does.
-Contents: `ablation_figure`.
 """
 
 import numpy as np
@@ -14,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from .selection import LONGEST_NAME
+from .save import short_name
 
 ROW_INCHES = 0.19
 PANEL_INCHES = 2.3
@@ -56,13 +55,11 @@ def ablation_figure(result: xr.Dataset, measures: tuple[str, ...] = (), level: f
     toward = str(result.attrs.get("request", {}).get("category", ""))
     for ax, measure in zip(axes[1:], shown, strict=True):
         _changes(ax, result, measure, level)
-        ax.set_xlabel(TITLES[measure].format(toward=_cut(toward)), parse_math=False)
+        ax.set_xlabel(TITLES[measure].format(toward=short_name(toward)), parse_math=False)
     counts = [int(n) for n in result["n_clips"].values]
-    labels = [f"{_cut(name)} ({n})" for name, n in zip(names, counts, strict=True)]
-    axes[0].set_yticks(range(rows), labels=[*labels, f"{EVERYTHING} ({sum(counts)})"])
+    labels = [f"{short_name(name)} ({n})" for name, n in zip(names, counts, strict=True)]
+    axes[0].set_yticks(range(rows), labels=[*labels, f"{EVERYTHING} ({sum(counts)})"], parse_math=False)
     axes[0].set_ylim(rows - 0.4, -0.6)  # the first category on top
-    for text in axes[0].get_yticklabels():
-        text.set_parse_math(False)
     for ax in axes:
         ax.axhline(rows - 1.5, color="0.4", linewidth=0.6)
         ax.tick_params(labelsize=FONT, length=2)
@@ -82,21 +79,21 @@ def _changes(ax: Axes, result: xr.Dataset, measure: str, level: float) -> None:
             result["overall_control_change"].sel(measure=measure).values,
         ]
     )
-    places = np.arange(len(change))
+    positions = np.arange(len(change))
     there = np.isfinite(change)
     if controls.shape[1]:
         inside = controls[there]
         least, most = inside.min(axis=1), inside.max(axis=1)
         lower, upper = np.quantile(inside, [0.025, 0.975], axis=1)
-        ax.barh(places[there], most - least, 0.74, left=least, color=WIDE)
-        ax.barh(places[there], upper - lower, 0.74, left=lower, color=NARROW)
+        ax.barh(positions[there], most - least, 0.74, left=least, color=WIDE)
+        ax.barh(positions[there], upper - lower, 0.74, left=lower, color=NARROW)
         # A band without width, where no control moved a single clip, shows as a line too.
-        ax.plot(inside.mean(axis=1), places[there], "|", color="black", markersize=6, markeredgewidth=0.8)
+        ax.plot(inside.mean(axis=1), positions[there], "|", color="black", markersize=6, markeredgewidth=0.8)
     ax.axvline(0, color="black", linewidth=0.5)
-    ax.hlines(places[there], low[there], high[there], color=INK, linewidth=1.0)
+    ax.hlines(positions[there], low[there], high[there], color=INK, linewidth=1.0)
     marked = there & (np.nan_to_num(p, nan=1.0) <= level)
     for which, face in ((marked, INK), (there & ~marked, "white")):
-        ax.plot(change[which], places[which], "o", markersize=4.2, markeredgecolor=INK, markerfacecolor=face)
+        ax.plot(change[which], positions[which], "o", markersize=4.2, markeredgecolor=INK, markerfacecolor=face)
     ax.use_sticky_edges = False
     ax.margins(x=0.06)
     ax.xaxis.set_major_locator(MaxNLocator(nbins=5))
@@ -124,7 +121,3 @@ def _of(result: xr.Dataset, measure: str, name: str) -> np.ndarray:
     overall = float(result[f"overall_{name}"].sel(measure=measure)) if f"overall_{name}" in result else np.nan
     values: np.ndarray = np.append(own, overall)
     return values
-
-
-def _cut(name: str) -> str:
-    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"

@@ -1,6 +1,6 @@
 """Selections and their overlaps against shuffled labels, for labellings of stores.
 
-Goal: what commands, figures and tables ask of `permutation` in common.
+Goal: what commands, figures and tables need of `permutation` in common.
 Conventions: as in `selection.labellings`.
 """
 
@@ -11,7 +11,8 @@ from typing import Any
 import xarray as xr
 
 from ..overlap import common_neuron_ratio, labelled
-from ..selection.labellings import Answer, Labelling, Question, against_labellings, answer
+from ..selection.labellings import SelectedLabelling, against_labellings, select_neurons
+from ..selection.selection import Selections
 from .permutation import bootstrap, permutation_null, with_null
 from .resampling import Sample
 
@@ -29,44 +30,32 @@ class Exchange:
 
 
 def against_null(
-    one: Answer, other: Answer | None, question: Question, exchange: Exchange, draws: int = 0
+    one: SelectedLabelling, other: SelectedLabelling | None, exchange: Exchange, draws: int = 0
 ) -> xr.Dataset:
     """The permutation null of a selection and its overlaps, and `draws` of a bootstrap."""
-    sample = sample_of(one.labelling, question, exchange)
-    about: dict[str, Any] = {
-        "percentile": question.percentile_of(one.labelling.task),
-        "rule": question.rule,
-        "seed": exchange.seed,
-    }
+    sample = _sample(one, exchange, group=exchange.group, within=exchange.within)
+    about: dict[str, Any] = {"seed": exchange.seed}
     if other is not None:
-        about["against"] = sample_of(other.labelling, question, exchange, alone=True)
-        about["against_percentile"] = question.percentile_of(other.labelling.task)
-    result = permutation_null(sample, permutations=exchange.permutations, level=exchange.level, **about)
+        about |= {"against": _sample(other, exchange), "against_selection": other.how}
+    result = permutation_null(sample, one.how, permutations=exchange.permutations, level=exchange.level, **about)
     if draws:
-        drawn = bootstrap(sample, draws=draws, **about)
+        drawn = bootstrap(sample, one.how, draws=draws, **about)
         result = result.assign({name: drawn[name] for name in drawn.data_vars if name not in result})
     return result
 
 
-def sample_of(labelling: Labelling, question: Question, exchange: Exchange, alone: bool = False) -> Sample:
-    """The clips of a labelling, with the columns that say what moves together; `alone`: without these columns."""
-    sample: Sample = labelling.ds.otoscope.sample(
-        labelling.label,
-        question.reading,
-        question.threshold,
-        group=None if alone else exchange.group,
-        within=None if alone else exchange.within,
-        balanced=exchange.balanced,
-        seed=exchange.seed,
+def _sample(one: SelectedLabelling, exchange: Exchange, **together: str | None) -> Sample:
+    sample: Sample = one.ds.otoscope.sample(
+        one.label, one.how, balanced=exchange.balanced, seed=exchange.seed, **together
     )
     return sample
 
 
 def overlaps(
-    answers: Sequence[Answer],
+    found: Sequence[SelectedLabelling],
     stores: Sequence[str],
     against: str | None,
-    question: Question,
+    selections: Selections,
     incomplete: bool,
     exchange: Exchange | None = None,
 ) -> list[tuple[str, xr.DataArray]]:
@@ -74,16 +63,18 @@ def overlaps(
 
     Its dimensions bear the labellings' names. With permutations to `exchange`, cells within the null are marked.
     """
-    others = {} if against is None else against_labellings(stores, against, question, incomplete)
+    others = {} if against is None else against_labellings(stores, against, incomplete)
     panels = []
-    for one in answers:
-        other = None if against is None else answer(others[one.labelling.store], question)
+    for one in found:
+        other = None
+        if against is not None:
+            labelling = others[one.store]
+            other = select_neurons(labelling, selections.of(labelling.task))
         if exchange is not None and exchange.permutations:
-            ratio = with_null(against_null(one, other, question, exchange))
+            ratio = with_null(against_null(one, other, exchange))
         else:
             ratio = common_neuron_ratio(one.selection["member"], None if other is None else other.selection["member"])
-        names = one.labelling.name, (one if other is None else other).labelling.name
-        panels.append((one.labelling.store, labelled(ratio, *names)))
+        panels.append((one.store, labelled(ratio, one.name, (other or one).name)))
     return panels
 
 

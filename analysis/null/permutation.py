@@ -1,19 +1,17 @@
-"""How sure is it: permutation nulls and bootstrap intervals for selection, coverage, AAPE and common neuron ratios.
+"""Uncertainty: permutation nulls and bootstrap intervals for selection, coverage, AAPE and common neuron ratios.
 
 Goal: for every number of a selection, what it would be if labels meant nothing, and how far it moves with other
 clips.
 Conventions: in the reading of a `Sample` and by either rule; computed at once, not lazily, for the draws need all
-clips thousands of times.
+clips thousands of times. Statistics are arrays over the neurons that exist until they become variables (layer, neuron).
 Memory: the sample (one bit per clip and neuron, or one or two bytes by the reading "frame"), 4 bytes per draw and
 neuron, and per thread 8 to 16 bytes per category and neuron (a bootstrap of bits: also the sample once more). A seed
 gives the same result with any number of threads.
-Contents: `permutation_null`, `bootstrap`, `with_null`.
 """
 
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
@@ -21,40 +19,46 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from ..selection.from_counts import Selected, ratio_of, select_counts
-from ..selection.selectivity import aape, check_rule
+from ..selection.selection import Selection, selection_of
+from ..selection.selectivity import entropy_of
 from .resampling import Sample, redraw_clips, shuffle_labels
-from .results import Values, over_neurons, selection_found, variables
 from .significance import exceedance, intervals, moments
 
 T = TypeVar("T")
+Values = dict[str, NDArray[Any]]
+"""A statistic each, of one draw (cell...) or of all (draw, cell...)."""
 
-
-@dataclass(frozen=True, kw_only=True)
-class _Asked:
-    """A sample and how its neurons are selected."""
-
-    sample: Sample
-    percentile: float
-    rule: str
-
-    def select(self, codes: NDArray[np.int64] | None = None, clips: NDArray[np.intp] | None = None) -> Selected:
-        """The selection as found, with other codes (clip), or with other clips (clip)."""
-        codes = self.sample.codes if codes is None else codes
-        counts, of = self.sample.counts(codes, len(self.sample.categories), clips)
-        return select_counts(counts, of, self.percentile, self.rule)
+STATISTICS = {
+    "common_neuron_ratio": (("category", "other_category"), "common neuron ratio", "1"),
+    "neurons": (("category",), "class-specific neurons", "neurons"),
+    "coverage_ratio": ((), "class coverage ratio", "1"),
+    "neurons_per_category": ((), "class-specific neurons per category", "neurons"),
+    "aape": (("layer", "neuron"), "AAPE", "nat"),
+}
+PARTS = {
+    "null_mean": "mean {} over shuffled labels",
+    "null_sd": "standard deviation of the {} over shuffled labels",
+    "p": "p of the {}",
+    "p_corrected": "family-wise corrected p of the {}",
+    "significant": "whether the {} exceeds the null",
+    "sd": "standard deviation of the {} over draws",
+    "bias": "bias of the {} over draws",
+    "low": "lower end of the interval of the {}",
+    "high": "upper end of the interval of the {}",
+}
 
 
 def permutation_null(
     sample: Sample,
+    selection: Selection | None = None,
     *,
     permutations: int = 1000,
-    percentile: float = 1,
-    rule: str = "lape",
     against: Sample | None = None,
-    against_percentile: float | None = None,
+    against_selection: Selection | None = None,
     level: float = 0.05,
     seed: int = 0,
     threads: int | None = None,
+    **changes: Any,
 ) -> xr.Dataset:
     """What each number would be if the labels of the clips meant nothing, and whether it exceeds that.
 
@@ -65,8 +69,8 @@ def permutation_null(
     single false finding in s is at most `level`; s_significant, whether s_p_corrected <= level. `member`,
     `selected`: the selection found.
 
-    percentile, rule: as for `class_specific`.
-    against: another labelling, whose selection, at against_percentile (by default the same), is held as found: only
+    selection, changes: as for `class_specific`, as in `permutation_null(sample, percentile=5)`.
+    against: another labelling, whose neurons, by against_selection (by default the same), are held as found: only
     the labels of `sample` are shuffled. Without it, the ratio is within the labelling, and its diagonal, always 1, is
     not tested.
     AAPE is tested for neurons that are active, and inactive, in as many clips as there are categories or more; the
@@ -76,16 +80,18 @@ def permutation_null(
     Raises ValueError where there is nothing to shuffle, and for a percentile or number of permutations that cannot
     be.
     """
-    asked, theirs = _check(sample, against, permutations, percentile, against_percentile, rule)
-    other = None if theirs is None else theirs.select()
+    ours = selection_of(selection, **changes)
+    theirs = against_selection or ours
+    _check(sample, against, permutations)
+    other = None if against is None else _select(against, theirs)
 
     def draw(i: int) -> Values:
-        return _statistics(asked.select(shuffle_labels(sample, seed, i)), other)
+        return _statistics(_select(sample, ours, shuffle_labels(sample, seed, i)), other)
 
-    chosen = asked.select()
+    chosen = _select(sample, ours)
     found = _statistics(chosen, other)
     drawn = _stacked(_in_threads(draw, permutations, threads), found, permutations)
-    result = _result(asked, theirs, chosen, found)
+    result = _result(sample, ours, against, theirs, chosen, found)
     for name, value in found.items():
         null, tested = drawn[name], np.ones(value.shape, bool)
         mean, sd = moments(null if name == "aape" else np.nan_to_num(null))
@@ -96,21 +102,21 @@ def permutation_null(
             value, tested = _evidence(sample, value, null)
         parts["p"], parts["p_corrected"] = exceedance(value, null, tested)
         parts["significant"] = parts["p_corrected"] <= level
-        result = result.assign(variables(sample, name, parts))
+        result = result.assign(_variables(sample, name, parts))
     return result.assign_attrs(permutations=permutations, seed=seed, level=level)
 
 
 def bootstrap(
     sample: Sample,
+    selection: Selection | None = None,
     *,
     draws: int = 1000,
-    percentile: float = 1,
-    rule: str = "lape",
     against: Sample | None = None,
-    against_percentile: float | None = None,
+    against_selection: Selection | None = None,
     confidence: float = 0.95,
     seed: int = 0,
     threads: int | None = None,
+    **changes: Any,
 ) -> xr.Dataset:
     """How far each number moves when clips, or groups of clips, are drawn anew from those that there are.
 
@@ -120,22 +126,23 @@ def bootstrap(
     stability (layer, neuron, category): the share of draws in which a neuron is specific for a category;
     selected_stability (layer, neuron): that in which it is selected. `member`, `selected`: the selection found.
 
-    percentile, rule: as for `class_specific`.
-    against: another labelling, at against_percentile; its clips are drawn anew too, independently.
+    selection, changes, against, against_selection: as for `permutation_null`, but the clips of `against` are drawn
+    anew too, independently.
     Raises ValueError for a percentile, confidence or number of draws that cannot be, and for groups too few to draw.
     """
-    asked, theirs = _check(sample, against, draws, percentile, against_percentile, rule)
+    ours = selection_of(selection, **changes)
+    theirs = against_selection or ours
+    _check(sample, against, draws)
     if not 0 < confidence < 1:
         raise ValueError(f"confidence is {confidence}; expected a share between 0 and 1, such as 0.95")
     n_categories, n_neurons = len(sample.categories), sample.existing.size
     times, times_selected = np.zeros((n_categories, n_neurons), np.int32), np.zeros(n_neurons, np.int32)
 
     def draw(i: int) -> tuple[Values, Selected]:
-        one = asked.select(clips=redraw_clips(sample, seed, i, 0))
-        if theirs is None:
+        one = _select(sample, ours, clips=redraw_clips(sample, seed, i, 0))
+        if against is None:
             return _statistics(one, None), one
-        two = theirs.select(clips=redraw_clips(theirs.sample, seed, i, 1))
-        return _statistics(one, two), one
+        return _statistics(one, _select(against, theirs, clips=redraw_clips(against, seed, i, 1))), one
 
     def counted() -> Iterator[Values]:
         for values, one in _in_threads(draw, draws, threads):
@@ -143,18 +150,18 @@ def bootstrap(
             times_selected[one.neurons] += 1
             yield values
 
-    chosen = asked.select()
-    found = _statistics(chosen, None if theirs is None else theirs.select())
+    chosen = _select(sample, ours)
+    found = _statistics(chosen, None if against is None else _select(against, theirs))
     drawn = _stacked(counted(), found, draws)
-    result = _result(asked, theirs, chosen, found)
+    result = _result(sample, ours, against, theirs, chosen, found)
     highest = {"aape": float(np.log(n_categories)), "neurons": np.inf, "neurons_per_category": np.inf}
     for name, value in found.items():
         parts = intervals(value, drawn[name], confidence, highest.get(name, 1.0))
-        result = result.assign(variables(sample, name, parts))
-    stability = over_neurons(sample, times / draws, np.nan).assign_attrs(
+        result = result.assign(_variables(sample, name, parts))
+    stability = _over_neurons(sample, times / draws, np.nan).assign_attrs(
         long_name="share of draws in which the neuron is class-specific", units="1"
     )
-    selected_stability = over_neurons(sample, times_selected / draws, np.nan).assign_attrs(
+    selected_stability = _over_neurons(sample, times_selected / draws, np.nan).assign_attrs(
         long_name="share of draws in which the neuron is selected", units="1"
     )
     result = result.assign(stability=stability, selected_stability=selected_stability)
@@ -171,23 +178,26 @@ def with_null(result: xr.Dataset) -> xr.DataArray:
     return ratio.assign_attrs(level=result.attrs["level"])
 
 
-def _check(
-    sample: Sample, against: Sample | None, draws: int, percentile: float, against_percentile: float | None, rule: str
-) -> tuple[_Asked, _Asked | None]:
-    theirs = percentile if against_percentile is None else against_percentile
-    for each in (percentile, theirs):
-        check_rule(each, rule)
+def _check(sample: Sample, against: Sample | None, draws: int) -> None:
     if draws < 1:
         raise ValueError(f"found {draws} draws; expected at least 1, and 1,000 for p-values down to 0.001")
-    asked = _Asked(sample=sample, percentile=percentile, rule=rule)
-    if against is None:
-        return asked, None
-    if not against.neurons.equals(sample.neurons):
+    if against is not None and not against.neurons.equals(sample.neurons):
         raise ValueError(
             "the two labellings are of different neurons; expected the same layers and neurons: "
             "only neurons of one encoder can be common"
         )
-    return asked, _Asked(sample=against, percentile=theirs, rule=rule)
+
+
+def _select(
+    sample: Sample,
+    selection: Selection,
+    codes: NDArray[np.int64] | None = None,
+    clips: NDArray[np.intp] | None = None,
+) -> Selected:
+    """The selection as found, with other codes (clip), or with other clips (clip)."""
+    codes = sample.codes if codes is None else codes
+    counts, of = sample.counts(codes, len(sample.categories), clips)
+    return select_counts(counts, of, selection)
 
 
 def _statistics(chosen: Selected, other: Selected | None) -> Values:
@@ -233,13 +243,56 @@ def _evidence(sample: Sample, found: NDArray[Any], null: NDArray[Any]) -> tuple[
     return (most - found) * scale, sample.evidence >= len(sample.categories)
 
 
-def _result(asked: _Asked, theirs: _Asked | None, chosen: Selected, found: Values) -> xr.Dataset:
-    """The selection, and every statistic as found."""
-    sample = asked.sample
+def _result(
+    sample: Sample, ours: Selection, against: Sample | None, theirs: Selection, chosen: Selected, found: Values
+) -> xr.Dataset:
+    """What was selected, every statistic as found (AAPE exactly), and what was exchanged."""
     counts, of = sample.counts(sample.codes, len(sample.categories))
-    exact = aape(xr.DataArray(counts / of[:, None], dims=("category", "neuron"))).values
-    other = sample if theirs is None else theirs.sample
-    about = {"rule": asked.rule, "percentile": asked.percentile}
-    if theirs is not None:
-        about["against_percentile"] = theirs.percentile
-    return selection_found(sample, other.categories, chosen, {**found, "aape": exact}).assign_attrs(about)
+    exact = entropy_of((counts / of[:, None]).T)
+    member = _over_neurons(sample, chosen.dense(sample.existing.size), False)
+    selected = _over_neurons(sample, np.isin(np.arange(sample.existing.size), chosen.neurons), False)
+    result = xr.Dataset(
+        {
+            "member": member.assign_attrs(long_name="class-specific"),
+            "selected": selected.assign_attrs(long_name="selected by AAPE"),
+        }
+    )
+    for name, value in {**found, "aape": exact}.items():
+        result = result.assign(_variables(sample, name, {"": value}))
+    n_clips = xr.Variable("category", sample.clips_per_category, {"long_name": "clips", "units": "clips"})
+    other_categories = list((sample if against is None else against).categories)
+    result = result.assign_coords(
+        category=list(sample.categories), other_category=other_categories, n_clips=n_clips
+    ).assign_attrs(
+        balanced=int(sample.balanced),
+        imbalance=sample.imbalance,
+        units_exchanged=len(sample.first_and_unit[0]),
+        rule=ours.rule,
+        percentile=ours.percentile,
+    )
+    return result if against is None else result.assign_attrs(against_percentile=theirs.percentile)
+
+
+def _variables(sample: Sample, name: str, parts: Values) -> dict[str, xr.DataArray]:
+    """Parts (cell...) of a statistic as variables "statistic_part", with its dimensions."""
+    dims, long_name, units = STATISTICS[name]
+    made = {}
+    for part, values in parts.items():
+        if name == "aape":
+            array = _over_neurons(sample, values, False if values.dtype == bool else np.nan)
+        else:
+            array = xr.DataArray(values, dims=dims)
+        about = {"long_name": PARTS[part].format(long_name) if part else long_name}
+        if part not in ("p", "p_corrected", "significant"):
+            about["units"] = units
+        made[f"{name}_{part}" if part else name] = array.assign_attrs(about)
+    return made
+
+
+def _over_neurons(sample: Sample, values: NDArray[Any], missing: Any) -> xr.DataArray:
+    """Values (..., existing neuron) as (layer, neuron, ...), `missing` where no neuron is."""
+    full = np.full((*values.shape[:-1], sample.neurons.size), missing, values.dtype)
+    full[..., sample.neurons.values.ravel()] = values
+    full = full.reshape(*values.shape[:-1], *sample.neurons.shape)
+    dims = ("category", "layer", "neuron")[3 - full.ndim :]
+    return xr.DataArray(full, sample.neurons.coords, dims=dims).transpose("layer", "neuron", ...)

@@ -1,10 +1,9 @@
-"""Clips dealt out anew: labels shuffled, or clips drawn with replacement, by seed and number of the draw.
+"""Clips rearranged: labels shuffled, or clips drawn with replacement, by seed and number of the draw.
 
 Goal: the draws behind error bars, in which clips that belong together stay together.
 Conventions: a `Sample` holds the packed bits of the labelled clips of one labelling in memory, uint8 (1, clip,
 byte) with all layers of a clip side by side; for the reading "frame" it holds positive frames instead (clip, neuron).
 Draw i of a seed is the same whatever else is drawn, and however many threads draw.
-Contents: `Sample`, `take_sample`, `shuffle_labels`, `redraw_clips`.
 """
 
 from dataclasses import dataclass
@@ -15,15 +14,16 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from ...store.adders import compiled
-from ...store.bits import count_by_category, pack
+from ...store.bits import pack
+from ..adders import compiled
 from ..rates import activation_counts
+from ..totals import count_bits
 
 Codes = NDArray[np.int64]
 Counts = NDArray[np.int32]
 
 SHUFFLE, REDRAW, BALANCE = range(3)  # streams of random numbers: no two purposes share one
-MOST_TRIES = 100
+MAX_TRIES = 100
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -68,7 +68,8 @@ class Sample:
         chosen = codes if clips is None else codes[clips]
         of = np.bincount(chosen, weights, n_categories).astype(np.int64)
         if self.positive is None:
-            counts = count_by_category(self.bits if clips is None else self.bits[:, clips], chosen, n_categories)[:, 0]
+            bits = self.bits if clips is None else self.bits[:, clips]
+            counts = count_bits(bits, chosen, n_categories, 8 * bits.shape[2])[:, 0]
         else:
             counts = np.zeros((n_categories, self.positive.shape[1]), np.int32)
             _add_rows(self.positive, np.arange(len(codes)) if clips is None else clips, chosen, counts)
@@ -76,14 +77,15 @@ class Sample:
 
     @cached_property
     def evidence(self) -> NDArray[np.int64]:
-        """Clips (existing neuron) that tell a neuron's likings: the fewer of those with and without activity."""
+        """Clips (existing neuron) that say what a neuron responds to: the fewer of those with and without activity."""
+        fewer: NDArray[np.int64]
         if self.positive is None:
             (active,), (of,) = self.counts(np.zeros_like(self.codes), 1)
-            either: NDArray[np.int64] = np.minimum(active, of - active).astype(np.int64)
-            return either
-        some = (self.positive > 0).sum(axis=0)
-        not_all = (self.positive < self.weights[:, None]).sum(axis=0)
-        fewer: NDArray[np.int64] = np.minimum(some, not_all)[self.existing]
+            fewer = np.minimum(active, of - active).astype(np.int64)
+        else:
+            some = (self.positive > 0).sum(axis=0)
+            not_all = (self.positive < self.weights[:, None]).sum(axis=0)
+            fewer = np.minimum(some, not_all)[self.existing]
         return fewer
 
     @cached_property
@@ -171,14 +173,21 @@ def take_sample(
         frames = active.isel(clip=kept).transpose("clip", "layer", "neuron").astype(narrow)
         positive = frames.values.reshape(len(kept), -1)
     return Sample(
-        bits=np.ascontiguousarray(bits).reshape(1, len(kept), -1), positive=positive, weights=weights,
-        codes=codes[kept], units=units, strata=strata, existing=np.flatnonzero(columns), neurons=exists,
-        categories=tuple(categories), balanced=balanced,
-    )  # fmt: skip
+        bits=np.ascontiguousarray(bits).reshape(1, len(kept), -1),
+        positive=positive,
+        weights=weights,
+        codes=codes[kept],
+        units=units,
+        strata=strata,
+        existing=np.flatnonzero(columns),
+        neurons=exists,
+        categories=tuple(categories),
+        balanced=balanced,
+    )
 
 
 def shuffle_labels(sample: Sample, seed: int, draw: int) -> Codes:
-    """Codes (clip) of one draw: the categories of units dealt out anew among the units of each stratum.
+    """Codes (clip) of one draw: the categories of units permuted among the units of each stratum.
 
     Without groups every category keeps its number of clips in every stratum; with groups, its number of groups.
     Raises ValueError where a group has clips of several categories and, at draw 0, where shuffling changes nothing.
@@ -215,16 +224,16 @@ def redraw_clips(sample: Sample, seed: int, draw: int, stream: int = 0) -> NDArr
     _, start, size = np.unique(cell[order], return_index=True, return_counts=True)
     by_unit = np.argsort(unit, kind="stable")
     edges = np.searchsorted(unit[by_unit], np.arange(len(first) + 1))
-    for _ in range(MOST_TRIES):
-        place = np.repeat(start, size) + np.floor(rng.random(len(first)) * np.repeat(size, size)).astype(np.intp)
-        drawn = order[place]
+    for _ in range(MAX_TRIES):
+        position = np.repeat(start, size) + np.floor(rng.random(len(first)) * np.repeat(size, size)).astype(np.intp)
+        drawn = order[position]
         lengths = edges[drawn + 1] - edges[drawn]
         within_unit = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
         clips: NDArray[np.intp] = by_unit[np.repeat(edges[drawn], lengths) + within_unit]
         if len(np.unique(sample.codes[clips])) == len(sample.categories):
             return clips
     raise ValueError(
-        f"{MOST_TRIES} draws of groups left a category without clips; expected each category in several groups: "
+        f"{MAX_TRIES} draws of groups left a category without clips; expected each category in several groups: "
         "draw clips instead"
     )
 

@@ -1,9 +1,8 @@
 """From draws to statements: p-values corrected for many cells, and bootstrap intervals.
 
-Goal: two small pure functions on arrays that know nothing of neurons.
+Goal: small pure functions on arrays that know nothing of neurons.
 Conventions: `found` is (cell...), `draws` (draw, cell...) of the same cells; cells are looked at some thousand at a
 time, so that the workspace does not grow with their number.
-Contents: `exceedance`, `intervals`, `moments`.
 """
 
 import numpy as np
@@ -11,7 +10,7 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.floating]
 
-COLUMNS = 4096
+CHUNK_CELLS = 4096
 
 
 def exceedance(
@@ -33,7 +32,7 @@ def exceedance(
     inside = np.ones(cells.size, bool) if tested is None else tested.reshape(-1)
     if not inside.any():
         return np.full(shape, np.nan), np.full(shape, np.nan)
-    parts = [slice(i, i + COLUMNS) for i in range(0, cells.size, COLUMNS)]
+    parts = [slice(i, i + CHUNK_CELLS) for i in range(0, cells.size, CHUNK_CELLS)]
 
     def all_of(part: slice) -> NDArray[np.float64]:
         return np.concatenate([cells[None, part], np.nan_to_num(draws[:, part])]).astype(np.float64)
@@ -65,8 +64,8 @@ def intervals(found: Floats, draws: Floats, confidence: float, highest: float) -
     shape, cells = found.shape, found.reshape(-1).astype(np.float64)
     draws = draws.reshape(len(draws), -1)
     parts = {name: np.empty(cells.size) for name in ("sd", "bias", "low", "high")}
-    for i in range(0, cells.size, COLUMNS):
-        at = slice(i, i + COLUMNS)
+    for i in range(0, cells.size, CHUNK_CELLS):
+        at = slice(i, i + CHUNK_CELLS)
         x = np.sort(draws[:, at].astype(np.float64), axis=0)  # NaN comes last
         n = np.isfinite(x).sum(axis=0)
         some = np.maximum(n, 1)
@@ -74,10 +73,10 @@ def intervals(found: Floats, draws: Floats, confidence: float, highest: float) -
         parts["sd"][at] = np.sqrt(np.where(n > 0, np.nansum((x - mean) ** 2, axis=0), np.nan) / some)
         parts["bias"][at] = mean - cells[at]
         for name, share in (("low", (1 + confidence) / 2), ("high", (1 - confidence) / 2)):
-            place = share * (some - 1)
-            floor = np.floor(place).astype(np.intp)
+            position = share * (some - 1)
+            floor = np.floor(position).astype(np.intp)
             lower, upper = (np.take_along_axis(x, k[None], axis=0)[0] for k in (floor, np.minimum(floor + 1, some - 1)))
-            parts[name][at] = np.clip(2 * cells[at] - (lower + (upper - lower) * (place - floor)), 0, highest)
+            parts[name][at] = np.clip(2 * cells[at] - (lower + (upper - lower) * (position - floor)), 0, highest)
     return {name: values.reshape(shape) for name, values in parts.items()}
 
 
@@ -85,7 +84,7 @@ def moments(draws: Floats) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Mean and standard deviation over the draws: (draw, cell...) -> (cell...), in float64."""
     flat = draws.reshape(len(draws), -1)
     mean, sd = np.empty(flat.shape[1]), np.empty(flat.shape[1])
-    for i in range(0, flat.shape[1], COLUMNS):
-        x = flat[:, i : i + COLUMNS].astype(np.float64)
-        mean[i : i + COLUMNS], sd[i : i + COLUMNS] = x.mean(axis=0), x.std(axis=0)
+    for i in range(0, flat.shape[1], CHUNK_CELLS):
+        x = flat[:, i : i + CHUNK_CELLS].astype(np.float64)
+        mean[i : i + CHUNK_CELLS], sd[i : i + CHUNK_CELLS] = x.mean(axis=0), x.std(axis=0)
     return mean.reshape(draws.shape[1:]), sd.reshape(draws.shape[1:])

@@ -3,9 +3,9 @@
 Goal: the published linear evaluation, mended where it is wrong, and a logistic regression; from the embeddings that a
 store keeps, without running the encoder.
 Conventions: embeddings are float32 (..., clip, embedding), categories are codes (clip) into `categories`. A probe has
-one head per fold (see `division`); each clip is scored by the head that tests it. Fitting runs on one thread, so that
+one head per fold (see `splits`); each clip is scored by the head that tests it. Fitting runs on one thread, so that
 the same embeddings and seed give the same probe whatever the number of cores.
-Contents: `Probe`, `Recipe`, `fit_probe`; files are in `probe_files`.
+A probe is saved at PATH as PATH.safetensors and PATH.json; the JSON holds the digest of the other.
 
 The published evaluation standardises by the training clips, and trains a linear layer with Adam (batches of 200, at
 most 200 epochs, cross-entropy divided by the number of categories), stops when the accuracy on validation clips has
@@ -16,28 +16,35 @@ last); training clips are those of the store, cropped from their start (it crops
 """
 
 import hashlib
+import json
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from dataclasses import field as field_of
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
+from ...files import whole_file
+from ...messages import one_line
 from ...store.provenance import Record, digest_of
-from .splits import Division
+from .splits import Splits
 
-BATCH, EPOCHS, PATIENCE, WEIGHT_DECAY = 200, 200, 20, 1e-8  # published
+BATCH, EPOCHS, MAX_STALE_EPOCHS, WEIGHT_DECAY = 200, 200, 20, 1e-8  # published
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # of the logistic regression; sklearn's C, small is strong
-MOST_ITERATIONS = 2000
+MAX_ITERATIONS = 2000
 TENSORS = ("mean", "scale", "weight", "bias")
+FORMAT = 1  # of the files
 
 Floats = NDArray[np.float32]
 
@@ -84,7 +91,7 @@ class Probe:
     def logits(self, embedding: NDArray[np.floating], heads: NDArray[np.integer]) -> Floats:
         """Logits float32 (..., clip, category) of embeddings (..., clip, embedding).
 
-        heads: (clip) number of the head that scores each clip, as `Division.tested_by`; NaN where it is -1.
+        heads: (clip) number of the head that scores each clip, as `Splits.test_fold`; NaN where it is -1.
         Raises ValueError for embeddings of another width.
         """
         width = self.mean.shape[1]
@@ -123,7 +130,7 @@ class Probe:
 def fit_probe(
     embedding: NDArray[np.floating],
     codes: NDArray[np.integer],
-    division: Division,
+    splits: Splits,
     *,
     categories: tuple[str, ...],
     identity: str,
@@ -132,20 +139,20 @@ def fit_probe(
 ) -> Probe:
     """Fit one head per fold to embeddings (clip, embedding).
 
-    codes: (clip) into categories; division: which clips each head learns from and is stopped by.
+    codes: (clip) into categories; splits: which clips each head learns from and is stopped by.
     Raises ValueError for fewer than 2 categories, and for embeddings of training clips that are not finite.
     """
     recipe = recipe or Recipe()
     if len(categories) < 2:
         raise ValueError(f"{labelling} has {len(categories)} categories; expected at least 2 to tell apart")
-    used = division.train.any(axis=0) | division.valid.any(axis=0)
+    used = splits.train.any(axis=0) | splits.valid.any(axis=0)
     if not np.isfinite(embedding[used]).all():
         raise ValueError(f"embeddings of {labelling} hold NaN or infinity; expected numbers for every clip that is ok")
     fit = _fit_published if recipe.kind == "published" else _fit_logistic
     parts: dict[str, list[Any]] = {name: [] for name in TENSORS}
     notes = []
     with _one_thread():
-        for head, (train, valid) in enumerate(zip(division.train, division.valid, strict=True)):
+        for head, (train, valid) in enumerate(zip(splits.train, splits.valid, strict=True)):
             scaler = StandardScaler().fit(embedding[train].astype(np.float64))
             mean, scale = scaler.mean_.astype(np.float32), scaler.scale_.astype(np.float32)
 
@@ -157,13 +164,11 @@ def fit_probe(
             )
             for name, value in zip(TENSORS, (mean, scale, weight, bias), strict=True):
                 parts[name].append(value)
-            notes.append(
-                {"head": division.heads[head], "n_train": int(train.sum()), "n_valid": int(valid.sum())} | note
-            )
-    about = {"recipe": recipe.to_json(), "valid_drawn": division.valid_drawn, "heads": notes}
+            notes.append({"head": splits.heads[head], "n_train": int(train.sum()), "n_valid": int(valid.sum())} | note)
+    about = {"recipe": recipe.to_json(), "valid_drawn": splits.valid_drawn, "heads": notes}
     tensors = {name: np.stack(values).astype(np.float32) for name, values in parts.items()}
     return Probe(
-        identity=identity, labelling=labelling, categories=categories, heads=division.heads, about=about, **tensors
+        identity=identity, labelling=labelling, categories=categories, heads=splits.heads, about=about, **tensors
     )
 
 
@@ -196,7 +201,7 @@ def _fit_published(
             kept = (weight.detach().clone(), bias.detach().clone())
         else:
             since += 1
-        if since == PATIENCE:
+        if since == MAX_STALE_EPOCHS:
             break
     notes = {"valid_accuracy": best, "epoch": best_epoch, "epochs": epoch, "torch": str(torch.__version__)}
     return kept[0].numpy(), kept[1].numpy(), notes
@@ -208,7 +213,7 @@ def _fit_logistic(
     """The same by scikit-learn's logistic regression; of `STRENGTHS` the one of lowest validation log-loss."""
     from sklearn import __version__ as version
 
-    model = LogisticRegression(max_iter=MOST_ITERATIONS, warm_start=True)
+    model = LogisticRegression(max_iter=MAX_ITERATIONS, warm_start=True)
     best: tuple[float, float, NDArray[np.floating], NDArray[np.floating]] | None = None
     for strength in STRENGTHS:
         model.set_params(C=strength)
@@ -246,3 +251,52 @@ def _one_thread() -> Iterator[None]:
             yield
     finally:
         torch.set_num_threads(before)
+
+
+def save_probe(probe: Probe, path: str | os.PathLike[str]) -> None:
+    """Write PATH.safetensors, then PATH.json; each appears whole or not at all.
+
+    Raises FileNotFoundError for a folder that does not exist.
+    """
+    tensors = probe.tensors()
+    about = {
+        "format": FORMAT, "identity": probe.identity, "labelling": probe.labelling, "heads": probe.heads,
+        "categories": probe.categories, "tensors": hashlib.sha256(tensors).hexdigest(), "about": probe.about,
+    }  # fmt: skip
+    text = json.dumps(about, indent=2, ensure_ascii=False) + "\n"
+    for ending, content in ((".safetensors", tensors), (".json", text.encode())):
+        with whole_file(f"{os.fspath(path)}{ending}") as partial:
+            partial.write_bytes(content)
+
+
+def load_probe(path: str | os.PathLike[str]) -> Probe:
+    """The probe that `save_probe` wrote to PATH.
+
+    Raises FileNotFoundError where there is none, ValueError for files that are damaged or do not belong together.
+    """
+    tensor_path, about_path = (Path(f"{os.fspath(path)}{ending}") for ending in (".safetensors", ".json"))
+    try:
+        tensors, text = tensor_path.read_bytes(), about_path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"no probe at {path}; expected {tensor_path.name} and {about_path.name}, as a probe is saved"
+        ) from error
+    try:
+        about = json.loads(text)
+        if about["format"] != FORMAT:
+            raise ValueError(f"format {about['format']}, not {FORMAT}")
+        if hashlib.sha256(tensors).hexdigest() != about["tensors"]:
+            raise ValueError("the tensors are not those that the JSON describes")
+        return Probe(
+            identity=about["identity"],
+            labelling=about["labelling"],
+            categories=tuple(about["categories"]),
+            heads=tuple(about["heads"]),
+            about=about["about"],
+            **load_tensors(tensors),
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"the probe at {path} is damaged or of another version ({one_line(error)}); expected both "
+            "files as they were saved: fit it again"
+        ) from error

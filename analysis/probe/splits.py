@@ -1,10 +1,9 @@
-"""Division: which clips a probe learns from, which it is stopped by, and which it is tested on.
+"""Splits: which clips a probe learns from, which it is stopped by, and which it is tested on.
 
 Goal: the splits and folds of a data set, honoured as they are; where something has to be drawn, it depends on the
 clips' names and a seed, never on the order of a file or of a store.
-Conventions: a head is one probe of a division: a split has one ("test"), folds have one each, named like the fold that
-it is tested on. Arrays are bool (head, clip). Clips with code -1 (no label, failed) take no part.
-Contents: `Division`, `divide`, `division_column`.
+Conventions: a head is a probe of its own: a split has one ("test"), folds have one each, named like the fold that it is
+tested on. Arrays are bool (head, clip). Clips with code -1 (no label, failed) take no part.
 """
 
 from collections.abc import Sequence
@@ -13,13 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-COLUMNS = ("split", "fold")
+SPLIT_COLUMNS = ("split", "fold")
 PARTS = ("train", "valid", "test")
 VALID_SHARE = 0.1  # of the training clips, where the data set names none
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Division:
+class Splits:
     """Training, validation and test clips of each head."""
 
     heads: tuple[str, ...]
@@ -28,18 +27,18 @@ class Division:
     """(head, clip)."""
     valid: NDArray[np.bool_]
     """(head, clip)."""
-    tested_by: NDArray[np.int64]
+    test_fold: NDArray[np.int64]
     """(clip): the head that a clip is tested by, -1 for none."""
     valid_drawn: bool
     """Whether validation clips were drawn from the training clips because the data set names none."""
 
 
-def division_column(columns: Sequence[str], wanted: str | None = None) -> str:
-    """Name of the label column that divides a task: the one wanted, else split, else fold.
+def splits_column(columns: Sequence[str], wanted: str | None = None) -> str:
+    """Name of the label column of a task's splits or folds: the one wanted, else split, else fold.
 
     Raises LookupError where there is none.
     """
-    found = [name for name in ([wanted] if wanted else COLUMNS) if name in columns]
+    found = [name for name in ([wanted] if wanted else SPLIT_COLUMNS) if name in columns]
     if not found:
         named = f"no column {wanted!r}" if wanted else "neither a column 'split' nor 'fold'"
         raise LookupError(
@@ -49,14 +48,14 @@ def division_column(columns: Sequence[str], wanted: str | None = None) -> str:
     return found[0]
 
 
-def divide(
+def make_splits(
     parts: Sequence[str],
     codes: NDArray[np.integer],
     names: Sequence[str],
     seed: int = 0,
     categories: Sequence[str] = (),
-) -> Division:
-    """The division that a column describes.
+) -> Splits:
+    """The splits or folds that a column describes.
 
     parts: (clip) strings. If all are train, valid or test, they are a split, with one head. Otherwise they are folds:
         each fold is tested by a head trained on all others. "" takes no part.
@@ -73,11 +72,11 @@ def divide(
     heads: tuple[str, ...] = ("test",)
     values = sorted({str(value) for value in part[counted]}, key=lambda text: (len(text), text))
     if set(values) <= set(PARTS):
-        lost = [name for name in ("train", "test") if name not in values]
-        if lost:
+        absent = [name for name in ("train", "test") if name not in values]
+        if absent:
             raise ValueError(
-                f"the split has no clips marked {' or '.join(lost)} (found {', '.join(values) or 'nothing'}); expected "
-                "train and test, and valid if there is one"
+                f"the split has no clips marked {' or '.join(absent)} (found {', '.join(values) or 'nothing'}); "
+                "expected train and test, and valid if there is one"
             )
         tested = (part == "test")[None] & counted
         train, valid = ((part == name)[None] & counted for name in ("train", "valid"))
@@ -94,16 +93,16 @@ def divide(
     if drawn:
         valid = np.array([_drawn(own, codes, names, (seed, i)) for i, own in enumerate(train)])
         train = train & ~valid
-    for head, learns, tests in zip(heads, train, tested, strict=True):
-        untaught = sorted(set(codes[tests].tolist()) - set(codes[learns].tolist()))
-        if untaught:
-            first = repr(categories[int(untaught[0])]) if categories else f"with code {untaught[0]}"
+    for head, trains, tests in zip(heads, train, tested, strict=True):
+        untrained = sorted(set(codes[tests].tolist()) - set(codes[trains].tolist()))
+        if untrained:
+            first = repr(categories[int(untrained[0])]) if categories else f"with code {untrained[0]}"
             raise ValueError(
-                f"{len(untaught)} categories have clips in {head} and no training clips, the first {first}; expected "
-                "some of every category: divide the clips otherwise, or leave it unlabelled in another column"
+                f"{len(untrained)} categories have clips in {head} and no training clips, the first {first}; expected "
+                "some of every category: split the clips otherwise, or leave it unlabelled in another column"
             )
-    tested_by = np.where(tested.any(axis=0), tested.argmax(axis=0), -1)
-    return Division(heads=heads, train=train, valid=valid, tested_by=tested_by, valid_drawn=drawn)
+    test_fold = np.where(tested.any(axis=0), tested.argmax(axis=0), -1)
+    return Splits(heads=heads, train=train, valid=valid, test_fold=test_fold, valid_drawn=drawn)
 
 
 def _drawn(

@@ -5,17 +5,17 @@ Conventions: a folder holds `over_zero.pt`, P as (layer, neuron, category); `cla
 order; `features.pt`, embeddings (clip, embedding_dim); `gts.pt`, indices into the classes (clip). Or it holds LAPE's
 files, one per category, each a dict of `n` (number of tokens) and `over_zero` (layer, neuron), counts of tokens. Files
 are loaded as tensors only: nothing in them is executed.
-Contents: `read_published`, `write_published`.
 """
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
 
+from ...files import whole_file
+from ...messages import one_line
 from ...store.labels import LABEL_PREFIX
 
 if TYPE_CHECKING:
@@ -79,10 +79,10 @@ def _read_probability(path: Path, categories: list[str]) -> np.ndarray:
     if isinstance(found, dict) and {"n", "over_zero"} <= set(found):  # all categories in one file
         return _share(_tensor(found["over_zero"], path, ndim=3), found["n"])
     p = _tensor(found, path, ndim=3)
-    places = [axis for axis, size in enumerate(p.shape) if size == len(categories)]
-    if 2 in places:
+    axes = [axis for axis, size in enumerate(p.shape) if size == len(categories)]
+    if 2 in axes:
         return p.double().numpy()
-    if places == [0]:
+    if axes == [0]:
         return p.movedim(0, 2).double().numpy()  # (category, layer, neuron) -> (layer, neuron, category)
     raise ValueError(
         f"{path} is {tuple(p.shape)} and {CLASSES} has {len(categories)} lines; "
@@ -91,9 +91,11 @@ def _read_probability(path: Path, categories: list[str]) -> np.ndarray:
 
 
 def _read_counts(root: Path) -> tuple[np.ndarray, list[str]]:
-    """P and categories of LAPE's files."""
+    """P and categories of LAPE's files: named activation.*, or tensors by their ending."""
     shares = {}
-    for path in _candidates(root):
+    for path in sorted(root.iterdir()):
+        if not path.is_file() or not (path.name.startswith("activation.") or path.suffix in TENSORS):
+            continue
         found = _load(path)
         if isinstance(found, dict) and {"n", "over_zero"} <= set(found):
             parts = path.name.split(".")
@@ -113,13 +115,6 @@ def _read_counts(root: Path) -> tuple[np.ndarray, list[str]]:
     return np.stack(list(shares.values()), axis=-1), list(shares)
 
 
-def _candidates(root: Path) -> Iterator[Path]:
-    """Files that may be LAPE's: named activation.*, or tensors by their ending."""
-    for path in sorted(root.iterdir()):
-        if path.is_file() and (path.name.startswith("activation.") or path.suffix in TENSORS):
-            yield path
-
-
 def _share(over_zero: "Tensor", n: Any) -> np.ndarray:
     share: np.ndarray = over_zero.double().numpy() / np.asarray(n, np.float64)
     return share
@@ -135,8 +130,8 @@ def _load(path: Path) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True)
     except (UnpicklingError, RuntimeError, EOFError) as error:
         raise ValueError(
-            f"{path} cannot be loaded as tensors ({str(error).splitlines()[0] if str(error) else 'it is cut short'}); "
-            "expected what torch.save writes for tensors: save it again as such"
+            f"{path} cannot be loaded as tensors ({one_line(error)}); expected what torch.save writes for tensors: "
+            "save it again as such"
         ) from error
 
 
@@ -166,7 +161,8 @@ def _read_codes(path: Path, categories: list[str]) -> np.ndarray:
             raise ValueError(f"{path} names {', '.join(unknown[:3])}, not in {CLASSES}; expected its categories only")
         return np.array([categories.index(name) for name in found], np.int32)
     rows = _tensor(found, path, ndim=getattr(found, "ndim", 1)).numpy()
-    if rows.ndim == 2 and rows.shape[1] == len(categories) and _one_hot(rows):
+    one_hot = rows.ndim == 2 and ((rows == 0) | (rows == 1)).all() and (rows.sum(axis=1) == 1).all()
+    if one_hot and rows.shape[1] == len(categories):
         rows = rows.argmax(axis=1)
     if rows.ndim != 1 or (rows != np.round(rows)).any() or (rows < -1).any() or (rows >= len(categories)).any():
         raise ValueError(
@@ -175,10 +171,6 @@ def _read_codes(path: Path, categories: list[str]) -> np.ndarray:
         )
     codes: np.ndarray = rows.astype(np.int32)
     return codes
-
-
-def _one_hot(rows: np.ndarray) -> bool:
-    return bool(((rows == 0) | (rows == 1)).all() and (rows.sum(axis=1) == 1).all())
 
 
 def write_published(
@@ -218,11 +210,8 @@ def write_published(
     root = Path(folder)
     root.mkdir(parents=True, exist_ok=True)
     for name, tensor in contents.items():
-        partial = root / f".{name}.{os.getpid()}.partial"
-        try:
+        with whole_file(root / name) as partial:
             torch.save(tensor, partial)
-            partial.replace(root / name)
-        finally:
-            partial.unlink(missing_ok=True)
-    (root / CLASSES).write_text("".join(f"{name}\n" for name in categories), encoding="utf-8")
+    with whole_file(root / CLASSES) as partial:
+        partial.write_text("".join(f"{name}\n" for name in categories), encoding="utf-8")
     return [root / name for name in (*contents, CLASSES)]

@@ -1,11 +1,10 @@
-"""Probabilities that were made elsewhere, in the place of a store.
+"""Probabilities that were made elsewhere, used as a store.
 
 Goal: every table and figure that needs activation probabilities alone is to be had from published files too.
 Conventions: a table of probabilities has the columns layer, neuron and one per category, as `probability_table` makes
 it; it and a folder of published files stand for a store with one task, whose one labelling is called "class". What
-needs clips (other readings, exemplars, embeddings) such data cannot answer.
+needs clips (other readings, exemplars, embeddings) such data do not have.
 What ends in `_analysis`, or in `_vit`, is of one encoder each, as published, and makes up one store.
-Contents: `is_given`, `published_store`, `open_given`, `read_probability`.
 """
 
 import os
@@ -16,6 +15,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from ...messages import one_line
 from .files import PROBABILITY, read_published
 
 READERS: dict[str, Callable[[Path], pd.DataFrame]] = {".parquet": pd.read_parquet, ".csv": pd.read_csv}
@@ -39,9 +39,9 @@ def open_given(path: str | os.PathLike[str]) -> xr.DataTree:
     `esc50_analysis/` is the task "esc50", as is `esc50.parquet`. The data set holds `probability` (layer, neuron,
     category). Raises what `read_probability` and `read_published` raise.
     """
-    place = Path(path)
-    p = read_probability(place) if place.suffix.lower() in READERS else read_published(place)["probability"]
-    stem = place.resolve().stem
+    is_table = Path(path).suffix.lower() in READERS
+    p = read_probability(path) if is_table else read_published(path)["probability"]
+    stem = Path(path).resolve().stem
     task = next((stem.removesuffix(end) for end in SUFFIXES if stem.endswith(end)), stem)
     data = p.rename("probability").to_dataset()
     return xr.DataTree.from_dict({f"/{task}": data.assign_attrs(task=task, encoder="", n_pending=0)})
@@ -53,25 +53,25 @@ def read_probability(path: str | os.PathLike[str]) -> xr.DataArray:
     NaN where the table has no row or no number, as in layers of unequal width.
     Raises FileNotFoundError where there is none, ValueError for one that is not such a table.
     """
-    place = Path(path)
-    if not place.is_file():
-        raise FileNotFoundError(f"no file {place}; expected a table of probabilities: `otoscope import` makes one")
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no file {path}; expected a table of probabilities: `otoscope import` makes one")
     try:
-        frame = READERS[place.suffix.lower()](place)
+        frame = READERS[path.suffix.lower()](path)
     except (ValueError, OSError) as error:  # pyarrow's and pandas' own errors are both
-        raise ValueError(f"{place} is not a table ({str(error).splitlines()[0]}); expected CSV or Parquet") from error
+        raise ValueError(f"{path} is not a table ({one_line(error)}); expected CSV or Parquet") from error
     categories = [name for name in frame.columns if name not in ("layer", "neuron")]
     numbers = all(pd.api.types.is_numeric_dtype(frame[name]) for name in frame.columns)
     if not {"layer", "neuron"} <= set(frame.columns) or not categories or not numbers:
         raise ValueError(
-            f"{place} has the columns {', '.join(map(str, frame.columns[:6]))}; expected layer, neuron and one column "
+            f"{path} has the columns {', '.join(map(str, frame.columns[:6]))}; expected layer, neuron and one column "
             "of numbers per category: `otoscope import` and `otoscope table probability` make such tables"
         )
     if frame.duplicated(["layer", "neuron"]).any():
-        raise ValueError(f"{place} has several rows for one neuron; expected one row per layer and neuron")
+        raise ValueError(f"{path} has several rows for one neuron; expected one row per layer and neuron")
     values = frame[categories].to_numpy(np.float64)
     if ((values < 0) | (values > 1)).any():
-        raise ValueError(f"{place} has values outside [0, 1]; expected probabilities")
+        raise ValueError(f"{path} has values outside [0, 1]; expected probabilities")
     layers, layer_at = np.unique(frame["layer"], return_inverse=True)
     neurons, neuron_at = np.unique(frame["neuron"], return_inverse=True)
     cube = np.full((len(layers), len(neurons), len(categories)), np.nan)

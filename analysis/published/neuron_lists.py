@@ -2,9 +2,8 @@
 
 Goal: the paper's configurations are used as they are, and sets found here go into the paper's code.
 Conventions: `int_neurons` is a list of [layer, neuron], both from 0; `int_gain` multiplies these neurons' activations,
-0 switching them off, in all tokens. Other keys of a configuration say how its authors' code runs the encoder; they are
+0 switching them off, in all frames. Other keys of a configuration say how its authors' code runs the encoder; they are
 kept when a list is written into one, comments are not.
-Contents: `read_published_list`, `write_published_list`.
 """
 
 import math
@@ -14,6 +13,8 @@ from typing import Any
 
 import yaml
 
+from ...files import whole_file
+from ...messages import one_line
 from ...store.neurons import NeuronSet
 
 NEURONS, GAIN = "int_neurons", "int_gain"
@@ -27,18 +28,18 @@ def read_published_list(path: str | os.PathLike[str]) -> tuple[NeuronSet, float]
 
     Raises FileNotFoundError where there is none, ValueError for a file without such a list.
     """
-    place = Path(path)
-    settings = _settings(place)
+    path = Path(path)
+    settings = _settings(path)
     pairs, gain = settings.get(NEURONS), settings.get(GAIN)
     if not isinstance(pairs, list) or not isinstance(gain, int | float) or isinstance(gain, bool):
         raise ValueError(
-            f"{place} has {NEURONS} {type(pairs).__name__} and {GAIN} {gain!r}; expected a list of [layer, neuron] and "
+            f"{path} has {NEURONS} {type(pairs).__name__} and {GAIN} {gain!r}; expected a list of [layer, neuron] and "
             "a number: use a configuration of a neuron ablation"
         )
     try:
-        neurons = NeuronSet(pairs=tuple(pairs), name=place.name, why={"file": place.name})
+        neurons = NeuronSet(pairs=tuple(pairs), name=path.name, why={"file": path.name})
     except ValueError as error:
-        raise ValueError(f"{place}: {error}") from error
+        raise ValueError(f"{path}: {error}") from error
     return neurons, float(gain)
 
 
@@ -52,31 +53,24 @@ def write_published_list(
     Raises ValueError for a gain that is not finite, FileNotFoundError or ValueError for a base that cannot be read,
     FileNotFoundError for an absent folder.
     """
-    place = Path(path)
     if not math.isfinite(gain):
         raise ValueError(f"gain {gain}; expected a finite number, 0 to switch off")
     settings = {} if base is None else {**_settings(Path(base)), MODEL: STEERED}
     settings = {key: value for key, value in settings.items() if key not in (NEURONS, GAIN)}
-    if not place.parent.is_dir():
-        raise FileNotFoundError(f"no folder {place.parent}; expected it for {place.name}: create it")
     text = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True) if settings else ""
     pairs = ", ".join(f"[{layer}, {neuron}]" for layer, neuron in neurons)
-    partial = place.with_name(f".{place.name}.{os.getpid()}.partial")
-    try:
+    with whole_file(path) as partial:
         partial.write_text(f"{text}{GAIN}: {float(gain)}\n{NEURONS}: [{pairs}]\n", encoding="utf-8")
-        partial.replace(place)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
-def _settings(place: Path) -> dict[str, Any]:
+def _settings(path: Path) -> dict[str, Any]:
     """A YAML file of plain values: nothing in it is executed."""
-    if not place.is_file():
-        raise FileNotFoundError(f"no file {place}; expected a configuration in YAML")
+    if not path.is_file():
+        raise FileNotFoundError(f"no file {path}; expected a configuration in YAML")
     try:
-        found = yaml.safe_load(place.read_text(encoding="utf-8"))
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{place} is not YAML ({' '.join(str(error).split())[:120]}); expected key: value") from error
+        raise ValueError(f"{path} is not YAML ({one_line(error, whole=True)[:120]}); expected key: value") from error
     if not isinstance(found, dict):
-        raise ValueError(f"{place} holds {type(found).__name__}; expected key: value lines")
+        raise ValueError(f"{path} holds {type(found).__name__}; expected key: value lines")
     return found

@@ -3,8 +3,6 @@
 Goal: output under the names that published notebooks look for, and one table over all models and tasks.
 Conventions: a task goes by the name of its corpus here and by the name of its evaluation task there; where that is not
 published it is our inference, as docs/published.md says. "ssl" and "sl" are how the encoder was trained.
-Contents: `paper_percentile`, `paper_rows`, `official_task`, `official_folder`, `official_table`, `official_figure`,
-`paper_table`.
 """
 
 from collections.abc import Iterable
@@ -12,7 +10,7 @@ from collections.abc import Iterable
 import pandas as pd
 
 PERCENTILES = {"esc50": 2.0, "gise51": 2.0}
-OTHER_PERCENTILE = 1.0
+"""Share of neurons that the paper selects, in percent; 1 for any other task."""
 SUFFIXES = {"ssl": "analysis", "sl": "vit"}
 TASKS = {
     "cremad:emotion": "cremad",
@@ -31,11 +29,6 @@ our inference."""
 GIVEN = ("vc1:class", *(f"{row.partition(':')[0]}:class" for row in ROWS))
 """The same, from published files."""
 TABLE_COLUMNS = {"neurons_per_category": "neurons", "coverage_ratio": "coverage"}
-
-
-def paper_percentile(task: str) -> float:
-    """Share of neurons that the paper selects for a task, in percent: 2 for esc50 and gise51, 1 for any other."""
-    return PERCENTILES.get(task, OTHER_PERCENTILE)
 
 
 def paper_rows(labellings: Iterable[str]) -> list[str]:

@@ -2,7 +2,6 @@
 
 Goal: what `class_specific` selects, to the last tie, hundreds of times a minute.
 Conventions: arrays are (category, neuron) over the neurons that exist, in order of (layer, neuron), flat.
-Contents: `Selected`, `select_counts`, `ratio_of`.
 
 Where the time is saved: cells are ordered as small integers; entropies are looked up to 1e-6 nats, and computed
 exactly (`entropy_of`) only near the cut.
@@ -14,13 +13,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...store.adders import compiled
-from .selectivity import LEAST_ACTIVE, TOP_SHARE, entropy_of
+from ..adders import compiled
+from .rules import INACTIVE, TOP_SHARE
+from .selection import Selection
+from .selectivity import entropy_of
 
 Floats = NDArray[np.float64]
 
 MARGIN = 1e-6  # nats; more than float32 rounds entropies of up to 8 nats
-MOST_LEVELS = 1 << 18  # different probabilities up to which a table of them pays; frames soon make more
+MAX_LEVELS = 1 << 18  # different probabilities up to which a table of them pays; frames soon make more
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -41,14 +42,13 @@ class Selected:
         return full
 
 
-def select_counts(
-    counts: NDArray[np.integer], of: NDArray[np.integer], percentile: float, rule: str = "lape"
-) -> Selected:
+def select_counts(counts: NDArray[np.integer], of: NDArray[np.integer], selection: Selection) -> Selected:
     """Counts (category, neuron) of `of` (category) clips or frames, all positive, to the neurons that a rule selects.
 
-    The same as `class_specific(counts / of, percentile, rule)`.
+    The same as `class_specific(counts / of, selection)`.
     """
-    if rule == "paper" or of.sum() > MOST_LEVELS:
+    rule, percentile = selection.rule, selection.percentile
+    if rule == "paper" or of.sum() > MAX_LEVELS:
         levels: NDArray[Any] = counts / of[:, None]
         entropy = _aape(levels)
     else:
@@ -91,7 +91,7 @@ def _by_lape(
 def _by_paper(p: Floats, percentile: float) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
     """As `_by_lape`, but from the probabilities themselves, because this rule's thresholds lie between them."""
     top = p.max(axis=0, initial=0)
-    considered = np.flatnonzero(top > np.percentile(top, LEAST_ACTIVE)) if top.size else np.zeros(0, np.intp)
+    considered = np.flatnonzero(top > np.percentile(top, INACTIVE)) if top.size else np.zeros(0, np.intp)
     if not considered.size:
         return considered, np.zeros((len(p), 0), bool)
     exact = entropy_of(p[:, considered].T)
@@ -101,10 +101,14 @@ def _by_paper(p: Floats, percentile: float) -> tuple[NDArray[np.intp], NDArray[n
 
 def _aape(p: Floats) -> NDArray[np.float32]:
     """(category, neuron) -> (neuron), as `_approximate_aape` does it, without tables."""
-    total = p.sum(axis=0)
+    return _entropy((p * np.log(np.where(p > 0, p, 1))).sum(axis=0), p.sum(axis=0))
+
+
+def _entropy(information: Floats, total: Floats) -> NDArray[np.float32]:
+    """ln S - (sum of P ln P) / S (neuron), NaN where S, the sum of P, is 0."""
     sum_p = np.where(total > 0, total, 1)
-    information = (p * np.log(np.where(p > 0, p, 1))).sum(axis=0)
-    return np.where(total > 0, np.maximum(np.log(sum_p) - information / sum_p, 0), np.nan).astype(np.float32)
+    entropy = np.maximum(np.log(sum_p) - information / sum_p, 0)
+    return np.where(total > 0, entropy, np.nan).astype(np.float32)
 
 
 def ratio_of(a: Selected, b: Selected | None = None) -> NDArray[np.float64]:
@@ -141,9 +145,7 @@ def _approximate_aape(counts: NDArray[np.integer], tables: list[Floats]) -> NDAr
     shares = np.array([table[1] for table in tables])
     information, total = np.zeros(counts.shape[1]), np.zeros(counts.shape[1])
     _add_terms(np.ascontiguousarray(counts, dtype=np.int32), terms, shares, information, total)
-    sum_p = np.where(total > 0, total, 1)
-    entropy = np.maximum(np.log(sum_p) - information / sum_p, 0)
-    return np.where(total > 0, entropy, np.nan).astype(np.float32)
+    return _entropy(information, total)
 
 
 @compiled

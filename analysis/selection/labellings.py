@@ -1,46 +1,27 @@
-"""Survey: selections for many labellings of many stores, under one set of options.
+"""Labellings of stores: found by name, and their neurons selected.
 
-Goal: what commands and the quickstart have in common, from opened stores to computed selections.
-Conventions: a labelling is named "task:label". Columns that divide clips (`DIVISIONS`) or say which belong together
-(`GROUPINGS`) are surveyed only by name, because nobody means to select neurons for the 1,200 sources of ESC-50.
+Goal: what commands, service and quickstart have in common, from a store's URL to computed selections.
+Conventions: a labelling is named "task:label". Columns of splits or folds (`SPLIT_COLUMNS`), and columns that say which
+clips belong together (`GROUPINGS`), are taken only by name, because nobody means to select neurons for the 1,200
+sources of ESC-50.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import xarray as xr
 
 from ...store.reader import open_store
 from .. import accessor  # noqa: F401  registers ds.otoscope
+from ..probe.splits import SPLIT_COLUMNS
 from ..published.given import is_given, open_given, published_store
-from ..published.paper import paper_percentile
-from ..tables import require_selection
-from .rules import class_specific
+from ..published.paper import PERCENTILES
+from .rules import check_selection, class_specific
+from .selection import Selection, Selections
 
-DIVISIONS = ("split", "fold")
 GROUPINGS = ("speaker", "source", "tone", "instrument")
 """As the data sets' manifests call them; see `extract/corpora`."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Question:
-    """How neurons are to be selected."""
-
-    percentile: float = 1.0
-    """Share of neurons of lowest AAPE, in percent."""
-    percentiles: Mapping[str, float] = field(default_factory=dict)
-    """Percentiles of single tasks."""
-    paper: bool = False
-    """The paper's percentiles, where `percentiles` does not name the task."""
-    rule: str = "lape"
-    reading: str = "clip"
-    threshold: float | None = None
-    """On the mean activation, with the reading "clip"."""
-
-    def percentile_of(self, task: str) -> float:
-        """Share of neurons selected for a task, in percent."""
-        return self.percentiles.get(task, paper_percentile(task) if self.paper else self.percentile)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,12 +40,10 @@ class Labelling:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answer:
-    """The selection for one labelling, computed."""
+class SelectedLabelling(Labelling):
+    """A labelling with its class-specific neurons, computed."""
 
-    labelling: Labelling
-    probability: xr.DataArray
-    """(layer, neuron, category)."""
+    how: Selection
     selection: xr.Dataset
     """As of `class_specific`."""
 
@@ -84,7 +63,7 @@ def labellings(trees: Mapping[str, xr.DataTree], wanted: Sequence[str] = ()) -> 
                 raise LookupError(f"task {task} of {store} has no label column; add one with `otoscope label`")
             for each in labels:
                 if not label and len(ds.otoscope.categories(each)) < 2 and not wanted:
-                    continue  # nothing to compare, and nobody asked for it by name
+                    continue  # nothing to compare, and nobody named it
                 yield Labelling(store=store, task=task, label=each, ds=ds)
 
 
@@ -97,13 +76,13 @@ def task_of(tree: xr.DataTree, store: str, task: str) -> xr.Dataset:
 
 
 def left_out(trees: Mapping[str, xr.DataTree], wanted: Sequence[str] = ()) -> list[str]:
-    """The groupings, as "task:label", that `labellings` leaves out of the same question, each once."""
-    asked = {name for name in wanted if ":" not in name}
+    """The groupings, as "task:label", that `labellings` leaves out for the same names, each once."""
+    whole_tasks = {name for name in wanted if ":" not in name}
     skipped = [
         f"{task}:{label}"
         for tree in trees.values()
         for task, node in tree.children.items()
-        if not wanted or task in asked
+        if not wanted or task in whole_tasks
         for label in node.to_dataset().otoscope.labels
         if label in GROUPINGS and label not in _labels(node.to_dataset()) and f"{task}:{label}" not in wanted
     ]
@@ -112,20 +91,22 @@ def left_out(trees: Mapping[str, xr.DataTree], wanted: Sequence[str] = ()) -> li
 
 def _labels(ds: xr.Dataset) -> list[str]:
     """Label columns that are categories to analyse."""
-    columns = [name for name in ds.otoscope.labels if name not in DIVISIONS]
+    columns = [name for name in ds.otoscope.labels if name not in SPLIT_COLUMNS]
     return [name for name in columns if name not in GROUPINGS] or columns
 
 
-def answer(labelling: Labelling, question: Question) -> Answer:
-    """Compute a selection. Raises ValueError with a remedy where it cannot mean anything."""
-    name = f"{labelling.store} {labelling.name}"
-    ds = labelling.ds
+def select_neurons(labelling: Labelling, how: Selection) -> SelectedLabelling:
+    """Compute a selection, from the clips that the labelling's data set has, whatever `how.clips` says.
+
+    Raises ValueError with a remedy where it cannot mean anything.
+    """
+    name, ds = f"{labelling.store} {labelling.name}", labelling.ds
     if not ds.sizes.get("clip", 1):
         raise ValueError(f"{name} has no committed clip yet; expected some: run its `otoscope extract` again")
-    p = ds.otoscope.probability(labelling.label, question.reading, question.threshold).compute()
-    selection = class_specific(p, question.percentile_of(labelling.task), question.rule).compute()
-    require_selection(selection, name, p.attrs.get("reading", question.reading))
-    return Answer(labelling=labelling, probability=p, selection=selection)
+    p = ds.otoscope.probability(labelling.label, how, clips="all").compute()
+    found = class_specific(p, how).compute()
+    check_selection(found, name)
+    return SelectedLabelling(**vars(labelling), how=how, selection=found)
 
 
 def open_stores(stores: Sequence[str]) -> dict[str, xr.DataTree]:
@@ -151,18 +132,19 @@ def open_stores(stores: Sequence[str]) -> dict[str, xr.DataTree]:
     return opened
 
 
-def asked_labellings(
-    stores: Sequence[str], tasks: Sequence[str], question: Question, incomplete: bool, against: str | None = None
+def open_labellings(
+    stores: Sequence[str], tasks: Sequence[str], selections: Selections, incomplete: bool, against: str | None = None
 ) -> tuple[list[Labelling], list[str]]:
     """The labellings named, or all, of finished tasks; and the groupings left out, as "task:label".
 
-    incomplete: whether tasks that are not finished go by what is committed. against: a labelling asked for elsewhere.
+    incomplete: whether tasks that are not finished go by what is committed. selections, against: whose percentiles of
+    single tasks, but the paper's, must be for these tasks or that of the labelling `against`.
     Raises ValueError for a task that is not finished, LookupError for names that do not exist.
     """
     trees = open_stores(stores)
-    asked = {name.partition(":")[0] for name in tasks}
+    wanted = {name.partition(":")[0] for name in tasks}
     for store, tree in trees.items():
-        for task in asked & set(tree.children) or tree.children:
+        for task in wanted & set(tree.children) or tree.children:
             pending = tree.children[task].attrs["n_pending"]
             if pending and not incomplete:
                 raise ValueError(
@@ -175,19 +157,15 @@ def asked_labellings(
             f"{', '.join(stores)} hold no labelling with at least 2 categories; add one with `otoscope label`"
         )
     named = {labelling.task for labelling in found} | {(against or "").partition(":")[0]}
-    for task in question.percentiles:
-        if task not in named:
+    for task, percentile in selections.percentiles.items():
+        if task not in named and percentile != PERCENTILES.get(task):
             raise LookupError(f"--percentile {task}=... names no task that was asked for; give it as one of --task")
     return found, left_out(trees, tasks)
 
 
-def against_labellings(
-    stores: Sequence[str], against: str, question: Question, incomplete: bool
-) -> dict[str, Labelling]:
-    """The labelling of a name in each store."""
-    task = against.partition(":")[0]  # percentiles of other tasks were checked when those were asked for
-    theirs = replace(question, percentiles={t: p for t, p in question.percentiles.items() if t == task})
-    found, _ = asked_labellings(stores, (against,), theirs, incomplete)
+def against_labellings(stores: Sequence[str], against: str, incomplete: bool) -> dict[str, Labelling]:
+    """The labelling of a name in each store. Raises as `open_labellings`."""
+    found, _ = open_labellings(stores, (against,), Selections(), incomplete)
     return {store: only([x for x in found if x.store == store]) for store in dict.fromkeys(x.store for x in found)}
 
 

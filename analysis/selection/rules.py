@@ -4,22 +4,34 @@ Goal: from activation probabilities to the neurons of each category, by the publ
 the paper's words.
 Conventions: probabilities (layer, neuron, category) in [0, 1], NaN for cells that do not exist; membership is
 bool (layer, neuron, category). Float64, lazy in, lazy out. Ties at the cut go to the lowest (layer, neuron).
-Contents: `class_specific`, `coverage_ratio`, `mean_class_specific`, `depth_histogram`.
 """
+
+from typing import Any
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from .selectivity import CELL_DIMS, ONE_PIECE, aape, existing, highest, thresholds
+from .selection import Selection, selection_of
+from .selectivity import CELL_DIMS, ONE_CHUNK, Floats, aape, existing
+
+TOP_SHARE = 0.95  # share of cells (layer, neuron, category) that are not high; both rules
+INACTIVE = 5.0  # percentile of neurons that fire too rarely to be judged; rule "paper"
+THRESHOLDS = {
+    "activity_threshold": "least highest probability",
+    "aape_threshold": "highest AAPE selected",
+    "probability_threshold": "least probability assigned",
+}
 
 
 def class_specific(
-    p: xr.DataArray, percentile: float = 1, rule: str = "lape", valid: xr.DataArray | None = None
+    p: xr.DataArray, selection: Selection | None = None, valid: xr.DataArray | None = None, **changes: Any
 ) -> xr.Dataset:
     """Which neurons are specific for which category: `member` bool (layer, neuron, category).
 
-    Three steps; the thresholds, whose definitions by rule are in `selectivity.thresholds`, come along as
+        class_specific(p, percentile=5)
+
+    Three steps; the thresholds, whose definitions by rule are those of `thresholds`, come along as
     scalars: 1. consider neurons whose highest P exceeds `activity_threshold`; 2. select those of lowest AAPE:
     "lape" round(percentile/100 of all neurons) of them, ties to the lowest (layer,
        neuron); "paper" all up to `aape_threshold`;
@@ -27,45 +39,70 @@ def class_specific(
 
     `selected` is a bool (layer, neuron). `saturated` is True where so many probabilities equal the highest
     one that nothing exceeds a threshold, as the readings "clip" and "any" can have it with ReLU encoders or
-    few clips; `member` is then empty.
+    few clips; `member` is then empty. `probability` (layer, neuron, category) is P, and `aape` (layer, neuron) is what
+    `aape` makes of it.
+    selection, changes: `percentile` and `rule` count; the reading is that of p.
     valid: bool (layer, neuron), False for neurons that do not exist.
-    Raises ValueError for an unknown rule or a percentile outside 0 to 100.
+    Raises ValueError for an unknown rule or a percentile outside 0 to 100, TypeError for what is not a field.
 
     LAPE: Tang et al. 2024, "Language-Specific Neurons: The Key to Multilingual Capabilities in LLMs".
     """
-    lines = thresholds(p, percentile, rule, valid)
+    how = selection_of(selection, **changes)
     cells = existing(p, valid)
-    selected, member, saturated = xr.apply_ufunc(
+    entropy = aape(cells)
+    *lines, selected, member, saturated = xr.apply_ufunc(
         _select,
         cells,
-        aape(cells),
-        *lines.data_vars.values(),
-        kwargs={"percentile": percentile, "rule": rule},
-        input_core_dims=[list(CELL_DIMS), list(CELL_DIMS[:2]), [], [], []],
-        output_core_dims=[list(CELL_DIMS[:2]), list(CELL_DIMS), []],
+        entropy,
+        kwargs={"percentile": how.percentile, "rule": how.rule},
+        input_core_dims=[list(CELL_DIMS), list(CELL_DIMS[:2])],
+        output_core_dims=[[], [], [], list(CELL_DIMS[:2]), list(CELL_DIMS), []],
         dask="parallelized",
-        dask_gufunc_kwargs=ONE_PIECE,
-        output_dtypes=[bool, bool, bool],
+        dask_gufunc_kwargs=ONE_CHUNK,
+        output_dtypes=[np.float64] * 3 + [bool] * 3,
     )
-    result = lines.assign(
-        member=member.assign_attrs(long_name="class-specific"),
-        selected=selected.assign_attrs(long_name="selected by AAPE"),
-        saturated=saturated.assign_attrs(long_name="probabilities saturate"),
-    )
-    return result.assign_coords({name: c for name, c in p.coords.items() if set(c.dims) <= set(CELL_DIMS)})
+    result = {
+        name: line.assign_attrs(long_name=long_name, units="nat" if name == "aape_threshold" else "1")
+        for (name, long_name), line in zip(THRESHOLDS.items(), lines, strict=True)
+    }
+    result |= {
+        "member": member.assign_attrs(long_name="class-specific"),
+        "selected": selected.assign_attrs(long_name="selected by AAPE"),
+        "saturated": saturated.assign_attrs(long_name="probabilities saturate"),
+        "probability": cells.assign_attrs(p.attrs),
+        "aape": entropy,
+    }
+    coords = {name: coord for name, coord in p.coords.items() if set(coord.dims) <= set(CELL_DIMS)}
+    return xr.Dataset(result, coords, {"rule": how.rule, "percentile": how.percentile})
+
+
+def thresholds(
+    p: xr.DataArray, selection: Selection | None = None, valid: xr.DataArray | None = None, **changes: Any
+) -> xr.Dataset:
+    """The thresholds of a selection's rule for these probabilities: three scalars, lazily.
+
+    activity_threshold: a neuron is considered only if its highest P exceeds it.
+    aape_threshold: the highest AAPE that is still selected, NaN if none is.
+    probability_threshold: a selected neuron belongs to each category in which its P exceeds it.
+
+    rule "lape": activity and probability threshold are the k-th smallest of all cells, k = round(0.95 cells);
+    the round(percentile/100 neurons) lowest AAPE of the considered neurons are selected. "paper": activity is
+    the 5th percentile over neurons of their highest P; AAPE the given percentile of the considered neurons'
+    AAPE; probability the 95th percentile of the selected neurons' cells. round is Python's, percentiles
+    interpolate.
+    selection, changes: `percentile` and `rule` count, as in `thresholds(p, percentile=5)`; the reading is that of p.
+    valid: bool (layer, neuron), False for neurons that do not exist. Saturation is judged in
+    `class_specific`, which computes these too.
+    """
+    return class_specific(p, selection, valid, **changes)[list(THRESHOLDS)].reset_coords(drop=True)
 
 
 def _select(
-    p: NDArray[np.float64],
-    entropy: NDArray[np.float64],
-    activity: float,
-    line: float,
-    probability: float,
-    percentile: float,
-    rule: str,
-) -> tuple[NDArray[np.bool_], NDArray[np.bool_], np.bool_]:
-    """(layer, neuron) selected, (layer, neuron, category) member, and whether the probabilities saturate."""
-    top = highest(p)
+    p: Floats, entropy: Floats, percentile: float, rule: str
+) -> tuple[Any, Any, Any, NDArray[np.bool_], NDArray[np.bool_], np.bool_]:
+    """The thresholds, selected (layer, neuron), member (layer, neuron, category), whether probabilities saturate."""
+    top: Floats = np.where(np.isnan(p), -np.inf, p).max(axis=-1, initial=-np.inf)  # of neurons without a cell -inf
+    activity, line, probability = _thresholds(p, entropy, top, percentile, rule)
     considered = top > activity
     selected = considered & (entropy <= line)
     if rule == "lape":
@@ -75,11 +112,26 @@ def _select(
         selected = selected & np.isin(np.arange(selected.size), first).reshape(selected.shape)
     member = selected[..., None] & (p > probability)
     active = bool((top > 0).any())
-    return (
-        selected,
-        member,
-        np.bool_(active and (not considered.any() or (selected.any() and not member.any()))),
-    )
+    saturated = np.bool_(active and (not considered.any() or (selected.any() and not member.any())))
+    return activity, line, probability, selected, member, saturated
+
+
+def _thresholds(p: Floats, entropy: Floats, top: Floats, percentile: float, rule: str) -> tuple[Any, Any, Any]:
+    cells = p[~np.isnan(p)]
+    exists = np.isfinite(top)
+    if not cells.size:
+        return np.float64(np.nan), np.float64(np.nan), np.float64(np.nan)
+    if rule == "lape":
+        k = max(1, round(cells.size * TOP_SHARE))
+        activity = probability = np.partition(cells, k - 1)[k - 1]
+        kept = np.sort(entropy[top > activity])[: round(np.count_nonzero(exists) * percentile / 100)]
+        return activity, kept[-1] if kept.size else np.float64(np.nan), probability
+    activity = np.percentile(top[exists], INACTIVE)
+    kept = entropy[top > activity]
+    line = np.percentile(kept, percentile) if kept.size else np.float64(np.nan)
+    selected = p[(top > activity) & (entropy <= line)]
+    selected = selected[~np.isnan(selected)]
+    return activity, line, np.percentile(selected, 100 * TOP_SHARE) if selected.size else np.float64(np.nan)
 
 
 def coverage_ratio(member: xr.DataArray) -> xr.DataArray:
@@ -103,3 +155,42 @@ def depth_histogram(member: xr.DataArray, by_category: bool = False) -> xr.DataA
     found = member if by_category else member.any("category")
     depth = found.sum("neuron").rename("neurons")
     return depth.assign_attrs(long_name="class-specific neurons", units="neurons")
+
+
+def check_selection(selection: xr.Dataset, name: str) -> None:
+    """Raise ValueError, with what to do about it, where a selection cannot mean anything.
+
+    selection: of `class_specific`; name: of the labelling, as in "cremad:gender". Computes the selection's masks.
+    """
+    categories = [str(c) for c in selection["category"].values]
+    if len(categories) < 2:
+        found = f"1 category with clips ({categories[0]!r})" if categories else "no category with clips"
+        raise ValueError(f"{name} has {found}; expected at least 2 to compare: use another label column")
+    if bool(selection["saturated"]):
+        reading = selection["probability"].attrs.get("reading", "clip")
+        remedy = "use " + (
+            "--reading frame" if reading != "frame" else "--reading clip with a --threshold on the mean above 0"
+        )
+        if reading == "given":
+            remedy = "make them again by another reading, as `otoscope export --reading frame` does"
+        raise ValueError(
+            f"{name}: by the reading {reading!r} {_saturation(selection)}, so that no neuron stands out; expected "
+            f"probabilities that differ: {remedy}"
+        )
+    if not bool(selection["selected"].any()):
+        exists = selection.coords.get("neuron_valid", xr.ones_like(selection["selected"]))
+        raise ValueError(
+            f"{name}: no neuron is selected out of {int(exists.sum())}; expected at least one at "
+            f"percentile {selection.attrs['percentile']}: use a higher --percentile"
+        )
+
+
+def _saturation(selection: xr.Dataset) -> str:
+    """What saturates, in words: the line that nothing exceeds is itself the highest probability."""
+    if bool(selection["selected"].any()):
+        which, highest = "more than 5 % of the selected neurons' probabilities equal", "probability_threshold"
+    elif selection.attrs["rule"] == "paper":
+        which, highest = "at least 95 % of the neurons reach in some category", "activity_threshold"
+    else:
+        which, highest = "more than 5 % of the activation probabilities equal", "activity_threshold"
+    return f"{which} the highest one, {float(selection[highest]):.4g}"

@@ -1,15 +1,18 @@
 """Selection: how class-specific neurons are chosen, in one record with one spelling everywhere.
 
-Goal: the accessor, the commands, an ablation's request and the service ask in the same words; options and schemas are
+Goal: the accessor, the commands, an ablation's request and the service use the same words; options and schemas are
 made of these fields.
 Conventions: `help` and `choices` of a field are in its metadata. Nothing heavy is imported here.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ...store.provenance import Record
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 READINGS = ("clip", "frame", "any")
 RULES = ("lape", "paper")
@@ -33,7 +36,9 @@ class Selection(Record):
     reading: str = described(
         "clip", "clip: mean above 0; frame: share of positive frames; any: one positive frame.", READINGS
     )
-    threshold: float | None = described(None, "With the reading clip: on the mean, instead of 0.")
+    threshold: "float | xr.DataArray | None" = described(  # noqa: RUF009  of `field`
+        None, "With the reading clip: on the mean, instead of 0."
+    )
     """A number, or in Python one per neuron as a DataArray (layer, neuron); None is 0, before the mean was rounded."""
     rule: str = described("lape", "Selection rule.", RULES)
     percentile: float = described(1.0, "Share of neurons selected, in percent.")
@@ -49,6 +54,18 @@ class Selection(Record):
             raise ValueError(f"a threshold was given with reading {self.reading!r}; expected reading 'clip' for it")
         if not 0 < self.percentile <= 100:
             raise ValueError(f"percentile is {self.percentile}; expected a number above 0 and up to 100, such as 1")
+
+
+def selection_of(selection: Selection | None = None, **changes: Any) -> Selection:
+    """A selection, by default `Selection()`, with other values of the fields named.
+
+    Raises TypeError for what is not a field.
+    """
+    known = Selection.__dataclass_fields__
+    for name in changes:
+        if name not in known:
+            raise TypeError(f"{name!r} is not a field of a selection; expected some of {', '.join(known)}")
+    return replace(selection or Selection(), **changes)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,13 +1,11 @@
-"""How selective a neuron is for one category, and where selection draws its lines.
+"""How selective a neuron is for one category.
 
-Goal: one number per neuron from its activation probabilities, and the thresholds of the two selection rules.
+Goal: one number per neuron from its activation probabilities.
 Conventions: probabilities are (layer, neuron, category) in [0, 1]; NaN cells (a neuron that does not exist, a
 category without clips) take part in nothing. Float64 throughout, lazy in, lazy out.
-Contents: `aape`, `thresholds`.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -16,10 +14,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 CELL_DIMS = ("layer", "neuron", "category")
-TOP_SHARE = 0.95  # share of cells (layer, neuron, category) that are not high; both rules
-LEAST_ACTIVE = 5.0  # percentile of neurons that are too quiet to judge; rule "paper"
-ONE_PIECE = {"allow_rechunk": False}  # chunks are joined beforehand; dask's own way fails without categories
-RULES = ("lape", "paper")
+ONE_CHUNK = {"allow_rechunk": False}  # chunks are joined beforehand; dask's own way fails without categories
 
 
 def aape(p: xr.DataArray, normalised: bool = False) -> xr.DataArray:
@@ -37,10 +32,10 @@ def aape(p: xr.DataArray, normalised: bool = False) -> xr.DataArray:
         raise ValueError(f"found {n_categories} category; expected at least two to divide AAPE by ln(categories)")
     entropy: xr.DataArray = xr.apply_ufunc(
         entropy_of,
-        in_one_piece(p, ["category"]),
+        in_one_chunk(p, ["category"]),
         input_core_dims=[["category"]],
         dask="parallelized",
-        dask_gufunc_kwargs=ONE_PIECE,
+        dask_gufunc_kwargs=ONE_CHUNK,
         output_dtypes=[np.float64],
     )
     if normalised:
@@ -59,87 +54,12 @@ def entropy_of(p: Floats) -> Floats:
     return np.where(total[..., 0] > 0, entropy, np.nan)
 
 
-def thresholds(
-    p: xr.DataArray, percentile: float = 1, rule: str = "lape", valid: xr.DataArray | None = None
-) -> xr.Dataset:
-    """Where a rule draws its lines for these probabilities: three scalars, lazily.
-
-    activity_threshold: a neuron is considered only if its highest P exceeds it.
-    aape_threshold: the highest AAPE that is still selected, NaN if none is.
-    probability_threshold: a selected neuron belongs to each category in which its P exceeds it.
-
-    rule "lape": activity and probability threshold are the k-th smallest of all cells, k = round(0.95 cells);
-    the round(percentile/100 neurons) lowest AAPE of the considered neurons are selected. "paper": activity is
-    the 5th percentile over neurons of their highest P; AAPE the given percentile of the considered neurons'
-    AAPE; probability the 95th percentile of the selected neurons' cells. round is Python's, percentiles
-    interpolate.
-    valid: bool (layer, neuron), False for neurons that do not exist. Saturation is judged in
-    `class_specific`.
-    Raises ValueError for an unknown rule or a percentile outside 0 to 100.
-    """
-    check_rule(percentile, rule)
-    cells = existing(p, valid)
-    names = ("activity_threshold", "aape_threshold", "probability_threshold")
-    lines = xr.apply_ufunc(
-        _lines,
-        cells,
-        aape(cells),
-        kwargs={"percentile": percentile, "rule": rule},
-        input_core_dims=[list(CELL_DIMS), list(CELL_DIMS[:2])],
-        output_core_dims=[[], [], []],
-        dask="parallelized",
-        dask_gufunc_kwargs=ONE_PIECE,
-        output_dtypes=[np.float64] * 3,
-    )
-    about = ("least highest probability", "highest AAPE selected", "least probability assigned")
-    return xr.Dataset(
-        {
-            name: line.assign_attrs(long_name=long_name, units="nat" if name == "aape_threshold" else "1")
-            for name, line, long_name in zip(names, lines, about, strict=True)
-        },
-        attrs={"rule": rule, "percentile": percentile},
-    )
-
-
-def check_rule(percentile: float, rule: str) -> None:
-    """Raises ValueError for an unknown rule or a percentile outside 0 to 100."""
-    if rule not in RULES:
-        raise ValueError(f"rule {rule!r} is not known; expected one of {', '.join(RULES)}")
-    if not 0 < percentile <= 100:
-        raise ValueError(f"percentile is {percentile}; expected a number above 0 and up to 100, such as 1")
-
-
 def existing(p: xr.DataArray, valid: xr.DataArray | None) -> xr.DataArray:
     """P in float64, NaN for neurons that do not exist; one chunk, coordinates of its dimensions only."""
     p = p.reset_coords(drop=True).transpose(*CELL_DIMS).astype(np.float64)
-    return in_one_piece(p if valid is None else p.where(valid.reset_coords(drop=True)), CELL_DIMS)
+    return in_one_chunk(p if valid is None else p.where(valid.reset_coords(drop=True)), CELL_DIMS)
 
 
-def in_one_piece(values: xr.DataArray, dims: Sequence[str]) -> xr.DataArray:
+def in_one_chunk(values: xr.DataArray, dims: Sequence[str]) -> xr.DataArray:
     """Values with a single chunk along these dimensions, if they have chunks."""
     return values if values.chunks is None else values.chunk(dict.fromkeys(dims, -1))
-
-
-def highest(p: Floats) -> Floats:
-    """Highest P of each neuron, -inf where it has no cell: (layer, neuron, category) -> (layer, neuron)."""
-    result: Floats = np.where(np.isnan(p), -np.inf, p).max(axis=-1, initial=-np.inf)
-    return result
-
-
-def _lines(p: Floats, entropy: Floats, percentile: float, rule: str) -> tuple[Any, Any, Any]:
-    cells = p[~np.isnan(p)]
-    top = highest(p)
-    exists = np.isfinite(top)
-    if not cells.size:
-        return np.float64(np.nan), np.float64(np.nan), np.float64(np.nan)
-    if rule == "lape":
-        k = max(1, round(cells.size * TOP_SHARE))
-        activity = probability = np.partition(cells, k - 1)[k - 1]
-        kept = np.sort(entropy[top > activity])[: round(np.count_nonzero(exists) * percentile / 100)]
-        return activity, kept[-1] if kept.size else np.float64(np.nan), probability
-    activity = np.percentile(top[exists], LEAST_ACTIVE)
-    kept = entropy[top > activity]
-    line = np.percentile(kept, percentile) if kept.size else np.float64(np.nan)
-    selected = p[(top > activity) & (entropy <= line)]
-    selected = selected[~np.isnan(selected)]
-    return activity, line, np.percentile(selected, 100 * TOP_SHARE) if selected.size else np.float64(np.nan)

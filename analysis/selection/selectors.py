@@ -4,7 +4,6 @@ Goal: scores to compare selections with, on equal terms: every selector picks as
 Conventions: one category against the rest of the labelled clips. Scores are float64 (layer, neuron, category), high
 for a neuron that is active, or strongly active, in the category; NaN where clips are too few or nothing varies.
 Lazy in, lazy out. "rest" pools the clips of all other categories.
-Contents: `rate_difference`, `mutual_information`, `d_prime`, `point_biserial`, `highest_scores`, `agreement`.
 """
 
 from collections.abc import Mapping
@@ -16,7 +15,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from ..rates import activation_counts, category_mean
-from .selectivity import CELL_DIMS, ONE_PIECE, in_one_piece
+from .selectivity import CELL_DIMS, ONE_CHUNK, in_one_chunk
 
 
 def rate_difference(active: xr.DataArray, labels: xr.DataArray) -> xr.DataArray:
@@ -34,7 +33,7 @@ def mutual_information(active: xr.DataArray, labels: xr.DataArray) -> xr.DataArr
 
         I = sum over a, c in {0, 1} of p(a, c) ln(p(a, c) / (p(a) p(c))),   0 ln 0 = 0
 
-    times -1 where the rate in the category is below that in the rest: I alone does not tell liking from avoiding.
+    times -1 where the rate in the category is below that in the rest: I alone has no sign.
     Magnitude at most ln 2. active, labels: as for `activation_counts`.
     """
     inside, outside, n_in, n_out = _inside_and_outside(active, labels)
@@ -90,13 +89,13 @@ def highest_scores(score: xr.DataArray, neurons: xr.DataArray | int) -> xr.DataA
     many = neurons if isinstance(neurons, xr.DataArray) else xr.full_like(score["category"], neurons, dtype=np.int64)
     member: xr.DataArray = xr.apply_ufunc(
         _highest,
-        in_one_piece(score, ["layer", "neuron"]),
+        in_one_chunk(score, ["layer", "neuron"]),
         many,
         input_core_dims=[["layer", "neuron"], []],
         output_core_dims=[["layer", "neuron"]],
         vectorize=True,
         dask="parallelized",
-        dask_gufunc_kwargs=ONE_PIECE,
+        dask_gufunc_kwargs=ONE_CHUNK,
         output_dtypes=[bool],
     )
     return member.transpose(*CELL_DIMS).rename("member").assign_attrs(long_name="of highest score")

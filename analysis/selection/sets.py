@@ -1,15 +1,14 @@
 """Names of neuron sets: from `shared(dog,cat)`, `(9,347) (10,393)` or `@FILE` to neurons.
 
-Goal: every set that an ablation is asked for can be written in one line, by the categories of a store's selection.
+Goal: every set that an ablation may use can be written in one line, by the categories of a store's selection.
 Conventions:
     shared(A,B,...)     neurons that are specific for each of these categories: a cell of the overlap matrix
     only(A)             specific for A and for no other category of its labelling
     all(A)              specific for A
     (9,347) (10,393)    by hand, (layer,neuron)
     @FILE               of a file: .csv, .parquet, .json (see `store.neurons`), .yaml (a published list)
-A is a category of the labelling in question, or TASK:LABEL:A of another one of the same store. A name with one of
+A is a category of the request's labelling, or TASK:LABEL:A of another one of the same store. A name with one of
 , : ( ) " in it stands between double quotes, and a double quote in it is doubled: "says ""hi"", twice".
-Contents: `NamedSet`, `parse_set`, `find_set`, `Members`.
 """
 
 import re
@@ -34,7 +33,7 @@ Members = Callable[[str, str], xr.DataArray]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Category:
-    """One category, of a labelling named or of the one in question ("")."""
+    """One category, of the labelling named, or of the request's ("")."""
 
     task: str
     label: str
@@ -43,7 +42,7 @@ class Category:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NamedSet:
-    """What a set's name says, before any store is asked."""
+    """What a set's name says, before any store is read."""
 
     text: str
     kind: str
@@ -82,7 +81,7 @@ def find_set(
 ) -> tuple[NeuronSet, float | None]:
     """The neurons of a named set, and the gain where a published list states one.
 
-    members: gives the selection of a labelling of the store; task, label: the labelling in question.
+    members: gives the selection of a labelling of the store; task, label: the request's labelling.
     identity, how: digest of the store's identity and the options of the selection, recorded in the set's `why`.
     Raises LookupError naming the categories that exist, ValueError for a set without neurons, and what reading a file
     raises.
@@ -158,11 +157,7 @@ def _unquoted(part: str) -> str:
 
 
 def _by_hand(text: str) -> tuple[tuple[int, int], ...]:
-    pairs, at = [], 0
-    while at < len(text):
-        match = BY_HAND.match(text, at)
-        if match is None:
-            raise ValueError(f"{text!r} is not understood at {text[at:].strip()[:40]!r}; expected (layer,neuron) ...")
-        pairs.append((int(match[1]), int(match[2])))
-        at = match.end()
-    return tuple(pairs)
+    rest = BY_HAND.sub("", text)
+    if rest:
+        raise ValueError(f"{text!r} is not understood at {rest.strip()[:40]!r}; expected (layer,neuron) ...")
+    return tuple((int(layer), int(neuron)) for layer, neuron in BY_HAND.findall(text))

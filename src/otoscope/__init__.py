@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import xarray as xr
 
-    from .analysis.across import across
+    from .analysis.across_tasks import across
     from .extract.capture import capture
     from .extract.models.encoder import Encoder
 
-__all__ = ["Encoder", "across", "analysis", "capture", "open"]
+# Where each name is, looked up on first use.
+HOMES = {"Encoder": "extract.models.encoder", "across": "analysis.across_tasks", "capture": "extract.capture"}
 
 _FOLDER = os.path.dirname(__file__)
 for _room in ("store", "cluster", "extract", "analysis", "ablate", "serve"):
@@ -29,7 +30,7 @@ for _room in ("store", "cluster", "extract", "analysis", "ablate", "serve"):
             "again by `git clone -c core.symlinks=true`, on Windows in developer mode"
         )
 
-_HOMES = {"Encoder": "extract.models.encoder", "across": "analysis.across", "capture": "extract.capture"}
+__all__ = [*HOMES, "analysis", "open"]
 
 
 def open(url: str) -> "xr.DataTree":
@@ -38,7 +39,7 @@ def open(url: str) -> "xr.DataTree":
     Shows committed clips only, and computes nothing but names and status. Raises FileNotFoundError where nothing is,
     ValueError for what is not a store, is damaged, or has another major version of the format.
     """
-    from .analysis import accessor  # noqa: F401  registers ds.otoscope
+    from .analysis import accessor  # registers ds.otoscope
     from .store.reader import open_store
 
     return open_store(str(url))
@@ -49,6 +50,6 @@ def __getattr__(name: str) -> Any:
 
     if name == "analysis":
         return importlib.import_module(".analysis", __name__)
-    if name in _HOMES:
-        return getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)
+    if name in HOMES:
+        return getattr(importlib.import_module(f".{HOMES[name]}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

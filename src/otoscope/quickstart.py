@@ -15,18 +15,20 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from .analysis.figures.selection import depth_figure, overlap_figure, save_figure
+from .analysis.figures.neurons import depth_figure
+from .analysis.figures.overlap import overlap_figure
+from .analysis.figures.save import save_figure
 from .analysis.overlap import common_neuron_ratio
-from .analysis.selection.labellings import Answer, Question, answer, labellings, open_stores
+from .analysis.selection.labellings import labellings, open_stores, select_neurons
 from .analysis.selection.rules import depth_histogram
-from .analysis.selection.selectivity import aape
+from .analysis.selection.selection import Selection
 from .analysis.tables import markdown, neurons_table, overlap_table, stats_table, write_table
 from .extract.audio.corpora.synth import synthesise
 from .extract.capture import capture
 
 log = logging.getLogger(__name__)
 
-Answers = Mapping[tuple[str, str], Answer]  # by store and labelling, as ("tiny-ssl", "fm:octave")
+Selected = Mapping[tuple[str, str], xr.Dataset]  # by store and labelling, as ("tiny-ssl", "fm:octave")
 
 ENCODERS = {"tiny-ssl": "SSL", "tiny-sl": "SL"}
 PERCENTILE = 5.0  # 1,536 neurons: the paper's 1 % of 36,864 would leave 15
@@ -116,9 +118,10 @@ def run(
         for task, manifest in manifests.items():
             capture(encoder, str(manifest), url, task=task)
     trees = open_stores(stores)
-    answers = {(x.store, x.name): answer(x, Question(percentile=PERCENTILE)) for x in labellings(trees)}
-    stats = _write_tables(directory / "tables", answers)
-    overlaps = _write_figures(directory / "figures", answers)
+    how = Selection(percentile=PERCENTILE)
+    selected = {(x.store, x.name): select_neurons(x, how).selection for x in labellings(trees)}
+    stats = _write_tables(directory / "tables", selected)
+    overlaps = _write_figures(directory / "figures", selected)
     tasks = trees["tiny-ssl"].children
     summary = directory / "summary.md"
     text = SUMMARY.format(
@@ -177,25 +180,24 @@ def _shuffle(manifest: Path, seed: int) -> None:
         csv.writer(file, lineterminator="\n").writerows([header, *columns.T])
 
 
-def _write_tables(folder: Path, answers: Answers) -> pd.DataFrame:
+def _write_tables(folder: Path, selected: Selected) -> pd.DataFrame:
     """The neurons and overlaps of each labelling, and the statistics of all, which are returned."""
     folder.mkdir(exist_ok=True)
-    stats = stats_table({key: a.selection for key, a in answers.items()})
+    stats = stats_table(selected)
     write_table(stats, folder / "stats.csv")
-    for (store, name), a in answers.items():
+    for (store, name), selection in selected.items():
         stem = f"{store}-{name.replace(':', '-')}"
-        neurons = neurons_table(a.selection["member"], a.probability, aape(a.probability))
-        write_table(neurons, folder / f"neurons-{stem}.parquet")
-        write_table(overlap_table(common_neuron_ratio(a.selection["member"])), folder / f"overlap-{stem}.csv")
+        write_table(neurons_table(selection), folder / f"neurons-{stem}.parquet")
+        write_table(overlap_table(common_neuron_ratio(selection["member"])), folder / f"overlap-{stem}.csv")
     return stats
 
 
-def _write_figures(folder: Path, answers: Answers) -> dict[tuple[str, str], xr.DataArray]:
+def _write_figures(folder: Path, selected: Selected) -> dict[tuple[str, str], xr.DataArray]:
     """Heat maps and histograms; returns the common neuron ratios of octaves by (training, which notes)."""
     folder.mkdir(exist_ok=True)
-    member = {(ENCODERS[store], name): a.selection["member"] for (store, name), a in answers.items()}
+    member = {(ENCODERS[store], name): selection["member"] for (store, name), selection in selected.items()}
     trainings = tuple(ENCODERS.values())
-    for name in dict.fromkeys(name for _, name in answers):
+    for name in dict.fromkeys(name for _, name in selected):
         panels = [(f"{training}: {name}", common_neuron_ratio(member[training, name])) for training in trainings]
         save_figure(overlap_figure(panels), folder / f"within-{name.replace(':', '-')}.png")
     octaves = {training: (member[training, "additive:octave"], member[training, "fm:octave"]) for training in trainings}

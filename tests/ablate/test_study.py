@@ -207,7 +207,7 @@ def test_folds_and_clips_of_unequal_length(tmp_path):
     assert row(result, "margin", "d")["p_corrected"] == 1 / 21
     assert row(result, "margin", "a")["change"] == 0
     study = look_up(request(controls=20), there.url)
-    logits = study.probe.logits(study.embedding, study.division.tested_by[study.clips])
+    logits = study.probe.logits(study.embedding, study.division.test_fold[study.clips])
     own = logits[np.arange(96), study.truth]
     others = np.where(np.eye(4, dtype=bool)[study.truth], -np.inf, logits).max(axis=1)
     np.testing.assert_allclose(result["clip_before"].sel(measure="margin"), own - others, atol=1e-4)
@@ -221,7 +221,11 @@ def test_the_selection_can_be_kept_from_the_test_clips(here):
     study = look_up(request(selected_on="train"), here.url)
     ds = otoscope.open(here.url)["t"].to_dataset()
     train = ds.isel(clip=np.flatnonzero(ds.otoscope.label("split").values == "train"))
-    member = train.otoscope.class_specific("letter", 4.0)["member"].compute().transpose("layer", "neuron", "category")
+    member = (
+        train.otoscope.class_specific("letter", percentile=4.0)["member"]
+        .compute()
+        .transpose("layer", "neuron", "category")
+    )
     chosen = member.sel(category="d") & (member.sum("category") == 1)
     assert study.neurons.pairs == tuple(map(tuple, np.argwhere(chosen.values).tolist()))
     assert study.neurons.why["selected_on"] == "train"

@@ -12,10 +12,10 @@ from otoscope.store.bits import pack
 def nothing_computes():
     """Dask computations within the test, or until the fixture's context is left, are errors."""
 
-    def refuse(*args, **kwargs):
+    def forbid(*args, **kwargs):
         raise AssertionError("something was computed that should have stayed lazy")
 
-    return lambda: dask.config.set(scheduler=refuse)
+    return lambda: dask.config.set(scheduler=forbid)
 
 
 def make_task(seed=0, n_clips=120, n_layers=3, n_neurons=20, categories=("dog", "cat", "hen"), chunk=32):
@@ -66,3 +66,16 @@ def task():
 @pytest.fixture
 def new_task():
     return make_task
+
+
+@pytest.fixture
+def p():
+    """Probabilities (layer, neuron, category) with awkward names of categories."""
+    values = np.random.default_rng(0).random((2, 60, 3)) ** 4
+    coords = {
+        "layer": [0, 1],
+        "neuron": np.arange(60),
+        "category": ["7", "a|b", "日本"],
+        "site": ("layer", ["x", "y"]),
+    }
+    return xr.DataArray(values, dims=("layer", "neuron", "category"), coords=coords)

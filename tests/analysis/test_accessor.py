@@ -9,6 +9,7 @@ import xarray as xr
 
 import otoscope.analysis.accessor  # noqa: F401
 from otoscope.analysis import across, class_specific, common_neuron_ratio
+from otoscope.analysis.selection.selection import Selection
 
 
 def clips_of(ds, label, category):
@@ -31,17 +32,18 @@ def test_every_reading(task):
     by_neuron = xr.DataArray(lines, dims=("layer", "neuron"))
     bits = task["active"].values
     share = [
-        ((), bits),
-        (("clip", 0), bits),
-        (("clip", 0.1), mean > 0.1),
-        (("any",), frames > 0),
-        (("clip", by_neuron), np.where(lines[..., None] == 0, bits, mean > lines[..., None])),
+        ({}, bits),
+        ({"threshold": 0}, bits),
+        ({"threshold": 0.1}, mean > 0.1),
+        ({"reading": "any"}, frames > 0),
+        ({"threshold": by_neuron}, np.where(lines[..., None] == 0, bits, mean > lines[..., None])),
     ]
-    for arguments, active in share:
-        p = task.otoscope.probability("animal", *arguments)
+    for changes, active in share:
+        p = task.otoscope.probability("animal", **changes)
         np.testing.assert_array_equal(p, expected_share(task, "animal", active))
+        np.testing.assert_array_equal(task.otoscope.probability("animal", Selection(**changes)), p)
     chosen = [clips_of(task, "size", c) for c in ("s", "xl")]
-    p = task.otoscope.probability("size", "frame").values
+    p = task.otoscope.probability("size", reading="frame").values
     ratio = np.stack([frames[..., i].sum(-1) / counts[i].sum() for i in chosen], -1)
     np.testing.assert_array_equal(p[task["neuron_valid"].values], ratio[task["neuron_valid"].values])
 
@@ -54,10 +56,12 @@ def test_at_zero_the_bit_decides_and_not_the_rounded_mean(task):
         np.testing.assert_array_equal(rounded.otoscope.probability("animal", threshold=threshold), bits)
 
 
-def test_the_other_questions_follow_from_the_probability(task):
+def test_the_other_methods_follow_from_the_probability(task):
     p = task.otoscope.probability("animal")
     found = task.otoscope.class_specific("animal", percentile=20)
-    xr.testing.assert_identical(found.compute(), class_specific(p, 20).compute())
+    xr.testing.assert_identical(found.compute(), class_specific(p, percentile=20).compute())
+    np.testing.assert_array_equal(found["probability"], p)
+    np.testing.assert_array_equal(found["aape"], task.otoscope.aape("animal"))
     assert 0 < found["selected"].sum() <= round(0.2 * int(task["neuron_valid"].sum()))
     entropy = task.otoscope.aape("animal", normalised=True)
     np.testing.assert_array_equal(np.isnan(entropy), ~task["neuron_valid"].values)
@@ -146,6 +150,12 @@ def test_what_was_not_kept_and_what_does_not_exist(task):
         task.otoscope.probability("animal", reading="frames")
     with pytest.raises(ValueError, match=r"expected reading 'clip' for it"):
         task.otoscope.probability("animal", reading="any", threshold=1)
+    known = "reading, threshold, rule, percentile, clips"
+    for method in (task.otoscope.class_specific, task.otoscope.sample, task.otoscope.serving):
+        with pytest.raises(TypeError, match=f"'percentil' is not a field of a selection; expected some of {known}"):
+            method("animal", percentil=5)
+    with pytest.raises(ValueError, match=r"clips 'train' given for a data set; expected 'all'"):
+        task.otoscope.aape("animal", clips="train")
 
 
 def per_neuron(values, **coords):
@@ -168,13 +178,13 @@ def per_neuron(values, **coords):
         (per_neuron(np.full((3, 20), np.nan)), "NaN for neurons that exist"),
     ],
 )
-def test_what_is_no_threshold_is_refused(task, threshold, found):
+def test_what_is_not_a_valid_threshold_raises(task, threshold, found):
     with pytest.raises(ValueError, match=f"threshold is .*{found}.*; expected a number, or one per neuron") as caught:
         task.otoscope.probability("animal", threshold=threshold)
     assert "\n" not in str(caught.value)
 
 
-def test_thresholds_need_not_say_anything_about_padding(task, nothing_computes):
+def test_thresholds_may_be_nan_for_padding(task, nothing_computes):
     means = task["mean"].where(task["neuron_valid"] & (task["status"] == 1))
     lines = means.mean("clip").astype(float).drop_vars("site").compute()
     assert lines.isnull().any()
@@ -187,7 +197,7 @@ def test_thresholds_need_not_say_anything_about_padding(task, nothing_computes):
     np.testing.assert_array_equal(alone, task.otoscope.probability("animal", threshold=0.3))
 
 
-def test_one_neuron_or_layer_is_asked_for_by_a_list(task):
+def test_one_neuron_or_layer_is_selected_by_a_list(task):
     for dim in ("neuron", "layer"):
         with pytest.raises(ValueError, match=rf"a selection of one {dim} keeps its dimension as {dim}=\[2\]"):
             task.sel({dim: 2}).otoscope.probability("animal")

@@ -6,7 +6,7 @@ import pytest
 import xarray as xr
 from scipy.stats import spearmanr
 
-from otoscope.analysis import aape, class_specific, compare, tables
+from otoscope.analysis import class_specific, compare, tables
 
 
 def make_p(seed, categories=("dog", "cat", "hen"), power=4.0, layers=3, neurons=40):
@@ -16,16 +16,16 @@ def make_p(seed, categories=("dog", "cat", "hen"), power=4.0, layers=3, neurons=
 
 
 def make_member(seed, categories=("dog", "cat", "hen")):
-    return class_specific(make_p(seed, categories), 20)["member"]
+    return class_specific(make_p(seed, categories), percentile=20)["member"]
 
 
 def test_labellings_of_two_stores_and_their_difference():
     selections = {
-        ("ssl", "a:x"): class_specific(make_p(0), 10),
-        ("ssl", "b:x"): class_specific(make_p(1), 10),
-        ("ssl", "only:ssl"): class_specific(make_p(2), 10),
-        ("random", "b:x"): class_specific(make_p(3), 20),
-        ("random", "a:x"): class_specific(make_p(4), 20),
+        ("ssl", "a:x"): class_specific(make_p(0), percentile=10),
+        ("ssl", "b:x"): class_specific(make_p(1), percentile=10),
+        ("ssl", "only:ssl"): class_specific(make_p(2), percentile=10),
+        ("random", "b:x"): class_specific(make_p(3), percentile=20),
+        ("random", "a:x"): class_specific(make_p(4), percentile=20),
     }
     table = compare.labellings_side_by_side(tables.stats_table(selections)).set_index("task")
     assert table.index.tolist() == ["a:x", "b:x", "average"]
@@ -46,7 +46,7 @@ def test_labellings_of_two_stores_and_their_difference():
 
 def test_stores_that_cannot_be_compared():
     stats = tables.stats_table(
-        {("a", "t:x"): class_specific(make_p(0), 10), ("b", "u:x"): class_specific(make_p(1), 10)}
+        {("a", "t:x"): class_specific(make_p(0), percentile=10), ("b", "u:x"): class_specific(make_p(1), percentile=10)}
     )
     with pytest.raises(ValueError, match="a and b have no labelling in common"):
         compare.labellings_side_by_side(stats)
@@ -54,12 +54,13 @@ def test_stores_that_cannot_be_compared():
         compare.labellings_side_by_side(stats[:1])
 
 
-def test_layers_tell_depth_silence_and_entropy():
+def test_layers_by_depth_silence_and_entropy():
     p = make_p(5)
     p[1, :7] = 0  # silent
     p[2] = 0
-    member, entropy = class_specific(p, 20)["member"], aape(p)
-    table = compare.layers_side_by_side({"ssl": (member, entropy), "sl": (member, entropy.T)})
+    found = class_specific(p, percentile=20)
+    member = found["member"]
+    table = compare.layers_side_by_side({"ssl": found, "sl": found.transpose()})
     assert table["store"].tolist() == ["ssl"] * 3 + ["sl"] * 3
     assert table["layer"].tolist() == [0, 1, 2] * 2
     assert table["silent"].tolist() == [0, 7, 40] * 2
@@ -107,12 +108,12 @@ def test_which_neurons_serve_several_tasks(nothing_computes):
         serves = by_hand[:, row.layer, row.neuron]
         assert row.tasks == ", ".join(name for name, yes in zip(members, serves, strict=True) if yes)
         assert row.n_tasks == serves.sum()
-    places = table[table["n_tasks"] == 1][["layer", "neuron"]].values.tolist()
-    assert places == sorted(places)
+    alone = table[table["n_tasks"] == 1][["layer", "neuron"]].values.tolist()
+    assert alone == sorted(alone)
 
 
 def test_neurons_of_different_encoders_serve_nothing_together():
-    with pytest.raises(ValueError, match=r"b has neurons .* expected the same layers and neurons"):
+    with pytest.raises(ValueError, match=r"memberships over .* expected the same layers and neurons"):
         compare.serving({"a": make_member(0), "b": make_member(1).isel(neuron=slice(9))})
     shifted = make_member(1).assign_coords(neuron=np.arange(40) + 1)
     with pytest.raises(ValueError, match="only neurons of one encoder"):

@@ -56,7 +56,7 @@ def test_any_chunks_give_the_same_and_nothing_computes(chunks, nothing_computes)
     xr.testing.assert_equal(one.compute(), exemplar_clips(array, allowed, 7).isel(layer=1, neuron=3))
 
 
-def test_fewer_clips_than_asked_for():
+def test_fewer_clips_than_requested():
     found = exemplar_clips(xr.DataArray([3.0, np.nan, 4.0], dims="clip"), k=5)
     assert found["position"].values.tolist() == [2, 0, -1, -1, -1]
     assert np.isnan(found["value"].values[2:]).all()
@@ -144,5 +144,5 @@ def test_which_neurons_serve_two_labellings_of_a_task(task):
     found = task.otoscope.serving("animal", "size", percentile=20).compute()
     assert found["serves"].dims == ("task", "layer", "neuron")
     for name in ("animal", "size"):
-        member = task.otoscope.class_specific(name, 20)["member"].compute()
+        member = task.otoscope.class_specific(name, percentile=20)["member"].compute()
         np.testing.assert_array_equal(found["serves"].sel(task=name), member.any("category"))

@@ -72,7 +72,7 @@ def test_an_order_alone_keeps_the_rest_as_it_was():
     xr.testing.assert_identical(arranged(square("ab", "c")), square("ab", "c"))
 
 
-def test_an_arrangement_of_other_categories_is_refused():
+def test_an_arrangement_of_other_categories_raises():
     with pytest.raises(LookupError, match="no category 'z' to arrange; those that exist: a, b, c"):
         arranged(square("ab", "c"), order=["a", "z"])
     with pytest.raises(LookupError, match="no category 'z'"):

@@ -155,7 +155,7 @@ def test_a_threshold_per_neuron(example):
         np.testing.assert_array_equal(p, expected)
 
 
-def test_nothing_computes_until_asked_and_results_travel(task, nothing_computes):
+def test_nothing_computes_until_needed_and_results_travel(task, nothing_computes):
     labels, mean = task["label_animal"], task["mean"]
     with nothing_computes():
         lazy = [
@@ -212,7 +212,7 @@ def test_peak_memory_does_not_grow_with_the_clips(kind):
     assert many < 8 * one_block  # of 80
 
 
-def test_input_that_does_not_fit_is_refused(example):
+def test_input_that_does_not_fit_raises(example):
     values, codes = example
     labels, active = as_labels(codes), as_array(values > 0)
     with pytest.raises(ValueError, match=r"expected bools or packed bits: compare numbers first"):

@@ -3,26 +3,14 @@
 import numpy as np
 import pandas as pd
 import pytest
-import xarray as xr
 
 from otoscope.analysis import aape, class_specific, common_neuron_ratio, tables
 
 
-@pytest.fixture
-def p():
-    values = np.random.default_rng(0).random((2, 60, 3)) ** 4
-    coords = {
-        "layer": [0, 1],
-        "neuron": np.arange(60),
-        "category": ["7", "a|b", "日本"],
-        "site": ("layer", ["x", "y"]),
-    }
-    return xr.DataArray(values, dims=("layer", "neuron", "category"), coords=coords)
-
-
 def test_one_row_per_category_layer_and_neuron(p):
-    found, entropy = class_specific(p, 10)["member"], aape(p)
-    table = tables.neurons_table(found, p, entropy)
+    selection = class_specific(p, percentile=10)
+    found, entropy = selection["member"], aape(p)
+    table = tables.neurons_table(selection)
     assert list(table.columns) == ["category", "layer", "site", "neuron", "probability", "aape"]
     assert len(table) == int(found.sum())
     assert not table.duplicated(["category", "layer", "neuron"]).any()
@@ -36,9 +24,9 @@ def test_one_row_per_category_layer_and_neuron(p):
 
 def test_statistics_with_an_average_per_store(p):
     selections = {
-        ("ssl", "notes:octave"): class_specific(p, 10),
-        ("ssl", "events:kind"): class_specific(p**2, 5),
-        ("sl", "notes:octave"): class_specific(p.isel(category=[0, 1]), 10, rule="paper"),
+        ("ssl", "notes:octave"): class_specific(p, percentile=10),
+        ("ssl", "events:kind"): class_specific(p**2, percentile=5),
+        ("sl", "notes:octave"): class_specific(p.isel(category=[0, 1]), percentile=10, rule="paper"),
     }
     table = tables.stats_table(selections)
     assert table["task"].tolist() == ["notes:octave", "events:kind", "notes:octave", "average"]
@@ -57,7 +45,7 @@ def test_statistics_with_an_average_per_store(p):
 
 
 def test_squares_and_cubes(p):
-    ratio = common_neuron_ratio(class_specific(p, 10)["member"])
+    ratio = common_neuron_ratio(class_specific(p, percentile=10)["member"])
     square = tables.overlap_table(ratio)
     assert square["category"].tolist() == ["7", "a|b", "日本"]
     np.testing.assert_array_equal(square[["7", "a|b", "日本"]].to_numpy(), ratio)
@@ -69,7 +57,7 @@ def test_squares_and_cubes(p):
 
 
 def test_what_is_written_can_be_read(p, tmp_path):
-    table = tables.neurons_table(class_specific(p, 10)["member"], p, aape(p))
+    table = tables.neurons_table(class_specific(p, percentile=10))
     tables.write_table(table, tmp_path / "t.csv")
     tables.write_table(table, str(tmp_path / "t.PARQUET"))
     read = pd.read_csv(tmp_path / "t.csv", dtype={"category": str})
@@ -112,36 +100,3 @@ def test_a_table_appears_whole_or_not_at_all(tmp_path, monkeypatch):
         tables.write_table(table, tmp_path / "t.csv")
     assert [path.name for path in tmp_path.iterdir()] == ["t.csv"]
     assert (tmp_path / "t.csv").read_text() == "old"
-
-
-def test_selections_that_mean_nothing_are_refused(p):
-    tables.require_selection(class_specific(p, 10), "notes:octave")
-    with pytest.raises(ValueError, match=r"t:x has 1 category with clips \('7'\); expected at least 2"):
-        tables.require_selection(class_specific(p.isel(category=[0])), "t:x")
-    with pytest.raises(ValueError, match=r"t:x has no category with clips"):
-        tables.require_selection(class_specific(p.isel(category=[])), "t:x")
-    with pytest.raises(ValueError, match=r"reading 'clip' more than 5 % of .* equal the highest one, 1, .*ng frame"):
-        tables.require_selection(class_specific(xr.ones_like(p)), "t:x")
-    with pytest.raises(ValueError, match="use --reading clip with a --threshold"):
-        tables.require_selection(class_specific(xr.ones_like(p)), "t:x", reading="frame")
-    with pytest.raises(ValueError, match=r"no neuron is selected out of 120; .*: use a higher --percentile"):
-        tables.require_selection(class_specific(p, 0.1), "t:x")
-
-
-def test_neurons_that_do_not_exist_are_not_counted(p):
-    valid = xr.DataArray(np.arange(60) < np.array([[60], [47]]), dims=("layer", "neuron"))
-    narrow = p.where(valid).assign_coords(neuron_valid=valid)
-    with pytest.raises(ValueError, match=r"no neuron is selected out of 107; "):
-        tables.require_selection(class_specific(narrow, 0.1), "t:x")
-
-
-def test_what_saturates_is_said_as_it_is(p):
-    """The statement holds for the probabilities at hand, whichever line it is that nothing exceeds."""
-    few = xr.where(p > 0.3, 0.75, p)  # a tenth and more of the cells, of whatever encoder
-    assert (few == few.max()).mean() > 0.05
-    with pytest.raises(ValueError, match=r"more than 5 % of the activation probabilities equal the highest one, 0.75,"):
-        tables.require_selection(class_specific(few), "t:x")
-    level = few.copy(data=np.where(np.arange(3) == 0, 0.75, np.minimum(few, 0.7)))
-    assert (level.max("category") == 0.75).all()
-    with pytest.raises(ValueError, match=r"at least 95 % of the neurons reach in some category the highest one, 0.75,"):
-        tables.require_selection(class_specific(level, rule="paper"), "t:x")

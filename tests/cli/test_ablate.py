@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from otoscope.analysis.probe.files import load_probe
+from otoscope.analysis.probe.probe import load_probe
 
 from ..support import planted_encoder as planted
 from ..support.commands import done, refused

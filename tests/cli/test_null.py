@@ -9,7 +9,8 @@ import pytest
 import otoscope
 from otoscope.analysis import class_specific
 from otoscope.analysis.null.overlaps import Exchange, overlaps
-from otoscope.analysis.selection.labellings import Question, answer, asked_labellings
+from otoscope.analysis.selection.labellings import open_labellings, select_neurons
+from otoscope.cli.options import selections_of
 
 from ..support.commands import call, done, refused
 from ..support.finished_store import Finished
@@ -37,7 +38,9 @@ def test_percentiles_are_each_task_s_own(two_tasks: str, tmp_path: Path) -> None
     assert len(table[["layer", "neuron"]].drop_duplicates()) == round(4 * 384 * 0.02)
     tree = otoscope.open(two_tasks)
     members = [
-        class_specific(tree[task].ds.otoscope.probability("kind", "frame"), percentile)["member"].values.reshape(-1, 4)
+        class_specific(tree[task].ds.otoscope.probability("kind", reading="frame"), percentile=percentile)[
+            "member"
+        ].values.reshape(-1, 4)
         for task, percentile in (("esc50", 2), ("gtzan", 1))
     ]
     expected = [(a & b).sum() / (a | b).sum() for a in members[0].T for b in members[1].T]
@@ -62,9 +65,10 @@ def test_a_saturated_labelling_is_refused_and_the_remedy_works(two_tasks: str, t
 def test_every_reading_is_sampled(finished: Finished, tmp_path: Path) -> None:
     ds = otoscope.open(finished.url)["t"].ds
     for reading, threshold in (("clip", None), ("clip", 0.001), ("any", None), ("frame", None)):
-        sample = ds.otoscope.sample("kind", reading, threshold)
+        sample = ds.otoscope.sample("kind", reading=reading, threshold=threshold)
         counts, of = sample.counts(sample.codes, 3)
-        p = ds.otoscope.probability("kind", reading, threshold).transpose("category", "layer", "neuron").values
+        p = ds.otoscope.probability("kind", reading=reading, threshold=threshold)
+        p = p.transpose("category", "layer", "neuron").values
         np.testing.assert_array_equal(counts / of[:, None], p.reshape(3, -1)[:, ~np.isnan(p[0].ravel())])
     ask = ("null", finished.url, "--task", "t:kind", "--threshold", 0.001, *FEW, "--percentile", 40)
     done(*ask, "-o", tmp_path / "c.csv")
@@ -72,7 +76,7 @@ def test_every_reading_is_sampled(finished: Finished, tmp_path: Path) -> None:
     np.testing.assert_allclose(pd.read_csv(tmp_path / "c.csv")["common_neuron_ratio"], expected.values.ravel())
 
 
-def test_the_summary_tells_of_the_whole(two_tasks: str) -> None:
+def test_the_summary_is_of_the_whole(two_tasks: str) -> None:
     said = call("null", two_tasks, "--task", "esc50:kind", "--percentile", 2, *FEW, *FRAME).stderr
     assert all(
         word in said for word in ("of 12 cells", "of 31 selected", "coverage", "neurons per category", "24 units")
@@ -84,11 +88,11 @@ def test_a_figure_strikes_out_what_the_table_says(two_tasks: str, tmp_path: Path
     done("null", *ask, "-o", tmp_path / "c.csv")
     done("figure", "overlap", *ask, "-o", tmp_path / "f.png")
     assert (tmp_path / "f.png").stat().st_size > 1000
-    selections = Question(percentile=2, reading="frame")
+    selections = selections_of(("2",), reading="frame")
     exchange = Exchange(permutations=20, group=None, within=None, balanced=False, level=0.05, seed=3)
-    asked, _ = asked_labellings((two_tasks,), ("esc50:kind",), selections, False)
-    answers = [answer(each, selections) for each in asked]
-    ((store, ratio),) = overlaps(answers, (two_tasks,), "gtzan:kind", selections, False, exchange)
+    asked, _ = open_labellings((two_tasks,), ("esc50:kind",), selections, False)
+    found = [select_neurons(each, selections.of(each.task)) for each in asked]
+    ((store, ratio),) = overlaps(found, (two_tasks,), "gtzan:kind", selections, False, exchange)
     table = pd.read_csv(tmp_path / "c.csv")
     assert store == "s"
     assert (ratio["category"].attrs["long_name"], ratio["other_category"].attrs["long_name"]) == (

@@ -20,11 +20,9 @@ if TYPE_CHECKING:
 @output
 def neurons(asked: Asked, output: str | None) -> None:
     """One row per category, layer and neuron."""
-    from ..analysis.selection.selectivity import aape
     from ..analysis.tables import neurons_table
 
-    found = asked.answer()
-    put_table(neurons_table(found.selection["member"], found.probability, aape(found.probability)), output)
+    put_table(neurons_table(asked.selected().selection), output)
 
 
 @click.command()
@@ -76,19 +74,20 @@ def figure(kind: str, asked: Asked, arrange: str | None, official: bool, output:
     And ablation: what `ablate run` wrote, in the place of a STORE.
     """
     from ..ablate.result import read_result
-    from ..analysis.figures import selection as figures
     from ..analysis.figures.ablation import ablation_figure
+    from ..analysis.figures.neurons import depth_figure, selectivity_figure
+    from ..analysis.figures.overlap import overlap_figure
+    from ..analysis.figures.save import save_figure
     from ..analysis.null.overlaps import overlaps
     from ..analysis.overlap import arranged, read_arrangement
     from ..analysis.published.paper import official_figure
-    from ..analysis.selection.labellings import answer
+    from ..analysis.selection.labellings import select_neurons
     from ..analysis.selection.rules import depth_histogram
-    from ..analysis.selection.selectivity import aape
 
     if kind == "ablation":
         if len(asked.stores) != 1:
             raise ValueError(f"found {len(asked.stores)} results; expected one, as `otoscope ablate run -o` writes it")
-        figures.save_figure(ablation_figure(read_result(asked.stores[0])), output)
+        save_figure(ablation_figure(read_result(asked.stores[0])), output)
         click.echo(output)
         return
     shuffled = exchange.permutations > 0
@@ -103,19 +102,17 @@ def figure(kind: str, asked: Asked, arrange: str | None, official: bool, output:
         if kind != "overlap" or len(names) != 1:
             raise ValueError(f"--official names the overlap of one labelling; found {kind} of {', '.join(names)}")
         output = str(Path(output) / official_figure(names[0], asked.against))
-    answers = [answer(labelling, asked.selections) for labelling in found]
-    titled = [(f"{a.labelling.store} {a.labelling.name}", a) for a in answers]
+    selected = [select_neurons(labelling, asked.selections.of(labelling.task)) for labelling in found]
+    titled = [(f"{each.store} {each.name}", each.selection) for each in selected]
     if kind == "overlap":
         order, groups = read_arrangement(arrange) if arrange else ([], {})
-        panels = overlaps(answers, asked.stores, asked.against, asked.selections, asked.incomplete, exchange)
-        drawn = figures.overlap_figure([(title, arranged(ratio, order, groups)) for title, ratio in panels])
+        panels = overlaps(selected, asked.stores, asked.against, asked.selections, asked.incomplete, exchange)
+        drawn = overlap_figure([(title, arranged(ratio, order, groups)) for title, ratio in panels])
     elif kind == "depth":
-        drawn = figures.depth_figure([(title, depth_histogram(a.selection["member"])) for title, a in titled])
+        drawn = depth_figure([(title, depth_histogram(selection["member"])) for title, selection in titled])
     else:
-        drawn = figures.selectivity_figure(
-            [(title, a.probability, aape(a.probability), a.selection["selected"]) for title, a in titled]
-        )
-    figures.save_figure(drawn, output)
+        drawn = selectivity_figure(titled)
+    save_figure(drawn, output)
     click.echo(output)
 
 
@@ -134,22 +131,23 @@ def null(asked: Asked, exchange: "Exchange", draws: int, figure: str | None, row
 
     Of --against, labels stay as they are, and --group and --within do not apply.
     """
-    from ..analysis.figures.selection import overlap_figure, save_figure
+    from ..analysis.figures.overlap import overlap_figure
+    from ..analysis.figures.save import save_figure
     from ..analysis.null.overlaps import against_null, summary
     from ..analysis.null.permutation import with_null
     from ..analysis.overlap import labelled
-    from ..analysis.selection.labellings import against_labellings, answer
+    from ..analysis.selection.labellings import against_labellings, select_neurons
     from ..analysis.tables import null_table
 
-    one, other = asked.answer(), None
+    one, other = asked.selected(), None
     if asked.against is not None:
-        theirs = against_labellings(asked.stores, asked.against, asked.selections, asked.incomplete)
-        other = answer(theirs[one.labelling.store], asked.selections)
-    result = against_null(one, other, asked.selections, exchange, draws)
-    click.echo(summary(one.labelling.name, result), err=True)
+        labelling = against_labellings(asked.stores, asked.against, asked.incomplete)[one.store]
+        other = select_neurons(labelling, asked.selections.of(labelling.task))
+    result = against_null(one, other, exchange, draws)
+    click.echo(summary(one.name, result), err=True)
     if figure:
-        panel = labelled(with_null(result), one.labelling.name, (other or one).labelling.name)
-        save_figure(overlap_figure([(one.labelling.store, panel)]), figure)
+        panel = labelled(with_null(result), one.name, (other or one).name)
+        save_figure(overlap_figure([(one.store, panel)]), figure)
         click.echo(figure)
     put_table(null_table(result, rows), output)
 
@@ -161,8 +159,8 @@ def selectors(asked: Asked, output: str | None) -> None:
     """Mean common neuron ratio, each selector picking as many neurons per category."""
     from ..analysis.selection.selectors import selector_agreement
 
-    found = asked.answer()
-    put_table(selector_agreement(found.labelling.ds, found.labelling.label, found.selection["member"]), output)
+    found = asked.selected()
+    put_table(selector_agreement(found.ds, found.label, found.selection["member"]), output)
 
 
 @click.command()

@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin
 
 import click
 
-from ..analysis.selection.selection import Selection
+from ..analysis.published.paper import PERCENTILES
+from ..analysis.selection.selection import Selection, Selections
 
 if TYPE_CHECKING:
     from ..analysis.null.overlaps import Exchange
-    from ..analysis.selection.labellings import Answer, Labelling, Question
+    from ..analysis.selection.labellings import Labelling, SelectedLabelling
     from ..cluster.executor import Executor
     from ..extract.audio.corpus import Corpus
 
@@ -124,23 +125,24 @@ class Asked:
     stores: tuple[str, ...]
     tasks: tuple[str, ...] = ()
     against: str | None = None
-    selections: "Question"
+    selections: Selections
     incomplete: bool
 
     def labellings(self) -> "list[Labelling]":
-        """As `asked_labellings`, with a note on what is left out."""
-        from ..analysis.selection.labellings import asked_labellings
+        """As `open_labellings`, with a note on what is left out."""
+        from ..analysis.selection.labellings import open_labellings
 
-        found, skipped = asked_labellings(self.stores, self.tasks, self.selections, self.incomplete, self.against)
+        found, skipped = open_labellings(self.stores, self.tasks, self.selections, self.incomplete, self.against)
         if skipped:
             click.echo(f"left out, since they say which clips belong together: {', '.join(skipped)}", err=True)
         return found
 
-    def answer(self) -> "Answer":
-        """The selection for the one labelling that is asked for."""
-        from ..analysis.selection.labellings import answer, only
+    def selected(self) -> "SelectedLabelling":
+        """The one labelling that is meant, its neurons selected."""
+        from ..analysis.selection.labellings import only, select_neurons
 
-        return answer(only(self.labellings()), self.selections)
+        labelling = only(self.labellings())
+        return select_neurons(labelling, self.selections.of(labelling.task))
 
 
 def asked_of(percentile: tuple[str, ...], reading: str, threshold: float | None, rule: str, **asked: Any) -> Asked:
@@ -149,28 +151,30 @@ def asked_of(percentile: tuple[str, ...], reading: str, threshold: float | None,
     return Asked(selections=selections_of(percentile, **how), **asked)
 
 
-def selections_of(percentile: tuple[str, ...] = (), **how: Any) -> "Question":
-    """The options of a selection as the analysis takes them."""
-    from ..analysis.selection.labellings import Question
-
-    percentiles: dict[str, float] = {}
+def selections_of(percentile: tuple[str, ...] = (), **how: Any) -> Selections:
+    """The options of a selection as the analysis takes them; "paper" stands for the paper's percentiles."""
+    general, of_task = Selection.percentile, dict(PERCENTILES) if "paper" in percentile else {}
     for text in percentile:
         task, _, number = text.rpartition("=")
         try:
-            percentiles |= {} if text == "paper" else {task: float(number)}
+            if task:
+                of_task[task] = float(number)
+            elif text != "paper":
+                general = float(number)
         except ValueError:
             raise ValueError(
                 f"--percentile is {text!r}; expected a number such as 1, a task's such as esc50=2, or paper"
             ) from None
-    general = percentiles.pop("", Question.percentile)
-    return Question(percentile=general, percentiles=percentiles, paper="paper" in percentile, **how)
+    if "paper" in percentile:
+        general = Selection.percentile
+    return Selections(selection=Selection(percentile=general, **how), percentiles=of_task)
 
 
 def by_the_paper(asked: Asked) -> Asked:
     """The same with the paper's percentiles, unless the command line names others."""
     if click.get_current_context().get_parameter_source("percentile") is not click.core.ParameterSource.DEFAULT:
         return asked
-    return replace(asked, selections=replace(asked.selections, paper=True))
+    return replace(asked, selections=replace(asked.selections, percentiles=PERCENTILES))
 
 
 def asking(*, many: bool = False, against: bool = False) -> Decorator:

@@ -25,7 +25,7 @@ def export(store: str, task: str, directory: str, official: str | None, reading:
     labelling = only(asked.labellings())
     ds, label = labelling.ds, labelling.label
     folder = Path(directory) / official_folder(labelling.name, official) if official else Path(directory)
-    p = ds.otoscope.probability(label, reading).compute()
+    p = ds.otoscope.probability(label, reading=reading).compute()
     codes = ds.otoscope.codes(label) if "status" in ds else None
     for path in write_published(folder, p, ds.get("embedding"), codes):
         click.echo(path)

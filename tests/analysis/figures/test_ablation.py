@@ -8,7 +8,7 @@ import pytest
 
 from otoscope.ablate.effects import clip_scores, compare
 from otoscope.analysis.figures.ablation import EVERYTHING, INK, ablation_figure
-from otoscope.analysis.figures.selection import save_figure
+from otoscope.analysis.figures.save import save_figure
 
 
 def made(n_categories, n_interventions=22, toward=None, empty=False):

@@ -11,10 +11,12 @@ from matplotlib.collections import LineCollection
 from scipy.stats import binom
 
 from otoscope.analysis import aape, class_specific, frame_probability
-from otoscope.analysis.figures.selection import overlap_figure, save_figure
+from otoscope.analysis.figures.overlap import overlap_figure
+from otoscope.analysis.figures.save import save_figure
 from otoscope.analysis.null.permutation import bootstrap, permutation_null, with_null
 from otoscope.analysis.null.resampling import redraw_clips, shuffle_labels, take_sample
 from otoscope.analysis.null.significance import exceedance, intervals, moments
+from otoscope.analysis.selection.selection import Selection
 
 LAYERS = 2
 
@@ -49,14 +51,16 @@ def plain_permutation_null(active, labels, codes_of, n_draws, percentile):
     for i in range(n_draws + 1):
         codes = labels.values if i == 0 else codes_of(i)
         p = np.stack([active.values[..., codes == c].mean(axis=-1) for c in range(n_categories)], axis=-1)
-        member = class_specific(xr.DataArray(p, dims=("layer", "neuron", "category")), percentile)["member"].values
+        member = class_specific(xr.DataArray(p, dims=("layer", "neuron", "category")), percentile=percentile)[
+            "member"
+        ].values
         flat = member.reshape(-1, n_categories).T
         ratios.append(np.nan_to_num(plain_jaccard(flat, flat)))
         sizes.append(flat.sum(axis=1))
     return np.array(ratios), np.array(sizes)
 
 
-def test_a_permutation_null_is_what_it_says():
+def test_a_permutation_null_against_its_definition():
     active, labels, _ = made(n_neurons=200, n_clips=90, own=1, shared=2)
     sample = take_sample(active, labels)
     result = permutation_null(sample, permutations=30, percentile=5, seed=3, threads=2)
@@ -144,7 +148,7 @@ def test_a_null_by_the_reading_frame_shuffles_clips_with_all_their_frames(rule):
 
     def selected(codes, clips=slice(None)):
         p = frame_probability(positive[..., clips], frames[clips], labels.copy(data=codes)[clips])
-        return class_specific(p.where(valid), 20, rule)
+        return class_specific(p.where(valid), percentile=20, rule=rule)
 
     draws = [selected(shuffle_labels(sample, 5, i))["member"] for i in range(8)]
     result = permutation_null(sample, permutations=8, percentile=20, rule=rule, seed=5)
@@ -168,7 +172,9 @@ def test_each_labelling_has_its_own_percentile():
     a, labels, _ = made(n_neurons=400)
     sample = take_sample(a, labels)
     member = {percentile: class_specific_of(a, labels, percentile) for percentile in (2, 6)}
-    result = permutation_null(sample, against=sample, permutations=3, percentile=2, against_percentile=6)
+    result = permutation_null(
+        sample, against=sample, permutations=3, percentile=2, against_selection=Selection(percentile=6)
+    )
     expected = plain_jaccard(*(member[each].reshape(-1, 6).T for each in (2, 6)))
     np.testing.assert_allclose(result["common_neuron_ratio"], expected)
     assert (result.attrs["percentile"], result.attrs["against_percentile"]) == (2, 6)
@@ -176,10 +182,10 @@ def test_each_labelling_has_its_own_percentile():
 
 def class_specific_of(active, labels, percentile):
     p = np.stack([active.values[..., labels.values == c].mean(axis=-1) for c in range(6)], axis=-1)
-    return class_specific(xr.DataArray(p, dims=("layer", "neuron", "category")), percentile)["member"].values
+    return class_specific(xr.DataArray(p, dims=("layer", "neuron", "category")), percentile=percentile)["member"].values
 
 
-def test_a_bootstrap_is_what_it_says():
+def test_a_bootstrap_against_its_definition():
     active, labels, _ = made(n_neurons=200, n_clips=90, own=1, shared=2)
     sample = take_sample(active, labels)
     result = bootstrap(sample, draws=25, percentile=5, seed=2, threads=2)
@@ -189,7 +195,7 @@ def test_a_bootstrap_is_what_it_says():
         codes = labels.values[clips]
         shares = np.stack([active.values[..., clips[codes == c]].mean(axis=-1) for c in range(6)], axis=-1)
         p = xr.DataArray(shares, dims=("layer", "neuron", "category"))
-        members.append(class_specific(p, 5)["member"].values)
+        members.append(class_specific(p, percentile=5)["member"].values)
         fires.append(p.values.any(axis=-1))
         q = p.values / np.maximum(p.values.sum(-1, keepdims=True), 1e-300)
         entropies.append(-(q * np.log(np.where(q > 0, q, 1))).sum(-1))

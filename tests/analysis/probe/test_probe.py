@@ -8,9 +8,8 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from otoscope.analysis.probe.files import load_probe, save_probe
-from otoscope.analysis.probe.probe import Recipe, fit_probe
-from otoscope.analysis.probe.splits import divide, division_column
+from otoscope.analysis.probe.probe import Recipe, fit_probe, load_probe, save_probe
+from otoscope.analysis.probe.splits import make_splits, splits_column
 
 WIDTH, CLIPS = 12, 300
 KINDS = ("published", "logistic")
@@ -26,23 +25,23 @@ def data(n_categories=3, seed=0, spread=1.0, n_clips=CLIPS):
     return embedding, codes, parts, [f"clip{i:03d}" for i in range(n_clips)]
 
 
-def fitted(embedding, codes, division, n_categories=3, **recipe):
+def fitted(embedding, codes, splits, n_categories=3, **recipe):
     return fit_probe(
-        embedding, codes, division, categories=tuple("abcdefgh"[:n_categories]), identity="id", labelling="t:kind",
+        embedding, codes, splits, categories=tuple("abcdefgh"[:n_categories]), identity="id", labelling="t:kind",
         recipe=Recipe(**recipe),
     )  # fmt: skip
 
 
-def accuracy(probe, embedding, codes, division):
-    tested = division.tested_by >= 0
-    return (probe.logits(embedding, division.tested_by)[tested].argmax(axis=1) == codes[tested]).mean()
+def accuracy(probe, embedding, codes, splits):
+    tested = splits.test_fold >= 0
+    return (probe.logits(embedding, splits.test_fold)[tested].argmax(axis=1) == codes[tested]).mean()
 
 
 def test_the_published_recipe_in_plain_torch():
     """The same start and the same batches by torch's own layer, loss and optimiser: the same weights."""
     embedding, codes, parts, names = data()
-    division = divide(parts, codes, names)
-    probe = fitted(embedding, codes, division, learning_rate=3e-3, seed=7)
+    splits = make_splits(parts, codes, names)
+    probe = fitted(embedding, codes, splits, learning_rate=3e-3, seed=7)
 
     scaler = StandardScaler().fit(embedding[parts == "train"])
     x, valid = (torch.tensor(scaler.transform(embedding[parts == p]), dtype=torch.float32) for p in ("train", "valid"))
@@ -76,27 +75,27 @@ def test_the_published_recipe_in_plain_torch():
     np.testing.assert_allclose(probe.bias[0], bias, atol=1e-4)
     tested = np.flatnonzero(parts == "test")
     by_torch = scaler.transform(embedding[tested]) @ weight.T + bias
-    np.testing.assert_allclose(probe.logits(embedding, division.tested_by)[tested], by_torch, atol=1e-3)
+    np.testing.assert_allclose(probe.logits(embedding, splits.test_fold)[tested], by_torch, atol=1e-3)
 
 
 @pytest.mark.parametrize("n_categories", [2, 3])
 def test_logistic_regression_is_scikit_learns(n_categories):
     embedding, codes, parts, names = data(n_categories)
-    division = divide(parts, codes, names)
-    probe = fitted(embedding, codes, division, n_categories, kind="logistic")
+    splits = make_splits(parts, codes, names)
+    probe = fitted(embedding, codes, splits, n_categories, kind="logistic")
     train, tested = parts == "train", np.flatnonzero(parts == "test")
     scaler = StandardScaler().fit(embedding[train].astype(float))
     chosen = probe.about["heads"][0]["C"]
     theirs = LogisticRegression(C=chosen, max_iter=5000, tol=1e-8).fit(scaler.transform(embedding[train]), codes[train])
-    logits = probe.logits(embedding, division.tested_by)[tested].astype(float)
+    logits = probe.logits(embedding, splits.test_fold)[tested].astype(float)
     ours = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     np.testing.assert_allclose(ours, theirs.predict_proba(scaler.transform(embedding[tested])), atol=2e-3)
 
 
 def test_the_strength_is_that_of_the_lowest_validation_loss():
     embedding, codes, parts, names = data(3, spread=6.0)
-    division = divide(parts, codes, names)
-    chosen = fitted(embedding, codes, division, kind="logistic").about["heads"][0]["C"]
+    splits = make_splits(parts, codes, names)
+    chosen = fitted(embedding, codes, splits, kind="logistic").about["heads"][0]["C"]
     train, valid = parts == "train", parts == "valid"
     scaler = StandardScaler().fit(embedding[train])
     losses = {}
@@ -109,13 +108,11 @@ def test_the_strength_is_that_of_the_lowest_validation_loss():
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_two_categories_are_told_apart(kind):
+def test_two_categories_are_separated(kind):
     """The published code cannot: its labels of two categories are one column, whose argmax is always 0."""
     embedding, codes, parts, names = data(2, n_clips=600)
-    division = divide(parts, codes, names)
-    assert (
-        accuracy(fitted(embedding, codes, division, 2, kind=kind, learning_rate=3e-3), embedding, codes, division) > 0.9
-    )
+    splits = make_splits(parts, codes, names)
+    assert accuracy(fitted(embedding, codes, splits, 2, kind=kind, learning_rate=3e-3), embedding, codes, splits) > 0.9
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -127,18 +124,18 @@ def test_the_order_of_clips_and_the_threads_do_not_matter(kind, column):
         parts = np.array([str(i % 3) for i in range(CLIPS)])
     elif column == "split without valid":
         parts = np.where(parts == "valid", "train", parts)
-    division = divide(parts, codes, names, seed=3)
+    splits = make_splits(parts, codes, names, seed=3)
     order = np.random.default_rng(1).permutation(CLIPS)
-    shuffled = divide(parts[order], codes[order], [names[i] for i in order], seed=3)
-    for ours, theirs in ((division.train, shuffled.train), (division.valid, shuffled.valid)):
+    shuffled = make_splits(parts[order], codes[order], [names[i] for i in order], seed=3)
+    for ours, theirs in ((splits.train, shuffled.train), (splits.valid, shuffled.valid)):
         np.testing.assert_array_equal(ours[:, order], theirs)
-    np.testing.assert_array_equal(division.tested_by[order], shuffled.tested_by)
+    np.testing.assert_array_equal(splits.test_fold[order], shuffled.test_fold)
     torch.set_num_threads(1)
-    one = fitted(embedding, codes, division, kind=kind)
+    one = fitted(embedding, codes, splits, kind=kind)
     torch.set_num_threads(2)
-    assert fitted(embedding, codes, division, kind=kind).digest == one.digest
+    assert fitted(embedding, codes, splits, kind=kind).digest == one.digest
     assert torch.get_num_threads() == 2
-    assert fitted(embedding, codes, division, kind=kind, seed=1).digest != one.digest or kind == "logistic"
+    assert fitted(embedding, codes, splits, kind=kind, seed=1).digest != one.digest or kind == "logistic"
 
 
 def test_every_clip_is_scored_by_the_head_of_its_fold():
@@ -146,19 +143,19 @@ def test_every_clip_is_scored_by_the_head_of_its_fold():
     folds = np.array([str(1 + i % 10) for i in range(CLIPS)])
     codes = codes.copy()
     codes[5] = -1
-    division = divide(folds, codes, names)
-    assert division.heads == tuple(map(str, range(1, 11)))  # "10" after "9"
-    probe = fitted(embedding, codes, division, kind="logistic")
-    logits = probe.logits(embedding, division.tested_by)
+    splits = make_splits(folds, codes, names)
+    assert splits.heads == tuple(map(str, range(1, 11)))  # "10" after "9"
+    probe = fitted(embedding, codes, splits, kind="logistic")
+    logits = probe.logits(embedding, splits.test_fold)
     assert np.isnan(logits[5]).all()
     for i in (0, 7, 9, 299):
-        head = division.heads.index(folds[i])
+        head = splits.heads.index(folds[i])
         standard = (embedding[i].astype(float) - probe.mean[head]) / probe.scale[head]
         np.testing.assert_allclose(logits[i], probe.weight[head] @ standard + probe.bias[head], rtol=1e-4, atol=1e-4)
-        assert not division.train[head, i]
-        assert not division.valid[head, i]
+        assert not splits.train[head, i]
+        assert not splits.valid[head, i]
     many = np.stack([embedding, embedding + 1])
-    np.testing.assert_allclose(probe.logits(many, division.tested_by)[0], logits, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(probe.logits(many, splits.test_fold)[0], logits, rtol=1e-5, atol=1e-5)
 
 
 def test_validation_clips_are_a_tenth_of_every_category():
@@ -166,59 +163,57 @@ def test_validation_clips_are_a_tenth_of_every_category():
     names = [f"c{i}" for i in range(len(codes))]
     parts = np.array(["train"] * len(codes) + ["test"] * 4)
     codes, names = np.append(codes, [0, 1, 2, 3]), [*names, "d0", "d1", "d2", "d3"]
-    division = divide(parts, codes, names)
-    assert division.valid_drawn
-    assert np.bincount(codes[division.valid[0]], minlength=4).tolist() == [10, 4, 1, 0]
-    assert np.bincount(codes[division.train[0]], minlength=4).tolist() == [90, 36, 1, 1]
-    assert (division.tested_by >= 0).sum() == 4
+    splits = make_splits(parts, codes, names)
+    assert splits.valid_drawn
+    assert np.bincount(codes[splits.valid[0]], minlength=4).tolist() == [10, 4, 1, 0]
+    assert np.bincount(codes[splits.train[0]], minlength=4).tolist() == [90, 36, 1, 1]
+    assert (splits.test_fold >= 0).sum() == 4
 
 
-def test_divisions_that_cannot_be_are_refused():
-    def refused(message, parts, codes=None):
+def test_splits_that_cannot_be():
+    def raises(message, parts, codes=None):
         with pytest.raises(ValueError, match=message):
-            divide(
+            make_splits(
                 parts,
                 np.zeros(len(parts), int) if codes is None else np.array(codes),
                 [str(i) for i in range(len(parts))],
             )
 
-    refused("no clips marked test .found train.; expected train and test", ["train", "train", ""])
-    refused("no clips marked train", ["test", "valid", "test"])
-    refused("no clips marked train or test .found nothing", ["", ""])
-    refused("one fold, 3; expected at least 2", ["3", "3"])
-    refused("1 categories have clips in test and no training clips, the first with code 1", ["train", "test"], [0, 1])
-    refused("the split has parts called val; expected train, valid, test, or folds", ["train", "val", "test"])
-    refused("the split has parts called Test, Train; expected", ["Train", "Test", "Train"])
+    raises("no clips marked test .found train.; expected train and test", ["train", "train", ""])
+    raises("no clips marked train", ["test", "valid", "test"])
+    raises("no clips marked train or test .found nothing", ["", ""])
+    raises("one fold, 3; expected at least 2", ["3", "3"])
+    raises("1 categories have clips in test and no training clips, the first with code 1", ["train", "test"], [0, 1])
+    raises("the split has parts called val; expected train, valid, test, or folds", ["train", "val", "test"])
+    raises("the split has parts called Test, Train; expected", ["Train", "Test", "Train"])
     with pytest.raises(ValueError, match="the first 'cat'; expected some of every"):
-        divide(["train", "test"], np.array([0, 1]), ["x", "y"], categories=["dog", "cat"])
-    assert division_column(["fold", "kind", "split"]) == "split"
-    assert division_column(["fold", "kind"]) == "fold"
-    assert division_column(["fold", "kind"], "kind") == "kind"
+        make_splits(["train", "test"], np.array([0, 1]), ["x", "y"], categories=["dog", "cat"])
+    assert splits_column(["fold", "kind", "split"]) == "split"
+    assert splits_column(["fold", "kind"]) == "fold"
+    assert splits_column(["fold", "kind"], "kind") == "kind"
     with pytest.raises(LookupError, match="neither a column 'split' nor 'fold' among kind; expected one"):
-        division_column(["kind"])
+        splits_column(["kind"])
     with pytest.raises(LookupError, match="no column 'part'"):
-        division_column(["kind", "split"], "part")
+        splits_column(["kind", "split"], "part")
 
 
 def test_files_come_back_the_same(tmp_path):
     embedding, codes, _, names = data()
-    division = divide(["xy"[i % 2] for i in range(CLIPS)], codes, names)
-    probe = fitted(embedding, codes, division)
+    splits = make_splits(["xy"[i % 2] for i in range(CLIPS)], codes, names)
+    probe = fitted(embedding, codes, splits)
     save_probe(probe, tmp_path / "probe.v1")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["probe.v1.json", "probe.v1.safetensors"]
     back = load_probe(tmp_path / "probe.v1")
     assert back.digest == probe.digest
     assert (back.about, back.heads, back.categories) == (probe.about, probe.heads, probe.categories)
-    np.testing.assert_array_equal(
-        back.logits(embedding, division.tested_by), probe.logits(embedding, division.tested_by)
-    )
+    np.testing.assert_array_equal(back.logits(embedding, splits.test_fold), probe.logits(embedding, splits.test_fold))
 
 
-def test_files_that_do_not_belong_together_are_refused(tmp_path):
+def test_files_that_do_not_belong_together_raise(tmp_path):
     embedding, codes, parts, names = data()
-    division = divide(parts, codes, names)
-    save_probe(fitted(embedding, codes, division, kind="logistic"), tmp_path / "a")
-    save_probe(fitted(embedding, codes, division, seed=2), tmp_path / "b")
+    splits = make_splits(parts, codes, names)
+    save_probe(fitted(embedding, codes, splits, kind="logistic"), tmp_path / "a")
+    save_probe(fitted(embedding, codes, splits, seed=2), tmp_path / "b")
     (tmp_path / "a.safetensors").write_bytes((tmp_path / "b.safetensors").read_bytes())
     with pytest.raises(ValueError, match=r"a is damaged .*the tensors are not those that the JSON describes"):
         load_probe(tmp_path / "a")
@@ -232,23 +227,23 @@ def test_files_that_do_not_belong_together_are_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no probe at .*c; expected c\.safetensors and c\.json"):
         load_probe(tmp_path / "c")
     with pytest.raises(FileNotFoundError, match="no folder"):
-        save_probe(fitted(embedding, codes, division, kind="logistic"), tmp_path / "d" / "e")
+        save_probe(fitted(embedding, codes, splits, kind="logistic"), tmp_path / "d" / "e")
 
 
-def test_other_embeddings_are_refused():
+def test_other_embeddings_raise():
     embedding, codes, parts, names = data()
-    division = divide(parts, codes, names)
-    probe = fitted(embedding, codes, division, kind="logistic")
+    splits = make_splits(parts, codes, names)
+    probe = fitted(embedding, codes, splits, kind="logistic")
     probe.require("id", "t:kind")
     with pytest.raises(ValueError, match="embeddings of identity id, not other; expected the same"):
         probe.require("other", "t:kind")
     with pytest.raises(ValueError, match="labelling t:kind, not t:size"):
         probe.require("id", "t:size")
     with pytest.raises(ValueError, match="embeddings are 11 wide; expected 12"):
-        probe.logits(embedding[:, :11], division.tested_by)
+        probe.logits(embedding[:, :11], splits.test_fold)
     with pytest.raises(ValueError, match="hold NaN or infinity"):
-        fitted(np.where(np.arange(WIDTH) == 2, np.nan, embedding), codes, division)
+        fitted(np.where(np.arange(WIDTH) == 2, np.nan, embedding), codes, splits)
     with pytest.raises(ValueError, match="1 categories; expected at least 2"):
-        fitted(embedding, codes, division, 1)
+        fitted(embedding, codes, splits, 1)
     with pytest.raises(ValueError, match=r"kind 'svm', .*expected published or logistic"):
         Recipe(kind="svm")

@@ -51,7 +51,9 @@ def test_reading_back_gives_the_same_selection(tmp_path, p):
     write_published(tmp_path, p)
     back = read_published(tmp_path)
     xr.testing.assert_equal(back["probability"], p)
-    xr.testing.assert_equal(class_specific(back["probability"], 10)["member"], class_specific(p, 10)["member"])
+    xr.testing.assert_equal(
+        class_specific(back["probability"], percentile=10)["member"], class_specific(p, percentile=10)["member"]
+    )
     assert set(back.data_vars) == {"probability"}
 
 
@@ -105,8 +107,8 @@ class Runs:
         return (print, ("this must not run",))
 
 
-def test_what_is_not_as_described_is_refused(folder, p, capsys, tmp_path_factory):
-    def refused(message, error=ValueError, **files):
+def test_what_is_not_as_described_raises(folder, p, capsys, tmp_path_factory):
+    def raises(message, error=ValueError, **files):
         kept = {name: (folder / name).read_bytes() for name in ("over_zero.pt", "gts.pt", "classes.txt")}
         for name, content in files.items():
             torch.save(content, folder / f"{name}.pt")
@@ -115,15 +117,15 @@ def test_what_is_not_as_described_is_refused(folder, p, capsys, tmp_path_factory
         for name, content in kept.items():
             (folder / name).write_bytes(content)
 
-    refused(r"cannot be loaded as tensors .*save it again", over_zero=Runs())
+    raises(r"cannot be loaded as tensors .*save it again", over_zero=Runs())
     assert "must not run" not in capsys.readouterr().out
-    refused(r"values from .* expected probabilities in \[0, 1\]: counts need", over_zero=torch.full((3, 50, 3), 7))
-    refused(r"is \(3, 50, 4\) and classes.txt has 3 lines|is \(4, 50, 5\)", over_zero=torch.zeros(4, 50, 5))
-    refused(r"holds \(50, 3\); expected a tensor of 3 dimensions", over_zero=torch.zeros(50, 3))
-    refused(r"one index below 3 per clip", gts=torch.tensor([0, 1, 2, 3]))
-    refused(r"several categories per clip", gts=torch.tensor([[1, 1, 0]] * 4))
-    refused(r"'embedding': 4, 'label_class': 3.* expected the same clips", gts=torch.tensor([0, 1, 2]))
-    refused(r"names bird, not in classes.txt", gts=["dog", "dog", "dog", "bird"])
+    raises(r"values from .* expected probabilities in \[0, 1\]: counts need", over_zero=torch.full((3, 50, 3), 7))
+    raises(r"is \(3, 50, 4\) and classes.txt has 3 lines|is \(4, 50, 5\)", over_zero=torch.zeros(4, 50, 5))
+    raises(r"holds \(50, 3\); expected a tensor of 3 dimensions", over_zero=torch.zeros(50, 3))
+    raises(r"one index below 3 per clip", gts=torch.tensor([0, 1, 2, 3]))
+    raises(r"several categories per clip", gts=torch.tensor([[1, 1, 0]] * 4))
+    raises(r"'embedding': 4, 'label_class': 3.* expected the same clips", gts=torch.tensor([0, 1, 2]))
+    raises(r"names bird, not in classes.txt", gts=["dog", "dog", "dog", "bird"])
     (folder / "over_zero.pt").write_bytes((folder / "over_zero.pt").read_bytes()[:100])
     with pytest.raises(ValueError, match="cannot be loaded as tensors"):
         read_published(folder)
@@ -141,7 +143,7 @@ def test_what_is_not_as_described_is_refused(folder, p, capsys, tmp_path_factory
         read_published(empty / "absent")
 
 
-def test_what_the_files_cannot_say_is_refused(tmp_path, p):
+def test_what_the_files_cannot_hold_raises(tmp_path, p):
     with pytest.raises(ValueError, match=r"1 neurons have no probability, as in layers of unequal width"):
         write_published(tmp_path, p.where((p["neuron"] != 3) | (p["layer"] != 1)))
     with pytest.raises(ValueError, match=r"category 'a\\nb' does not survive a line"):

@@ -8,7 +8,8 @@ import otoscope
 from otoscope.analysis import accessor  # noqa: F401  registers ds.otoscope
 from otoscope.analysis.published.files import write_published
 from otoscope.analysis.published.given import is_given, open_given, read_probability
-from otoscope.analysis.selection.labellings import Question, answer, labellings
+from otoscope.analysis.selection.labellings import labellings, select_neurons
+from otoscope.analysis.selection.selection import Selection
 from otoscope.analysis.tables import probability_table, write_table
 
 
@@ -26,12 +27,14 @@ def test_selections_are_the_same_from_a_store_a_table_and_a_folder(tmp_path, p, 
         write_published(path, p)
     assert is_given(path)
     tree = open_given(path)
-    (asked,) = labellings({"given": tree})
-    assert asked.name == "esc50:class"
-    found = answer(asked, Question(percentile=50)).selection
-    xr.testing.assert_equal(asked.ds["probability"], p.drop_vars(("site", "n_clips", "neuron_valid"), errors="ignore"))
-    np.testing.assert_array_equal(found["member"], otoscope.analysis.class_specific(p, 50)["member"])
-    assert asked.ds.otoscope.categories("class") == ["a", "b", "c"]
+    (labelling,) = labellings({"given": tree})
+    assert labelling.name == "esc50:class"
+    found = select_neurons(labelling, Selection(percentile=50)).selection
+    xr.testing.assert_equal(
+        labelling.ds["probability"], p.drop_vars(("site", "n_clips", "neuron_valid"), errors="ignore")
+    )
+    np.testing.assert_array_equal(found["member"], otoscope.analysis.class_specific(p, percentile=50)["member"])
+    assert labelling.ds.otoscope.categories("class") == ["a", "b", "c"]
 
 
 def test_a_store_is_not_given(finished, tmp_path):
@@ -48,7 +51,7 @@ def test_layers_of_unequal_width_survive_a_table(tmp_path, finished):
     np.testing.assert_array_equal(read_probability(tmp_path / "q.parquet"), p.isel(layer=[0]))
 
 
-def test_what_such_data_cannot_answer(tmp_path, p):
+def test_what_such_data_do_not_hold(tmp_path, p):
     write_published(tmp_path, p)
     ds = open_given(tmp_path).children[tmp_path.name].to_dataset()
     with pytest.raises(ValueError, match="the reading that they were made with"):
@@ -72,7 +75,7 @@ def test_what_such_data_cannot_answer(tmp_path, p):
         ("", "is not a table"),
     ],
 )
-def test_other_tables_are_refused(tmp_path, text, message):
+def test_other_tables_raise(tmp_path, text, message):
     (tmp_path / "p.csv").write_text(text)
     with pytest.raises(ValueError, match=message):
         read_probability(tmp_path / "p.csv")

@@ -60,7 +60,7 @@ def test_a_base_gives_all_other_settings(tmp_path):
         ("a: !!python/object/apply:os.getcwd []\n", "is not YAML"),
     ],
 )
-def test_other_files_are_refused_and_nothing_runs(tmp_path, text, message):
+def test_other_files_raise_and_nothing_runs(tmp_path, text, message):
     (tmp_path / "x.yaml").write_text(text)
     with pytest.raises(ValueError, match=message):
         read_published_list(tmp_path / "x.yaml")

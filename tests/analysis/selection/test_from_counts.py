@@ -5,8 +5,9 @@ import pytest
 import xarray as xr
 
 from otoscope.analysis import class_specific
-from otoscope.analysis.selection import from_counts as quick_select
+from otoscope.analysis.selection import from_counts
 from otoscope.analysis.selection.from_counts import Selected, ratio_of, select_counts
+from otoscope.analysis.selection.selection import Selection
 
 from ..null.test_permutation import plain_jaccard
 
@@ -25,10 +26,10 @@ def test_selection_of_counts_is_the_selection_of_probabilities(seed, monkeypatch
         counts[:, ::4] = 0
     p = xr.DataArray((counts / n_clips[:, None]).T[None], dims=("layer", "neuron", "category"))
     if seed % 2:  # as with frames, of which there are more than a table of probabilities has room for
-        monkeypatch.setattr(quick_select, "MOST_LEVELS", 0)
+        monkeypatch.setattr(from_counts, "MAX_LEVELS", 0)
     for rule, percentile in [*(("paper", each) for each in (1, 20, 100)), *(("lape", each) for each in RANGE)]:
-        expected = class_specific(p, percentile, rule)
-        found = select_counts(counts, n_clips, percentile, rule)
+        expected = class_specific(p, percentile=percentile, rule=rule)
+        found = select_counts(counts, n_clips, Selection(percentile=percentile, rule=rule))
         assert found.neurons.tolist() == np.flatnonzero(expected["selected"].values[0]).tolist()
         np.testing.assert_array_equal(found.dense(n_neurons), expected["member"].values[0].T)
     q = p.values[0] / np.maximum(p.values[0].sum(axis=1, keepdims=True), 1e-300)

@@ -12,6 +12,7 @@ import torch
 import xarray as xr
 
 from otoscope.analysis import class_specific, coverage_ratio, depth_histogram, mean_class_specific, thresholds
+from otoscope.analysis.selection.rules import check_selection
 
 KINDS = ["random", "tied", "zero-rich", "saturated", "peaked"]
 
@@ -79,7 +80,7 @@ def test_lape_is_the_published_arithmetic(kind, seed):
     p = make_p(kind, seed, shape)
     for percentile in (1, 2, 5, 20):
         expected, above_cut = published(p.values, percentile)
-        found = class_specific(p, percentile)["member"].values
+        found = class_specific(p, percentile=percentile)["member"].values
         # Of the neurons that tie at the cut equally many are chosen; which ones, torch leaves open.
         clear = ~(np.abs(above_cut) < 1e-12)
         np.testing.assert_array_equal(found[clear], expected[clear])
@@ -93,7 +94,9 @@ def test_lape_gives_ties_to_the_lowest_layer_and_neuron(kind, seed):
     p = make_p(kind, seed, shape)
     for percentile in (2, 10, 50, 100):
         expected = plain(p.values.reshape(-1, shape[2]).tolist(), percentile)
-        found = {(layer * shape[1] + neuron, c) for layer, neuron, c in members(class_specific(p, percentile))}
+        found = {
+            (layer * shape[1] + neuron, c) for layer, neuron, c in members(class_specific(p, percentile=percentile))
+        }
         assert found == expected
 
 
@@ -104,7 +107,7 @@ def test_layers_of_unequal_width_are_as_if_the_missing_neurons_were_not_there(se
     valid = xr.DataArray(np.random.default_rng(seed).random((3, 50)) < 0.7, dims=("layer", "neuron"))
     where = [tuple(cell) for cell in np.argwhere(valid.values)]
     expected = {(*where[i], c) for i, c in plain(p.values[valid.values].tolist(), 10)}
-    found = class_specific(p.where(valid), 10) if as_nan else class_specific(p, 10, valid=valid)
+    found = class_specific(p.where(valid), percentile=10) if as_nan else class_specific(p, percentile=10, valid=valid)
     assert members(found) == expected
 
 
@@ -118,7 +121,7 @@ def test_paper_is_three_percentiles(kind, seed):
     cut = np.percentile(list(entropy.values()), 10) if loud else math.nan
     kept = [i for i in loud if entropy[i] <= cut + 1e-12]
     bar = np.percentile(rows[kept], 95) if kept else math.nan
-    found = class_specific(p, 10, rule="paper")
+    found = class_specific(p, percentile=10, rule="paper")
     assert members(found) == {(i // 60, i % 60, c) for i in kept for c in range(5) if rows[i, c] > bar}
     assert float(found["activity_threshold"]) == np.percentile(rows.max(axis=1), 5)
     assert found["selected"].sum() == len(kept)
@@ -127,7 +130,7 @@ def test_paper_is_three_percentiles(kind, seed):
         assert float(found["probability_threshold"]) == pytest.approx(bar)
 
 
-def test_saturation_selects_nothing_and_says_so():
+def test_saturation_selects_nothing_and_is_reported():
     p = make_p("saturated", 0, (2, 100, 5))
     found = class_specific(p)
     assert bool(found["saturated"])
@@ -157,13 +160,13 @@ def test_lazy_whole_and_with_its_thresholds(rule, nothing_computes):
     p = make_p("peaked", 3, (2, 80, 4)).assign_coords(
         category=list("abcd"), layer=[4, 5], n_clips=("category", [1] * 4)
     )
-    eager = class_specific(p, 10, rule)
+    eager = class_specific(p, percentile=10, rule=rule)
     with nothing_computes():
-        lazy = class_specific(p.chunk(neuron=11, category=3), 10, rule)
+        lazy = class_specific(p.chunk(neuron=11, category=3), percentile=10, rule=rule)
         summary = [coverage_ratio(lazy["member"]), mean_class_specific(lazy["member"])]
         depth = depth_histogram(lazy["member"])
     xr.testing.assert_identical(lazy.compute(), eager)
-    for name, line in thresholds(p, 10, rule).items():
+    for name, line in thresholds(p, percentile=10, rule=rule).items():
         assert float(line) == float(eager[name])
     assert all(np.isfinite([*summary, *depth]))
     assert eager["member"].dtype == bool
@@ -189,4 +192,37 @@ def test_rules_and_percentiles_that_do_not_exist():
         class_specific(p, rule="LAPE")
     for percentile in (0, -1, 101, math.nan):
         with pytest.raises(ValueError, match=r"expected a number above 0 and up to 100"):
-            class_specific(p, percentile)
+            class_specific(p, percentile=percentile)
+
+
+def test_selections_that_mean_nothing(p):
+    check_selection(class_specific(p, percentile=10), "notes:octave")
+    with pytest.raises(ValueError, match=r"t:x has 1 category with clips \('7'\); expected at least 2"):
+        check_selection(class_specific(p.isel(category=[0])), "t:x")
+    with pytest.raises(ValueError, match=r"t:x has no category with clips"):
+        check_selection(class_specific(p.isel(category=[])), "t:x")
+    with pytest.raises(ValueError, match=r"reading 'clip' more than 5 % of .* equal the highest one, 1, .*ng frame"):
+        check_selection(class_specific(xr.ones_like(p)), "t:x")
+    with pytest.raises(ValueError, match="use --reading clip with a --threshold"):
+        check_selection(class_specific(xr.ones_like(p).assign_attrs(reading="frame")), "t:x")
+    with pytest.raises(ValueError, match=r"no neuron is selected out of 120; .*: use a higher --percentile"):
+        check_selection(class_specific(p, percentile=0.1), "t:x")
+
+
+def test_neurons_that_do_not_exist_are_not_counted(p):
+    valid = xr.DataArray(np.arange(60) < np.array([[60], [47]]), dims=("layer", "neuron"))
+    narrow = p.where(valid).assign_coords(neuron_valid=valid)
+    with pytest.raises(ValueError, match=r"no neuron is selected out of 107; "):
+        check_selection(class_specific(narrow, percentile=0.1), "t:x")
+
+
+def test_the_error_names_what_saturates(p):
+    """The statement holds for the probabilities at hand, whichever line it is that nothing exceeds."""
+    few = xr.where(p > 0.3, 0.75, p)  # a tenth and more of the cells, of whatever encoder
+    assert (few == few.max()).mean() > 0.05
+    with pytest.raises(ValueError, match=r"more than 5 % of the activation probabilities equal the highest one, 0.75,"):
+        check_selection(class_specific(few), "t:x")
+    level = few.copy(data=np.where(np.arange(3) == 0, 0.75, np.minimum(few, 0.7)))
+    assert (level.max("category") == 0.75).all()
+    with pytest.raises(ValueError, match=r"at least 95 % of the neurons reach in some category the highest one, 0.75,"):
+        check_selection(class_specific(level, rule="paper"), "t:x")

@@ -31,7 +31,7 @@ def cells(array):
     return [(i, j, c) for i in range(layers) for j in range(0, neurons, 3) for c in range(categories)]
 
 
-def test_scores_of_bits_are_what_they_say(parts):
+def test_scores_of_bits_against_their_definitions(parts):
     active, _, codes, task = parts
     rate, information = rate_difference(active, codes), mutual_information(active, codes)
     kept = codes.values >= 0
@@ -45,7 +45,7 @@ def test_scores_of_bits_are_what_they_say(parts):
         np.testing.assert_allclose(function(task["active_bits"], codes), eager, rtol=1e-12)
 
 
-def test_scores_of_means_are_what_they_say(parts):
+def test_scores_of_means_against_their_definitions(parts):
     _, mean, codes, _ = parts
     distance, correlation = d_prime(mean, codes), point_biserial(mean, codes)
     kept = codes.values >= 0
@@ -91,7 +91,7 @@ def test_float16_of_any_size():
     assert float(d_prime(mean, labels)[0, 0, 0]) == pytest.approx(expected, rel=2e-3)
 
 
-def test_highest_scores_are_as_many_as_asked_for():
+def test_highest_scores_are_as_many_as_requested():
     score = xr.DataArray([[[3.0, 1], [np.nan, 1]], [[5, 1], [5, 0]]], dims=("layer", "neuron", "category"))
     score = score.assign_coords(category=["a", "b"])
     members = highest_scores(score, xr.DataArray([2, 3], dims="category", coords={"category": ["a", "b"]}))

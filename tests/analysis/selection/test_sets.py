@@ -54,7 +54,7 @@ def test_a_cell_across_two_tasks():
     assert found('all(my task:"la:bel":x)') == of(("my task", "la:bel"), "x")
 
 
-def test_the_set_says_where_it_comes_from():
+def test_a_set_records_where_it_comes_from():
     neurons, gain = find_set(parse_set(" only( dog ) "), members, "t", "kind", identity="abc", how={"percentile": 5})
     assert gain is None
     assert neurons.name == "only( dog )"
@@ -94,7 +94,7 @@ def test_from_files(tmp_path, monkeypatch):
     ["", "dog", "shared(dog)", "only(dog,x)", "foo(dog)", "shared(a,b", "only(a:b)", "only(a:b:c:d)", "only()",
      "shared(a,)", "(1,2", 'only("a)', "@", 'only(x"y)', "(1,2) x", "shared(:x:c,b)", 'only("")', "(1,-2)"],
 )  # fmt: skip
-def test_what_is_not_understood_is_refused_with_the_grammar(text):
+def test_what_is_not_understood_raises_with_the_grammar(text):
     with pytest.raises(ValueError, match=r"expected .*(shared\(A,B\)|\(layer,neuron\))"):
         parse_set(text)
 
@@ -106,7 +106,7 @@ def test_categories_that_exist_are_listed_as_they_are_written():
         found('shared(dog, my task:"la:bel":"cat, black")')
 
 
-def test_an_empty_set_is_refused(monkeypatch):
+def test_an_empty_set_raises(monkeypatch):
     monkeypatch.setitem(TABLES, ("t", "none"), TABLES["t", "kind"] & False)
     with pytest.raises(ValueError, match=r"^all\(t:none:dog\) has no neurons; expected at least one"):
         found("all(t:none:dog)")

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 import otoscope
-from otoscope.analysis.selection.labellings import DIVISIONS, GROUPINGS
+from otoscope.analysis.probe.splits import SPLIT_COLUMNS
+from otoscope.analysis.selection.labellings import GROUPINGS
 from otoscope.extract.audio.corpora import gise51, surge
 from otoscope.extract.audio.corpora.build import DATA_SETS, build, data_set
 from otoscope.extract.audio.corpus import read_manifest
@@ -72,8 +73,8 @@ def test_columns_that_are_no_labels_are_those_that_no_survey_takes_for_labels(na
     FILL[name](tmp_path)
     build(name, tmp_path, tmp_path / "m.csv")
     known, columns = data_set(name), set(read_manifest(tmp_path / "m.csv").labels.columns)
-    assert columns - set(known.labels) <= {*DIVISIONS, *GROUPINGS}
-    assert not set(known.labels) & {*DIVISIONS, *GROUPINGS}
+    assert columns - set(known.labels) <= {*SPLIT_COLUMNS, *GROUPINGS}
+    assert not set(known.labels) & {*SPLIT_COLUMNS, *GROUPINGS}
 
 
 def test_unit_sec_is_the_published_one():

@@ -1,30 +1,18 @@
-"""Results as figures: heat maps of common neurons, depth of class-specific neurons, selectivity of all neurons.
+"""Heat maps of common neuron ratios."""
 
-Goal: figures that can go into a paper as they are, in colour, in grey and for colour-blind eyes.
-Conventions: labels come from the attributes (long_name, units) of what is drawn. Figures are made without
-pyplot, so nothing global changes and no display is needed. This file and `figure_ablation` alone import matplotlib.
-Contents: `overlap_figure`, `depth_figure`, `selectivity_figure`, `save_figure`.
-"""
-
-import os
-import warnings
 from collections.abc import Sequence
-from pathlib import Path
 
-import matplotlib as mpl
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
-from matplotlib.ticker import MaxNLocator
 
-COLOURS = "cividis"  # made for colour-blind eyes; its lightness rises evenly, so it reads in grey
-ENDINGS = (".pdf", ".png", ".svg")
+from .save import COLOURS, label_of, short_name
+
 CELL_INCHES = (0.145, 0.5)  # smallest and largest side of a cell
 MAP_INCHES = 4.5  # a map is about so wide where the cells may choose
-LONGEST_NAME = 28  # letters of a category's name, the rest is cut
 SCALES = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8)  # tops of the colour scale, if 1 would leave all cells dark
 NUMBERED = 12  # up to so many categories the cells bear their numbers
 
@@ -67,104 +55,11 @@ def overlap_figure(panels: Sequence[tuple[str, xr.DataArray]]) -> Figure:
     bar = figure.colorbar(
         image, ax=list(axes), shrink=min(1.0, 4 / height), aspect=25, extend="max" if beyond else "neither"
     )
-    bar.set_label(_label(maps[0][1]), fontsize=font + 1)
+    bar.set_label(label_of(maps[0][1]), fontsize=font + 1)
     bar.ax.tick_params(labelsize=font)
     if notes:
         figure.supxlabel(notes, fontsize=font, parse_math=False)
     return figure
-
-
-def depth_figure(panels: Sequence[tuple[str, xr.DataArray]]) -> Figure:
-    """Class-specific neurons per layer as bars, several stores side by side in each layer.
-
-    panels: (name for the legend, number of neurons (layer)), as from `depth_histogram`.
-    """
-    layers = max((depth.sizes["layer"] for _, depth in panels), default=1)
-    figure = Figure(figsize=(float(np.clip(0.5 * layers * len(panels) ** 0.5 + 1.5, 4, 12)), 3), layout="constrained")
-    ax = figure.subplots()
-    # Ends of the map are too light and too dark to print well beside each other with black edges.
-    colours = mpl.colormaps[COLOURS](np.linspace(0.15, 0.9, max(2, len(panels))))
-    width = 0.8 / max(1, len(panels))
-    for i, (name, depth) in enumerate(panels):
-        places = np.arange(depth.sizes["layer"]) + (i - (len(panels) - 1) / 2) * width
-        ax.bar(places, depth.values, width, color=colours[i], edgecolor="black", linewidth=0.4, label=name)
-    ticks = np.arange(layers)[:: max(1, layers // 24)]
-    longest = max((depth for _, depth in panels), key=lambda depth: depth.sizes["layer"])
-    ax.set_xticks(ticks, [str(v) for v in longest["layer"].values[ticks]])
-    ax.set_xlim(-0.6, layers - 0.4)
-    ax.yaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
-    ax.set_xlabel("layer")
-    ax.set_ylabel(_label(longest))
-    ax.spines[["top", "right"]].set_visible(False)
-    if len(panels) > 1:
-        entry_inches = 0.75 + 0.09 * max(len(name) for name, _ in panels)  # key, gap and letters
-        columns = int(np.clip(figure.get_figwidth() // entry_inches, 1, len(panels)))
-        rows = -(-len(panels) // columns)
-        figure.set_figheight(figure.get_figheight() + 0.2 * (rows - 1))
-        legend = figure.legend(loc="outside upper center", ncols=columns, frameon=False)
-        for text in legend.get_texts():
-            text.set_parse_math(False)
-    return figure
-
-
-def selectivity_figure(panels: Sequence[tuple[str, xr.DataArray, xr.DataArray, xr.DataArray]]) -> Figure:
-    """Every neuron by how probable its favourite category makes it and how selective it is; selected ones stand out.
-
-    panels: (title, probability (layer, neuron, category), AAPE (layer, neuron) in nats, selected bool (layer, neuron)),
-    side by side on the same axes. The dashed line is the AAPE of a neuron that does not care, ln(categories). Neurons
-    that never fire are not drawn.
-    """
-    width, height = 3.0 * len(panels) + 0.5, 3.2
-    figure = Figure(figsize=(width, height), layout="constrained")
-    axes = figure.subplots(1, len(panels), squeeze=False, sharex=True, sharey=True)[0]
-    ink = mpl.colormaps[COLOURS](0.0)
-    for ax, (title, p, entropy, selected) in zip(axes, panels, strict=True):
-        top = p.max("category").transpose("layer", "neuron").values.ravel()
-        aape = entropy.transpose("layer", "neuron").values.ravel()
-        chosen = selected.transpose("layer", "neuron").values.ravel().astype(bool)
-        for which, name, colour, size in ((~chosen, "others", "0.7", 2), (chosen, "selected", ink, 5)):
-            # Tens of thousands of dots as an image: as vectors they would make a PDF that no reader scrolls.
-            ax.scatter(top[which], aape[which], s=size, color=colour, linewidths=0, label=name, rasterized=True)
-        ax.axhline(np.log(p.sizes["category"]), color="black", linewidth=0.6, linestyle="--")
-        ax.set_title(title, fontsize=10, parse_math=False)
-        ax.set_xlabel("probability for the favourite category")
-        ax.spines[["top", "right"]].set_visible(False)
-    axes[0].set(xlim=(0, 1.02), ylim=(0, None), ylabel=_label(panels[0][2]))
-    figure.legend(
-        *axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False, markerscale=3
-    )
-    return figure
-
-
-def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
-    """Write a figure as PDF, PNG (200 dots per inch) or SVG by the ending of the name.
-
-    The same figure gives the same bytes; the file appears whole or not at all.
-    Raises ValueError for another ending, FileNotFoundError for a folder that does not exist.
-    """
-    target = Path(path)
-    ending = target.suffix.lower()
-    if ending not in ENDINGS:
-        raise ValueError(f"cannot draw to {target.name!r}; expected a name ending in {', '.join(ENDINGS)}")
-    if not target.parent.is_dir():
-        raise FileNotFoundError(f"no folder {target.parent}; expected it for {target.name}: create it")
-    dates = {".pdf": {"CreationDate": None}, ".svg": {"Date": None}, ".png": {}}
-    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
-    try:
-        with (
-            mpl.rc_context({"svg.hashsalt": "otoscope", "pdf.fonttype": 42, "hatch.linewidth": 0.4}),
-            warnings.catch_warnings(),
-        ):
-            # Names in scripts that the font lacks are drawn as boxes: no reason to fail, or to print a line
-            # each.
-            warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-            # Cropped to what is drawn: with many names the layout alone leaves some of them cut at the edge.
-            figure.savefig(
-                partial, format=ending[1:], dpi=200, metadata=dates[ending], bbox_inches="tight", pad_inches=0.05
-            )
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _highest(ratio: xr.DataArray) -> float:
@@ -182,9 +77,7 @@ def _heat_map(ax: Axes, ratio: xr.DataArray, font: float, top: float) -> AxesIma
     values = ratio.values
     image = ax.imshow(values, cmap=COLOURS, vmin=0, vmax=top, aspect="equal", interpolation="nearest")
     for axis, dim in ((ax.xaxis, "other_category"), (ax.yaxis, "category")):
-        axis.set_ticks(range(ratio.sizes[dim]), labels=_names(ratio, dim))
-        for text in axis.get_ticklabels():
-            text.set_parse_math(False)
+        axis.set_ticks(range(ratio.sizes[dim]), labels=_names(ratio, dim), parse_math=False)
     ax.tick_params(labelsize=font, length=0, pad=2)
     ax.set_xlabel(_side(ratio, False), fontsize=font + 1, parse_math=False)
     ax.set_ylabel(_side(ratio, True), fontsize=font + 1, parse_math=False)
@@ -226,9 +119,8 @@ def _mark_groups(ax: Axes, ratio: xr.DataArray, font: float) -> None:
         across = dim == "other_category"
         side = ax.secondary_xaxis("top") if across else ax.secondary_yaxis("right")
         axis = side.xaxis if across else side.yaxis
-        axis.set_ticks([(start + stop - 1) / 2 for start, stop, _ in runs], labels=[name for _, _, name in runs])
-        for text in axis.get_ticklabels():
-            text.set_parse_math(False)
+        middles = [(start + stop - 1) / 2 for start, stop, _ in runs]
+        axis.set_ticks(middles, labels=[name for _, _, name in runs], parse_math=False)
         side.tick_params(labelsize=font + 1, length=0, pad=2)
         if across and not _fit_upright(runs, _cell_inches(max(ratio.shape)), font + 1):
             side.tick_params(axis="x", labelrotation=90)
@@ -283,10 +175,4 @@ def _name_inches(ratio: xr.DataArray, dim: str, font: float) -> float:
 
 
 def _names(ratio: xr.DataArray, dim: str) -> list[str]:
-    names = [str(name) for name in ratio[dim].values]
-    return [name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…" for name in names]
-
-
-def _label(values: xr.DataArray) -> str:
-    long_name, units = str(values.attrs.get("long_name", values.name)), str(values.attrs.get("units", "1"))
-    return long_name if units in ("1", "neurons") else f"{long_name} ({units})"
+    return [short_name(str(name)) for name in ratio[dim].values]

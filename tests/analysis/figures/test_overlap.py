@@ -1,17 +1,11 @@
-"""What figures show, and that files come out whole and the same every time."""
-
-import subprocess
-import sys
+"""What heat maps show."""
 
 import numpy as np
-import pytest
 import xarray as xr
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.image import imread
 from matplotlib.text import Text
 
-from otoscope.analysis import aape
-from otoscope.analysis.figures.selection import depth_figure, overlap_figure, save_figure, selectivity_figure
+from otoscope.analysis.figures.overlap import overlap_figure
 from otoscope.analysis.overlap import arranged, labelled
 
 
@@ -21,11 +15,6 @@ def make_ratio(rows, columns):
     attrs = {"long_name": "common neuron ratio", "units": "1"}
     coords = {"category": rows, "other_category": columns}
     return xr.DataArray(values, dims=("category", "other_category"), coords=coords, attrs=attrs)
-
-
-def make_depth(n_layers):
-    attrs = {"long_name": "class-specific neurons", "units": "neurons"}
-    return xr.DataArray(np.arange(n_layers), dims="layer", coords={"layer": np.arange(n_layers)}, attrs=attrs)
 
 
 def words(figure):
@@ -56,7 +45,7 @@ def test_two_categories_of_long_labellings_stay_legible():
         assert not [shown[j].get_text() for j, other in enumerate(boxes) if j != i and box.overlaps(other)], shown[i]
 
 
-def test_what_hatching_and_strokes_mean_is_said_where_they_are():
+def test_hatching_and_strokes_are_explained_where_they_are():
     ratio = make_ratio(["a", "b"], ["c", "d"])
     within = xr.DataArray([[True, False], [False, False]], dims=ratio.dims)
     marked = ratio.assign_coords(within_null=within).assign_attrs(level=0.01)
@@ -79,40 +68,6 @@ def test_fifty_categories_stay_legible():
         starts, ends = (sorted(getattr(box, f"{edges}{i}") for box in boxes) for i in (0, 1))
         assert all(end <= start + 1 for end, start in zip(ends[:-1], starts[1:], strict=True))
         assert axis.get_ticklabels()[0].get_fontsize() >= 5
-
-
-def test_a_depth_figure_has_a_bar_per_store_and_layer():
-    figure = depth_figure([("ssl", make_depth(4)), ("sl", make_depth(3))])
-    heights = [[bar.get_height() for bar in bars] for bars in figure.axes[0].containers]
-    assert heights == [[0, 1, 2, 3], [0, 1, 2]]
-    assert {"ssl", "sl", "layer", "class-specific neurons"} <= words(figure)
-    assert "ssl" not in words(depth_figure([("ssl", make_depth(60))]))
-
-
-@pytest.mark.parametrize(("ending", "start"), [("pdf", b"%PDF"), ("png", b"\x89PNG"), ("svg", b"<?xml")])
-def test_the_same_figure_gives_the_same_bytes(tmp_path, ending, start):
-    for name in ("one", "two"):
-        save_figure(overlap_figure([("猫", make_ratio(["猫", "b"], ["a", "b"]))]), tmp_path / f"{name}.{ending}")
-    first, second = (tmp_path / f"{name}.{ending}" for name in ("one", "two"))
-    assert first.read_bytes() == second.read_bytes()
-    assert first.read_bytes().startswith(start)
-    assert b"Date" not in first.read_bytes()
-    assert b"dc:date" not in first.read_bytes()
-    assert len(list(tmp_path.iterdir())) == 2
-
-
-def test_other_endings_and_absent_folders_are_refused(tmp_path):
-    figure = depth_figure([("ssl", make_depth(2))])
-    with pytest.raises(ValueError, match=r"'f.jpg'; expected a name ending in .pdf, .png, .svg"):
-        save_figure(figure, tmp_path / "f.jpg")
-    with pytest.raises(FileNotFoundError, match=r"no folder .*create it"):
-        save_figure(figure, tmp_path / "absent" / "f.pdf")
-    assert not list(tmp_path.iterdir())
-
-
-def test_pyplot_and_its_global_state_are_left_alone():
-    code = "import sys, otoscope.analysis.figures.selection; assert 'matplotlib.pyplot' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_the_scale_ends_above_the_highest_ratio_of_two_categories():
@@ -140,33 +95,3 @@ def test_groups_are_named_and_divided():
     lines = [line.get_xydata() for line in figure.axes[0].lines]
     assert {xy[0, 1] for xy in lines if xy[0, 1] == xy[1, 1]} == {7.5, 15.5}
     assert {xy[0, 0] for xy in lines if xy[0, 0] == xy[1, 0]} == {2.5}
-
-
-def test_nothing_is_cut_at_the_edge(tmp_path):
-    """Where names are longer below than above, the layout alone leaves some of them cut."""
-    names = [f"{i} {'of long name' * (i % 3)}" for i in range(51)]
-    ratio = make_ratio(names[:8], names)
-    save_figure(overlap_figure([("SSL", ratio), ("SL", ratio)]), tmp_path / "wide.png")
-    image = imread(tmp_path / "wide.png")
-    for edge in (image[:3], image[-3:], image[:, :3], image[:, -3:]):
-        assert (edge == 1).all()  # white
-
-
-def test_selectivity_shows_every_neuron_that_fires():
-    rng = np.random.default_rng(0)
-    panels = []
-    for name in ("ssl", "$sl$"):
-        values = rng.random((2, 30, 4))
-        values[0, :5] = 0
-        p = xr.DataArray(values, dims=("layer", "neuron", "category"))
-        selected = xr.DataArray(rng.random((2, 30)) < 0.2, dims=("layer", "neuron"))
-        panels.append((name, p, aape(p), selected))
-    figure = selectivity_figure(panels)
-    assert {"ssl", "$sl$", "AAPE (nat)", "selected", "others"} <= words(figure)
-    for ax, (_, p, entropy, selected) in zip(figure.axes, panels, strict=True):
-        others, chosen = (np.ma.filled(dots.get_offsets(), np.nan) for dots in ax.collections)
-        for dots, which in ((others, ~selected.values), (chosen, selected.values)):
-            want = np.column_stack([p.values.max(-1)[which], entropy.values[which]])
-            want[np.isnan(want[:, 1])] = np.nan  # a neuron that never fires has no place
-            np.testing.assert_array_equal(dots, want)
-        assert ax.lines[0].get_ydata()[0] == np.log(4)

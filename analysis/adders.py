@@ -5,7 +5,6 @@ Conventions: words are uint64 (clip, word), 64 neurons each, least significant b
 layer, neuron).
 A full adder turns three words of weight w into one of weight w (a ^ b ^ c) and one of weight 2w (their majority), for
 64 neurons at once: n clips cost about n adders, and only the log2(n) bit planes that remain need unpacking.
-Contents: `add_words`.
 """
 
 from collections.abc import Callable
@@ -14,7 +13,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-MOST_CLIPS = 255  # counts of so many fit eight bit planes, and a byte each
+MAX_CLIPS = 255  # counts of so many fit eight bit planes, and a byte each
 TILE = 64  # words at a time, so that the planes stay in a core's nearest cache
 SPREAD = (np.arange(256)[:, None] >> np.arange(8) & 1).astype(np.uint8).view("<u8")[:, 0].astype(np.uint64)
 """A byte's eight bits as eight bytes of 0 or 1."""
@@ -45,15 +44,15 @@ def add_words(words: Any, clips: Any, edges: Any, spread: Any, counts: Any, laye
     n_words, n_neurons = words.shape[1], counts.shape[2]
     planes = np.zeros((8, TILE), np.uint64)
     lowest, second, plane_bytes = planes[0], planes[1], planes.view(np.uint8)
-    tally = np.zeros(8 * TILE, np.uint64)
-    count_of = tally.view(np.uint8)
+    sums = np.zeros(8 * TILE, np.uint64)
+    count_of = sums.view(np.uint8)
     for first_word in range(0, n_words, TILE):
         last_word = min(first_word + TILE, n_words)
         n = last_word - first_word
         for category in range(len(edges) - 1):
             row = counts[category, layer][64 * first_word : min(64 * last_word, n_neurons)]
-            for start in range(edges[category], edges[category + 1], MOST_CLIPS):
-                stop = min(start + MOST_CLIPS, edges[category + 1])
+            for start in range(edges[category], edges[category + 1], MAX_CLIPS):
+                stop = min(start + MAX_CLIPS, edges[category + 1])
                 n_planes = 0
                 while (stop - start) >> n_planes:
                     n_planes += 1
@@ -82,10 +81,10 @@ def add_words(words: Any, clips: Any, edges: Any, spread: Any, counts: Any, laye
                             planes[plane, w] ^= carry
                             carry = both
                     i += 1
-                tally[: 8 * n] = 0
+                sums[: 8 * n] = 0
                 for plane in range(n_planes):
                     digits, weight = plane_bytes[plane], np.uint64(plane)
                     for k in range(8 * n):
-                        tally[k] += spread[digits[k]] << weight
+                        sums[k] += spread[digits[k]] << weight
                 for neuron in range(len(row)):
                     row[neuron] += count_of[neuron]

@@ -1,8 +1,7 @@
-"""The same question to every task of a store, its answers put together.
+"""The same function of every task of a store, its results put together.
 
 Goal: results with a real `task` dimension, lazily.
 Conventions: a task is a child of the store's tree.
-Contents: `across`.
 """
 
 from collections.abc import Callable
