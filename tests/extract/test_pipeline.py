@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import otoscope.extract.worker
 from otoscope.extract.loader import UnreadableAudio
 from otoscope.extract.pipeline import STAGES, InOrder, Queue, Stopped, ahead
-from otoscope.extract.worker import Worker
+from otoscope.store.block_values import BlockValues
 from otoscope.store.verify import verify
 
 from ..support.closed_form import RATE, closed_form, spans, write_wav_file
@@ -48,8 +48,8 @@ def ours() -> list[str]:
 
 
 def settled(condition: Callable[[], bool]) -> bool:
-    """Whether something comes true within five seconds."""
-    deadline = time.monotonic() + 5
+    """Whether something comes true within a minute."""
+    deadline = time.monotonic() + 60
     while not condition() and time.monotonic() < deadline:
         time.sleep(0.005)
     return condition()
@@ -115,9 +115,9 @@ def test_closing_a_queue_wakes_whoever_waits() -> None:
         assert not reader.done()
         full.close()
         empty.close()
-        assert writer.result(5) is False
+        assert writer.result(60) is False
         with pytest.raises(Stopped, match="stays pending"):
-            reader.result(5)
+            reader.result(60)
 
 
 @pytest.mark.parametrize("depth", [1, 3, 16])
@@ -149,7 +149,7 @@ def test_items_that_no_thread_has_begun_are_forgotten_when_closed() -> None:
 
     def work(i: int) -> None:
         begun.append(i)
-        go.wait(5)
+        go.wait(60)
 
     with ThreadPoolExecutor(2) as pool:
         results = InOrder(pool, work, range(30), lambda: 10)
@@ -175,7 +175,7 @@ def test_a_block_is_written_while_the_next_is_computed(tmp_path: Path, monkeypat
 
     def slowly(url, block, *rest, **more):
         if block.index == 0:
-            met.append(second.wait(5))
+            met.append(second.wait(60))
         write(url, block, *rest, **more)
 
     monkeypatch.setattr(otoscope.extract.worker, "write_block", slowly)
@@ -201,12 +201,12 @@ def test_an_error_in_a_stage_ends_its_block_alone(tmp_path: Path, monkeypatch: p
         if broken[0] and stage == "pack" and (tokens == 0.5).any():
             tokens[tokens == 0.5] = 1e4
 
-    write, place_values = otoscope.extract.worker.write_block, Worker.place_values
+    write, put = otoscope.extract.worker.write_block, BlockValues.put
 
-    def placing(worker, at, rows, summary, values):
+    def putting(values, at, digests, reasons, summary):
         if max(mean.max() for mean in summary.means) > 1e3:
             raise ValueError("out of place")
-        place_values(worker, at, rows, summary, values)
+        put(values, at, digests, reasons, summary)
 
     def failing(url, block, *rest, **more):
         if broken[0] and stage == "write" and block.index == 4:
@@ -214,7 +214,7 @@ def test_an_error_in_a_stage_ends_its_block_alone(tmp_path: Path, monkeypatch: p
         write(url, block, *rest, **more)
 
     monkeypatch.setattr(otoscope.extract.worker, "write_block", failing)
-    monkeypatch.setattr(Worker, "place_values", placing)
+    monkeypatch.setattr(BlockValues, "put", putting)
     before = ours()
     with bench(tmp_path, encoder(Busy(happening)), LENGTHS) as b:
         audio = tmp_path / "audio/018.wav"
@@ -238,16 +238,16 @@ def test_closing_a_worker_ends_the_calls_under_way_and_its_threads(tmp_path: Pat
 
     def happening(_: Tensor) -> None:
         inside.set()
-        go.wait(5)
+        go.wait(60)
 
     before = ours()
     with bench(tmp_path, encoder(Busy(happening)), LENGTHS) as b, ThreadPoolExecutor(2) as pool:
         calls = [pool.submit(b.worker, block) for block in b.blocks[:2]]
-        assert inside.wait(5)
+        assert inside.wait(60)
         b.worker.close()
         go.set()
         for call in calls:
-            assert isinstance(call.exception(5), Stopped)
+            assert isinstance(call.exception(60), Stopped)
         with pytest.raises(Stopped):
             b.worker(b.blocks[3])
         assert b.committed() == []
@@ -267,7 +267,7 @@ def test_a_worker_that_nobody_closes_leaves_no_thread_behind(tmp_path: Path) -> 
 
 
 def test_the_seconds_of_each_stage_add_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """20 ms for each of two batches; what the device's thread does and what it waits for fill the time between."""
+    """20 ms for each of two batches; what the device's thread does and what it waits for lie within the whole."""
     write = otoscope.extract.worker.write_block
 
     def slowly(*what, **more):
@@ -286,5 +286,5 @@ def test_the_seconds_of_each_stage_add_up(tmp_path: Path, monkeypatch: pytest.Mo
         assert report.seconds["decode"] > 0
         assert report.seconds["copy"] == 0  # nothing is copied where the device is the processor
     device = sum(report.seconds["forward"] + report.seconds["waiting"] for report in reports)
-    assert took - reports[-1].seconds["write"] - 0.1 < device <= took
+    assert sum(report.seconds["forward"] for report in reports) + 9 * 0.05 <= device <= took
     assert sum(report.seconds["waiting"] for report in reports[1:]) >= 9 * 0.05  # while the block before was written

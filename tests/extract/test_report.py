@@ -12,7 +12,7 @@ import pytest
 from otoscope.cluster.executor import SerialExecutor, WorkerState
 from otoscope.extract.capture import Report, capture
 from otoscope.extract.pipeline import STAGES
-from otoscope.extract.report import THREADS, Tally
+from otoscope.extract.report import THREADS, RunRecorder
 from otoscope.store.blocks import Block
 
 from ..support.closed_form import LENGTHS, After, closed_form, interrupt, write_corpus
@@ -128,10 +128,10 @@ def test_a_finished_task_and_a_dry_run(tmp_path: Path) -> None:
 
 
 def test_workers_that_were_lost_are_counted_with_what_they_had(tmp_path: Path) -> None:
-    tally = Tally(path=tmp_path / "report.json", about={"task": "t"}, batch=3)
+    recorder = RunRecorder(path=tmp_path / "report.json", about={"task": "t"}, batch=3)
     lives = WorkerState(name="a", node="n", pid=1, phase="working", in_flight=2, done=5)
     states = [lives, replace(lives, name="b", phase="lost"), replace(lives, name="c", phase="lost", in_flight=1)]
-    tally.write("running", states)
+    recorder.write("running", states)
     found = json.loads((tmp_path / "report.json").read_text())
     assert (found["losses"], found["retries"]) == (2, 3)
     assert [worker["name"] for worker in found["workers"]] == ["a", "b", "c"]

@@ -305,6 +305,8 @@ def test_digests_are_those_of_the_files(tmp_path: Path) -> None:
     manifest, _ = write_corpus(tmp_path, [40] * 3)
     (tmp_path / "audio/001.wav").write_bytes(b"words")
     run(manifest, tmp_path / "s")
-    for digest, path in zip(stored(tmp_path / "s")["audio_digest"], read_manifest(manifest).table["path"], strict=True):
+    for digest, path in zip(
+        stored(tmp_path / "s")["audio_digest"], read_manifest(manifest).clips.table["path"], strict=True
+    ):
         data = (tmp_path / path).read_bytes()
         assert int(digest) == int.from_bytes(blake2b(data, digest_size=8).digest(), "little")

@@ -1,7 +1,4 @@
-"""Workers for tests of the Ray pool: they leave a mark for each piece they begin and end, and some of them die.
-
-Contents: `Marking`, `marks`, `wait_for`, `alive`.
-"""
+"""Workers for tests of the Ray pool: they leave a mark for each piece they begin and end, and some of them die."""
 
 import ctypes
 import os
@@ -54,8 +51,8 @@ def marks(folder: Path, what: str) -> Counter[int]:
     return Counter(int(path.name.split(".")[1]) for path in folder.glob(f"{what}.*"))
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 30.0) -> None:
-    """Until it holds."""
+def wait_for(condition: Callable[[], object], seconds: float = 180.0) -> None:
+    """Until it holds, also on a machine that has other things to do."""
     began = time.monotonic()
     while not condition():
         assert time.monotonic() - began < seconds, "it did not come to that"

@@ -3,7 +3,6 @@
 Conventions: as in `cli`.
 """
 
-import io
 import logging
 import signal
 import sys
@@ -195,20 +194,18 @@ def standing(task: "TaskStatus") -> str:
 
 def watched(store: str, interval: float) -> None:
     """--watch: a line per task and look until nothing is pending, with the rate of the looks before."""
-    from ..cluster.progress import Progress
+    from ..cluster.progress import Rate
     from ..store.verify import store_status
 
     if not interval > 0:
         raise ValueError(f"--interval is {interval:g}; expected seconds above 0")
-    seen: dict[str, tuple[Progress, int]] = {}
+    rates: dict[str, Rate] = {}
     while True:
         tasks = store_status(store)
         for task in tasks:
-            done = task.n_ok + task.n_failed
-            since, before = seen.get(task.task) or (Progress(task.n_pending, stream=io.StringIO()), done)
-            since.advance(done - before)
-            seen[task.task] = since, done
-            rate = since.rate()
+            seen = rates.setdefault(task.task, Rate())
+            seen.at(task.n_ok + task.n_failed)
+            rate = seen.per_second()
             left = f", {timedelta(seconds=round(task.n_pending / rate))} left" if rate > 0 and task.n_pending else ""
             click.echo(f"{standing(task)}; {rate:.1f} clips/s{left}")
         if not any(task.n_pending for task in tasks):
