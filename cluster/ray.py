@@ -145,13 +145,9 @@ class RayExecutor:
                     f"what makes a worker cannot be sent to where it runs ({one_line(error, whole=True)}); "
                     "expected plain values, functions and names: leave out open files, locks and the like"
                 ) from error
+            todo = itertools.chain([first], waiting)
             pool = Pool[Piece, Result](
-                _RayActors(self),
-                sent,
-                itertools.chain([first], waiting),
-                self.retries,
-                self._states,
-                stuck_after=self.stuck_after,
+                _RayActors(self), sent, todo, self.retries, self._states, stuck_after=self.stuck_after
             )
             try:
                 yield from pool.events()
@@ -253,13 +249,9 @@ class _RayActors:
     """Actors of Ray, as a `Pool` sees them."""
 
     def __init__(self, executor: RayExecutor):
-        self.executor, self.looked = executor, -math.inf
+        self.executor, self.looked, needs = executor, -math.inf, executor.needs
         self.host = ray.remote(WorkerHost).options(
-            num_cpus=executor.needs["CPU"],
-            num_gpus=executor.needs["GPU"],
-            max_restarts=0,
-            max_task_retries=0,
-            max_concurrency=IN_FLIGHT,
+            num_cpus=needs["CPU"], num_gpus=needs["GPU"], max_restarts=0, max_task_retries=0, max_concurrency=IN_FLIGHT
         )
 
     def ask(self) -> Any:

@@ -123,14 +123,8 @@ def capture(
         return _end(recorder, url, task, executor)
     if not allow_missing:
         check_files(corpus.clips, committed=status.committed if status else None)
-    extraction = Extraction(
-        url=url,
-        clips=corpus.clips,
-        plan=plan,
-        model=Model(encoder=encoder, device=device),
-        code=code,
-        allow_missing=allow_missing,
-    )
+    model = Model(encoder=encoder, device=device)
+    extraction = Extraction(url=url, clips=corpus.clips, plan=plan, model=model, code=code, allow_missing=allow_missing)
     found = Preflight(
         extraction=extraction,
         frames=frames or (identity.frames if identity else "audio"),
@@ -242,10 +236,7 @@ def _end(recorder: RunRecorder, url: str, task: str, executor: Executor) -> Repo
     if recorder.n_blocks:
         shares = ", ".join(f"{stage} {share:.0%}" for stage, share in recorder.shares().items())
         log.info("shares of the workers' time: %s", shares)
+    n_clips, failures = len(status.status), tuple(recorder.failures)
     return Report(
-        n_clips=len(status.status),
-        n_ok=status.n_ok,
-        n_failed=status.n_failed,
-        n_extracted=recorder.n_done,
-        failures=tuple(recorder.failures),
+        n_clips=n_clips, n_ok=status.n_ok, n_failed=status.n_failed, n_extracted=recorder.n_done, failures=failures
     )

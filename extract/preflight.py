@@ -35,7 +35,6 @@ TOLERANCE = 1e-4
 """Rounding in float32 moves results by less than a tenth of this, a leak by a hundred times as much or more."""
 PARITY_CLIPS = 4
 MAX_CLIPS_TRIED = 16
-PARITY_CHOICES = ("refuse", "warn")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,9 +138,8 @@ def measure_throughput(worker: Worker, seconds: float) -> Throughput:
 
 def check_parity_choice(choice: str) -> None:
     """Raise ValueError for a choice that `check_parity` does not know."""
-    if choice not in PARITY_CHOICES:
-        expected = ", ".join(PARITY_CHOICES)
-        raise ValueError(f"{choice!r} is not a valid way to treat a model without parity; expected one of {expected}")
+    if choice not in ("refuse", "warn"):
+        raise ValueError(f"{choice!r} is not a valid way to treat a model without parity; expected refuse or warn")
 
 
 def check_parity(worker: Worker, choice: str) -> str:
@@ -152,11 +150,17 @@ def check_parity(worker: Worker, choice: str) -> str:
     Raises ValueError for a model without parity unless `choice` is "warn", for one that fails on the clips, and where
     no clip's means can be stored.
     """
-    batch = _few(worker)
-    with arithmetic(worker.plan.threads):
+    batch, plan = _few(worker), worker.plan
+    with arithmetic(plan.threads):
         if batch:
             many = _summary(worker, batch)
-            check_overflow(worker, many)
+            largest = largest_means(many)
+            # One clip whose means do not fit fails alone, later.
+            if "mean" in plan.variables and plan.mean_dtype == "float16" and largest.min() > MAX_FLOAT16:
+                raise ValueError(
+                    f"encoder {worker.encoder.name} has mean activations of {largest.min():g} on {len(largest)} clips; "
+                    f"float16 holds up to {MAX_FLOAT16:g}: keep them by --mean-dtype float32"
+                )
         if len(batch) < 2:
             return ""
         alone = [_summary(worker, [clip]) for clip in batch]
@@ -178,18 +182,6 @@ def check_parity(worker: Worker, choice: str) -> str:
         )
     log.warning("%s", text)
     return f" parity not within {TOLERANCE:g}, accepted"
-
-
-def check_overflow(worker: Worker, summary: Summary) -> None:
-    """Raise ValueError where means are to be float16 and no clip's fit: one clip like that fails alone, later."""
-    if "mean" not in worker.plan.variables or worker.plan.mean_dtype != "float16":
-        return
-    largest = largest_means(summary)
-    if largest.min() > MAX_FLOAT16:
-        raise ValueError(
-            f"encoder {worker.encoder.name} has mean activations of {largest.min():g} on {len(largest)} clips; "
-            f"float16 holds up to {MAX_FLOAT16:g}: keep them by --mean-dtype float32"
-        )
 
 
 def _few(worker: Worker) -> list[LoadedClip]:

@@ -33,7 +33,7 @@ def test_which_tokens_count(frames: str, expected: list[list[int]]) -> None:
 
 
 def test_an_unknown_rule_is_refused() -> None:
-    with pytest.raises(ValueError, match="no frames rule 'some'; expected audio, published or all"):
+    with pytest.raises(ValueError, match="'some' is not a valid rule for frames; expected audio, published or all"):
         counted_frames(SPANS, np.array([1.0]), "some")
 
 
@@ -85,7 +85,7 @@ def add_all(frame_sum: FrameSum, shown: int) -> None:
 @pytest.mark.parametrize("shown", [2, 5])
 def test_tokens_that_are_not_those_of_the_spans_are_refused(shown: int) -> None:
     frame_sum = FrameSum("site a", torch.ones(1, 4), 3)
-    with pytest.raises(ValueError, match=f"site a shows {shown} tokens per clip where token_spans places 4; expected"):
+    with pytest.raises(ValueError, match=f"site a shows {shown} frames per clip where frame_spans gives 4; expected"):
         add_all(frame_sum, shown)
 
 

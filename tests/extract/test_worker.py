@@ -260,7 +260,7 @@ class Pooled(nn.Module):
 def test_sites_of_other_token_counts_are_refused(tmp_path: Path) -> None:
     manifest, _ = write_corpus(tmp_path, [40] * 9)
     with pytest.raises(
-        ValueError, match=r"block 0 \(clips 0 to 7\): site coarse shows 2 tokens per clip where .* places 4"
+        ValueError, match=r"block 0 \(clips 0 to 7\): site coarse shows 2 frames per clip where .* gives 4"
     ):
         run(manifest, tmp_path / "s", plain(Pooled(), "*"), keep=("mean",))
     assert (stored(tmp_path / "s")["status"] == 0).all()
