@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from ..cluster.executor import Done, Event, Executor, Failed, SerialExecutor
 from ..extract.audio.corpus import Corpus
 from ..extract.models.encoder import Encoder, load_encoder
-from ..extract.plan import clip_table, identify, placed
+from ..extract.plan import clip_table, identify, to_device
 from ..store.provenance import Identity, digest_of
 from .effects import compare, measures_of
 from .lookup import Study, look_up
@@ -52,7 +52,8 @@ def run_study(
     Raises ValueError where encoder, audio or clips are not those of the store, OSError where audio cannot be read.
     """
     study = request if isinstance(request, Study) else look_up(request, url)
-    here = executor is None or isinstance(executor, SerialExecutor)  # else the devices are the workers'
+    executor = executor or SerialExecutor()
+    here = not executor.remote  # else the devices are the workers'
     loaded = load_encoder(encoder) if isinstance(encoder, str) else encoder
     require_encoder(study.identity, loaded, device if here else "cpu", said=here)
     if clip_table(corpus).digest != study.plan.names:
@@ -71,8 +72,7 @@ def run_study(
     pieces = [range(start, min(start + batch, n)) for start in range(0, n, batch)]
     parts: dict[int, Scores] = {}
     done = 0
-    events = (executor or SerialExecutor()).run(partial(AblationWorker, job), pieces)
-    with closing(events):  # type: ignore[type-var]  # all of ours are generators: an error ends what is under way
+    with closing(executor.run(partial(AblationWorker, job), pieces)) as events:  # an error ends what is under way
         for event in events:
             part = _scores(event, study)
             parts[event.piece.start] = part
@@ -99,7 +99,7 @@ def _scores(event: Event[range, Scores], study: Study) -> Scores:
 
 def require_encoder(identity: Identity, encoder: Encoder, device: str | None, *, said: bool = True) -> None:
     """Raise ValueError for another encoder than the store's; another device may be, and is said."""
-    ours = identify(placed(encoder, device), identity.frames)
+    ours = identify(to_device(encoder, device), identity.frames)
     differences = [text for text in identity.differences(ours) if not text.startswith("device")]
     if differences:
         raise ValueError(f"the encoder is not the store's ({'; '.join(differences)}); expected the same: use it")

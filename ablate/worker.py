@@ -7,7 +7,6 @@ Contents: `Job`, `Scores`, `AblationWorker`, `Cancelled`.
 """
 
 import threading
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,18 +15,18 @@ from numpy.typing import NDArray
 
 from ..analysis.probe.probe import Probe
 from ..extract.audio.corpus import Corpus
-from ..extract.forward import Forward, arithmetic, lacks_memory
-from ..extract.loader import Heard, Listener
+from ..extract.forward import Forward, arithmetic, halving
+from ..extract.loader import LoadedClip, Loader
 from ..extract.models.encoder import Encoder, load_encoder
-from ..extract.plan import placed
-from ..messages import one_line
+from ..extract.pipeline import Stopped
+from ..extract.plan import to_device
 from ..store.provenance import Identity, Plan
 from .effects import Floats, clip_scores, measures_of
 from .intervention import Intervention
 from .replay.rerun import Batch, Rerunner
 
 
-class Cancelled(RuntimeError):
+class Cancelled(Stopped):
     """The run was told to end."""
 
 
@@ -79,8 +78,8 @@ class AblationWorker:
 
     def __init__(self, job: Job) -> None:
         encoder = load_encoder(job.encoder) if isinstance(job.encoder, str) else job.encoder
-        self.job, self.encoder = job, placed(encoder, job.device)
-        self.listener = Listener(job.corpus, self.encoder, job.plan)
+        self.job, self.encoder = job, to_device(encoder, job.device)
+        self.loader = Loader(job.corpus.clips, self.encoder, job.plan)
         self.forward = Forward(self.encoder, job.identity, job.plan)
         self.rerunner = Rerunner(self.encoder, job.interventions)
         self._one_at_a_time, self._ended = threading.Lock(), False
@@ -122,9 +121,9 @@ class AblationWorker:
                     "or infinity; expected numbers: use a gain nearer to 1"
                 )
 
-    def _hear(self, index: int, number: np.int64, digest: np.uint64) -> Heard:
-        clip = self.job.corpus.clip(int(number))
-        heard = self.listener.hear(index, clip)
+    def _hear(self, index: int, number: np.int64, digest: np.uint64) -> LoadedClip:
+        clip = self.job.corpus.clips.clip(int(number))
+        heard = self.loader.load(index, clip)
         if heard.reason or heard.digest != int(digest):
             raise ValueError(
                 f"{clip.name} {heard.reason or 'is not the audio that was extracted'}; expected the files that the "
@@ -132,43 +131,31 @@ class AblationWorker:
             )
         return heard
 
-    def _batches(self, heard: list[Heard], donors: list[Heard] | None) -> list[list[Heard]]:
+    def _batches(self, heard: list[LoadedClip], donors: list[LoadedClip] | None) -> list[list[LoadedClip]]:
         """Batches of equal input length; of one clip where donors may be of other lengths."""
-        if donors is not None and self.listener.unit is None:
+        if donors is not None and self.loader.unit is None:
             return [[clip] for clip in heard]
-        return list(self.listener.batches(heard))
+        return list(self.loader.batches(heard))
 
     def _fitting(
-        self, batch: list[Heard], donors: list[Heard] | None
-    ) -> Iterator[tuple[list[Heard], NDArray[np.float32]]]:
-        """A batch and its embeddings, in halves where the device's memory does not suffice for the whole."""
-        try:
+        self, batch: list[LoadedClip], donors: list[LoadedClip] | None
+    ) -> list[tuple[list[LoadedClip], NDArray[np.float32]]]:
+        """A batch and its embeddings, in parts where the device's memory does not suffice for the whole."""
+
+        def attempt(size: int) -> list[tuple[list[LoadedClip], NDArray[np.float32]]]:
+            parts = [batch[first : first + size] for first in range(0, len(batch), size)]
             with self._one_at_a_time, arithmetic(self.job.plan.threads):
-                embeddings = self._rerun(batch, donors)
-        except RuntimeError as error:
-            if isinstance(error, Cancelled):
-                raise
-            reason = one_line(error)
-            if not lacks_memory(error) or len(batch) == 1:
-                raise ValueError(
-                    f"the encoder failed on {len(batch)} clips of {self.forward.longest(batch)} samples ({reason}); "
-                    "expected one that takes what it was extracted with, and memory for a clip with all its records"
-                ) from error
-        else:
-            yield batch, embeddings
-            return
-        if self.forward.device.type == "cuda":
-            torch.cuda.empty_cache()
-        half = -(-len(batch) // 2)
-        for part in (batch[:half], batch[half:]):
-            yield from self._fitting(part, donors)
+                return [(part, self._rerun(part, donors)) for part in parts]
+
+        n = len(batch)
+        return halving(attempt, n, n, self.forward.longest(batch))[0]
 
     @torch.inference_mode()
-    def _rerun(self, batch: list[Heard], donors: list[Heard] | None) -> NDArray[np.float32]:
+    def _rerun(self, batch: list[LoadedClip], donors: list[LoadedClip] | None) -> NDArray[np.float32]:
         theirs = None if donors is None else self._prepared([donors[clip.index] for clip in batch])
         return self.rerunner(self._prepared(batch, theirs), self._go_on)
 
-    def _prepared(self, batch: list[Heard], donors: Batch | None = None) -> Batch:
+    def _prepared(self, batch: list[LoadedClip], donors: Batch | None = None) -> Batch:
         return Batch(inputs=self.forward.prepare(batch), n_samples=self.forward.longest(batch), donors=donors)
 
     def _go_on(self, _done: int) -> None:

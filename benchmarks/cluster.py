@@ -19,11 +19,11 @@ import numpy as np
 
 from otoscope.cluster.executor import Done, SerialExecutor
 from otoscope.store.bits import pack
+from otoscope.store.block_values import BlockValues
 from otoscope.store.blocks import Block, blocks
 from otoscope.store.changes.staged import ClipTable
 from otoscope.store.changes.tasks import add_task, create
 from otoscope.store.provenance import Identity, Plan, kept
-from otoscope.store.schema import block_buffers
 from otoscope.store.writer import write_block
 
 from . import harness
@@ -67,7 +67,7 @@ def overhead(n: int) -> dict[str, float]:
     seconds = {}
     with RayExecutor(actors=2) as ray_executor:
         for executor in (SerialExecutor(), ray_executor):
-            events = executor.run(nothing, iter(range(n + 1)))  # type: ignore[attr-defined]
+            events = executor.run(nothing, iter(range(n + 1)))
             next(events)
             began = time.perf_counter()
             assert sum(1 for _ in events) == n
@@ -109,7 +109,7 @@ class Accelerated:
                 for _ in range(0, len(block), BATCH):
                     time.sleep(BATCH_SECONDS)
             began = time.thread_time()
-            values = block_buffers(self.identity, self.plan, len(block))
+            values = BlockValues(self.identity, self.plan, len(block)).arrays
             values["frame_count"][:] = 320
             for first in range(0, len(block), BATCH):
                 at = slice(first, min(first + BATCH, len(block)))

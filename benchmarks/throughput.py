@@ -5,7 +5,7 @@ against the encoder alone (front end and network) on the waveforms in memory; on
 """
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -43,13 +43,14 @@ SMALL = Size(blocks=2, block=4, seconds=0.5, batch=2, depth=1)
 class Interleaved:
     """A serial executor that runs the bare forward pass beside each block."""
 
-    name = "interleaved"
+    name, remote, on_this_machine = "interleaved", False, True
+    cpus_per_worker: float | None = None
 
     def __init__(self, bare: Callable[[Block], object]):
         self.bare = bare
         self.seconds: list[dict[str, list[float]]] = []
 
-    def run(self, make_worker: Callable[[], Any], pieces: Iterable[Block]) -> Iterator[Done[Any, Any] | Failed[Any]]:
+    def run(self, make_worker: Callable[[], Any], pieces: Iterable[Block]) -> Generator[Done[Any, Any] | Failed[Any]]:
         worker = make_worker()
         for i, block in enumerate(pieces):
             if i == 0:
@@ -63,13 +64,18 @@ class Interleaved:
             self.seconds.append(interleaved({name: cases[name] for name in order}, 1))
             yield Done(piece=block, result=results[0], seconds=self.seconds[-1]["extraction"][0])
 
+    def max_workers(self) -> int:
+        return 1
+
     def workers(self) -> tuple[WorkerState, ...]:
         return ()
 
 
 def bare_pass(encoder: Encoder, corpus: Corpus, batch: int) -> Callable[[Block], None]:
     """The encoder alone on a block's waveforms, which are in memory before the clock starts."""
-    audio = [read_clip(corpus.root, corpus.clip(i), encoder.sample_rate).samples for i in range(len(corpus))]
+    audio = [
+        read_clip(corpus.clips.root, corpus.clips.clip(i), encoder.sample_rate).samples for i in range(len(corpus))
+    ]
     waveforms = torch.stack([torch.from_numpy(samples) for samples in audio])
     threads = torch.get_num_threads()
 

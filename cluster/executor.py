@@ -1,4 +1,4 @@
-"""Executor: run independent pieces of work somewhere, and tell what became of each.
+"""Executor: run independent pieces of work somewhere, and report what became of each.
 
 Goal: one small protocol, and the serial executor that every other one must agree with.
 Conventions: a worker is a function of one piece; it is made where it runs, once, and called by at most `IN_FLIGHT`
@@ -6,14 +6,13 @@ threads at the same time, so that one piece may be written while the next is com
 executor calls it when no piece is left, or to make the calls under way end soon, by whatever exception. A piece that
 raises is reported, not raised: whoever iterates over the events decides whether to go on. Pieces are drawn as they
 are needed and not kept.
-Contents: `Executor`, `Done`, `Failed`, `Killed`, `WorkerState`, `SerialExecutor`, `IN_FLIGHT`.
 """
 
 import os
 import platform
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Generic, Literal, Protocol, TypeVar
@@ -47,7 +46,7 @@ class Failed(Generic[Piece]):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Killed(Generic[Piece]):
-    """A piece of work took its worker with it, again and again; it is given up, and the others go on."""
+    """The process of a piece's worker died under it, again and again: it is given up, and the others go on."""
 
     piece: Piece
     how: str
@@ -80,30 +79,45 @@ class Executor(Protocol):
     """Runs pieces in any order, each at least once."""
 
     name: str
+    """For reports alone; callers decide by the others."""
+    remote: bool
+    """Whether workers are in other processes, where they load what they need themselves and may see other devices."""
+    cpus_per_worker: float | None
+    """Processors of each worker, None for all that there are."""
+
+    @property
+    def on_this_machine(self) -> bool:
+        """Whether workers share the memory of the machine that runs this."""
+
+    def max_workers(self) -> int:
+        """How many workers there may be at a time, as far as is known."""
 
     def run(
         self, make_worker: Callable[[], Callable[[Piece], Result]], pieces: Iterable[Piece]
-    ) -> Iterator[Event[Piece, Result]]:
+    ) -> Generator[Event[Piece, Result]]:
         """One event per piece, as they end. No worker is made where there is no piece.
 
-        Closing the iterator early (or an exception in it) ends the pieces under way, finished or not.
+        Closing the generator early (or an exception in it) ends the pieces under way, finished or not.
         """
-        ...
 
     def workers(self) -> tuple[WorkerState, ...]:
         """Every worker so far, of this run and those before, the lost ones included. Any thread may ask."""
-        ...
 
 
 class SerialExecutor:
     """One worker in this process; pieces begin in order, each when the one before the last has ended."""
 
-    name = "serial"
+    name, remote, on_this_machine = "serial", False, True
+    cpus_per_worker: float | None = None
     _state: WorkerState | None = None
+
+    def max_workers(self) -> int:
+        """One."""
+        return 1
 
     def run(
         self, make_worker: Callable[[], Callable[[Piece], Result]], pieces: Iterable[Piece]
-    ) -> Iterator[Event[Piece, Result]]:
+    ) -> Generator[Event[Piece, Result]]:
         """One event per piece, in order; of the pieces whose events were not asked for, at most one has begun."""
         worker: Callable[[Piece], Result] | None = None
         waiting = iter(pieces)
@@ -120,7 +134,7 @@ class SerialExecutor:
                         except Exception as error:
                             future.set_exception(error)
                         else:
-                            future = pool.submit(_timed, worker, piece)
+                            future = pool.submit(timed, worker, piece)
                         ahead.append((piece, future))
                         if len(ahead) == IN_FLIGHT:
                             break
@@ -150,7 +164,8 @@ class SerialExecutor:
         return (self._state,) if self._state else ()
 
 
-def _timed(worker: Callable[[Piece], Result], piece: Piece) -> tuple[Result, float]:
+def timed(worker: Callable[[Piece], Result], piece: Piece) -> tuple[Result, float]:
+    """The result of a piece and the seconds it took."""
     began = time.perf_counter()
     result = worker(piece)
     return result, time.perf_counter() - began

@@ -1,32 +1,59 @@
-"""Pool: the life of one run on actors that may die, whatever kind of actors they are.
+"""Pool: the life of one run on workers in processes of their own that may die, whatever starts these processes.
 
-Goal: every piece ends exactly once as an event, whatever happens to actors and nodes, as long as some can be had.
-Conventions: an actor is asked for, then placed (it is somewhere), then made (its worker is there). One that is lost is
-replaced by another, and what it may still do or answer counts for nothing; pieces must therefore bear to be run twice.
-Contents: `Pool`, `Actors`, `Lost`.
+Goal: every piece ends exactly once as an event, whatever happens to processes and nodes, as long as some can be had.
+Conventions: a process (an actor) is asked for, then located (it runs somewhere), then ready (its worker is made). One
+that is lost is replaced by another, and what it may still do or answer counts for nothing; pieces must therefore bear
+to be run twice. Times are of the monotonic clock.
 """
 
 import logging
 import math
+import pickle
 import time
-from collections.abc import Callable, Hashable, Iterable, Iterator
-from dataclasses import dataclass, replace
+import traceback
+from collections import deque
+from collections.abc import Callable, Generator, Hashable, Iterable
+from dataclasses import dataclass, field, replace
 from typing import Any, Generic, Protocol
 
+from ..messages import one_line
 from .executor import IN_FLIGHT, Done, Event, Failed, Killed, Piece, Result, WorkerState
-from .ledger import Ledger, Ticket
-from .seat import Raised
 
 log = logging.getLogger(__name__)
 
-TICK = 0.5  # seconds between two looks at what there is, while nothing happens
-STARTS = 3  # times in a row that workers may fail to be made by an exception
-DEATHS = 8  # or by one of these and the loss of their actor, which may have nothing to do with them
-LONGEST_PAUSE = 10.0  # seconds before another is asked for after that
-WORD = 60.0  # seconds between two words on what is waited for
-LONG = 600.0  # seconds without an answer that are worth a word
-WORDS = ("hello", "make")  # what answers may be about beside pieces
-GRACE = 20.0  # seconds for workers to close in the end
+POLL_SECONDS = 0.5  # between two looks at what there is, while nothing happens
+MAX_FAILED_STARTS = 3  # times in a row that workers may fail to be made by an exception
+MAX_LOST_STARTS = 8  # or by one of these and the loss of their actor, which may have nothing to do with them
+MAX_PAUSE_SECONDS = 10.0  # before another is asked for after that
+REPORT_SECONDS = 60.0  # between two lines in the log on what is waited for
+SILENT_SECONDS = 600.0  # without an answer, after which the log says so
+CLOSE_SECONDS = 20.0  # for workers to close in the end
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Raised:
+    """An exception on its way from one process to another, as bytes: the process that reads it may lack its class."""
+
+    pickled: bytes
+    text: str
+
+    @classmethod
+    def of(cls, error: Exception) -> "Raised":
+        """Pack an exception; its traceback becomes a note on it."""
+        text = f"{type(error).__name__}: {error}"
+        error.add_note("".join(traceback.format_exception(error)))
+        try:
+            return cls(pickled=pickle.dumps(error), text=text)
+        except Exception:  # a lock, an open file, a class that is no module's
+            return cls(pickled=b"", text=text)
+
+    def error(self) -> Exception:
+        """The exception, or one that says the same where it cannot be had."""
+        try:
+            error = pickle.loads(self.pickled)
+        except Exception:
+            error = None
+        return error if isinstance(error, Exception) else RuntimeError(self.text)
 
 
 class Lost(Exception):
@@ -34,35 +61,98 @@ class Lost(Exception):
 
 
 class Actors(Protocol):
-    """Where actors come from, each with a `Seat` in it, and how they are called."""
+    """Where actors come from, each of which hosts one worker (see `ray.WorkerHost`), and how they are called."""
 
     def ask(self) -> Any:
         """Ask for an actor; it comes when there is room."""
-        ...
 
     def call(self, actor: Any, method: str, *given: Any) -> Hashable:
-        """Call a method of its `Seat`, as soon as it is there; the answer is awaited by `ready`."""
-        ...
+        """Call a method of it, as soon as it is there; the answer is awaited by `ready`."""
 
     def ready(self, answers: list[Any], seconds: float, every: bool = False) -> list[Any]:
         """Answers that are there, or whose actor is lost: as soon as there is one (or every one), or time is up."""
-        ...
 
     def value(self, answer: Any) -> Any:
         """An answer that is ready. Raises Lost."""
-        ...
 
     def end(self, actor: Any) -> None:
         """End an actor at once, if it lives."""
-        ...
 
-    def room(self, n_actors: int, n_unplaced: int) -> int:
-        """How many actors to have more than we have, some of which are not placed yet."""
-        ...
+    def room(self, n_actors: int, n_not_located: int) -> int:
+        """How many actors to have more than we have, some of which do not run anywhere yet."""
 
-    def lacking(self, seconds: float) -> str:
-        """Why no actor has been placed for so long, "" while that is no wonder. Raises OSError where none will be."""
-        ...
+    def shortage(self, seconds: float) -> str:
+        """Why no actor has run for so long. Raises OSError where none will."""
+
+
+@dataclass(kw_only=True, eq=False, slots=True)
+class Assignment(Generic[Piece]):
+    """A piece from when it is drawn until it ends."""
+
+    piece: Piece
+    losses: list[str] = field(default_factory=list)
+    """What became of each worker that was lost while it had the piece."""
+
+
+class Assignments(Generic[Piece]):
+    """Which pieces wait, which worker has which, and under which a worker was lost.
+
+    Every piece waits, or is with one worker, or has ended; it is never with two. Pieces are drawn one by one as they
+    are needed; nothing is kept of one that ended. A piece under which a worker was lost is retried before any other
+    begins, and runs alone on its worker, so that its neighbours are not taken for the cause for long.
+    """
+
+    def __init__(self, pieces: Iterable[Piece], retries: int):
+        """`retries`: a piece under which so many workers were lost is given up."""
+        self._source, self._retries = iter(pieces), retries
+        self._fresh: deque[Assignment[Piece]] = deque()
+        self._retried: deque[Assignment[Piece]] = deque()
+        self._held: dict[str, list[Assignment[Piece]]] = {}
+
+    def waiting(self, most: int) -> int:
+        """How many pieces wait for a worker, counted up to `most`; so many are drawn."""
+        while len(self._fresh) + len(self._retried) < most:
+            try:
+                self._fresh.append(Assignment(piece=next(self._source)))
+            except StopIteration:
+                break
+        return min(most, len(self._fresh) + len(self._retried))
+
+    def unfinished(self) -> bool:
+        """Whether any piece waits or is with a worker."""
+        return any(self._held.values()) or self.waiting(1) > 0
+
+    def held(self, worker: str) -> int:
+        """How many pieces a worker has."""
+        return len(self._held.get(worker, ()))
+
+    def take(self, worker: str) -> Assignment[Piece] | None:
+        """The next piece for a worker, or None where it is to have no more now."""
+        held = self._held.setdefault(worker, [])
+        if len(held) == IN_FLIGHT or any(assignment.losses for assignment in held):
+            return None
+        if self._retried:
+            if held:  # it will be free for one in a while
+                return None
+            assignment = self._retried.popleft()
+        elif self.waiting(1):
+            assignment = self._fresh.popleft()
+        else:
+            return None
+        held.append(assignment)
+        return assignment
+
+    def end(self, worker: str, assignment: Assignment[Piece]) -> None:
+        """A piece ended, done or failed."""
+        self._held[worker].remove(assignment)
+
+    def lose(self, worker: str, how: str) -> list[Assignment[Piece]]:
+        """A worker is gone: the pieces that are given up for it; others that it had wait again."""
+        held = self._held.pop(worker, [])
+        for assignment in held:
+            assignment.losses.append(how)
+        self._retried.extend(assignment for assignment in held if len(assignment.losses) < self._retries)
+        return [assignment for assignment in held if len(assignment.losses) >= self._retries]
 
 
 @dataclass(kw_only=True, eq=False, slots=True)
@@ -72,84 +162,94 @@ class _Actor:
     name: str
     handle: Any
     asked: float
-    """When, by the monotonic clock."""
-    heard: float
-    """When it answered last, or was given work as it had none; by the same."""
-    placed: bool = False
-    made: bool = False
+    """When."""
+    answered: float
+    """When it answered last, or was given work as it had none."""
+    located: bool = False
+    ready: bool = False
 
 
 class Pool(Generic[Piece, Result]):
     """One run: what was asked of whom, and what comes back."""
 
     def __init__(
-        self, actors: Actors, maker: Any, pieces: Iterable[Piece], retries: int, states: dict[str, WorkerState],
-        clock: Callable[[], float] = time.monotonic, stuck_after: float = math.inf,
-    ):  # fmt: skip
-        """`maker` goes to `Seat.make`; `states`, by name, is added to and kept up to date.
+        self,
+        actors: Actors,
+        make_worker: Any,
+        pieces: Iterable[Piece],
+        retries: int,
+        states: dict[str, WorkerState],
+        clock: Callable[[], float] = time.monotonic,
+        stuck_after: float = math.inf,
+    ):
+        """`make_worker` goes to the host's `make`; `states`, by name, is added to and kept up to date.
 
         stuck_after: seconds without an answer after which an actor that owes one is taken for lost.
         """
-        self.source, self.maker, self.states, self.clock, self.stuck_after = actors, maker, states, clock, stuck_after
-        self.ledger = Ledger(pieces, retries)
+        self.source, self.make_worker, self.states = actors, make_worker, states
+        self.clock, self.stuck_after = clock, stuck_after
+        self.assignments = Assignments(pieces, retries)
         self.actors: dict[str, _Actor] = {}
         self.calls: dict[Any, tuple[_Actor, Any]] = {}
-        """What each answer that is awaited will be about: "hello", "make" or a piece's `Ticket`."""
+        """What each answer that is awaited will be about: "locate", "make" or a piece's `Assignment`."""
         self.failed_starts = 0
         self.failed_at = self.not_before = -math.inf
-        self.bare_since = self.said = self.wondered = clock()
+        self.none_since = self.shortage_reported = self.silence_reported = clock()
 
-    def events(self) -> Iterator[Event[Piece, Result]]:
+    def events(self) -> Generator[Event[Piece, Result]]:
         """One event per piece. Raises OSError, ValueError or LookupError where no worker can be had."""
         complete = False
         try:
-            while self.ledger.unfinished():
-                self.grow()
-                self.hand_out()
+            while self.assignments.unfinished():
+                self.add_actors()
+                self.assign()
                 if not self.calls:  # none may be asked for just now
-                    time.sleep(TICK)
-                for answer in self.source.ready(list(self.calls), TICK) if self.calls else []:
-                    yield from self.hear(answer)
-                yield from self.lose_the_stuck()
-                self.refuse_to_wait_for_ever()
+                    time.sleep(POLL_SECONDS)
+                for answer in self.source.ready(list(self.calls), POLL_SECONDS) if self.calls else []:
+                    yield from self.receive(answer)
+                yield from self.lose_stuck()
+                self.check_shortage()
             complete = True
-        finally:
-            self.dismiss(politely=complete)
+        finally:  # where nothing is at work and nobody is in a hurry, workers close first
+            ends = [self.source.call(actor.handle, "end") for actor in self.actors.values() if complete and actor.ready]
+            if ends:
+                self.source.ready(ends, CLOSE_SECONDS, every=True)
+            for actor in list(self.actors.values()):
+                self.discard(actor, "ended")
 
-    def grow(self) -> None:
+    def add_actors(self) -> None:
         """Ask for actors while pieces wait for some."""
         if self.clock() < self.not_before:
             return
-        room = self.source.room(len(self.actors), sum(not actor.placed for actor in self.actors.values()))
+        room = self.source.room(len(self.actors), sum(not actor.located for actor in self.actors.values()))
         if room <= 0:
             return
-        idle = sum(self.ledger.held(name) == 0 for name in self.actors)  # they will have the first that wait
-        for _ in range(self.ledger.waiting(room + idle) - idle):
+        idle = sum(self.assignments.held(name) == 0 for name in self.actors)  # they will have the first that wait
+        for _ in range(self.assignments.waiting(room + idle) - idle):
             now = self.clock()
-            actor = _Actor(name=f"actor {len(self.states) + 1}", handle=self.source.ask(), asked=now, heard=now)
+            actor = _Actor(name=f"actor {len(self.states) + 1}", handle=self.source.ask(), asked=now, answered=now)
             self.actors[actor.name] = actor
             self.states[actor.name] = WorkerState(name=actor.name, node="", pid=0, phase="starting")
-            self.calls[self.source.call(actor.handle, "hello")] = actor, "hello"
-            self.calls[self.source.call(actor.handle, "make", self.maker)] = actor, "make"
+            self.calls[self.source.call(actor.handle, "locate")] = actor, "locate"
+            self.calls[self.source.call(actor.handle, "make", self.make_worker)] = actor, "make"
 
-    def hand_out(self) -> None:
+    def assign(self) -> None:
         """Give every worker what it may have, first to those that have nothing."""
         for n_held in range(IN_FLIGHT):
             for actor in self.actors.values():
-                if actor.made and self.ledger.held(actor.name) == n_held:
-                    ticket = self.ledger.take(actor.name)
-                    if ticket is not None:
-                        actor.heard = actor.heard if n_held else self.clock()
-                        self.calls[self.source.call(actor.handle, "work", ticket.piece)] = actor, ticket
-                        self.tell(actor, phase="working")
+                if actor.ready and self.assignments.held(actor.name) == n_held:
+                    assignment = self.assignments.take(actor.name)
+                    if assignment is not None:
+                        actor.answered = actor.answered if n_held else self.clock()
+                        self.calls[self.source.call(actor.handle, "work", assignment.piece)] = actor, assignment
+                        self.update(actor, phase="working")
 
-    def tell(self, actor: _Actor, done: int = 0, failed: int = 0, **changes: Any) -> None:
+    def update(self, actor: _Actor, **changes: Any) -> None:
         """Note what an actor is doing, for whoever asks."""
-        state = self.states[actor.name]
-        counts = {"in_flight": self.ledger.held(actor.name), "done": state.done + done, "failed": state.failed + failed}
-        self.states[actor.name] = replace(state, **{**counts, **changes})
+        state = replace(self.states[actor.name], in_flight=self.assignments.held(actor.name))
+        self.states[actor.name] = replace(state, **changes)
 
-    def hear(self, answer: Any) -> Iterator[Event[Piece, Result]]:
+    def receive(self, answer: Any) -> Generator[Event[Piece, Result]]:
         """What an answer comes to."""
         if answer not in self.calls:  # of an actor that was lost since
             return
@@ -159,63 +259,68 @@ class Pool(Generic[Piece, Result]):
         except Lost as lost:
             yield from self.lose(actor, str(lost))
             return
-        actor.heard = self.clock()
-        if isinstance(about, Ticket):
-            yield self.ended(actor, about, value)
+        actor.answered = self.clock()
+        if isinstance(about, Assignment):
+            yield self.completed(actor, about, value)
         elif isinstance(value, Raised):
             self.discard(actor, "lost")
-            self.failed_to_start(actor, value.error(), STARTS)
-        elif about == "hello":
-            actor.placed = True
-            self.tell(actor, node=value[0], pid=value[1])
+            self.failed_to_start(actor, value.error(), MAX_FAILED_STARTS)
+        elif about == "locate":
+            actor.located = True
+            self.update(actor, node=value[0], pid=value[1])
         else:
-            actor.made, self.failed_starts = True, 0
-            self.tell(actor, phase="idle")
+            actor.ready, self.failed_starts = True, 0
+            self.update(actor, phase="idle")
 
-    def ended(self, actor: _Actor, ticket: Ticket[Piece], value: Any) -> Event[Piece, Result]:
+    def completed(self, actor: _Actor, assignment: Assignment[Piece], value: Any) -> Event[Piece, Result]:
         """The event of a piece that was answered."""
-        self.ledger.end(actor.name, ticket)
-        phase = "working" if self.ledger.held(actor.name) else "idle"
+        self.assignments.end(actor.name, assignment)
+        phase, state = "working" if self.assignments.held(actor.name) else "idle", self.states[actor.name]
         if isinstance(value, Raised):
-            self.tell(actor, failed=1, phase=phase)
-            return Failed(piece=ticket.piece, error=value.error(), worker=actor.name)
-        self.tell(actor, done=1, phase=phase)
-        return Done(piece=ticket.piece, result=value[0], seconds=value[1], worker=actor.name)
+            self.update(actor, failed=state.failed + 1, phase=phase)
+            return Failed(piece=assignment.piece, error=value.error(), worker=actor.name)
+        self.update(actor, done=state.done + 1, phase=phase)
+        return Done(piece=assignment.piece, result=value[0], seconds=value[1], worker=actor.name)
 
-    def lose(self, actor: _Actor, how: str) -> Iterator[Event[Piece, Result]]:
+    def lose(self, actor: _Actor, how: str) -> Generator[Event[Piece, Result]]:
         """An actor is gone: what it answered before counts, what it had in flight is for others."""
-        owed = [answer for answer, (owner, about) in self.calls.items() if owner is actor and about not in WORDS]
-        for answer in self.source.ready(owed, 0.0, every=True) if owed else []:
+        owed = {
+            answer: about
+            for answer, (owner, about) in self.calls.items()
+            if owner is actor and isinstance(about, Assignment)
+        }
+        for answer in self.source.ready(list(owed), 0.0, every=True) if owed else []:
             try:
                 value = self.source.value(answer)
             except Lost:
                 continue
-            yield self.ended(actor, self.calls[answer][1], value)
+            yield self.completed(actor, owed[answer], value)
         log.info("%s on %s was lost: %s", actor.name, self.states[actor.name].node or "no node yet", how)
-        dropped = self.ledger.held(actor.name)
-        given_up = self.ledger.lose(actor.name, how)
+        dropped = self.assignments.held(actor.name)
+        given_up = self.assignments.lose(actor.name, how)
         self.discard(actor, "lost")
-        self.tell(actor, in_flight=dropped)
-        for ticket in given_up:
-            hows = ", ".join(dict.fromkeys(ticket.losses))
-            yield Killed(piece=ticket.piece, how=f"killed its worker {len(ticket.losses)} times ({hows})")
-        if not actor.made:
-            self.failed_to_start(actor, OSError(how), DEATHS)
+        self.update(actor, in_flight=dropped)
+        for assignment in given_up:
+            hows = ", ".join(dict.fromkeys(assignment.losses))
+            yield Killed(piece=assignment.piece, how=f"killed its worker {len(assignment.losses)} times ({hows})")
+        if not actor.ready:
+            self.failed_to_start(actor, OSError(how), MAX_LOST_STARTS)
 
-    def lose_the_stuck(self) -> Iterator[Event[Piece, Result]]:
+    def lose_stuck(self) -> Generator[Event[Piece, Result]]:
         """Take actors for lost that have owed an answer for too long; of such as may only be slow, say so."""
         now, waited = self.clock(), 0.0
         for actor in list(self.actors.values()):
-            silent = now - actor.heard
-            if not actor.placed or (actor.made and not self.ledger.held(actor.name)):
+            silent = now - actor.answered
+            if not actor.located or (actor.ready and not self.assignments.held(actor.name)):
                 continue
-            patience = self.stuck_after if actor.made else max(self.stuck_after, LONG)  # the encoder is loaded first
-            if silent > patience:
-                yield from self.lose(actor, f"it answered nothing for {patience:g} s")
-            elif silent > max(LONG, waited):
+            # The encoder is loaded before a worker is ready.
+            timeout = self.stuck_after if actor.ready else max(self.stuck_after, SILENT_SECONDS)
+            if silent > timeout:
+                yield from self.lose(actor, f"it answered nothing for {timeout:g} s")
+            elif silent > max(SILENT_SECONDS, waited):
                 waited, slowest = silent, self.states[actor.name]
-        if waited and now - self.wondered > LONG:
-            self.wondered = now
+        if waited and now - self.silence_reported > SILENT_SECONDS:
+            self.silence_reported = now
             log.warning(
                 "%s on %s, process %d, has answered nothing for %d minutes; if it is stuck, end that process, and "
                 "others do its work", slowest.name, slowest.node, slowest.pid, waited // 60,
@@ -226,37 +331,32 @@ class Pool(Generic[Piece, Result]):
         del self.actors[actor.name]
         self.calls = {answer: about for answer, about in self.calls.items() if about[0] is not actor}
         self.source.end(actor.handle)
-        self.tell(actor, phase=phase)
+        self.update(actor, phase=phase)
 
     def failed_to_start(self, actor: _Actor, error: Exception, most: int) -> None:
         """Wait longer and longer before the next one is asked for; give up after `most` where none is left."""
+        why = one_line(error, whole=True)
         if actor.asked > self.failed_at:  # those that were asked for together count once
-            log.warning("%s could not start: %s", actor.name, " ".join(str(error).split()))
+            log.warning("%s could not start: %s", actor.name, why)
             self.failed_at, self.failed_starts = self.clock(), self.failed_starts + 1
-            self.not_before = self.failed_at + min(LONGEST_PAUSE, TICK * 2**self.failed_starts)
+            self.not_before = self.failed_at + min(MAX_PAUSE_SECONDS, POLL_SECONDS * 2**self.failed_starts)
         others = self.actors.values()
-        hopeless = self.failed_starts >= 3 * most and not any(other.made for other in others)
-        if hopeless or (self.failed_starts >= most and not any(other.placed for other in others)):
+        hopeless = self.failed_starts >= 3 * most and not any(other.ready for other in others)
+        if hopeless or (self.failed_starts >= most and not any(other.located for other in others)):
             if isinstance(error, ValueError | LookupError):
                 raise error
             raise OSError(
-                f"workers could not be started {self.failed_starts} times in a row ({' '.join(str(error).split())}); "
+                f"workers could not be started {self.failed_starts} times in a row ({why}); "
                 "expected them to start on the nodes as they do here: see the log of the executor's nodes"
             ) from error
 
-    def refuse_to_wait_for_ever(self) -> None:
-        """Raise OSError where no actor can be placed; say so where it only takes long."""
+    def check_shortage(self) -> None:
+        """Raise OSError where no actor will ever run; log it where it only takes long."""
         now = self.clock()
-        if not self.actors or any(actor.placed for actor in self.actors.values()):
-            self.bare_since = self.said = now
-        elif (why := self.source.lacking(now - self.bare_since)) and now - self.said > WORD:
-            self.said = now
+        if not self.actors or any(actor.located for actor in self.actors.values()):
+            self.none_since = self.shortage_reported = now
+            return
+        why = self.source.shortage(now - self.none_since)
+        if now - self.shortage_reported > REPORT_SECONDS:
+            self.shortage_reported = now
             log.warning("%s", why)
-
-    def dismiss(self, politely: bool) -> None:
-        """End all actors; where nothing is at work and nobody is in a hurry, let their workers close first."""
-        ends = [self.source.call(actor.handle, "end") for actor in self.actors.values() if politely and actor.made]
-        if ends:
-            self.source.ready(ends, GRACE, every=True)
-        for actor in list(self.actors.values()):
-            self.discard(actor, "ended")

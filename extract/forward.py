@@ -3,47 +3,33 @@
 Goal: one thread keeps the device busy; copies to the host run beside the next batch's arithmetic, and a batch that
 does not fit into the device's memory is halved instead of ending the run.
 Conventions: results are (clip, neuron), float32; times in seconds.
-Contents: `Forward`, `Results`, `Summary`, `arithmetic`.
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..messages import one_line
+from ..store.block_values import Summary
 from ..store.provenance import Identity, Plan
 from .audio.decoding import fit
-from .loader import Heard
+from .loader import LoadedClip
 from .models.encoder import Encoder, is_foreign
 from .models.tap import match_sites, tap
-from .summarise import Summaries, counted_tokens
+from .pipeline import Stopped
+from .summarise import Summaries, counted_frames
 
-
-@dataclass(frozen=True, kw_only=True, eq=False, slots=True)
-class Summary:
-    """What each clip of a batch gave."""
-
-    embedding: np.ndarray
-    """(clip, embedding)"""
-    frames: np.ndarray
-    """Counted frames (clip), whole numbers in float32."""
-    means: list[np.ndarray]
-    """Mean activation (clip, neuron), of each layer."""
-    positive: list[np.ndarray]
-    """Counted frames with positive activation (clip, neuron), of each layer; empty where they are not kept."""
-    hidden: np.ndarray
-    """Mean hidden states (state, clip, width); no states where they are not kept."""
+Result = TypeVar("Result")
 
 
 class Results:
-    """Results on their way from the device to memory: `land` waits for them."""
+    """Results on their way from the device to memory: `fetch` waits for them."""
 
     def __init__(self, tensors: Sequence[Tensor], n_layers: int, began: Any, stream: "torch.cuda.Stream | None"):
         """tensors: embedding, frames, hidden, means and, if kept, positive frames. began: `now` before the pass."""
@@ -59,22 +45,21 @@ class Results:
                     torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True).copy_(tensor, non_blocking=True)
                     for tensor in tensors
                 ]
-                self._landed = event(stream)
+                self._copied = event(stream)
 
-    def land(self) -> tuple[Summary, float, float]:
+    def fetch(self) -> tuple[Summary, float, float]:
         """The batch's summary in memory, and the seconds that the forward pass and the copies took."""
         if self._stream is None:
             forward, copy = self._ended - self._began, 0.0
         else:
-            self._landed.synchronize()
+            self._copied.synchronize()
             del self._device
             forward = self._began.elapsed_time(self._ended) / 1000
-            copy = self._ended.elapsed_time(self._landed) / 1000
+            copy = self._ended.elapsed_time(self._copied) / 1000
         embedding, frames, hidden, *layers = [tensor.numpy() for tensor in self._host]
         means, positive = layers[: self._n_layers], layers[self._n_layers :]
-        return (
-            Summary(embedding=embedding, frames=frames, hidden=hidden, means=means, positive=positive), forward, copy,
-        )  # fmt: skip
+        summary = Summary(embedding=embedding, frames=frames, hidden=hidden, means=means, positive=positive)
+        return summary, forward, copy
 
 
 class Forward:
@@ -83,7 +68,7 @@ class Forward:
     def __init__(self, encoder: Encoder, identity: Identity, plan: Plan):
         self.encoder, self.frames = encoder, identity.frames
         self.anatomy = encoder.anatomy()
-        self.blocks = match_sites(encoder.module, encoder.blocks) if "hidden" in plan.variables else ()
+        self.transformer_layers = match_sites(encoder.module, encoder.blocks) if "hidden" in plan.variables else ()
         self.unit = None if plan.unit_sec is None else round(plan.unit_sec * encoder.sample_rate)
         self.counts_positive = "positive_frames" in plan.variables
         self.device = encoder.silence(1).device
@@ -91,70 +76,56 @@ class Forward:
         self._stream = torch.cuda.Stream(self.device) if cuda else None  # type: ignore[no-untyped-call]
 
     @torch.inference_mode()
-    def fitting(self, batch: list[Heard], most: int) -> tuple[Results, int]:
+    def results(self, batch: list[LoadedClip], most: int) -> tuple[Results, int]:
         """The results of a batch, and how many clips at a time the device's memory had room for: `most`, or less.
 
-        Raises ValueError where a single clip does not fit, or where the encoder fails.
+        Raises as `halving`.
         """
-        while True:
-            n = min(most, len(batch))
-            try:
-                began = now(self.device)
-                parts = [self.run(batch[i : i + most]) for i in range(0, len(batch), most)]
-                tensors = parts[0] if len(parts) == 1 else joined(parts)
-                return Results(tensors, len(self.anatomy.sites), began, self._stream), most
-            except Exception as error:
-                if not is_foreign(error):
-                    raise
-                reason = one_line(error)
-                if not lacks_memory(error):
-                    raise ValueError(
-                        f"the encoder failed on {n} clips of {self.longest(batch)} samples ({type(error).__name__}: "
-                        f"{reason}); expected a model that takes such batches: check its `prepare`, or choose a "
-                        "smaller --batch (otoscope --debug shows where)"
-                    ) from error
-            # Here the exception, whose frames hold tensors, is gone.
-            if n == 1:
-                raise ValueError(
-                    f"one clip of {self.longest(batch)} samples does not fit into the memory of the device ({reason}); "
-                    "expected room for one: cut long clips (start and stop in the manifest, or --unit-sec), or use a "
-                    "device, or a share of it, with more memory"
-                )
-            if self._stream is not None:
-                torch.cuda.empty_cache()
-            most = -(-n // 2)
 
-    def run(self, batch: list[Heard]) -> list[Tensor]:
+        def attempt(size: int) -> Results:
+            began = now(self.device)
+            parts = [self.run(batch[i : i + size]) for i in range(0, len(batch), size)]
+            tensors = parts[0] if len(parts) == 1 else joined(parts)
+            return Results(tensors, len(self.anatomy.sites), began, self._stream)
+
+        return halving(attempt, most, len(batch), self.longest(batch))
+
+    def run(self, batch: list[LoadedClip]) -> list[Tensor]:
         """What a batch gives, on the device: embedding, frames, hidden, the layers' means and positive frames."""
         sizes = np.array([len(clip.samples) for clip in batch])
         n_samples = self.longest(batch)
-        weights = counted_tokens(
+        weights = counted_frames(
             self.encoder.spans(n_samples), np.minimum(sizes, n_samples) / self.encoder.sample_rate, self.frames
         )
-        summaries = Summaries(self.anatomy, self.onto(weights), neurons=self.encoder.neurons, blocks=self.blocks)
+        summaries = Summaries(
+            self.anatomy,
+            self.to_device(weights),
+            neurons=self.encoder.neurons,
+            transformer_layers=self.transformer_layers,
+        )
         inputs = self.prepare(batch)
         with tap(self.encoder.module, summaries.sites, read=summaries.read, read_input=summaries.read_input):
             embedding = self.encoder.embed(self.encoder.module(inputs))
-        summaries.refuse_incomplete()
+        summaries.check_complete()
         layers = range(len(self.anatomy.sites))
-        hidden = summaries.hidden() if self.blocks else torch.zeros(0, len(batch), 0, device=self.device)
+        hidden = summaries.hidden() if self.transformer_layers else torch.zeros(0, len(batch), 0, device=self.device)
         positive = [summaries.positive_frames(layer) for layer in layers] if self.counts_positive else []
         means = [summaries.mean(layer) for layer in layers]
         return [embedding.float(), summaries.count, hidden, *means, *positive]
 
-    def longest(self, batch: list[Heard]) -> int:
+    def longest(self, batch: list[LoadedClip]) -> int:
         """Samples that the batch's clips are brought to."""
         return self.unit or max(len(clip.samples) for clip in batch)
 
-    def prepare(self, batch: list[Heard]) -> Any:
+    def prepare(self, batch: list[LoadedClip]) -> Any:
         """The module's input for a batch, of which clips of equal length stand together."""
         parts = []
         for size, clips in groupby(batch, key=lambda clip: self.unit or len(clip.samples)):
             waveforms = np.stack([fit(clip.samples, size) for clip in clips])
-            parts.append(self.encoder.prepare(self.onto(waveforms)))
+            parts.append(self.encoder.prepare(self.to_device(waveforms)))
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
-    def onto(self, values: np.ndarray) -> Tensor:
+    def to_device(self, values: np.ndarray) -> Tensor:
         """An array as a tensor on the device."""
         tensor = torch.from_numpy(values)
         if self._stream is not None:
@@ -167,9 +138,36 @@ def joined(parts: list[list[Tensor]]) -> list[Tensor]:
     return [torch.cat(same, dim=1 if i == 2 else 0) for i, same in enumerate(zip(*parts, strict=True))]
 
 
-def lacks_memory(error: Exception) -> bool:
-    """Whether it was the device's memory that did not suffice, as torch or a library of CUDA says it."""
-    return isinstance(error, torch.OutOfMemoryError) or "_STATUS_ALLOC_FAILED" in str(error)
+def halving(attempt: Callable[[int], Result], most: int, n_clips: int, n_samples: int) -> tuple[Result, int]:
+    """What an attempt at a batch gives, and in parts of how many clips: `most`, halved while memory does not suffice.
+
+    attempt: runs a batch of `n_clips` clips of `n_samples` samples in parts of so many clips.
+    Raises ValueError where a single clip does not fit, or where the encoder fails.
+    """
+    while True:
+        n = min(most, n_clips)
+        try:
+            return attempt(most), most
+        except Exception as error:
+            if not is_foreign(error) or isinstance(error, Stopped):
+                raise
+            reason = one_line(error)
+            # The device's memory did not suffice, as torch or a library of CUDA says it.
+            if not isinstance(error, torch.OutOfMemoryError) and "_STATUS_ALLOC_FAILED" not in str(error):
+                raise ValueError(
+                    f"the encoder failed on {n} clips of {n_samples} samples ({type(error).__name__}: "
+                    f"{reason}); expected a model that takes such batches: check its `prepare`, or choose a "
+                    "smaller --batch (otoscope --debug shows where)"
+                ) from error
+        # Here the exception, whose frames hold tensors, is gone.
+        if n == 1:
+            raise ValueError(
+                f"one clip of {n_samples} samples does not fit into the memory of the device ({reason}); "
+                "expected room for one: cut long clips (start and stop in the manifest, or --unit-sec), or use a "
+                "device, or a share of it, with more memory"
+            )
+        torch.cuda.empty_cache()
+        most = -(-n // 2)
 
 
 def now(device: torch.device) -> Any:

@@ -3,7 +3,6 @@
 Goal: damaged audio is a reason and never an exception; what goes into a forward pass depends on the plan and the clips
 alone, never on time or threads, because the last bits of a float32 result depend on the shape of its batch.
 Conventions: samples float32 (sample,) at the encoder's rate; lengths in samples.
-Contents: `Heard`, `Listener`, `UnreadableAudio`.
 """
 
 from collections.abc import Iterable, Iterator
@@ -12,15 +11,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..store.provenance import Plan
-from .audio.corpus import Clip, Corpus
+from .audio.corpus import Clip, Clips
 from .audio.decoding import BadAudio, read_clip
 from .models.encoder import Encoder
 
 ABSENT = "no such file"  # the reason of a clip without one
 DECODERS = 2  # threads that read ahead; results do not depend on it
-WAITING_BATCHES = 4  # most clips held back to find others of equal length, in batches
-MOST_SAMPLES = 2**26  # decoded samples held back at a time: 256 MB, 70 minutes at 16 kHz
-READ_AHEAD = MOST_SAMPLES // 2  # decoded samples of one block that no batch has asked for yet; two blocks are under way
+MAX_WAITING_BATCHES = 4  # clips held back to find others of equal length, in batches
+MAX_SAMPLES = 2**26  # decoded samples held back at a time: 256 MB, 70 minutes at 16 kHz
+MAX_SAMPLES_AHEAD = MAX_SAMPLES // 2  # of one block that no batch has asked for yet; two blocks are under way
 
 
 class UnreadableAudio(OSError):
@@ -28,7 +27,7 @@ class UnreadableAudio(OSError):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Heard:
+class LoadedClip:
     """A clip after decoding: samples at the encoder's rate, or the reason why there are none."""
 
     index: int
@@ -38,52 +37,52 @@ class Heard:
     reason: str = ""
 
 
-class Listener:
-    """Decodes the clips of a corpus for an encoder, and arranges them in batches."""
+class Loader:
+    """Decodes clips for an encoder, and arranges them in batches."""
 
-    def __init__(self, corpus: Corpus, encoder: Encoder, plan: Plan, *, allow_missing: bool = False):
-        self.corpus, self.encoder, self.batch, self.allow_missing = corpus, encoder, plan.batch, allow_missing
+    def __init__(self, clips: Clips, encoder: Encoder, plan: Plan, *, allow_missing: bool = False):
+        self.clips, self.encoder, self.batch, self.allow_missing = clips, encoder, plan.batch, allow_missing
         self.unit = None if plan.unit_sec is None else round(plan.unit_sec * encoder.sample_rate)
-        self._longest = 0  # samples, of the clips heard so far
+        self._longest = 0  # samples, of the clips loaded so far
 
-    def hear(self, index: int, clip: Clip) -> Heard:
-        """Decode one clip. Bytes that are there and are no usable audio give a reason, not an exception.
+    def load(self, index: int, clip: Clip) -> LoadedClip:
+        """Decode one clip. Bytes that are there and are not usable audio give a reason, not an exception.
 
         Raises UnreadableAudio for files that are gone, unless missing ones are allowed, or cannot be read.
         """
         rate, least = self.encoder.sample_rate, self.encoder.min_samples
         try:
-            audio = read_clip(self.corpus.root, clip, rate)
+            audio = read_clip(self.clips.root, clip, rate)
             if self.unit is None and len(audio.samples) < least:
                 short = f"too short: {len(audio.samples)} samples at {rate} Hz, the encoder needs {least}"
                 raise BadAudio(short, audio.digest)
         except BadAudio as bad:
-            return unheard(index, str(bad), bad.digest)
+            return failed_clip(index, str(bad), bad.digest)
         except FileNotFoundError as absent:
             if not self.allow_missing:
                 raise UnreadableAudio(f"{clip.path} has gone since the run began") from absent
-            return unheard(index, ABSENT)
+            return failed_clip(index, ABSENT)
         except OSError as error:
             raise UnreadableAudio(f"{clip.path} could not be read ({error})") from error
         self._longest = max(self._longest, len(audio.samples))
-        return Heard(index=index, samples=audio.samples, digest=audio.digest)
+        return LoadedClip(index=index, samples=audio.samples, digest=audio.digest)
 
     def depth(self) -> int:
-        """How many clips to decode ahead: two batches, or as many as `READ_AHEAD` allows; at first, two."""
+        """How many clips to decode ahead: two batches, or as many as `MAX_SAMPLES_AHEAD` allows; at first, two."""
         if not self._longest:
             return DECODERS
-        return max(DECODERS, min(2 * self.batch, READ_AHEAD // self._longest))
+        return max(DECODERS, min(2 * self.batch, MAX_SAMPLES_AHEAD // self._longest))
 
-    def batches(self, clips: Iterable[Heard]) -> Iterator[list[Heard]]:
+    def batches(self, clips: Iterable[LoadedClip]) -> Iterator[list[LoadedClip]]:
         """Clips in batches of equal input length; which clips meet depends on their order and lengths only.
 
         At a fixed length a failed clip keeps its place, as zeros, so that its neighbours' results do not depend on it.
         Otherwise failed clips come in batches of their own, and clips of one length stand together.
         """
-        waiting: dict[int, list[Heard]] = {}
+        waiting: dict[int, list[LoadedClip]] = {}
         n_waiting = n_samples = 0
 
-        def take(length: int) -> list[Heard]:
+        def take(length: int) -> list[LoadedClip]:
             nonlocal n_waiting, n_samples
             batch = waiting.pop(length)
             n_waiting -= len(batch)
@@ -100,12 +99,12 @@ class Listener:
             n_waiting, n_samples = n_waiting + 1, n_samples + len(clip.samples)
             if len(waiting[length]) == self.batch:
                 yield take(length)
-            elif self.unit is None and (n_waiting >= WAITING_BATCHES * self.batch or n_samples >= MOST_SAMPLES):
+            elif self.unit is None and (n_waiting >= MAX_WAITING_BATCHES * self.batch or n_samples >= MAX_SAMPLES):
                 yield take(max(waiting, key=lambda n: len(waiting[n])))
         for length in sorted(waiting):
             yield take(length)
 
 
-def unheard(index: int, reason: str, digest: int = 0) -> Heard:
+def failed_clip(index: int, reason: str, digest: int = 0) -> LoadedClip:
     """A clip without samples; digest 0 where its file was not read."""
-    return Heard(index=index, samples=np.zeros(0, dtype=np.float32), digest=digest, reason=reason)
+    return LoadedClip(index=index, samples=np.zeros(0, dtype=np.float32), digest=digest, reason=reason)

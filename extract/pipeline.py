@@ -3,7 +3,6 @@
 Goal: clips are decoded, computed, packed and written at the same time, the memory that takes is bounded, an error
 ends its own block and nothing else, and no thread outlives its work.
 Conventions: whoever fills a queue waits while it is full; seconds are wall time of the thread that works.
-Contents: `Stopped`, `Queue`, `ahead`, `InOrder`, `Stopwatch`, `STAGES`.
 """
 
 import threading
@@ -21,7 +20,7 @@ STAGES = ("decode", "forward", "copy", "pack", "write")
 
 
 class Stopped(RuntimeError):
-    """The worker was told to stop while it was at work; nothing of the piece was written."""
+    """A worker was told to stop while it was at work; nothing of the piece was written."""
 
 
 class Queue(Generic[Item]):

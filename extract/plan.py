@@ -1,12 +1,11 @@
-"""What an extraction is to do, settled before a byte is written: encoder in its place, identity, clips, plan.
+"""What an extraction is to do, settled before a byte is written: encoder and device, identity, clips, plan.
 
 Goal: whatever does not fit together, or with the store, is refused while nothing has happened yet.
-Conventions: options given, else those stored, else the defaults.
-Contents: `placed`, `identify`, `clip_table`, `make_plan`, `describe`, `in_bytes`, `refuse_impossible`,
-`refuse_absent`, `refuse_other`, `stored_task`, `prepare_store`.
+Conventions: options given, else those stored, else the defaults. An `Extraction` is pickled for workers elsewhere; if
+its encoder is named by a string it stays small, and holds no open files.
 """
 
-import os
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,20 +19,50 @@ from ..store.group import check_task_name, nothing_at, open_root, read_identity,
 from ..store.provenance import Identity, Plan, kept
 from ..store.schema import sizes
 from ..store.status import TaskStatus, task_status
-from .audio.corpus import Corpus
-from .models.encoder import Encoder, is_foreign, weights_digest
+from .audio.corpus import Clips, Corpus
+from .models.encoder import Encoder, is_foreign, load_encoder, weights_digest
 from .models.tap import match_sites
 
 DEFAULT_BATCH = 32
 
 
-def placed(encoder: Encoder, device: str | None) -> Encoder:
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Model:
+    """An encoder, or the name by which each worker loads its own, and the device it goes to."""
+
+    encoder: Encoder | str
+    device: str | None = None
+    """Default CUDA where the encoder is loaded, if there is one."""
+
+    def load(self) -> Encoder:
+        """The encoder on its device. Raises as `load_encoder` and `to_device`."""
+        encoder = load_encoder(self.encoder) if isinstance(self.encoder, str) else self.encoder
+        return to_device(encoder, self.device)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Extraction:
+    """All that a worker needs for any block of a task."""
+
+    url: str
+    clips: Clips
+    plan: Plan
+    model: Model
+    code: str = ""
+    """Versions of what computes, recorded with each block."""
+    identity: Identity | None = None
+    """None until the encoder was loaded and asked for it."""
+    allow_missing: bool = False
+    """Whether absent files are recorded as failed."""
+
+
+def to_device(encoder: Encoder, device: str | None) -> Encoder:
     """The encoder on a device, by default CUDA where there is one. Raises ValueError where that cannot be."""
     try:
         return encoder.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     except (RuntimeError, AssertionError) as error:  # torch's, for devices unknown, absent or full
         raise ValueError(
-            f"no place for encoder {encoder.name} on device {device!r} ({one_line(error)}); expected cpu, or a device "
+            f"encoder {encoder.name} cannot go to device {device!r} ({one_line(error)}); expected cpu, or a device "
             "that this torch and machine have"
         ) from error
 
@@ -43,7 +72,7 @@ def identify(encoder: Encoder, frames: str) -> Identity:
     unfit = next((name for name, part in encoder.module.named_parameters() if bool(torch.isnan(part).any())), None)
     if unfit is not None:
         raise ValueError(
-            f"encoder {encoder.name} has weights that are no numbers (NaN), the first in {unfit}; expected those of a "
+            f"encoder {encoder.name} has weights that are not numbers (NaN), the first in {unfit}; expected those of a "
             "model that was trained and saved whole: take another checkpoint"
         )
     try:
@@ -99,14 +128,14 @@ def prepare_store(url: str, task: str, identity: Identity, plan: Plan, clips: Cl
         add_task(url, task, plan, clips, replan=replan)
     except OSError as error:
         raise OSError(
-            f"{url} could not be written ({one_line(error)}); expected a writable place with free space: mend that "
-            "and run the same command again, or choose another place"
+            f"{url} could not be written ({one_line(error)}); expected a writable location with free space: mend "
+            "that and run the same command again, or choose another URL"
         ) from error
 
 
 def clip_table(corpus: Corpus) -> ClipTable:
     """A corpus as the store records it: without the audio root, which may differ from machine to machine."""
-    table = corpus.table
+    table = corpus.clips.table
     return ClipTable(
         name=table["name"].tolist(),
         path=table["path"].tolist(),
@@ -124,7 +153,6 @@ def make_plan(stored: Plan | None, corpus: Corpus, clips: ClipTable, **given: An
         "mean_dtype": "float16",
         "block": default_block_size(len(clips)),
         "batch": DEFAULT_BATCH,
-        "threads": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
     }
     for name, default in defaults.items():
         if given[name] is None:
@@ -155,7 +183,7 @@ def in_bytes(n: float) -> str:
     return f"{n:.3g} TB"
 
 
-def refuse_impossible(encoder: Encoder, identity: Identity, plan: Plan) -> None:
+def check_plan(encoder: Encoder, identity: Identity, plan: Plan) -> None:
     """Raise ValueError for a plan that the encoder cannot carry out."""
     if "hidden" in plan.variables and not identity.hidden[0]:
         raise ValueError(
@@ -165,8 +193,9 @@ def refuse_impossible(encoder: Encoder, identity: Identity, plan: Plan) -> None:
     if "hidden" in plan.variables:
         widths = encoder.hidden_widths()
         if len(set(widths)) > 1:
+            listed = ", ".join(map(str, widths[:8])) + (", ..." if len(widths) > 8 else "")
             raise ValueError(
-                f"hidden states of encoder {encoder.name} are {_listed(widths)} wide (the first block's input, then "
+                f"hidden states of encoder {encoder.name} are {listed} wide (the first block's input, then "
                 "each block's output); expected one width: name blocks of one width as `blocks=`, or leave hidden out "
                 "of --keep"
             )
@@ -178,14 +207,10 @@ def refuse_impossible(encoder: Encoder, identity: Identity, plan: Plan) -> None:
         )
 
 
-def _listed(numbers: tuple[int, ...]) -> str:
-    return ", ".join(map(str, numbers[:8])) + (", ..." if len(numbers) > 8 else "")
+def check_options(identity: Identity, *, family: str, frames: str | None, device: str | None) -> None:
+    """Raise ValueError where options cannot be those of a store's identity, as far as is known without the encoder.
 
-
-def refuse_other(identity: Identity, *, family: str, frames: str | None, device: str | None) -> None:
-    """Raise ValueError where options cannot be those of a store's identity, as far as can be told without the encoder.
-
-    family: the encoder's name up to its first colon. device: "cpu" or another; which kind of GPU is not told from it.
+    family: the encoder's name up to its first colon. device: "cpu" or another; which kind of GPU is not known from it.
     """
     different = []
     if family != identity.encoder:
@@ -201,14 +226,14 @@ def refuse_other(identity: Identity, *, family: str, frames: str | None, device:
         )
 
 
-def refuse_absent(corpus: Corpus, committed: np.ndarray | None) -> None:
+def check_files(clips: Clips, committed: np.ndarray | None) -> None:
     """Raise FileNotFoundError where files of clips are absent that are not yet committed (bool per stored clip)."""
-    clips = None if committed is None else [i for i in range(len(corpus)) if i >= len(committed) or not committed[i]]
-    absent = corpus.absent(clips)
+    wanted = None if committed is None else [i for i in range(len(clips)) if i >= len(committed) or not committed[i]]
+    absent = clips.absent(wanted)
     if absent:
         names = ", ".join(absent[:3]) + (", ..." if len(absent) > 3 else "")
         raise FileNotFoundError(
-            f"{len(absent)} of {len(corpus)} audio files are not under {corpus.root} ({names}); expected every "
+            f"{len(absent)} of {len(clips)} audio files are not under {clips.root} ({names}); expected every "
             "file of the manifest: give the folder that holds them as --audio-root, or --allow-missing to record them "
             "as failed"
         )

@@ -1,73 +1,44 @@
-"""What is sent to where workers run: small values that make the encoder and the worker there.
+"""What is known before the first block: whether the encoder fits, whether its batches leak, what the run will take.
 
-Goal: each worker loads the encoder itself, onto its own device, and whoever plans the run needs neither.
-Conventions: everything here can be pickled if an encoder named by a string stays a string; nothing holds open files.
-Contents: `Model`, `Recipe`, `Survey`, `Findings`, `Pace`.
+Goal: whatever does not fit together, or into the machine, is refused while nothing has happened yet.
+Conventions: the encoder is loaded and asked where workers run. Bytes and seconds. Parity: what a clip gives in a batch
+of many is what it gives alone; differences are max |many - alone| / max |alone| per site and for the embedding, over a
+few clips of the corpus that share a batch as they would in the run.
 """
 
+import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import closing
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 
+from ..cluster.executor import Executor, Failed, Killed
+from ..store.block_values import MAX_FLOAT16, Summary, largest_means
 from ..store.blocks import Block, blocks
 from ..store.provenance import Identity, Plan
-from .audio.corpus import Corpus
+from ..store.schema import sizes, template
+from ..store.status import TaskStatus
 from .failures import Trial
-from .models.encoder import Encoder, load_encoder
-from .parity import check_parity
-from .plan import identify, placed, refuse_impossible
-from .worker import Worker
+from .forward import arithmetic
+from .loader import LoadedClip, UnreadableAudio
+from .plan import Extraction, check_plan, identify, in_bytes
+from .worker import BATCHES_AHEAD, CALLS, Worker
+
+log = logging.getLogger(__name__)
 
 CALIBRATION_SECONDS = 5.0
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Model:
-    """An encoder, or the name by which each worker loads its own, and the device it goes to."""
-
-    encoder: Encoder | str
-    device: str | None = None
-    """As in `capture`; the default is looked up where the encoder is made."""
-
-    def make(self) -> Encoder:
-        """The encoder on its device. Raises as `load_encoder` and `placed`."""
-        return placed(load_encoder(self.encoder) if isinstance(self.encoder, str) else self.encoder, self.device)
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Recipe:
-    """Makes a worker, in whatever process calls it."""
-
-    model: Model
-    url: str
-    corpus: Corpus
-    identity: Identity
-    plan: Plan
-    code: str
-    allow_missing: bool
-    check: bool
-    """Whether the encoder made here may be another than the one whose identity this is."""
-
-    def __call__(self) -> Worker:
-        """A new worker. Raises ValueError where the encoder here is not the run's."""
-        encoder = self.model.make()
-        if self.check:
-            differences = self.identity.differences(identify(encoder, self.identity.frames))
-            if differences:
-                raise ValueError(
-                    f"encoder {encoder.name} is not the same for all workers ({'; '.join(differences)}); expected the "
-                    "same files, and devices of one kind, wherever a worker runs"
-                )
-        return Worker(
-            url=self.url, corpus=self.corpus, encoder=encoder, identity=self.identity, plan=self.plan, code=self.code,
-            allow_missing=self.allow_missing,
-        )  # fmt: skip
+AT_REST_BYTES = 500_000_000  # of a worker's process before the model: torch and what comes with it
+TOLERANCE = 1e-4
+"""Rounding in float32 moves results by less than a tenth of this, a leak by a hundred times as much or more."""
+PARITY_CLIPS = 4
+MAX_CLIPS_TRIED = 16
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pace:
+class Throughput:
     """How fast a worker decoded clips and ran them through the encoder."""
 
     n_clips: int
@@ -78,61 +49,64 @@ class Pace:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Findings:
-    """What can only be told where the encoder is."""
+class PreflightResult:
+    """What can only be found out where the encoder is."""
 
     identity: Identity
     weights_bytes: int
     """Size of the module's parameters and buffers."""
     parity: str = ""
     """What `check_parity` has to record with the blocks."""
-    pace: Pace | None = None
+    throughput: Throughput | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Survey:
-    """Looks at an encoder where workers run: a worker's recipe whose piece of work is to answer.
+class Preflight:
+    """Looks at an encoder where workers run; as an executor's worker its one piece of work is to answer."""
 
-    findings = Survey(model=model, ...)()("")
-    """
-
-    model: Model
+    extraction: Extraction
+    """Without its identity."""
     frames: str
-    url: str
-    corpus: Corpus
-    plan: Plan
     parity: str | None
     """What to do about a model without parity; None leaves the check out."""
-    calibrate: bool = False
-    """Whether to measure the pace on a few of the corpus's clips."""
-    allow_missing: bool = False
+    calibrate: bool
+    """Whether to measure the throughput on a few of the clips."""
 
-    def __call__(self) -> Callable[[str], Findings]:
+    def __call__(self) -> Callable[[str], PreflightResult]:
         """What answers; its argument means nothing."""
         return self.look
 
-    def look(self, _: str = "") -> Findings:
+    def look(self, _: str = "") -> PreflightResult:
         """Load the encoder and answer. Raises ValueError and LookupError for what does not fit together."""
-        encoder = self.model.make()
+        encoder = self.extraction.model.load()
         identity = identify(encoder, self.frames)
-        refuse_impossible(encoder, identity, self.plan)
+        check_plan(encoder, identity, self.extraction.plan)
         tensors = [*encoder.module.parameters(), *encoder.module.buffers()]
-        findings = Findings(identity=identity, weights_bytes=sum(t.numel() * t.element_size() for t in tensors))
+        result = PreflightResult(identity=identity, weights_bytes=sum(t.numel() * t.element_size() for t in tensors))
         if self.parity is None and not self.calibrate:
-            return findings
-        worker = Worker(
-            url=self.url, corpus=self.corpus, encoder=encoder, identity=identity, plan=self.plan, code="",
-            allow_missing=self.allow_missing,
-        )  # fmt: skip
-        try:
-            said = check_parity(worker, self.parity) if self.parity is not None else ""
-            pace = measure_pace(worker, CALIBRATION_SECONDS) if self.calibrate else None
-        finally:
-            worker.close()
-        return replace(findings, parity=said, pace=pace)
+            return result
+        with closing(Worker(replace(self.extraction, identity=identity), encoder)) as worker:
+            parity = check_parity(worker, self.parity) if self.parity is not None else ""
+            throughput = measure_throughput(worker, CALIBRATION_SECONDS) if self.calibrate else None
+        return replace(result, parity=parity, throughput=throughput)
+
+    def run(self, executor: Executor) -> PreflightResult:
+        """The answer from where the executor's workers run. Raises as `look`, and OSError where that kills them."""
+        if not executor.remote:
+            return self.look()
+        with closing(executor.run(self, [""])) as events:
+            (event,) = events
+        if isinstance(event, Failed):
+            raise event.error
+        if isinstance(event, Killed):
+            raise OSError(
+                f"an encoder that was only tried on a few clips {event.how}; expected a worker that survives it: try "
+                "it with --executor serial, or give the worker more memory"
+            )
+        return event.result
 
 
-def measure_pace(worker: Worker, seconds: float) -> Pace:
+def measure_throughput(worker: Worker, seconds: float) -> Throughput:
     """Clips per second of decoding and the forward pass, on parts of the corpus's blocks, for about so many seconds.
 
     The parts lie evenly over the corpus, so that clips sorted by length are all met; the first batch, which warms up,
@@ -141,13 +115,17 @@ def measure_pace(worker: Worker, seconds: float) -> Pace:
     plan = worker.plan
     every = list(blocks("", plan.n_clips, plan.block))
     order: list[Block] = [every[i * len(every) // 16] for i in range(16)] if len(every) > 16 else every
-    worker(Trial(block=order[0], clips=_head(order[0], plan.batch)))
+
+    def run(block: Block, n: int) -> int:
+        part = range(block.start, min(block.stop, block.start + n))
+        worker(Trial(block=block, clips=part))
+        return len(part)
+
+    run(order[0], plan.batch)
     n_clips, began = 0, time.perf_counter()
     for batches in (1, 2, 4, 8):
         for block in order:
-            part = _head(block, batches * plan.batch)
-            worker(Trial(block=block, clips=part))
-            n_clips += len(part)
+            n_clips += run(block, batches * plan.batch)
             if time.perf_counter() - began > seconds:
                 break
         took = time.perf_counter() - began
@@ -155,8 +133,191 @@ def measure_pace(worker: Worker, seconds: float) -> Pace:
             break
     device = worker.forward.device
     used = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
-    return Pace(n_clips=n_clips, seconds=took, device_bytes=used)
+    return Throughput(n_clips=n_clips, seconds=took, device_bytes=used)
 
 
-def _head(block: Block, n: int) -> range:
-    return range(block.start, min(block.stop, block.start + n))
+def check_parity_choice(choice: str) -> None:
+    """Raise ValueError for a choice that `check_parity` does not know."""
+    if choice not in ("refuse", "warn"):
+        raise ValueError(f"{choice!r} is not a valid way to treat a model without parity; expected refuse or warn")
+
+
+def check_parity(worker: Worker, choice: str) -> str:
+    """Refuse or warn about a model without parity; what to record with the blocks.
+
+    The text states the tolerance, not the difference measured, so that it is the same wherever a run is resumed; it is
+    empty where there was nothing to compare: batches of one, fewer than two readable clips.
+    Raises ValueError for a model without parity unless `choice` is "warn", for one that fails on the clips, and where
+    no clip's means can be stored.
+    """
+    batch, plan = _few(worker), worker.plan
+    with arithmetic(plan.threads):
+        if batch:
+            many = _summary(worker, batch)
+            largest = largest_means(many)
+            # One clip whose means do not fit fails alone, later.
+            if "mean" in plan.variables and plan.mean_dtype == "float16" and largest.min() > MAX_FLOAT16:
+                raise ValueError(
+                    f"encoder {worker.encoder.name} has mean activations of {largest.min():g} on {len(largest)} clips; "
+                    f"float16 holds up to {MAX_FLOAT16:g}: keep them by --mean-dtype float32"
+                )
+        if len(batch) < 2:
+            return ""
+        alone = [_summary(worker, [clip]) for clip in batch]
+    differences = {"embedding": _difference(many.embedding, [one.embedding for one in alone])}
+    for layer, site in enumerate(worker.forward.anatomy.sites):
+        differences[site.name] = _difference(many.means[layer], [one.means[layer] for one in alone])
+    where = max(differences, key=lambda name: differences[name])
+    log.info("%d clips in a batch and alone differ by at most %.2g", len(batch), differences[where])
+    if differences[where] <= TOLERANCE:
+        return f" parity within {TOLERANCE:g}"
+    text = (
+        f"encoder {worker.encoder.name} gives {len(batch)} clips in one batch other results than each alone: "
+        f"{where} differs by {differences[where]:.2g} of its largest value; expected at most {TOLERANCE:g}"
+    )
+    if choice == "refuse":
+        raise ValueError(
+            f"{text}: see that it is in evaluation mode and that nothing is computed over the batch, or run it with "
+            'batch 1, or accept this with parity "warn"'
+        )
+    log.warning("%s", text)
+    return f" parity not within {TOLERANCE:g}, accepted"
+
+
+def _few(worker: Worker) -> list[LoadedClip]:
+    """The corpus's first readable clips, up to `PARITY_CLIPS`, such that they share a batch: too long ones are cut.
+
+    The first, because they stay the first when clips are appended.
+    """
+    few: list[LoadedClip] = []
+    clips = worker.extraction.clips
+    for number in range(min(MAX_CLIPS_TRIED, len(clips))):
+        try:
+            clip = worker.loader.load(number, clips.clip(number))
+        except UnreadableAudio:
+            continue
+        if not clip.reason:
+            few.append(clip)
+        if len(few) == min(PARITY_CLIPS, worker.plan.batch):
+            break
+    if worker.loader.unit is not None or len(few) < 2:
+        return few
+    shortest = min(len(clip.samples) for clip in few)
+    length = worker.encoder.input_length
+    alike = [
+        clip
+        if length(len(clip.samples)) == length(shortest)
+        else replace(clip, samples=np.ascontiguousarray(clip.samples[:shortest]))
+        for clip in few
+    ]
+    return sorted(alike, key=lambda clip: len(clip.samples))  # clips of one length are prepared together
+
+
+def _summary(worker: Worker, batch: list[LoadedClip]) -> Summary:
+    return worker.forward.results(batch, len(batch))[0].fetch()[0]
+
+
+def _difference(many: np.ndarray, each: list[np.ndarray]) -> float:
+    """max |many - alone| / max |alone| over the clips that are finite alone: the others fail in either case."""
+    alone = np.concatenate(each)
+    good = np.isfinite(alone).all(axis=1)
+    if not good.any():
+        return 0.0
+    difference = float(np.abs(many[good] - alone[good]).max())
+    if not np.isfinite(difference):
+        return float("inf")
+    return difference / max(float(np.abs(alone[good]).max()), float(np.finfo(np.float32).tiny))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forecast:
+    """What a run would do and take."""
+
+    n_clips: int
+    """Clips still to be extracted."""
+    n_blocks: int
+    """Blocks still to be extracted."""
+    n_objects: int
+    """Files, or objects, of the whole task."""
+    disk: dict[str, int]
+    """Bytes on disk by variable, of the whole task."""
+    disk_left: int
+    """Bytes still to be written."""
+    memory: int
+    """Bytes of memory of one worker."""
+    device_memory: int
+    """Bytes that the calibration took on a CUDA device; 0 elsewhere."""
+    clips_per_second: float
+    """Of one worker; 0 where nothing is left to do."""
+    seconds: float
+    """For all that is left, with `workers` of them."""
+    workers: int
+
+    def lines(self) -> list[str]:
+        """The forecast for a person to read."""
+        disk = ", ".join(f"{name} {in_bytes(n)}" for name, n in self.disk.items())
+        lines = [
+            f"to do: {self.n_clips} clips in {self.n_blocks} blocks",
+            f"on disk: {in_bytes(sum(self.disk.values()))} in {self.n_objects} objects ({disk}); "
+            f"{in_bytes(self.disk_left)} still to be written",
+            f"memory: about {in_bytes(self.memory)} per worker"
+            + (f", and {in_bytes(self.device_memory)} of its device's" if self.device_memory else ""),
+        ]
+        if self.clips_per_second:
+            each = f"{self.clips_per_second:.3g} clips/s per worker"
+            with_ = f"{self.workers} worker{'s' * (self.workers > 1)}"
+            lines.append(f"time: about {in_time(self.seconds)} with {with_} ({each}, measured on a few clips)")
+        return lines
+
+
+def in_time(seconds: float) -> str:
+    """Seconds for a person to read: 40 s, 12 min, 3.5 h, 2.1 days."""
+    units = (("s", 1, 100), ("min", 60, 100), ("h", 3600, 48), ("days", 86400, float("inf")))
+    unit, size = next((unit, size) for unit, size, most in units if seconds < most * size)
+    n = seconds / size
+    return f"{n:.0f} {unit}" if n >= 10 else f"{n:.2g} {unit}"
+
+
+def forecast(
+    found: PreflightResult, plan: Plan, labels: Iterable[str], status: TaskStatus | None, max_workers: int
+) -> Forecast:
+    """What a run would do and take.
+
+    labels: names of the label columns. status: how the task stands, None where there is none yet.
+    """
+    identity, throughput = found.identity, found.throughput
+    committed = np.zeros(plan.n_clips, bool)
+    if status is not None:
+        committed[: len(status.committed)] = status.committed
+    pending = [block for block in blocks("", plan.n_clips, plan.block) if not committed[block.clips].all()]
+    n_clips = sum(map(len, pending))
+    seconds_each = throughput.seconds / throughput.n_clips if throughput else 0.0
+    workers = max(1, min(max_workers, len(pending)))
+    disk = sizes(identity, plan)
+    specs = template(identity, plan, {name: () for name in labels})
+    # Objects that hold values, and one document for each array and the group.
+    n_objects = len(specs) + 1
+    for spec in specs.values():
+        n_objects += int(np.prod([-(-n // size) for n, size in zip(spec.shape, spec.object_shape, strict=True)]))
+    largest_object = max(
+        int(np.prod(specs[name].object_shape)) * np.dtype(specs[name].dtype).itemsize for name in plan.variables
+    )
+    # Between the stages of a worker wait results of some batches, and audio decoded ahead (10 s per clip).
+    states, width = identity.hidden if "hidden" in plan.variables else (0, 0)
+    results = 4 * (2 * sum(width for _, width in identity.sites) + states * width + identity.embedding)
+    audio = round(2 * 2 * 4 * (plan.unit_sec or 10.0) * int(identity.front_end["sample_rate"]))
+    queued = plan.batch * ((BATCHES_AHEAD + 2) * results + audio)
+    # The largest object lies in memory twice more while it is encoded.
+    block = sum(disk.values()) * plan.block // plan.n_clips
+    return Forecast(
+        n_clips=n_clips,
+        n_blocks=len(pending),
+        n_objects=n_objects,
+        disk=disk,
+        disk_left=sum(disk.values()) * n_clips // plan.n_clips,
+        memory=AT_REST_BYTES + found.weights_bytes + CALLS * block + 2 * largest_object + queued,
+        device_memory=throughput.device_bytes if throughput else 0,
+        clips_per_second=1 / seconds_each if seconds_each else 0.0,
+        seconds=n_clips * seconds_each / workers,
+        workers=workers,
+    )

@@ -1,14 +1,12 @@
 """What a run did: for whoever called it, and as a file for machines.
 
-Goal: a user sees which stage of the work keeps the others waiting, what failed and why, and what was lost and repeated.
+Goal: a user sees which stage of the work delays the others, what failed and why, and what was lost and repeated.
 Conventions: seconds; a share is of the time that workers had, per thread of the stage, in [0, 1]. docs/running.md
 explains the file field by field.
-Contents: `Report`, `Tally`.
 """
 
 import json
 import logging
-import os
 import time
 import uuid
 from collections.abc import Iterable
@@ -17,12 +15,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ..messages import clean
+from ..files import whole_file
+from ..messages import clean, one_line
 from ..store.blocks import Block
-from .dry_run import Forecast
-from .failures import Sparing
 from .loader import DECODERS
 from .pipeline import STAGES
+from .preflight import Forecast
 from .worker import CALLS, BlockReport
 
 log = logging.getLogger(__name__)
@@ -47,7 +45,7 @@ class Report:
 
 
 @dataclass(kw_only=True)
-class Tally:
+class RunRecorder:
     """Counts what happens in a run, and writes it down."""
 
     path: Path | None
@@ -71,9 +69,8 @@ class Tally:
     _started: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
     _clock: float = field(default_factory=time.monotonic)
 
-    def done(self, piece: Block | Sparing, report: BlockReport) -> None:
+    def done(self, block: Block, report: BlockReport) -> None:
         """A block was committed."""
-        block = piece if isinstance(piece, Block) else piece.block
         self.n_done, self.n_blocks = self.n_done + len(block), self.n_blocks + 1
         self.failures.extend(report.failures)
         for stage, seconds in report.seconds.items():
@@ -87,11 +84,6 @@ class Tally:
         threads = {**THREADS, "waiting": 1}
         # What is written after a worker's last batch falls into no time of its device's.
         return {stage: min(1.0, n / (whole * threads[stage])) if whole else 0.0 for stage, n in self.seconds.items()}
-
-    def in_words(self) -> str:
-        """The shares as one line."""
-        shares = ", ".join(f"{stage} {share:.0%}" for stage, share in self.shares().items())
-        return f"shares of the workers' time: {shares}"
 
     def write(self, state: str, workers: Iterable[Any] = (), error: BaseException | None = None) -> None:
         """Write the report, where one was asked for. state: "running", "finished" or "stopped"; workers: their states.
@@ -118,14 +110,12 @@ class Tally:
             "failures": [{"clip": name, "reason": reason} for name, reason in self.failures],
             "unreadable": self.unread, "halved": self.halved, "killed": self.killed, "workers": states,
         }  # fmt: skip
-        partial = self.path.with_name(f".{self.path.name}.{os.getpid()}.partial")
         try:
-            partial.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-            partial.replace(self.path)
+            with whole_file(self.path) as partial:
+                partial.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         except OSError as failed:
-            partial.unlink(missing_ok=True)
             text = (
-                f"the report {self.path} could not be written ({failed.strerror}); expected a path in a folder that "
+                f"the report {self.path} could not be written ({one_line(failed)}); expected a path in a folder that "
                 "exists and may be written: choose another --report"
             )
             if state == "running":

@@ -2,9 +2,8 @@
 
 Goal: mean over the counted frames, the bit mean > 0, and the number of counted frames with positive activation,
 without keeping any activation longer than its layer.
-Conventions: activations (clip, token, neuron); weights (clip, token) are 1.0 where a token counts, else 0.0; a model
-that runs its sites several times in one pass (chunks of long audio) shows its tokens one run after the other.
-Contents: `counted_tokens`, `TokenSum`, `Summaries`.
+Conventions: activations (clip, frame, neuron); weights (clip, frame) are 1.0 where a frame counts, else 0.0; a model
+that runs its sites several times in one pass (chunks of long audio) shows its frames one run after the other.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,15 +13,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .models.encoder import Anatomy, as_tokens
+from .models.encoder import Anatomy, as_tokens, block_tokens
 
 
-def counted_tokens(spans: np.ndarray, seconds: np.ndarray, frames: str) -> np.ndarray:
-    """Which tokens count, float32 (clip, token).
+def counted_frames(spans: np.ndarray, seconds: np.ndarray, frames: str) -> np.ndarray:
+    """Which frames count, float32 (clip, frame).
 
-    spans: (token, 4), t0 in column 0, NaN for special tokens. seconds: each clip's own length (clip), before padding.
-    frames: "audio" counts tokens that start before the clip's own end; "published" all but special tokens, padding
-        included; "all" every token.
+    spans: (frame, 4), t0 in column 0, NaN for special tokens. seconds: each clip's own length (clip), before padding.
+    frames: "audio" counts frames that start before the clip's own end; "published" all but special tokens, padding
+        included; "all" every frame.
     """
     t0 = spans[:, 0]
     if frames == "audio":
@@ -32,43 +31,43 @@ def counted_tokens(spans: np.ndarray, seconds: np.ndarray, frames: str) -> np.nd
     elif frames == "all":
         counted = np.ones((len(seconds), len(t0)), dtype=bool)
     else:
-        raise ValueError(f"no frames rule {frames!r}; expected audio, published or all")
+        raise ValueError(f"{frames!r} is not a valid rule for frames; expected audio, published or all")
     return counted.astype(np.float32)
 
 
-class TokenSum:
-    """Sum over the counted tokens, float32 (clip, width), of tokens that come in one or several runs."""
+class FrameSum:
+    """Sum over the counted frames, float32 (clip, width), of frames that come in one or several runs."""
 
     def __init__(self, name: str, weights: Tensor, width: int):
         self.name, self.weights = name, weights
         self.total = torch.zeros(len(weights), width, device=weights.device)
         self.shown = 0
 
-    def add(self, tokens: Tensor) -> None:
-        """Add the next run of tokens (clip, token, width)."""
-        first, self.shown = self.shown, self.shown + tokens.shape[1]
-        if tokens.shape[2] != self.total.shape[1]:
+    def add(self, frames: Tensor) -> None:
+        """Add the next run of frames (clip, frame, width)."""
+        first, self.shown = self.shown, self.shown + frames.shape[1]
+        if frames.shape[2] != self.total.shape[1]:
             raise ValueError(
-                f"{self.name} shows {tokens.shape[2]} neurons where a second of silence showed {self.total.shape[1]}; "
-                "expected (clip, token, neuron), of as many neurons for any length: give the encoder `neurons=`, a "
+                f"{self.name} shows {frames.shape[2]} neurons where a second of silence showed {self.total.shape[1]}; "
+                "expected (clip, frame, neuron), of as many neurons for any length: give the encoder `neurons=`, a "
                 "function that arranges it so"
             )
         if self.shown > self.weights.shape[1]:
-            self.refuse_count()
-        tokens = tokens.to(self.weights.dtype)  # a model may compute in half precision; sums are float32
-        self.total += torch.bmm(self.weights[:, None, first : self.shown], tokens).squeeze(1)
+            self.check_count()
+        frames = frames.to(self.weights.dtype)  # a model may compute in half precision; sums are float32
+        self.total += torch.bmm(self.weights[:, None, first : self.shown], frames).squeeze(1)
 
-    def refuse_count(self) -> None:
-        """Raise ValueError where the tokens seen are not those that `token_spans` places."""
+    def check_count(self) -> None:
+        """Raise ValueError where the frames seen are not those that `frame_spans` gives."""
         if self.shown != self.weights.shape[1]:
             raise ValueError(
-                f"{self.name} shows {self.shown} tokens per clip where token_spans places {self.weights.shape[1]}; "
-                "expected sites of one time resolution, one span per token: choose other sites or give `token_spans=`"
+                f"{self.name} shows {self.shown} frames per clip where frame_spans gives {self.weights.shape[1]}; "
+                "expected sites of one time resolution, one span per frame: choose other sites or give `frame_spans=`"
             )
 
 
 class Summaries:
-    """Sums over the tokens of one batch, for every site and, if wanted, every hidden state.
+    """Sums over the frames of one batch, for every site and, if wanted, every hidden state.
 
     summaries = Summaries(anatomy, weights, neurons=encoder.neurons)
     with tap(encoder.module, summaries.sites, read=summaries.read, read_input=summaries.read_input):
@@ -78,19 +77,19 @@ class Summaries:
 
     def __init__(
         self, anatomy: Anatomy, weights: Tensor, *, neurons: Callable[[Any], Tensor] = as_tokens,
-        blocks: Sequence[str] = (),
+        transformer_layers: Sequence[str] = (),
     ):  # fmt: skip
-        """weights: (clip, token) on the device. blocks: modules whose hidden states are kept."""
+        """weights: (clip, frame) on the device. transformer_layers: modules whose hidden states are kept."""
         self.neurons = neurons
         self.count = weights.sum(dim=1)  # (clip)
         names = [site.name for site in anatomy.sites]
         self.layers = {name: layer for layer, name in enumerate(names)}
-        self.states = {name: state for state, name in enumerate(blocks, start=1)}
-        self.sites = [*names, *(name for name in blocks if name not in self.layers)]
-        self._total = [TokenSum(f"site {s.name}", weights, s.width) for s in anatomy.sites]
-        self._positive = [TokenSum(f"site {s.name}", weights, s.width) for s in anatomy.sites]
-        states = ["input of the first block", *blocks] if blocks else []
-        self._hidden = [TokenSum(name, weights, anatomy.hidden) for name in states]
+        self.states = {name: state for state, name in enumerate(transformer_layers, start=1)}
+        self.sites = [*names, *(name for name in transformer_layers if name not in self.layers)]
+        self._total = [FrameSum(f"site {s.name}", weights, s.width) for s in anatomy.sites]
+        self._positive = [FrameSum(f"site {s.name}", weights, s.width) for s in anatomy.sites]
+        states = ["input of the first transformer layer", *transformer_layers] if transformer_layers else []
+        self._hidden = [FrameSum(name, weights, anatomy.hidden) for name in states]
         self._scratch = torch.empty(0, device=weights.device)
 
     def read(self, site: str, output: Any) -> None:
@@ -103,26 +102,26 @@ class Summaries:
                 self._scratch = torch.empty_like(activation)
             self._positive[layer].add(torch.gt(activation, 0, out=self._scratch))
         if site in self.states:
-            self._hidden[self.states[site]].add(as_tokens(output[0] if isinstance(output, tuple) else output))
+            self._hidden[self.states[site]].add(block_tokens(output))
 
     def read_input(self, site: str, value: Any) -> None:
-        """Take in the input of a site: that of the first block is hidden state 0."""
+        """Take in the input of a site: that of the first transformer layer is hidden state 0."""
         if self.states.get(site) == 1:
             self._hidden[0].add(as_tokens(value))
 
     def mean(self, layer: int) -> Tensor:
-        """Mean activation over the counted tokens, float32 (clip, neuron)."""
+        """Mean activation over the counted frames, float32 (clip, neuron)."""
         return self._total[layer].total / self.count[:, None]
 
     def positive_frames(self, layer: int) -> Tensor:
-        """Counted tokens with activation above 0, whole numbers in float32 (clip, neuron)."""
+        """Counted frames with activation above 0, whole numbers in float32 (clip, neuron)."""
         return self._positive[layer].total
 
     def hidden(self) -> Tensor:
-        """Mean hidden states over the counted tokens, float32 (state, clip, width)."""
+        """Mean hidden states over the counted frames, float32 (state, clip, width)."""
         return torch.stack([state.total for state in self._hidden]) / self.count[:, None]
 
-    def refuse_incomplete(self) -> None:
-        """Raise ValueError where a site has shown other tokens than `token_spans` places."""
-        for token_sum in (*self._total, *self._hidden):
-            token_sum.refuse_count()
+    def check_complete(self) -> None:
+        """Raise ValueError where a site has shown other frames than `frame_spans` gives."""
+        for frame_sum in (*self._total, *self._hidden):
+            frame_sum.check_count()

@@ -24,7 +24,7 @@ from fastapi import FastAPI
 
 from ..extract.audio.corpus import read_manifest
 from ..extract.models.encoder import load_encoder
-from ..extract.plan import placed
+from ..extract.plan import to_device
 from ..messages import one_line
 from .catalogue import Catalogue
 from .jobs import JobFolder
@@ -78,7 +78,7 @@ def build(settings: Settings) -> FastAPI:
     Raises what opening store, encoder, manifests or state folder raises.
     """
     folder = JobFolder(settings.state)
-    encoder = placed(load_encoder(settings.encoder), settings.device)
+    encoder = to_device(load_encoder(settings.encoder), settings.device)
     corpora = {task: read_manifest(*where) for task, where in settings.corpora.items()}
     catalogue = Catalogue(
         settings.store, encoder, corpora, probes=Path(settings.state) / "probes", device=settings.device

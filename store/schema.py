@@ -135,14 +135,3 @@ def sizes(identity: Identity, plan: Plan) -> dict[str, int]:
     """Bytes on disk of each kept variable, whole objects, before any file-system overhead."""
     arrays = template(identity, plan)
     return {name: arrays[name].nbytes for name in plan.variables}
-
-
-def block_buffers(identity: Identity, plan: Plan, n_clips: int) -> dict[str, np.ndarray]:
-    """Arrays for one block's values, in disk order, filled with each array's fill value."""
-    arrays = template(identity, plan)
-    buffers = {}
-    for name in (*plan.variables, *RECORDS):
-        spec = arrays[name]
-        shape = [n_clips if dim == "clip" else n for dim, n in zip(spec.dims, spec.shape, strict=True)]
-        buffers[name] = np.full(shape, spec.fill, dtype=object if spec.dtype == STRING else spec.dtype)
-    return buffers

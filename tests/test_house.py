@@ -35,7 +35,7 @@ def test_ten_clips_walk_through_every_room(tmp_path: Path) -> None:
     manifest = synthesise(tmp_path, notes_per_octave=0, events_per_category=1)["events"]
     corpus = read_manifest(manifest)
     assert len(corpus) == 10
-    halves = {name: ["low", "high"][i % 2] for i, name in enumerate(corpus.table["name"])}
+    halves = {name: ["low", "high"][i % 2] for i, name in enumerate(corpus.clips.table["name"])}
     rows = manifest.read_text().splitlines()
     labelled = [f"{row},{halves[row.split(',')[0]]}" for row in rows[1:]]
     manifest.write_text("\n".join([f"{rows[0]},half", *labelled]) + "\n")
@@ -45,7 +45,7 @@ def test_ten_clips_walk_through_every_room(tmp_path: Path) -> None:
     )
     assert (report.n_ok, report.n_failed) == (10, 0)
 
-    waveforms = np.stack([sf.read(tmp_path / path, dtype="float32")[0] for path in corpus.table["path"]])
+    waveforms = np.stack([sf.read(tmp_path / path, dtype="float32")[0] for path in corpus.clips.table["path"]])
     sites = [f"blocks.{i}.mlp.act" for i in range(4)]
     assert isinstance(encoder.module, M2D)
     with torch.inference_mode(), tap(encoder.module, sites) as seen:

@@ -43,17 +43,13 @@ class Clip:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Corpus:
-    """The clips of a manifest in its order, with their labels."""
+class Clips:
+    """The clips of a manifest in its order."""
 
     root: AudioRoot
     """The folder or URL that clip paths start from."""
     table: pd.DataFrame
     """One row per clip: name, path (text), start, stop (float64 seconds, NaN where open)."""
-    labels: pd.DataFrame
-    """One text column per label column, rows as in `table`; "" is no label."""
-    unit_sec: float | None = None
-    """Length in seconds that the corpus is published with, if the manifest records one."""
 
     def __len__(self) -> int:
         return len(self.table)
@@ -70,6 +66,20 @@ class Corpus:
         missing = self.root.absent(table["path"].unique().tolist())
         names: list[str] = table["name"][table["path"].isin(missing)].tolist()
         return names
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Corpus:
+    """Clips with their labels."""
+
+    clips: Clips
+    labels: pd.DataFrame
+    """One text column per label column, rows as in `clips.table`; "" is no label."""
+    unit_sec: float | None = None
+    """Length in seconds that the corpus is published with, if the manifest records one."""
+
+    def __len__(self) -> int:
+        return len(self.clips)
 
 
 def read_manifest(path: str | Path, audio_root: str | Path | None = None) -> Corpus:
@@ -104,8 +114,7 @@ def read_manifest(path: str | Path, audio_root: str | Path | None = None) -> Cor
                 f"{path}: label column {column!r} is empty in every row; expected at least one label; drop the column"
             )
     return Corpus(
-        root=root,
-        table=pd.DataFrame({"name": names, "path": files, "start": start, "stop": stop}),
+        clips=Clips(root=root, table=pd.DataFrame({"name": names, "path": files, "start": start, "stop": stop})),
         labels=labels,
         unit_sec=_unit_sec(frame, path),
     )

@@ -74,8 +74,8 @@ def test_the_lists_run_as_they_are(here, tmp_path, listed, n):
         with torch.no_grad():
             from otoscope.extract.audio.decoding import read_clip
 
-            clips = [corpus.clip(int(i)) for i in study.clips]
-            waveforms = np.stack([read_clip(corpus.root, clip, 16000).samples for clip in clips])
+            clips = [corpus.clips.clip(int(i)) for i in study.clips]
+            waveforms = np.stack([read_clip(corpus.clips.root, clip, 16000).samples for clip in clips])
             silenced = load_encoder(encoder)(torch.from_numpy(waveforms)).numpy()
     finally:
         for hook in hooks:

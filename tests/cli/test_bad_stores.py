@@ -171,7 +171,7 @@ def test_a_store_with_nothing_committed(corpus: Path, tmp_path: Path) -> None:
 
 def test_a_place_that_cannot_be_written(corpus: Path) -> None:
     refused(
-        r"/proc/otoscope could not be written \(.*expected a writable place",
+        r"/proc/otoscope could not be written \(.*expected a writable location",
         *extraction("/proc/otoscope", corpus),
         watched=corpus.parent,
     )

@@ -124,7 +124,7 @@ def test_audio_that_moved_is_found_by_its_new_root(corpus: Path, original: str, 
         (("--batch", "-3"), "batch is -3; expected at least 1"),
         (("--threads", "0"), "threads is 0; expected at least 1"),
         (("--max-failures", "10"), "max_failures is 10.0; expected a share between 0 and 1"),
-        (("--device", "tpu"), "no place for encoder module on device 'tpu' .*expected cpu, or a device"),
+        (("--device", "tpu"), "encoder module cannot go to device 'tpu' .*expected cpu, or a device"),
     ],
 )
 def test_bad_options(corpus: Path, options: tuple[str, ...], message: str) -> None:

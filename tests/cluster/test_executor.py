@@ -8,6 +8,8 @@ import pytest
 
 from otoscope.cluster.executor import Done, Executor, Failed, SerialExecutor
 
+from ..support.marking_workers import wait_for
+
 
 def test_every_piece_once_in_order_by_one_worker() -> None:
     made: list[Callable[[int], int]] = []
@@ -66,13 +68,12 @@ def test_one_piece_begins_beyond_the_event_that_is_asked_for_and_no_more() -> No
     """Whoever reads the events may stop, and no further piece begins."""
     begun: list[int] = []
     events = SerialExecutor().run(lambda: begun.append, [1, 2, 3, 4, 5])
-    next(events)
-    time.sleep(0.05)
-    assert begun == [1, 2]
-    next(events)
-    time.sleep(0.05)
-    assert begun == [1, 2, 3]
-    events.close()  # type: ignore[attr-defined]
+    for n in (2, 3):
+        next(events)
+        wait_for(lambda n=n: len(begun) >= n)
+        time.sleep(0.05)  # in which no other begins
+        assert begun == list(range(1, n + 1))
+    events.close()
     assert begun == [1, 2, 3]
 
 
@@ -86,7 +87,7 @@ def test_two_pieces_are_at_work_together_and_events_keep_the_order() -> None:
             at_work[0] += 1
             most[0] = max(most[0], at_work[0])
         if piece == 0:
-            assert second_ended.wait(10)
+            assert second_ended.wait(60)
         time.sleep(0.001)
         with lock:
             at_work[0] -= 1
@@ -109,7 +110,7 @@ class Closing:
         self.closed = threading.Event()
 
     def __call__(self, piece: int) -> None:
-        if piece > 0 and self.closed.wait(10):
+        if piece > 0 and self.closed.wait(60):
             raise RuntimeError("told to stop")
 
     def close(self) -> None:
@@ -122,10 +123,10 @@ def test_stopping_early_closes_the_worker_and_leaves_no_thread(how: str) -> None
     events = SerialExecutor().run(lambda: worker, range(5))
     assert isinstance(next(events), Done)
     if how == "stopped reading":
-        events.close()  # type: ignore[attr-defined]
+        events.close()
     else:
         with pytest.raises(KeyboardInterrupt):
-            events.throw(KeyboardInterrupt)  # type: ignore[attr-defined]
+            events.throw(KeyboardInterrupt)
     assert worker.closed.is_set()
     assert threading.active_count() == before
 

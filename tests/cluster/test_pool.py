@@ -11,9 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from otoscope.cluster.executor import IN_FLIGHT, Done, Failed, Killed
-from otoscope.cluster.ledger import Ledger
-from otoscope.cluster.pool import DEATHS, STARTS, Lost, Pool
-from otoscope.cluster.seat import Raised
+from otoscope.cluster.pool import MAX_FAILED_STARTS, MAX_LOST_STARTS, Assignments, Lost, Pool, Raised
 
 RETRIES = 3
 
@@ -107,10 +105,10 @@ class FakeActors:
         self.alive.discard(actor)
         self.ended.append(actor)
 
-    def room(self, n_actors: int, n_unplaced: int) -> int:
+    def room(self, n_actors: int, n_not_located: int) -> int:
         return self.limit - n_actors
 
-    def lacking(self, seconds: float) -> str:
+    def shortage(self, seconds: float) -> str:
         if not self.places:
             raise OSError("no room")
         return ""
@@ -151,7 +149,7 @@ def test_every_piece_ends_once_whatever_dies(
             events.append(event)
             assert len(drawn) - len(events) <= limit * (IN_FLIGHT + 1)  # nothing is drawn that is not soon to be done
     except OSError as error:
-        if f"could not be started {DEATHS} times in a row (struck)" not in str(error) or actors.alive:
+        if f"could not be started {MAX_LOST_STARTS} times in a row (struck)" not in str(error) or actors.alive:
             raise
         return  # hypothesis may well strike while they start
     assert sorted(event.piece for event in events) == list(range(n))
@@ -173,15 +171,15 @@ def test_every_piece_ends_once_whatever_dies(
     assert {state.phase for state in states.values()} <= {"ended", "lost"}
 
 
-@given(draws=st.lists(st.integers(0, 6), max_size=200), poison=st.integers(0, 11))
-def test_a_piece_that_kills_is_given_up_and_no_other(draws: list[int], poison: int) -> None:
-    """Its neighbour is suspected once: what a worker was lost under runs alone afterwards."""
-    actors = FakeActors(Chance(draws), deadly=frozenset([poison]))  # draws below 7: nothing else kills
+@given(draws=st.lists(st.integers(0, 6), max_size=200), deadly=st.integers(0, 11))
+def test_a_piece_that_kills_is_given_up_and_no_other(draws: list[int], deadly: int) -> None:
+    """Its neighbour is retried once: what a worker was lost under runs alone afterwards."""
+    actors = FakeActors(Chance(draws), deadly=frozenset([deadly]))  # draws below 7: nothing else kills
     events = list(Pool(actors, None, range(12), RETRIES, {}, Clock()).events())
-    assert [event.piece for event in events if isinstance(event, Killed)] == [poison]
+    assert [event.piece for event in events if isinstance(event, Killed)] == [deadly]
     assert len(events) == 12
     assert actors.n_deaths == RETRIES
-    assert max(Counter(actors.dropped)[piece] for piece in range(12) if piece != poison) <= 1
+    assert max(Counter(actors.dropped)[piece] for piece in range(12) if piece != deadly) <= 1
     assert len(actors.dropped) <= RETRIES + IN_FLIGHT - 1
 
 
@@ -250,7 +248,7 @@ def test_workers_that_cannot_be_made_end_the_run_with_their_error(caplog: pytest
     assert not actors.alive
     # Three were asked for at a time, and those that failed together count once.
     assert [message.split(" could")[0] for message in caplog.messages] == ["actor 1", "actor 4", "actor 7"]
-    assert len(caplog.messages) == STARTS
+    assert len(caplog.messages) == MAX_FAILED_STARTS
 
 
 def test_no_place_for_any_actor_is_an_error() -> None:
@@ -270,22 +268,22 @@ def test_whoever_stops_reading_ends_all_actors_at_once() -> None:
     actors = FakeActors(Chance([]))
     events = Pool(actors, None, range(100), RETRIES, {}, Clock()).events()
     next(events)
-    events.close()  # type: ignore[attr-defined]
+    events.close()
     assert not actors.alive
     assert not any(method == "end" for _, method, _ in actors.calls.values())
 
 
-def test_a_suspect_waits_for_a_worker_of_its_own() -> None:
-    ledger = Ledger(range(6), RETRIES)
-    a, b = ledger.take("one"), ledger.take("one")
-    other = ledger.take("two")
-    assert ledger.take("one") is None
-    assert ledger.lose("one", "struck") == []
-    assert ledger.take("two") is None  # it has a piece; the suspects come first
-    assert ledger.take("three") is a
-    assert ledger.take("three") is None
+def test_a_retried_piece_waits_for_a_worker_of_its_own() -> None:
+    assignments = Assignments(range(6), RETRIES)
+    a, b = assignments.take("one"), assignments.take("one")
+    other = assignments.take("two")
+    assert assignments.take("one") is None
+    assert assignments.lose("one", "struck") == []
+    assert assignments.take("two") is None  # it has a piece; those to be retried come first
+    assert assignments.take("three") is a
+    assert assignments.take("three") is None
     assert other is not None
-    ledger.end("two", other)
-    assert ledger.take("two") is b
-    assert ledger.held("two") == 1
-    assert ledger.unfinished()
+    assignments.end("two", other)
+    assert assignments.take("two") is b
+    assert assignments.held("two") == 1
+    assert assignments.unfinished()

@@ -3,7 +3,6 @@
 import resource
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +37,7 @@ def run(manifest: Path, url: Path | str, encoder: Encoder | str | None = None, *
 class Shuffled(SerialExecutor):
     """The serial executor in another order."""
 
-    def run(self, make_worker: Any, pieces: Any) -> Iterator[Any]:
+    def run(self, make_worker: Any, pieces: Any) -> Any:
         return super().run(make_worker, [pieces[i] for i in np.random.default_rng(0).permutation(len(pieces))])
 
 
@@ -266,7 +265,7 @@ def test_a_file_that_vanishes_leaves_its_block_pending_and_the_others_go_on(fini
 def test_places_where_nothing_can_be_written(tmp_path: Path, place: str) -> None:
     manifest, _ = write_corpus(tmp_path, [50])
     before = tree_of(tmp_path)
-    with pytest.raises(OSError, match=r"could not be written \(.*expected a writable place") as caught:
+    with pytest.raises(OSError, match=r"could not be written \(.*expected a writable location") as caught:
         run(manifest, place.format(manifest=manifest))
     assert "\n" not in str(caught.value)
     assert tree_of(tmp_path) == before

@@ -5,7 +5,7 @@ The executor here only says that pieces with certain clips killed their workers;
 
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from otoscope.cluster.executor import Killed, SerialExecutor
 from otoscope.extract.audio.changed import changed_audio
 from otoscope.extract.capture import capture
-from otoscope.extract.failures import Sparing, Suspects, Trial
+from otoscope.extract.failures import Bisection, Remainder, Trial
 from otoscope.extract.report import Report
 from otoscope.store.blocks import Block, blocks
 from otoscope.store.status import failed_clips, task_status
@@ -31,12 +31,12 @@ from ..support.wav_corpora import LENGTHS, write_corpus
 HOW = "killed its worker 3 times (its process died)"
 
 
-def clips_of(piece: Block | Trial | Sparing) -> set[int]:
+def clips_of(piece: Block | Trial | Remainder) -> set[int]:
     """The clips that a piece touches."""
     if isinstance(piece, Trial):
         return set(piece.clips)
     block = piece if isinstance(piece, Block) else piece.block
-    return set(range(block.start, block.stop)) - {clip for clip, _ in getattr(piece, "poison", ())}
+    return set(range(block.start, block.stop)) - {clip for clip, _ in getattr(piece, "crashing", ())}
 
 
 class Deadly(SerialExecutor):
@@ -46,7 +46,7 @@ class Deadly(SerialExecutor):
         self.kills, self.neighbours = kills, neighbours
         self.runs: list[list[Any]] = []
 
-    def run(self, make_worker: Any, pieces: Any) -> Iterator[Any]:
+    def run(self, make_worker: Any, pieces: Any) -> Any:
         pieces = list(pieces)
         self.runs.append(pieces)
         deadly = [self.kills(clips_of(piece)) for piece in pieces]
@@ -200,25 +200,23 @@ def test_unreadable_audio_among_the_suspects_leaves_the_block_pending(tmp_path: 
 
 
 @given(st.integers(1, 70), st.integers(1, 40), st.data())
-def test_exactly_the_clips_that_kill_are_condemned_after_few_trials(
-    n_clips: int, size: int, data: st.DataObject
-) -> None:
+def test_exactly_the_clips_that_kill_are_found_after_few_trials(n_clips: int, size: int, data: st.DataObject) -> None:
     deadly = data.draw(st.sets(st.integers(0, n_clips - 1), max_size=5))
-    suspects, n_trials = Suspects(), 0
+    bisection, n_trials = Bisection(), 0
     for block in blocks("t", n_clips, size):
         if clips_of(block) & deadly:
-            suspects.killed(block, HOW)
-    while trials := suspects.trials():
+            bisection.killed(block)
+    while trials := bisection.trials():
         n_trials += len(trials)
         for trial in trials:
             if clips_of(trial) & deadly:
-                suspects.killed(trial, HOW)
-    for trial in suspects.alone():
-        assert len(trial) == 1
+                bisection.killed(trial)
+    for trial in bisection.single():
+        assert len(trial.clips) == 1
         if clips_of(trial) & deadly:
-            suspects.condemned(trial, HOW)
-    again = suspects.again()
-    assert {clip for piece in again for clip, _ in piece.poison} == deadly
+            bisection.found(trial, HOW)
+    again = bisection.remainders()
+    assert {clip for piece in again for clip, _ in piece.crashing} == deadly
     assert not any(clips_of(piece) & deadly for piece in again)
     assert n_trials <= 2 * len(deadly) * math.ceil(math.log2(max(2, size)))
-    assert suspects.trials() == suspects.alone() == []
+    assert bisection.trials() == bisection.single() == []

@@ -139,6 +139,6 @@ def test_normalisation_over_the_batch_is_found(tmp_path: Path) -> None:
 
 
 def test_an_unknown_choice_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"no way 'ignore'.*expected one of refuse, warn"):
+    with pytest.raises(ValueError, match=r"'ignore' is not a valid way.*expected refuse or warn"):
         run(tmp_path, Leaky(), [40] * 2, parity="ignore")
     assert not (tmp_path / "s").exists()

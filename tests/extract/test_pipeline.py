@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import otoscope.extract.worker
 from otoscope.extract.loader import UnreadableAudio
 from otoscope.extract.pipeline import STAGES, InOrder, Queue, Stopped, ahead
-from otoscope.extract.worker import Worker
+from otoscope.store.block_values import BlockValues
 from otoscope.store.verify import verify
 from otoscope.store.writer import write_block
 
@@ -203,12 +203,12 @@ def test_an_error_in_a_stage_ends_its_block_alone(tmp_path: Path, monkeypatch: p
         if broken[0] and stage == "pack" and (tokens == 0.5).any():
             tokens[tokens == 0.5] = 1e4
 
-    write, place_values = write_block, Worker.place_values
+    write, put = write_block, BlockValues.put
 
-    def placing(worker, at, rows, summary, values):
+    def putting(values, at, digests, reasons, summary):
         if max(mean.max() for mean in summary.means) > 1e3:
             raise ValueError("out of place")
-        place_values(worker, at, rows, summary, values)
+        put(values, at, digests, reasons, summary)
 
     def failing(url, block, *rest, **more):
         if broken[0] and stage == "write" and block.index == 4:
@@ -216,7 +216,7 @@ def test_an_error_in_a_stage_ends_its_block_alone(tmp_path: Path, monkeypatch: p
         write(url, block, *rest, **more)
 
     monkeypatch.setattr(otoscope.extract.worker, "write_block", failing)
-    monkeypatch.setattr(Worker, "place_values", placing)
+    monkeypatch.setattr(BlockValues, "put", putting)
     before = ours()
     with bench(tmp_path, encoder(Busy(happening)), LENGTHS) as b:
         audio = tmp_path / "audio/018.wav"
@@ -249,7 +249,7 @@ def test_closing_a_worker_ends_the_calls_under_way_and_its_threads(tmp_path: Pat
         b.worker.close()
         go.set()
         for call in calls:
-            assert isinstance(call.exception(5), Stopped)
+            assert isinstance(call.exception(60), Stopped)
         with pytest.raises(Stopped):
             b.worker(b.blocks[3])
         assert b.committed() == []
@@ -269,7 +269,7 @@ def test_a_worker_that_nobody_closes_leaves_no_thread_behind(tmp_path: Path) -> 
 
 
 def test_the_seconds_of_each_stage_add_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """20 ms for each of two batches, 50 ms for each write; the stages fit into the time that it takes."""
+    """20 ms for each of two batches; what the device's thread does and what it waits for lie within the whole."""
     write = write_block
 
     def slowly(*what, **more):
@@ -288,5 +288,5 @@ def test_the_seconds_of_each_stage_add_up(tmp_path: Path, monkeypatch: pytest.Mo
         assert report.seconds["decode"] > 0
         assert report.seconds["copy"] == 0  # nothing is copied where the device is the processor
     device = sum(report.seconds["forward"] + report.seconds["waiting"] for report in reports)
-    assert device <= took
+    assert sum(report.seconds["forward"] for report in reports) + 9 * 0.05 <= device <= took
     assert sum(report.seconds["waiting"] for report in reports[1:]) >= 9 * 0.05  # while the block before was written

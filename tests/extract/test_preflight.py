@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,9 @@ from otoscope.cluster.executor import Done, SerialExecutor
 from otoscope.extract.audio.corpus import read_manifest
 from otoscope.extract.capture import capture
 from otoscope.extract.models.encoder import load_encoder
-from otoscope.extract.plan import clip_table, identify, make_plan, placed, prepare_store
-from otoscope.extract.preflight import Model, Recipe, Survey
+from otoscope.extract.plan import Extraction, Model, clip_table, identify, make_plan, prepare_store, to_device
+from otoscope.extract.preflight import Preflight
+from otoscope.extract.worker import make_worker
 from otoscope.store.provenance import kept
 
 from ..support import closed_form as making
@@ -29,16 +29,16 @@ CLOSED_FORM = f"module:{making.__file__}:closed_form"
 
 
 class Elsewhere(SerialExecutor):
-    """An executor that goes by the name of Ray's, and pickles all that it is given and gives back."""
+    """An executor that pickles all that it is given and gives back, as if workers were in other processes."""
 
-    name = "ray"
+    name, remote, on_this_machine = "elsewhere", True, False
 
-    def __init__(self) -> None:
-        self.needs = {"CPU": 1.0, "GPU": 0.0}
+    def __init__(self, cpus: float = 1.0) -> None:
+        self.cpus_per_worker = cpus
         self.sent: list[bytes] = []
         self.pieces: list[Any] = []
 
-    def run(self, make_worker: Any, pieces: Any) -> Iterator[Any]:
+    def run(self, make_worker: Any, pieces: Any) -> Any:
         self.sent.append(cloudpickle.dumps(make_worker))
         pieces = list(pieces)
         self.pieces.append(pieces)
@@ -59,7 +59,6 @@ def test_the_store_is_that_of_a_run_in_this_process_and_the_model_is_never_sent(
     assert tree_of(tmp_path / "a") == tree_of(tmp_path / "b")
     assert [len(pieces) for pieces in executor.pieces] == [1, 9]  # a look at the encoder, then the blocks
     assert max(map(len, executor.sent)) < 20_000  # the model has 1.5 MB
-    assert all(cloudpickle.loads(sent).corpus.labels.empty for sent in executor.sent)  # workers have no use for them
 
 
 def test_this_process_loads_no_encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,7 +67,7 @@ def test_this_process_loads_no_encoder(tmp_path: Path, monkeypatch: pytest.Monke
     calls: list[bool] = []
 
     class Told(Elsewhere):
-        def run(self, make_worker: Any, pieces: Any) -> Iterator[Any]:
+        def run(self, make_worker: Any, pieces: Any) -> Any:
             working.append(True)
             yield from super().run(make_worker, pieces)
             working.clear()
@@ -77,7 +76,7 @@ def test_this_process_loads_no_encoder(tmp_path: Path, monkeypatch: pytest.Monke
         calls.append(bool(working))
         return load_encoder(spec)
 
-    monkeypatch.setattr("otoscope.extract.preflight.load_encoder", load)
+    monkeypatch.setattr("otoscope.extract.plan.load_encoder", load)
     manifest, _ = write_corpus(tmp_path, LENGTHS)
     capture(CLOSED_FORM, manifest, str(tmp_path / "s"), executor=Told(), **options())
     assert calls
@@ -95,31 +94,28 @@ def test_what_a_worker_finds_wrong_with_the_encoder_is_said_as_it_would_be_here(
     assert not (tmp_path / "s").exists()
 
 
-def recipe(folder: Path, spec: str, check: bool) -> Recipe:
+def extraction(folder: Path, spec: str) -> Extraction:
     manifest, _ = write_corpus(folder, LENGTHS)
     corpus, url = read_manifest(manifest), str(folder / "s")
     clips = clip_table(corpus)
     plan = make_plan(
         None, corpus, clips, unit_sec=None, variables=kept(None), mean_dtype=None, block=4, batch=3, threads=1
     )
-    identity = identify(placed(load_encoder(spec), None), "audio")
+    identity = identify(to_device(load_encoder(spec), None), "audio")
     prepare_store(url, "t", identity, plan, clips, replan=False)
-    return Recipe(
-        model=Model(encoder=spec), url=url, corpus=corpus, identity=identity, plan=plan, code="", allow_missing=False,
-        check=check,
-    )  # fmt: skip
+    return Extraction(url=url, clips=corpus.clips, identity=identity, plan=plan, model=Model(encoder=spec))
 
 
 def test_another_encoder_where_a_worker_runs_is_refused(tmp_path: Path) -> None:
     """The same path holds another file there; in the process that looked at it nobody asks again."""
     shutil.copy(making.__file__, tmp_path / "mine.py")
-    here = recipe(tmp_path, f"module:{tmp_path / 'mine.py'}:closed_form", check=True)
-    here().close()
+    here = extraction(tmp_path, f"module:{tmp_path / 'mine.py'}:closed_form")
+    make_worker(here, check=True).close()
     text = (tmp_path / "mine.py").read_text()
     (tmp_path / "mine.py").write_text(text.replace("default_rng(seed)", "default_rng(seed + 1)"))
     load_encoder.cache_clear()
     with pytest.raises(ValueError, match=r"not the same for all workers \(front_end.source_sha256: .*; weights: ") as e:
-        here()
+        make_worker(here, check=True)
     assert "\n" not in str(e.value)
     assert "expected the same files, and devices of one kind" in str(e.value)
 
@@ -137,8 +133,7 @@ def test_threads_of_a_new_plan_are_the_processors_of_a_worker(tmp_path: Path) ->
     given = options()
     del given["threads"]
     for name, cpus, threads in (("a", 3.0, 3), ("b", 0.5, 1)):
-        executor = Elsewhere()
-        executor.needs["CPU"] = cpus
+        executor = Elsewhere(cpus)
         with pytest.raises(KeyboardInterrupt):
             capture(CLOSED_FORM, manifest, str(tmp_path / name), executor=Stopping(executor), **given)
         document = json.loads((tmp_path / name / "t/zarr.json").read_text())
@@ -149,14 +144,14 @@ def test_threads_of_a_new_plan_are_the_processors_of_a_worker(tmp_path: Path) ->
 class Stopping(After):
     """Interrupts before the first block, but not before the encoder was looked at."""
 
-    name = "ray"
+    remote = True
 
     def __init__(self, executor: Elsewhere) -> None:
         super().__init__(0, interrupt)
-        self.needs, self.inner = executor.needs, executor
+        self.cpus_per_worker, self.inner = executor.cpus_per_worker, executor
 
-    def run(self, make_worker: Any, pieces: Any) -> Iterator[Any]:
-        yield from (self.inner if isinstance(make_worker, Survey) else super()).run(make_worker, pieces)
+    def run(self, make_worker: Any, pieces: Any) -> Any:
+        yield from (self.inner if isinstance(make_worker, Preflight) else super()).run(make_worker, pieces)
 
 
 def test_a_look_at_an_encoder_can_be_had_anywhere(tmp_path: Path) -> None:
@@ -166,13 +161,14 @@ def test_a_look_at_an_encoder_can_be_had_anywhere(tmp_path: Path) -> None:
         None, corpus, clip_table(corpus), unit_sec=None, variables=kept(None), mean_dtype=None, block=4, batch=3,
         threads=1,
     )  # fmt: skip
-    survey = Survey(
-        model=Model(encoder=CLOSED_FORM), frames="audio", url="s", corpus=corpus, plan=plan, parity="refuse",
+    model = Model(encoder=CLOSED_FORM)
+    preflight = Preflight(
+        extraction=Extraction(url="s", clips=corpus.clips, plan=plan, model=model), frames="audio", parity="refuse",
         calibrate=False,
     )  # fmt: skip
-    (event,) = Elsewhere().run(survey, [""])
+    (event,) = Elsewhere().run(preflight, [""])
     assert isinstance(event, Done)
-    assert event.result == survey.look()
+    assert event.result == preflight.look() == preflight.run(Elsewhere())
     assert event.result.parity == " parity within 0.0001"
     assert event.result.weights_bytes == sum(
         p.numel() * 4 for p in nn.Module.parameters(load_encoder(CLOSED_FORM).module)

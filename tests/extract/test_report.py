@@ -2,7 +2,6 @@
 
 import json
 import re
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import pytest
 from otoscope.cluster.executor import SerialExecutor, WorkerState
 from otoscope.extract.capture import capture
 from otoscope.extract.pipeline import STAGES
-from otoscope.extract.report import THREADS, Report, Tally
+from otoscope.extract.report import THREADS, Report, RunRecorder
 from otoscope.store.blocks import Block
 
 from ..support.closed_form import closed_form
@@ -117,7 +116,7 @@ def test_a_report_that_cannot_be_written_any_more_hides_nothing(
 
     with pytest.raises(KeyboardInterrupt):
         run(manifest, report=folder / "report.json", executor=After(2, stop))
-    assert "could not be written (No such file or directory)" in caplog.text
+    assert f"could not be written (no folder {folder}; " in caplog.text
 
 
 def test_a_finished_task_and_a_dry_run(tmp_path: Path) -> None:
@@ -130,10 +129,10 @@ def test_a_finished_task_and_a_dry_run(tmp_path: Path) -> None:
 
 
 def test_workers_that_were_lost_are_counted_with_what_they_had(tmp_path: Path) -> None:
-    tally = Tally(path=tmp_path / "report.json", about={"task": "t"}, batch=3)
+    recorder = RunRecorder(path=tmp_path / "report.json", about={"task": "t"}, batch=3)
     lives = WorkerState(name="a", node="n", pid=1, phase="working", in_flight=2, done=5)
     states = [lives, replace(lives, name="b", phase="lost"), replace(lives, name="c", phase="lost", in_flight=1)]
-    tally.write("running", states)
+    recorder.write("running", states)
     found = json.loads((tmp_path / "report.json").read_text())
     assert (found["losses"], found["retries"]) == (2, 3)
     assert [worker["name"] for worker in found["workers"]] == ["a", "b", "c"]
@@ -142,7 +141,7 @@ def test_workers_that_were_lost_are_counted_with_what_they_had(tmp_path: Path) -
 class Seen(SerialExecutor):
     """Keeps the pieces."""
 
-    def run(self, make_worker: Any, pieces: Any) -> Iterator[Any]:
+    def run(self, make_worker: Any, pieces: Any) -> Any:
         self.pieces: list[Block] = list(pieces)
         return super().run(make_worker, self.pieces)
 

@@ -180,7 +180,7 @@ def test_workers_and_nodes_that_die_while_they_write_to_an_object_store(
     work = in_bucket(job(tmp_path / "job", 95, seconds=0.5))
     process = work.start(nodes)
     wait_for(lambda: len(work.busy()) == 2, SOON)
-    nodes.actors()[0].kill()
+    nodes.worker_hosts()[0].kill()
     wait_for(lambda: len(work.busy()) == 3 or process.poll() is not None, SOON)
     nodes.strike(nodes.nodes[0])
     nodes.add(cpus=1)

@@ -11,7 +11,7 @@ from torch import nn
 from otoscope.extract.forward import arithmetic
 from otoscope.extract.models.encoder import Anatomy, Encoder, Site, load_encoder
 from otoscope.extract.models.tap import tap
-from otoscope.extract.summarise import Summaries, TokenSum, counted_tokens
+from otoscope.extract.summarise import FrameSum, Summaries, counted_frames
 
 from ..support.m2d_in_numpy import encoder_state
 
@@ -27,14 +27,14 @@ SPANS = np.array([[np.nan, np.nan], [0.0, 0.1], [0.1, 0.2], [0.2, 0.3]])
     ],
 )
 def test_which_tokens_count(frames: str, expected: list[list[int]]) -> None:
-    weights = counted_tokens(np.column_stack([SPANS, SPANS]), np.array([0.1, 0.15, 9.0]), frames)
+    weights = counted_frames(np.column_stack([SPANS, SPANS]), np.array([0.1, 0.15, 9.0]), frames)
     assert weights.dtype == np.float32
     np.testing.assert_array_equal(weights, expected)
 
 
 def test_an_unknown_rule_is_refused() -> None:
-    with pytest.raises(ValueError, match="no frames rule 'some'; expected audio, published or all"):
-        counted_tokens(SPANS, np.array([1.0]), "some")
+    with pytest.raises(ValueError, match="'some' is not a valid rule for frames; expected audio, published or all"):
+        counted_frames(SPANS, np.array([1.0]), "some")
 
 
 class Network(nn.Module):
@@ -68,7 +68,7 @@ def test_mean_active_and_positive_against_plain_numpy(runs: int) -> None:
     summaries = Summaries(anatomy, torch.from_numpy(weights))
     with tap(network, summaries.sites, read=summaries.read, read_input=summaries.read_input):
         network(torch.zeros(1))
-    summaries.refuse_incomplete()
+    summaries.check_complete()
     for layer, values in enumerate(activations):
         for clip, row in enumerate(weights):
             counted = values[clip][row == 1].astype("f8")
@@ -77,16 +77,16 @@ def test_mean_active_and_positive_against_plain_numpy(runs: int) -> None:
     np.testing.assert_array_equal(summaries.count, [8, 5, 1, 2])
 
 
-def add_all(token_sum: TokenSum, shown: int) -> None:
-    token_sum.add(torch.ones(1, shown, 3))
-    token_sum.refuse_count()
+def add_all(frame_sum: FrameSum, shown: int) -> None:
+    frame_sum.add(torch.ones(1, shown, 3))
+    frame_sum.check_count()
 
 
 @pytest.mark.parametrize("shown", [2, 5])
 def test_tokens_that_are_not_those_of_the_spans_are_refused(shown: int) -> None:
-    token_sum = TokenSum("site a", torch.ones(1, 4), 3)
-    with pytest.raises(ValueError, match=f"site a shows {shown} tokens per clip where token_spans places 4; expected"):
-        add_all(token_sum, shown)
+    frame_sum = FrameSum("site a", torch.ones(1, 4), 3)
+    with pytest.raises(ValueError, match=f"site a shows {shown} frames per clip where frame_spans gives 4; expected"):
+        add_all(frame_sum, shown)
 
 
 @pytest.fixture(scope="module")
@@ -124,11 +124,11 @@ def test_an_encoder_with_cls_chunks_and_hidden_states_against_plain_hooks(
         model(inputs)
         for hook in hooks:
             hook.remove()
-        weights = counted_tokens(tiny_m2d.spans(sound.shape[1]), lengths, frames)
-        summaries = Summaries(anatomy, torch.from_numpy(weights), blocks=blocks)
+        weights = counted_frames(tiny_m2d.spans(sound.shape[1]), lengths, frames)
+        summaries = Summaries(anatomy, torch.from_numpy(weights), transformer_layers=blocks)
         with tap(model, summaries.sites, read=summaries.read, read_input=summaries.read_input):
             model(inputs)
-        summaries.refuse_incomplete()
+        summaries.check_complete()
 
     whole = {name: torch.cat(parts, dim=1).numpy().astype("f8") for name, parts in collected.items()}
     # Which tokens count, from the patch grid alone: chunks of 112 mel frames of 10 ms, CLS first, then 5 rows.

@@ -251,7 +251,7 @@ class Pooled(nn.Module):
 def test_sites_of_other_token_counts_are_refused(tmp_path: Path) -> None:
     manifest, _ = write_corpus(tmp_path, [40] * 9)
     with pytest.raises(
-        ValueError, match=r"block 0 \(clips 0 to 7\): site coarse shows 2 tokens per clip where .* places 4"
+        ValueError, match=r"block 0 \(clips 0 to 7\): site coarse shows 2 frames per clip where .* gives 4"
     ):
         run(manifest, tmp_path / "s", plain(Pooled(), "*"), keep=("mean",))
     assert (stored(tmp_path / "s")["status"] == 0).all()
@@ -296,6 +296,8 @@ def test_digests_are_those_of_the_files(tmp_path: Path) -> None:
     manifest, _ = write_corpus(tmp_path, [40] * 3)
     (tmp_path / "audio/001.wav").write_bytes(b"words")
     run(manifest, tmp_path / "s")
-    for digest, path in zip(stored(tmp_path / "s")["audio_digest"], read_manifest(manifest).table["path"], strict=True):
+    for digest, path in zip(
+        stored(tmp_path / "s")["audio_digest"], read_manifest(manifest).clips.table["path"], strict=True
+    ):
         data = (tmp_path / path).read_bytes()
         assert int(digest) == int.from_bytes(blake2b(data, digest_size=8).digest(), "little")

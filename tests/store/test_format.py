@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from otoscope.store import schema
+from otoscope.store.block_values import BlockValues
 from otoscope.store.changes.tasks import add_task, create
 from otoscope.store.provenance import VARIABLES, Identity, Plan, kept
 
@@ -226,7 +227,7 @@ def test_sizes_known_beforehand_are_those_of_whole_objects(identity: Identity, p
 
 @pytest.mark.parametrize(("identity", "plan"), PLANS)
 def test_buffers_of_a_block_hold_fill_values(identity: Identity, plan: Plan) -> None:
-    buffers = schema.block_buffers(identity, plan, 3)
+    buffers = BlockValues(identity, plan, 3).arrays
     template = schema.template(identity, plan)
     assert list(buffers) == [*plan.variables, "reason", "audio_digest"]
     for name, values in buffers.items():

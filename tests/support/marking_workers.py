@@ -51,8 +51,8 @@ def marks(folder: Path, what: str) -> Counter[int]:
     return Counter(int(path.name.split(".")[1]) for path in folder.glob(f"{what}.*"))
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 120.0) -> None:
-    """Until it holds."""
+def wait_for(condition: Callable[[], object], seconds: float = 180.0) -> None:
+    """Until it holds, also on a machine that has other things to do."""
     began = time.monotonic()
     while not condition():
         assert time.monotonic() - began < seconds, "it did not come to that"

@@ -50,12 +50,12 @@ sys.meta_path.insert(0, Nothing())
 '''
 
 
-def actors(above: int | None = None) -> list[psutil.Process]:
-    """Actors that hold a worker, or are to; of one raylet, or of all."""
+def worker_hosts(above: int | None = None) -> list[psutil.Process]:
+    """Processes of actors that host a worker, or are to; of one raylet, or of all."""
     found = []
     for process in psutil.Process(above).children() if above else psutil.process_iter():
         try:
-            if process.cmdline()[:1] and process.cmdline()[0].startswith("ray::Seat"):
+            if process.cmdline()[:1] and process.cmdline()[0].startswith("ray::WorkerHost"):
                 found.append(process)
         except psutil.Error:
             continue
@@ -82,9 +82,9 @@ class Machines:
     def raylet(self, node: Any) -> int:
         return int(node.all_processes["raylet"][0].process.pid)
 
-    def actors(self) -> list[psutil.Process]:
+    def worker_hosts(self) -> list[psutil.Process]:
         """Those of this cluster; there may be others on the machine."""
-        return [actor for node in self.nodes for actor in actors(self.raylet(node))]
+        return [host for node in self.nodes for host in worker_hosts(self.raylet(node))]
 
     def strike(self, node: Any) -> None:
         """Kill -9 of a node."""

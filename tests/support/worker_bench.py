@@ -11,7 +11,7 @@ import numpy as np
 
 from otoscope.extract.audio.corpus import read_manifest
 from otoscope.extract.models.encoder import Encoder
-from otoscope.extract.plan import clip_table, identify, make_plan, prepare_store
+from otoscope.extract.plan import Extraction, Model, clip_table, identify, make_plan, prepare_store
 from otoscope.extract.worker import BlockReport, Worker
 from otoscope.store.blocks import Block
 from otoscope.store.provenance import kept
@@ -48,7 +48,10 @@ def bench(folder: Path, encoder: Encoder, lengths: list[int], **options: Any) ->
     given["variables"] = kept(given["variables"])
     plan, identity = make_plan(None, corpus, clips, **given), identify(encoder, "audio")
     prepare_store(url, "t", identity, plan, clips, replan=False)
-    worker = Worker(url=url, corpus=corpus, encoder=encoder, identity=identity, plan=plan, code="code")
+    extraction = Extraction(
+        url=url, clips=corpus.clips, identity=identity, plan=plan, model=Model(encoder=encoder), code="code"
+    )
+    worker = Worker(extraction, encoder)
     try:
         yield Bench(url=url, worker=worker, blocks=pending_blocks(url, "t"), sounds=sounds)
     finally:

@@ -192,5 +192,5 @@ def test_what_an_encoder_s_own_code_does_wrong_is_told_in_one_line(
 def test_weights_that_are_no_numbers_are_refused(encoder: Encoder) -> None:
     with torch.no_grad():
         encoder.module.layers[1].weight[0, 0] = torch.nan
-    with pytest.raises(ValueError, match=r"has weights that are no numbers \(NaN\), the first in layers.1.weight"):
+    with pytest.raises(ValueError, match=r"has weights that are not numbers \(NaN\), the first in layers.1.weight"):
         identify(encoder, "audio")

@@ -92,7 +92,7 @@ def test_audio_is_found_wherever_the_manifest_lies(name, tmp_path):
     inside = read_manifest(root / "m.csv")
     for corpus in (read_manifest(away), read_manifest(away, root), read_manifest(root / "m.csv", root)):
         assert corpus.absent() == []
-        assert corpus.table["name"].tolist() == inside.table["name"].tolist()
+        assert corpus.clips.table["name"].tolist() == inside.clips.table["name"].tolist()
         assert corpus.labels.equals(inside.labels)
 
 
