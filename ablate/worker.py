@@ -18,7 +18,8 @@ from ..analysis.probe.probe import Probe
 from ..extract.audio.corpus import Corpus
 from ..extract.forward import Forward, arithmetic, lacks_memory
 from ..extract.loader import Heard, Listener
-from ..extract.models.encoder import Encoder, load_encoder
+from ..extract.models.encoder import Encoder
+from ..extract.models.registry import load_encoder
 from ..extract.plan import placed
 from ..messages import one_line
 from ..store.provenance import Identity, Plan
@@ -123,7 +124,7 @@ class AblationWorker:
                 )
 
     def _hear(self, index: int, number: np.int64, digest: np.uint64) -> Heard:
-        clip = self.job.corpus.clip(int(number))
+        clip = self.job.corpus.clips.clip(int(number))
         heard = self.listener.hear(index, clip)
         if heard.reason or heard.digest != int(digest):
             raise ValueError(

@@ -13,8 +13,9 @@ from typing import Any
 import torch
 
 from otoscope.cluster.executor import Done, Failed, WorkerState
-from otoscope.extract.audio.corpus import Corpus, read_manifest
+from otoscope.extract.audio.corpus import Corpus
 from otoscope.extract.audio.decoding import read_clip
+from otoscope.extract.audio.manifest import read_manifest
 from otoscope.extract.capture import capture
 from otoscope.extract.forward import arithmetic
 from otoscope.extract.models.encoder import Encoder
@@ -65,7 +66,9 @@ class Interleaved:
 
 def bare_pass(encoder: Encoder, corpus: Corpus, batch: int) -> Callable[[Block], None]:
     """The encoder alone on a block's waveforms, which are in memory before the clock starts."""
-    audio = [read_clip(corpus.root, corpus.clip(i), encoder.sample_rate).samples for i in range(len(corpus))]
+    audio = [
+        read_clip(corpus.clips.root, corpus.clips.clip(i), encoder.sample_rate).samples for i in range(len(corpus))
+    ]
     waveforms = torch.stack([torch.from_numpy(samples) for samples in audio])
     threads = torch.get_num_threads()
 

@@ -27,7 +27,8 @@ from ..store.provenance import Plan, kept
 from ..store.schema import sizes
 from ..store.verify import TaskStatus, task_status
 from ..store.writer import add_task, create, pending_blocks
-from .audio.corpus import Corpus, read_manifest
+from .audio.corpus import Corpus
+from .audio.manifest import read_manifest
 from .dry_run import Forecast, bytes_of, largest_object, n_objects, queued_bytes
 from .failures import Piece, Sparing, Suspects, Trial
 from .loader import UnreadableAudio

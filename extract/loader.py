@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..store.provenance import Plan
-from .audio.corpus import Clip, Corpus
+from .audio.clip import Clip
+from .audio.corpus import Corpus
 from .audio.decoding import BadAudio, read_clip
 from .models.encoder import Encoder
 
@@ -53,7 +54,7 @@ class Listener:
         """
         rate, least = self.encoder.sample_rate, self.encoder.min_samples
         try:
-            audio = read_clip(self.corpus.root, clip, rate)
+            audio = read_clip(self.corpus.clips.root, clip, rate)
             if self.unit is None and len(audio.samples) < least:
                 short = f"too short: {len(audio.samples)} samples at {rate} Hz, the encoder needs {least}"
                 raise BadAudio(short, audio.digest)

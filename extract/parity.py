@@ -130,7 +130,7 @@ def _few(worker: Worker) -> list[Heard]:
 def _readable(worker: Worker) -> Iterator[Heard]:
     for number in range(min(LOOKED_AT, len(worker.corpus))):
         try:
-            heard = worker.listener.hear(number, worker.corpus.clip(number))
+            heard = worker.listener.hear(number, worker.corpus.clips.clip(number))
         except UnreadableAudio:
             continue
         if not heard.reason:

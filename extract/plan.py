@@ -57,7 +57,7 @@ def identify(encoder: Encoder, frames: str) -> Identity:
             "them (otoscope --debug shows where)"
         ) from error
     device = encoder.silence(1).device
-    n_blocks = len(match_sites(encoder.module, encoder.blocks)) if encoder.blocks else 0
+    n_blocks = len(match_sites(encoder.module, encoder.transformer_layers)) if encoder.transformer_layers else 0
     return Identity(
         encoder=encoder.name,
         weights=weights_digest(encoder.module),
@@ -105,7 +105,7 @@ def prepare_store(url: str, task: str, identity: Identity, plan: Plan, clips: Cl
 
 def clip_table(corpus: Corpus) -> ClipTable:
     """A corpus as the store records it: without the audio root, which may differ from machine to machine."""
-    table = corpus.table
+    table = corpus.clips.table
     return ClipTable(
         name=table["name"].tolist(),
         path=table["path"].tolist(),
@@ -158,16 +158,16 @@ def refuse_impossible(encoder: Encoder, identity: Identity, plan: Plan) -> None:
     """Raise ValueError for a plan that the encoder cannot carry out."""
     if "hidden" in plan.variables and not identity.hidden[0]:
         raise ValueError(
-            f"encoder {encoder.name} names no blocks, so it has no hidden states to keep; expected `blocks=` on the "
-            "encoder: leave hidden out of --keep"
+            f"encoder {encoder.name} names no transformer layers, so it has no hidden states to keep; expected "
+            "`transformer_layers=` on the encoder: leave hidden out of --keep"
         )
     if "hidden" in plan.variables:
         widths = encoder.hidden_widths()
         if len(set(widths)) > 1:
             raise ValueError(
-                f"hidden states of encoder {encoder.name} are {_listed(widths)} wide (the first block's input, then "
-                "each block's output); expected one width: name blocks of one width as `blocks=`, or leave hidden out "
-                "of --keep"
+                f"hidden states of encoder {encoder.name} are {_listed(widths)} wide (the first layer's input, then "
+                "each layer's output); expected one width: name layers of one width as `transformer_layers=`, or leave "
+                "hidden out of --keep"
             )
     if plan.unit_sec is not None and plan.unit_sec * encoder.sample_rate < encoder.min_samples:
         raise ValueError(
@@ -203,11 +203,11 @@ def refuse_other(identity: Identity, *, family: str, frames: str | None, device:
 def refuse_absent(corpus: Corpus, committed: np.ndarray | None) -> None:
     """Raise FileNotFoundError where files of clips are absent that are not yet committed (bool per stored clip)."""
     clips = None if committed is None else [i for i in range(len(corpus)) if i >= len(committed) or not committed[i]]
-    absent = corpus.absent(clips)
+    absent = corpus.clips.absent(clips)
     if absent:
         names = ", ".join(absent[:3]) + (", ..." if len(absent) > 3 else "")
         raise FileNotFoundError(
-            f"{len(absent)} of {len(corpus)} audio files are not under {corpus.root} ({names}); expected every "
+            f"{len(absent)} of {len(corpus)} audio files are not under {corpus.clips.root} ({names}); expected every "
             "file of the manifest: give the folder that holds them as --audio-root, or --allow-missing to record them "
             "as failed"
         )

@@ -15,7 +15,8 @@ from ..store.blocks import Block, blocks
 from ..store.provenance import Identity, Plan
 from .audio.corpus import Corpus
 from .failures import Trial
-from .models.encoder import Encoder, load_encoder
+from .models.encoder import Encoder
+from .models.registry import load_encoder
 from .parity import check_parity
 from .plan import identify, placed, refuse_impossible
 from .worker import Worker

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .models.encoder import Anatomy, as_tokens
+from .models.encoder import Anatomy, as_frames
 
 
 def counted_tokens(spans: np.ndarray, seconds: np.ndarray, frames: str) -> np.ndarray:
@@ -59,11 +59,11 @@ class TokenSum:
         self.total += torch.bmm(self.weights[:, None, first : self.shown], tokens).squeeze(1)
 
     def refuse_count(self) -> None:
-        """Raise ValueError where the tokens seen are not those that `token_spans` places."""
+        """Raise ValueError where the tokens seen are not those that `frame_spans` places."""
         if self.shown != self.weights.shape[1]:
             raise ValueError(
-                f"{self.name} shows {self.shown} tokens per clip where token_spans places {self.weights.shape[1]}; "
-                "expected sites of one time resolution, one span per token: choose other sites or give `token_spans=`"
+                f"{self.name} shows {self.shown} tokens per clip where frame_spans places {self.weights.shape[1]}; "
+                "expected sites of one time resolution, one span per token: choose other sites or give `frame_spans=`"
             )
 
 
@@ -77,7 +77,7 @@ class Summaries:
     """
 
     def __init__(
-        self, anatomy: Anatomy, weights: Tensor, *, neurons: Callable[[Any], Tensor] = as_tokens,
+        self, anatomy: Anatomy, weights: Tensor, *, neurons: Callable[[Any], Tensor] = as_frames,
         blocks: Sequence[str] = (),
     ):  # fmt: skip
         """weights: (clip, token) on the device. blocks: modules whose hidden states are kept."""
@@ -103,12 +103,12 @@ class Summaries:
                 self._scratch = torch.empty_like(activation)
             self._positive[layer].add(torch.gt(activation, 0, out=self._scratch))
         if site in self.states:
-            self._hidden[self.states[site]].add(as_tokens(output[0] if isinstance(output, tuple) else output))
+            self._hidden[self.states[site]].add(as_frames(output[0] if isinstance(output, tuple) else output))
 
     def read_input(self, site: str, value: Any) -> None:
         """Take in the input of a site: that of the first block is hidden state 0."""
         if self.states.get(site) == 1:
-            self._hidden[0].add(as_tokens(value))
+            self._hidden[0].add(as_frames(value))
 
     def mean(self, layer: int) -> Tensor:
         """Mean activation over the counted tokens, float32 (clip, neuron)."""
@@ -123,6 +123,6 @@ class Summaries:
         return torch.stack([state.total for state in self._hidden]) / self.count[:, None]
 
     def refuse_incomplete(self) -> None:
-        """Raise ValueError where a site has shown other tokens than `token_spans` places."""
+        """Raise ValueError where a site has shown other tokens than `frame_spans` places."""
         for token_sum in (*self._total, *self._hidden):
             token_sum.refuse_count()

@@ -91,7 +91,7 @@ class Worker:
         version = self.code + (f" batch {batch} for want of memory" if batch < self.plan.batch else "")
         with self._writing, clock.on("write"):
             write_block(self.url, block, values, status, version, plan=self.plan)
-        names = self.corpus.table["name"].iloc[block.clips]
+        names = self.corpus.clips.table["name"].iloc[block.clips]
         failed = np.flatnonzero(status == FAILED)
         return BlockReport(
             n_ok=len(block) - len(failed),
@@ -113,7 +113,7 @@ class Worker:
             if number in poison:
                 return unheard(number - block.start, poison[number])
             with clock.on("decode"):
-                return self.listener.hear(number - block.start, self.corpus.clip(number))
+                return self.listener.hear(number - block.start, self.corpus.clips.clip(number))
 
         with (
             closing(InOrder(self._decoders, hear, clips, self.listener.depth)) as heard,

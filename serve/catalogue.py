@@ -224,7 +224,10 @@ class Catalogue:
 
     def words(self, text: str) -> str:
         """A message without the places that requests cannot name."""
-        for place, name in ((self.url, "the store"), *((str(c.root), "the audio") for c in self.corpora.values())):
+        for place, name in (
+            (self.url, "the store"),
+            *((str(c.clips.root), "the audio") for c in self.corpora.values()),
+        ):
             text = text.replace(place, name)
         return text
 

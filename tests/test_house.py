@@ -15,9 +15,9 @@ import otoscope
 from otoscope.analysis.figures.selection import overlap_figure, save_figure
 from otoscope.analysis.tables import neurons_table, write_table
 from otoscope.extract.audio.corpora.synth import synthesise
-from otoscope.extract.audio.corpus import read_manifest
-from otoscope.extract.models.encoder import load_encoder
+from otoscope.extract.audio.manifest import read_manifest
 from otoscope.extract.models.m2d import M2D
+from otoscope.extract.models.registry import load_encoder
 from otoscope.extract.models.tap import tap
 
 PACKAGE = Path(otoscope.__file__).parent
@@ -30,7 +30,7 @@ def test_ten_clips_walk_through_every_room(tmp_path: Path) -> None:
     manifest = synthesise(tmp_path, notes_per_octave=0, events_per_category=1)["events"]
     corpus = read_manifest(manifest)
     assert len(corpus) == 10
-    halves = {name: ["low", "high"][i % 2] for i, name in enumerate(corpus.table["name"])}
+    halves = {name: ["low", "high"][i % 2] for i, name in enumerate(corpus.clips.table["name"])}
     rows = manifest.read_text().splitlines()
     labelled = [f"{row},{halves[row.split(',')[0]]}" for row in rows[1:]]
     manifest.write_text("\n".join([f"{rows[0]},half", *labelled]) + "\n")
@@ -40,7 +40,7 @@ def test_ten_clips_walk_through_every_room(tmp_path: Path) -> None:
     )
     assert (report.n_ok, report.n_failed) == (10, 0)
 
-    heard = np.stack([sf.read(tmp_path / path, dtype="float32")[0] for path in corpus.table["path"]])
+    heard = np.stack([sf.read(tmp_path / path, dtype="float32")[0] for path in corpus.clips.table["path"]])
     sites = [f"blocks.{i}.mlp.act" for i in range(4)]
     assert isinstance(encoder.module, M2D)
     with torch.inference_mode(), tap(encoder.module, sites) as seen:
@@ -151,7 +151,7 @@ def test_nothing_is_printed_unpickled_or_evaluated(path: Path) -> None:
 DOORS = {
     "zarr": r"store/.*",
     # Between processes of our own, and to say that a checkpoint is not what it should be.
-    "pickle": r"cluster/(ray|seat)\.py|store/location\.py|analysis/published/files\.py|extract/models/m2d_files\.py",
+    "pickle": r"cluster/(ray|seat)\.py|store/location\.py|analysis/published/files\.py|extract/models/checkpoint\.py",
     "soundfile": r"extract/audio/decoding\.py",
     "soxr": r"extract/audio/decoding\.py",
     "matplotlib": r"analysis/figures/.*",

@@ -7,9 +7,9 @@ import torch
 from otoscope.ablate.lookup import look_up
 from otoscope.ablate.request import Request
 from otoscope.ablate.study import run_study
-from otoscope.extract.audio.corpus import read_manifest
+from otoscope.extract.audio.manifest import read_manifest
 from otoscope.extract.capture import capture
-from otoscope.extract.models.encoder import load_encoder
+from otoscope.extract.models.registry import load_encoder
 
 from ..support.closed_form import write_corpus
 from ..support.m2d_in_numpy import encoder_state
@@ -74,8 +74,8 @@ def test_the_lists_run_as_they_are(here, tmp_path, listed, n):
         with torch.no_grad():
             from otoscope.extract.audio.decoding import read_clip
 
-            clips = [corpus.clip(int(i)) for i in study.clips]
-            waveforms = np.stack([read_clip(corpus.root, clip, 16000).samples for clip in clips])
+            clips = [corpus.clips.clip(int(i)) for i in study.clips]
+            waveforms = np.stack([read_clip(corpus.clips.root, clip, 16000).samples for clip in clips])
             silenced = load_encoder(encoder)(torch.from_numpy(waveforms)).numpy()
     finally:
         for hook in hooks:

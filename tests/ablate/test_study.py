@@ -14,7 +14,7 @@ from otoscope.ablate.result import read_result, write_result
 from otoscope.ablate.study import run_study
 from otoscope.analysis.published.neuron_lists import write_published_list
 from otoscope.cluster.executor import SerialExecutor
-from otoscope.extract.audio.corpus import read_manifest
+from otoscope.extract.audio.manifest import read_manifest
 from otoscope.extract.capture import capture
 from otoscope.extract.models.encoder import Encoder
 from otoscope.store.neurons import NeuronSet, write_neuron_set
@@ -134,11 +134,11 @@ def test_the_scores_by_hand(here, removed):
     study = look_up(request(), here.url)
     module, (layers, neurons) = here.encoder.module, np.array(PLANTED).T
     ds = otoscope.open(here.url)["t"].to_dataset()
-    sounds = [here.corpus.clip(int(i)) for i in study.clips]
+    sounds = [here.corpus.clips.clip(int(i)) for i in study.clips]
     assert [clip.name for clip in sounds] == list(removed["clip"].values)
     from otoscope.extract.audio.decoding import read_clip
 
-    waveforms = torch.from_numpy(np.stack([read_clip(here.corpus.root, clip, RATE).samples for clip in sounds]))
+    waveforms = torch.from_numpy(np.stack([read_clip(here.corpus.clips.root, clip, RATE).samples for clip in sounds]))
     hooks = []
     for layer, block in enumerate(module.blocks):
         mask = torch.ones(NEURONS)
@@ -266,7 +266,7 @@ def test_donors_are_of_the_category_and_never_the_clip_itself(here):
     assert (codes[study.donors] == 3).all()
     assert (study.donors != study.clips).all()
     assert len(set(study.donors.tolist())) > 20  # drawn, not one for all
-    names = [here.corpus.clip(i).name for i in range(180)]
+    names = [here.corpus.clips.clip(i).name for i in range(180)]
     for seed in range(40):
         more = request(mode="transplant", category="d", seed=seed)
         again = donors_of(more, codes, CATEGORIES, names, study.clips)

@@ -11,7 +11,7 @@ import torch
 import otoscope
 from otoscope.ablate.lookup import look_up
 from otoscope.ablate.study import run_study
-from otoscope.extract.audio.corpus import read_manifest
+from otoscope.extract.audio.manifest import read_manifest
 from otoscope.store.writer import add_labels
 
 from ..support.closed_form import write_wav_file
@@ -64,7 +64,7 @@ def test_donors_are_the_stores_too(here, tmp_path):
     heard = sorted(set(study.donors.tolist()) - set(study.clips.tolist()))
     manifest = write_sounds(tmp_path, 45)
     for i in heard:
-        write_wav_file(tmp_path / here.corpus.clip(i).name, np.ones(8 * HOP, "<i2"), RATE)
+        write_wav_file(tmp_path / here.corpus.clips.clip(i).name, np.ones(8 * HOP, "<i2"), RATE)
     with pytest.raises(ValueError, match="is not the audio that was extracted"):
         run_study(asked, here.url, here.encoder, read_manifest(manifest))
     run_study(request(controls=0), here.url, here.encoder, read_manifest(manifest))

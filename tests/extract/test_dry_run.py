@@ -29,7 +29,7 @@ class Slow(nn.Module):
 
 
 def slow(seconds: float) -> Encoder:
-    return closed_form(module=Slow(seconds), sites=["site"], blocks=(), token_spans=lambda n: spans(n)[1:])
+    return closed_form(module=Slow(seconds), sites=["site"], transformer_layers=(), frame_spans=lambda n: spans(n)[1:])
 
 
 def run(manifest: Path, encoder: Encoder | None = None, **options: Any) -> Report:

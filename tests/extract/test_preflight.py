@@ -12,9 +12,9 @@ import torch
 from torch import nn
 
 from otoscope.cluster.executor import Done, SerialExecutor
-from otoscope.extract.audio.corpus import read_manifest
+from otoscope.extract.audio.manifest import read_manifest
 from otoscope.extract.capture import capture
-from otoscope.extract.models.encoder import load_encoder
+from otoscope.extract.models.registry import load_encoder
 from otoscope.extract.plan import clip_table, identify, make_plan, placed, prepare_store
 from otoscope.extract.preflight import Model, Recipe, Survey
 from otoscope.store.provenance import kept

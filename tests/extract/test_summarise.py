@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from otoscope.extract.models.encoder import Anatomy, Encoder, Site, load_encoder
+from otoscope.extract.models.encoder import Anatomy, Encoder, Site
+from otoscope.extract.models.registry import load_encoder
 from otoscope.extract.models.tap import tap
 from otoscope.extract.summarise import Summaries, TokenSum, counted_tokens
 from otoscope.extract.worker import arithmetic
@@ -85,7 +86,7 @@ def add_all(token_sum: TokenSum, shown: int) -> None:
 @pytest.mark.parametrize("shown", [2, 5])
 def test_tokens_that_are_not_those_of_the_spans_are_refused(shown: int) -> None:
     token_sum = TokenSum("site a", torch.ones(1, 4), 3)
-    with pytest.raises(ValueError, match=f"site a shows {shown} tokens per clip where token_spans places 4; expected"):
+    with pytest.raises(ValueError, match=f"site a shows {shown} tokens per clip where frame_spans places 4; expected"):
         add_all(token_sum, shown)
 
 

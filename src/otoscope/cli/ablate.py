@@ -99,7 +99,7 @@ def run(
     from ..ablate.study import run_study
     from ..analysis.tables import WRITERS, markdown, write_table
     from ..cluster.progress import Progress
-    from ..extract.audio.corpus import read_manifest
+    from ..extract.audio.manifest import read_manifest
 
     say_progress()
     refuse_place(Path(output))

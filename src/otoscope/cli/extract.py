@@ -119,7 +119,7 @@ def extract(
     **options: Any,
 ) -> None:
     """Run an encoder over a corpus and store what every neuron did. Run it again to resume, or to append clips."""
-    from ..extract.audio.corpus import read_manifest
+    from ..extract.audio.manifest import read_manifest
     from ..extract.capture import capture
 
     say_progress()

@@ -98,7 +98,9 @@ def info(store: str) -> None:
 
 @cli.command()
 @click.argument("store")
-@click.option("--audio", metavar="DIR", help="Audio root: check too that each file is still the one that was heard.")
+@click.option(
+    "--audio", metavar="DIR", help="Audio root: check too that each file is still the one that was extracted."
+)
 @click.option(
     "--reset",
     is_flag=True,
@@ -146,7 +148,7 @@ def verify(store: str, audio: str | None, reset: bool) -> None:
 @click.option("--replace", is_flag=True, help="Overwrite columns that exist with other values.")
 def label(store: str, task: str, table: str, replace: bool) -> None:
     """Add the label columns of TABLE (CSV, TSV, Parquet; keyed by clip, id or path) to a task."""
-    from ..extract.audio.corpus import read_labels
+    from ..extract.audio.manifest import read_labels
     from ..store.verify import clip_names
     from ..store.writer import add_labels
 

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from otoscope.extract.audio.audio_root import Bucket, Folder, root_at
-from otoscope.extract.audio.corpus import Clip, read_labels, read_manifest
+from otoscope.extract.audio.clip import Clip
 from otoscope.extract.audio.decoding import content_digest, read_clip
+from otoscope.extract.audio.manifest import read_labels, read_manifest
 from otoscope.extract.capture import capture
 from otoscope.store import remote
 from otoscope.store.location import Unreachable, connect
@@ -39,18 +40,18 @@ def corpus_url(s3: ObjectServer, tmp_path: Path) -> str:
 
 def test_a_corpus_in_a_bucket_is_the_one_on_the_disk(corpus_url: str, tmp_path: Path, s3: ObjectServer) -> None:
     there, here = read_manifest(corpus_url), read_manifest(tmp_path / "corpus.csv")
-    assert (there.root, here.root) == (Bucket(corpus_url.rpartition("/")[0]), Folder(tmp_path))
-    assert there.table.equals(here.table)
+    assert (there.clips.root, here.clips.root) == (Bucket(corpus_url.rpartition("/")[0]), Folder(tmp_path))
+    assert there.clips.table.equals(here.clips.table)
     assert there.labels.equals(here.labels)
     s3.log.clear()
     for i in range(len(here)):
-        a, b = (read_clip(corpus.root, corpus.clip(i), RATE) for corpus in (there, here))
+        a, b = (read_clip(corpus.clips.root, corpus.clips.clip(i), RATE) for corpus in (there, here))
         np.testing.assert_array_equal(a.samples, b.samples)
-        assert a.digest == b.digest == content_digest(there.root, there.clip(i))
+        assert a.digest == b.digest == content_digest(there.clips.root, there.clips.clip(i))
     assert s3.count() == {"GET": 2 * len(here)}
-    assert pickle.loads(pickle.dumps(there.root)).read("audio/000.wav") == here.root.read("audio/000.wav")
+    assert pickle.loads(pickle.dumps(there.clips.root)).read("audio/000.wav") == here.clips.root.read("audio/000.wav")
     assert SECRET.encode() not in pickle.dumps(there)
-    assert read_labels(corpus_url, here.table["name"].tolist())["kind"].tolist() == here.labels["kind"].tolist()
+    assert read_labels(corpus_url, here.clips.table["name"].tolist())["kind"].tolist() == here.labels["kind"].tolist()
 
 
 def test_store_audio_and_manifest_in_a_bucket(corpus_url: str, tmp_path: Path, s3: ObjectServer) -> None:
@@ -88,14 +89,14 @@ def test_absent_files_are_found_by_listing_or_asked_for_at_once(
     monkeypatch.setattr(remote, "FEW", few)
     corpus = read_manifest(corpus_url)
     s3.log.clear()
-    assert corpus.absent() == []
+    assert corpus.clips.absent() == []
     assert s3.count() == ({"HEAD": 37} if few else {"LIST": 1})
-    gone = corpus.table["path"].iloc[[3, 30]].tolist()
+    gone = corpus.clips.table["path"].iloc[[3, 30]].tolist()
     import obstore
 
-    obstore.delete(connect(str(corpus.root)), gone)
-    assert corpus.absent() == gone
-    assert corpus.absent([3, 4]) == gone[:1]
+    obstore.delete(connect(str(corpus.clips.root)), gone)
+    assert corpus.clips.absent() == gone
+    assert corpus.clips.absent([3, 4]) == gone[:1]
 
 
 def test_a_listing_much_longer_than_the_corpus_is_given_up(
@@ -126,16 +127,16 @@ def test_reads_that_fail_are_repeated_and_then_told(corpus_url: str, s3: ObjectS
     corpus = read_manifest(corpus_url)
     failures = iter([503, 500])
     s3.fault = lambda method, key: next(failures, None)
-    assert read_clip(corpus.root, corpus.clip(0), RATE).samples.any()
+    assert read_clip(corpus.clips.root, corpus.clips.clip(0), RATE).samples.any()
     s3.fault = lambda method, key: 503
     with pytest.raises(Unreachable, match=r"^s3://.*000.wav: .*503 Service Unavailable.*\(SlowDown\)$"):
-        read_clip(corpus.root, corpus.clip(0), RATE)
+        read_clip(corpus.clips.root, corpus.clips.clip(0), RATE)
     waits = iter([2.5])
     s3.fault = lambda method, key: next(waits, None)
-    assert read_clip(corpus.root, corpus.clip(0), RATE).samples.any()
+    assert read_clip(corpus.clips.root, corpus.clips.clip(0), RATE).samples.any()
     s3.fault = None
     with pytest.raises(FileNotFoundError, match=r"no audio file s3://.*/nothing.wav"):
-        read_clip(corpus.root, Clip(name="x", path="nothing.wav"), RATE)
+        read_clip(corpus.clips.root, Clip(name="x", path="nothing.wav"), RATE)
     with pytest.raises(FileNotFoundError, match=r"no table s3://"):
         read_manifest(corpus_url + ".csv")
 
@@ -163,7 +164,7 @@ def test_urls_in_the_path_column_lie_under_the_audio_root(tmp_path: Path) -> Non
     manifest = tmp_path / "urls.csv"
     manifest.write_text("path,label\ns3://b/x/a.wav,u\ns3://b/x/y//c.wav,v\nd.wav,v\n")
     corpus = read_manifest(manifest, "s3://b/x/")
-    assert corpus.table["path"].tolist() == ["a.wav", "y/c.wav", "d.wav"]
+    assert corpus.clips.table["path"].tolist() == ["a.wav", "y/c.wav", "d.wav"]
     for root in (None, "s3://b/other", tmp_path):
         with pytest.raises(ValueError, match=r"'s3://b/x/a.wav' in row 2 is not under the audio root .*give that as"):
             read_manifest(manifest, root)
@@ -182,9 +183,9 @@ def test_audio_behind_other_urls(tmp_path: Path) -> None:
         memory.pipe(f"/otoscope-audio/audio/{path.name}", path.read_bytes())
     there = read_manifest(tmp_path / "corpus.csv", "memory://otoscope-audio")
     here = read_manifest(tmp_path / "corpus.csv", f"file://{tmp_path}")
-    assert here.root == Folder(tmp_path)
+    assert here.clips.root == Folder(tmp_path)
     for i in range(3):
-        a, b = (read_clip(corpus.root, corpus.clip(i), RATE) for corpus in (there, here))
+        a, b = (read_clip(corpus.clips.root, corpus.clips.clip(i), RATE) for corpus in (there, here))
         np.testing.assert_array_equal(a.samples, b.samples)
-    assert there.root.absent(["audio/000.wav", "none"]) == ["none"]
-    assert there.root.absent([*map(str, range(300)), "audio/000.wav"]) == list(map(str, range(300)))
+    assert there.clips.root.absent(["audio/000.wav", "none"]) == ["none"]
+    assert there.clips.root.absent([*map(str, range(300)), "audio/000.wav"]) == list(map(str, range(300)))

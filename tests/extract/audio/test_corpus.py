@@ -14,8 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from otoscope.extract.audio.audio_root import Folder
-from otoscope.extract.audio.corpus import Clip, read_labels, read_manifest
+from otoscope.extract.audio.audio_root import Bucket, Folder
+from otoscope.extract.audio.clip import Clip
+from otoscope.extract.audio.manifest import corpus_of, read_labels, read_manifest
 
 
 def manifest(folder: Path, text: str, name: str = "m.csv") -> Path:
@@ -93,23 +94,23 @@ def test_parquet_values_become_the_text_that_csv_would_hold(tmp_path):
 def test_names_and_parts(tmp_path):
     parts = "a.wav,,,x\nb/a.wav,0.50,1.0,x\nb/a.wav,1,2.25,y\nc.wav,,3,x\nd.wav,2.5,,x\ne.wav,0,,x\n"
     corpus = read_manifest(manifest(tmp_path, f"file_name,start,stop,label\n{parts}"))
-    assert corpus.table["name"].tolist() == [
+    assert corpus.clips.table["name"].tolist() == [
         "a.wav", "b/a.wav#0.5-1", "b/a.wav#1-2.25", "c.wav#0-3", "d.wav#2.5-", "e.wav",
     ]  # fmt: skip
-    assert corpus.clip(2) == Clip(name="b/a.wav#1-2.25", path="b/a.wav", start=1.0, stop=2.25)
-    assert corpus.clip(4) == Clip(name="d.wav#2.5-", path="d.wav", start=2.5)
-    assert corpus.clip(5) == Clip(name="e.wav", path="e.wav")
-    assert corpus.root == Folder(tmp_path)
+    assert corpus.clips.clip(2) == Clip(name="b/a.wav#1-2.25", path="b/a.wav", start=1.0, stop=2.25)
+    assert corpus.clips.clip(4) == Clip(name="d.wav#2.5-", path="d.wav", start=2.5)
+    assert corpus.clips.clip(5) == Clip(name="e.wav", path="e.wav")
+    assert corpus.clips.root == Folder(tmp_path)
     assert corpus.unit_sec is None
     assert corpus.labels.columns.tolist() == ["label"]
     again = pickle.loads(pickle.dumps(corpus))
-    pd.testing.assert_frame_equal(again.table, corpus.table)
+    pd.testing.assert_frame_equal(again.clips.table, corpus.clips.table)
 
 
 def test_ids_name_the_clips_and_unit_sec_is_recorded(tmp_path):
     text = "id,path,unit_sec\none,a.wav,2.50\ntwo,a.wav,2.5\n"
     corpus = read_manifest(manifest(tmp_path, text))
-    assert corpus.table["name"].tolist() == ["one", "two"]
+    assert corpus.clips.table["name"].tolist() == ["one", "two"]
     assert corpus.unit_sec == 2.5
     assert corpus.labels.shape == (2, 0)
     assert read_manifest(manifest(tmp_path, "path,unit_sec\na.wav,\n")).unit_sec is None
@@ -117,9 +118,9 @@ def test_ids_name_the_clips_and_unit_sec_is_recorded(tmp_path):
 
 def test_one_file_has_one_name(tmp_path):
     text = "path\n./a.wav\nb//c.wav\nb/./d.wav\n../e.wav\n.hidden/f.wav\n"
-    names = read_manifest(manifest(tmp_path, text)).table["name"].tolist()
+    names = read_manifest(manifest(tmp_path, text)).clips.table["name"].tolist()
     assert names == ["a.wav", "b/c.wav", "b/d.wav", "../e.wav", ".hidden/f.wav"]
-    with pytest.raises(ValueError, match=r"'a\.wav' stands in rows 2, 3 \(1 repeats in all\)"):
+    with pytest.raises(ValueError, match=r"'a\.wav' is in rows 2, 3 \(1 repeats in all\)"):
         read_manifest(manifest(tmp_path, "path\n./a.wav\na.wav\n"))
 
 
@@ -127,19 +128,22 @@ def test_where_absolute_paths_lead(tmp_path):
     audio = tmp_path / "audio"
     text = f"path\n{audio}/x/a.wav\n{audio}/y/b.wav\n"
     inside = read_manifest(manifest(tmp_path, text))
-    assert (inside.root, inside.table["path"].tolist()) == (Folder(tmp_path), ["audio/x/a.wav", "audio/y/b.wav"])
+    assert (inside.clips.root, inside.clips.table["path"].tolist()) == (
+        Folder(tmp_path),
+        ["audio/x/a.wav", "audio/y/b.wav"],
+    )
     given_root = read_manifest(manifest(tmp_path, text), audio_root=audio)
-    assert (given_root.root, given_root.table["path"].tolist()) == (Folder(audio), ["x/a.wav", "y/b.wav"])
+    assert (given_root.clips.root, given_root.clips.table["path"].tolist()) == (Folder(audio), ["x/a.wav", "y/b.wav"])
     (tmp_path / "lists").mkdir()
     elsewhere = read_manifest(manifest(tmp_path / "lists", text))
-    assert (elsewhere.root, elsewhere.table["path"].tolist()) == (Folder(audio), ["x/a.wav", "y/b.wav"])
+    assert (elsewhere.clips.root, elsewhere.clips.table["path"].tolist()) == (Folder(audio), ["x/a.wav", "y/b.wav"])
     mixed = manifest(tmp_path / "lists", f"path\nc.wav\n{audio}/x/a.wav\n")
     with pytest.raises(ValueError, match="row 3 is not under the audio root"):
         read_manifest(mixed)
     with pytest.raises(ValueError, match="row 2 is not under the audio root"):
         read_manifest(manifest(tmp_path, text), audio_root=audio / "y")
     apart = read_manifest(manifest(tmp_path, "path\n/a/b.wav\n/c/d.wav\n"))
-    assert (apart.root, apart.table["path"].tolist()) == (Folder(Path("/")), ["a/b.wav", "c/d.wav"])
+    assert (apart.clips.root, apart.clips.table["path"].tolist()) == (Folder(Path("/")), ["a/b.wav", "c/d.wav"])
 
 
 def test_relative_audio_root_and_absent_files(tmp_path, monkeypatch):
@@ -149,9 +153,9 @@ def test_relative_audio_root_and_absent_files(tmp_path, monkeypatch):
     (tmp_path / "audio" / "folder.wav").mkdir()
     rows = "path,start,stop\na.wav,0,1\ngone.wav,0,1\ngone.wav,1,2\nfolder.wav,,\n"
     corpus = read_manifest(manifest(tmp_path, rows), audio_root="audio")
-    assert corpus.absent() == ["gone.wav#0-1", "gone.wav#1-2", "folder.wav"]
-    assert corpus.absent(range(2)) == ["gone.wav#0-1"]
-    assert corpus.absent([0]) == []
+    assert corpus.clips.absent() == ["gone.wav#0-1", "gone.wav#1-2", "folder.wav"]
+    assert corpus.clips.absent(range(2)) == ["gone.wav#0-1"]
+    assert corpus.clips.absent([0]) == []
 
 
 @pytest.mark.parametrize(
@@ -175,8 +179,8 @@ def test_relative_audio_root_and_absent_files(tmp_path, monkeypatch):
         ("path,a/b\na.wav,x\n", "label column 'a/b'"),
         ("path,__x\na.wav,x\n", "label column '__x'"),
         ("path,label,other\na.wav,x,\nb.wav,y,\n", "label column 'other' is empty in every row"),
-        ("path\na.wav\nb.wav\na.wav\n", r"'a.wav' stands in rows 2, 4 .*column 'id' of distinct names"),
-        ("id,path\n1,a.wav\n1,b.wav\n", "'1' stands in rows 2, 3 .*an id of its own"),
+        ("path\na.wav\nb.wav\na.wav\n", r"'a.wav' is in rows 2, 4 .*column 'id' of distinct names"),
+        ("id,path\n1,a.wav\n1,b.wav\n", "'1' is in rows 2, 3 .*an id of its own"),
         ("id,path\n ,a.wav\n", "column 'id' is blank in row 2"),
         ("path,start\na.wav,soon\n", "column 'start' has 'soon' in row 2; expected seconds"),
         ("path,start\na.wav,inf\n", "column 'start' has 'inf'"),
@@ -238,6 +242,44 @@ def test_parquet_mistakes(tmp_path):
         read_manifest(path)
 
 
+def test_a_dataframe_is_a_manifest(tmp_path, monkeypatch):
+    """As the same table in a file: text, numbers, gaps, categories and booleans alike."""
+    frame = pd.DataFrame(
+        {
+            "path": ["./a.wav", "b/c.wav", "b/c.wav"], "start": [np.nan, 0.5, 2.0], "stop": [np.nan, 1.0, np.nan],
+            "unit_sec": 2.5, "fold": [1, 2, 1], "kind": pd.Categorical(["NA", None, "01"]), "loud": [True, False, None],
+            "pitch": [0.1, 2.0, np.nan],
+        },
+        index=[7, 7, 2],
+    )  # fmt: skip
+    for name, write in (("m.csv", frame.to_csv), ("m.parquet", frame.to_parquet)):
+        write(tmp_path / name, index=False)
+        monkeypatch.chdir(tmp_path)
+        read = read_manifest(tmp_path / name)
+        for corpus in (corpus_of(frame), corpus_of(frame, tmp_path), corpus_of(tmp_path / name), corpus_of(read)):
+            assert (corpus.clips.root, corpus.unit_sec, len(corpus)) == (Folder(tmp_path), 2.5, 3)
+            pd.testing.assert_frame_equal(corpus.clips.table, read.clips.table)
+            pd.testing.assert_frame_equal(corpus.labels, read.labels)
+    assert corpus_of(frame, "s3://b/audio").clips.root == Bucket("s3://b/audio")
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"path": []}, "the table: expected a header and one row per clip, found no rows"),
+        ({"label": ["x"]}, "the table: expected one column 'path'"),
+        ({"path": ["a.wav", "a.wav"]}, "the table: 'a.wav' is in rows 2, 3"),
+        ({"path": ["a.wav"], "label": [["x"]]}, "the table: column 'label' holds object; expected text, numbers"),
+        ({"path": ["a.wav", "b.wav"], "label": ["x", 1]}, "the table: column 'label' holds object"),
+        ({"path": ["a.wav"], "label": ["x\ny"]}, "the table: column 'label' has a line break"),
+        ({"path": ["a.wav"], 0: ["x"], "0": ["y"]}, "the table: expected distinct column names, found '0' repeated"),
+    ],
+)
+def test_what_a_bad_dataframe_gets(columns, message):
+    with pytest.raises(ValueError, match=message):
+        corpus_of(pd.DataFrame(columns))
+
+
 def test_absent_manifest(tmp_path):
     with pytest.raises(FileNotFoundError, match="no table"):
         read_manifest(tmp_path / "m.csv")
@@ -255,7 +297,7 @@ def test_labels_added_later_find_their_clips(tmp_path, key):
 def test_a_manifest_adds_labels_to_parts_of_files(tmp_path):
     rows = "path,start,stop,label,unit_sec\n./a.wav,0.0,1.50,x,1\na.wav,1.5,3,y,1\n"
     path = manifest(tmp_path, rows)
-    names = read_manifest(path).table["name"].tolist()[::-1]
+    names = read_manifest(path).clips.table["name"].tolist()[::-1]
     assert read_labels(path, names).to_dict("list") == {"label": ["y", "x"]}
 
 
@@ -266,7 +308,7 @@ def test_a_manifest_adds_labels_to_parts_of_files(tmp_path):
             "clip,size\na.wav,1\nz.wav,2\ny.wav,3\n",
             "2 of 3 rows .*the first 'z.wav' in row 3.* such as 'a.wav'",
         ),
-        ("clip,size\na.wav,1\na.wav,2\n", "'a.wav' stands in rows 2, 3 .*one row per clip"),
+        ("clip,size\na.wav,1\na.wav,2\n", "'a.wav' is in rows 2, 3 .*one row per clip"),
         ("clip\na.wav\n", "expected label columns beside 'clip', found none"),
         ("size\n1\n", "expected 'clip', 'id' or one column 'path'"),
     ],
@@ -285,4 +327,4 @@ def test_a_hundred_thousand_rows_in_a_second(tmp_path):
     begin = time.process_time()
     corpus = read_manifest(tmp_path / "m.csv")
     assert time.process_time() - begin < 1.0
-    assert corpus.clip(n - 1) == Clip(name="99999", path="folder/999.wav", start=49.5, stop=50.0)
+    assert corpus.clips.clip(n - 1) == Clip(name="99999", path="folder/999.wav", start=49.5, stop=50.0)
