@@ -248,7 +248,7 @@ def test_a_dataframe_is_a_manifest(tmp_path, monkeypatch):
         {
             "path": ["./a.wav", "b/c.wav", "b/c.wav"], "start": [np.nan, 0.5, 2.0], "stop": [np.nan, 1.0, np.nan],
             "unit_sec": 2.5, "fold": [1, 2, 1], "kind": pd.Categorical(["NA", None, "01"]), "loud": [True, False, None],
-            "pitch": [0.1, 2.0, np.nan],
+            "pitch": [0.1, 2.5, np.nan],
         },
         index=[7, 7, 2],
     )  # fmt: skip
