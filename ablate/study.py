@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from ..cluster.executor import Done, Event, Executor, Failed, SerialExecutor
 from ..extract.audio.corpus import Corpus
-from ..extract.models.encoder import Encoder, load_encoder
+from ..extract.models.encoder import Encoder
+from ..extract.models.registry import load_encoder
 from ..extract.plan import clip_table, identify, to_device
 from ..store.provenance import Identity, digest_of
 from .effects import compare, measures_of

@@ -17,7 +17,8 @@ from ..analysis.probe.probe import Probe
 from ..extract.audio.corpus import Corpus
 from ..extract.forward import Forward, arithmetic, halving
 from ..extract.loader import LoadedClip, Loader
-from ..extract.models.encoder import Encoder, load_encoder
+from ..extract.models.encoder import Encoder
+from ..extract.models.registry import load_encoder
 from ..extract.pipeline import Stopped
 from ..extract.plan import to_device
 from ..store.provenance import Identity, Plan

@@ -16,7 +16,8 @@ import torch
 import transformers
 from tests.support import m2d_in_numpy as m2d_witness
 
-from otoscope.extract.models.encoder import Encoder, load_encoder
+from otoscope.extract.models.encoder import Encoder
+from otoscope.extract.models.registry import load_encoder
 from otoscope.extract.models.tap import match_sites, tap
 
 from . import harness
@@ -62,7 +63,7 @@ def redraw(model: torch.nn.Module) -> torch.nn.Module:
 
 def read_by_us(encoder: Encoder, wave: np.ndarray) -> dict[str, list[np.ndarray]]:
     """Activations, hidden states and output (token, width) from one waveform."""
-    sites, blocks = (match_sites(encoder.module, names) for names in (encoder.sites, encoder.blocks))
+    sites, blocks = (match_sites(encoder.module, names) for names in (encoder.sites, encoder.transformer_layers))
     first: list[torch.Tensor] = []
 
     def entering(name: str, hidden: Any) -> None:

@@ -68,7 +68,7 @@ class Cheap(nn.Module):
 def cheap_encoder() -> encoders.Encoder:
     torch.manual_seed(0)
     return encoders.Encoder(
-        module=Cheap(), sample_rate=16_000, sites=["blocks.*.act"], blocks=["blocks.*"], min_samples=400
+        module=Cheap(), sample_rate=16_000, sites=["blocks.*.act"], transformer_layers=["blocks.*"], min_samples=400
     )
 
 

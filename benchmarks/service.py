@@ -159,9 +159,9 @@ def measure(scratch: Path, size: Size) -> Measured:
     from otoscope.ablate.result import read_result, write_result
     from otoscope.ablate.study import run_study
     from otoscope.extract.audio.corpora.synth import synthesise
-    from otoscope.extract.audio.corpus import read_manifest
+    from otoscope.extract.audio.manifest import read_manifest
     from otoscope.extract.capture import capture
-    from otoscope.extract.models.encoder import load_encoder
+    from otoscope.extract.models.registry import load_encoder
 
     manifest = synthesise(scratch / "audio", notes_per_octave=size.notes_per_octave, events_per_category=0)["additive"]
     url, state = str(scratch / "store.zarr"), scratch / "state"

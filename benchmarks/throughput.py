@@ -14,8 +14,9 @@ from typing import Any
 import torch
 
 from otoscope.cluster.executor import Done, Failed, WorkerState
-from otoscope.extract.audio.corpus import Corpus, read_manifest
+from otoscope.extract.audio.corpus import Corpus
 from otoscope.extract.audio.decoding import read_clip
+from otoscope.extract.audio.manifest import read_manifest
 from otoscope.extract.capture import capture
 from otoscope.extract.forward import arithmetic
 from otoscope.extract.models.encoder import Encoder

@@ -2,7 +2,7 @@
 
     otoscope extract STORE --encoder module:examples/module_encoder.py:build --corpus M.csv --task NAME
 
-The network here is small and its weights are random but fixed: put your own in its place. It hears log-mel
+The network here is small and its weights are random but fixed: put your own in its place. It takes log-mel
 spectrograms through two convolutions over time and one linear map, 48, 96 and 160 neurons wide.
 """
 

@@ -30,7 +30,7 @@ from torch.nn import functional as F
 from otoscope.extract.audio.corpora.sounds import ARTICULATIONS, MODULATIONS, NOISES, ROOMS
 from otoscope.extract.audio.corpora.synth import clips
 from otoscope.extract.models.log_mel import LogMel
-from otoscope.extract.models.m2d import M2D, Block, sincos_pos_embed
+from otoscope.extract.models.m2d import M2D, TransformerLayer, sincos_pos_embed
 
 METADATA = {"geometry": "m2d_vit_tiny-80x112p16x16", "heads": "4"}
 FACTORS = {"articulation": ARTICULATIONS, "modulation": MODULATIONS, "room": ROOMS, "noise": NOISES}
@@ -112,7 +112,9 @@ class MaskedPrediction(nn.Module):
         self.n_visible = round(math.prod(encoder.grid) * (1 - settings.mask_ratio))
         self.mask_token = nn.Parameter(0.02 * torch.randn(1, 1, width))
         self.decoder_embed = nn.Linear(width, width)
-        self.decoder_blocks = nn.ModuleList(Block(width, heads, 4 * width) for _ in range(settings.decoder_depth))
+        self.decoder_layers = nn.ModuleList(
+            TransformerLayer(width, heads, 4 * width) for _ in range(settings.decoder_depth)
+        )
         self.decoder_norm = nn.LayerNorm(width, eps=1e-6)
         self.decoder_pred = nn.Linear(width, width)
         self.positions = sincos_pos_embed(width, encoder.grid)
@@ -133,8 +135,8 @@ class MaskedPrediction(nn.Module):
         seen = self.decoder_embed(self.online.encode(gather(self.online.embed_patches(chunk), visible)))
         seen = seen + F.pad(gather(positions, visible), (0, 0, 1, 0))  # CLS has no position
         hidden = torch.cat([seen, self.mask_token + gather(positions, masked)], dim=1)
-        for block in self.decoder_blocks:
-            hidden = block(hidden)
+        for layer in self.decoder_layers:
+            hidden = layer(hidden)
         predicted = self.decoder_pred(self.decoder_norm(hidden[:, 1 + n_visible :]))
         with torch.no_grad():
             wanted = self.target.encode(gather(self.target.embed_patches(chunk), masked))[:, 1:]

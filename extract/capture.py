@@ -27,7 +27,8 @@ from ..store.location import is_url
 from ..store.provenance import kept
 from ..store.status import task_status
 from ..store.writer import pending_blocks
-from .audio.corpus import Corpus, read_manifest
+from .audio.corpus import Corpus
+from .audio.manifest import read_manifest
 from .failures import Bisection, FailureLimit, Piece, Trial, check_pending, describe_block, raise_for
 from .loader import UnreadableAudio
 from .models.encoder import Encoder

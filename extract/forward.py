@@ -68,7 +68,9 @@ class Forward:
     def __init__(self, encoder: Encoder, identity: Identity, plan: Plan):
         self.encoder, self.frames = encoder, identity.frames
         self.anatomy = encoder.anatomy()
-        self.transformer_layers = match_sites(encoder.module, encoder.blocks) if "hidden" in plan.variables else ()
+        self.transformer_layers = (
+            match_sites(encoder.module, encoder.transformer_layers) if "hidden" in plan.variables else ()
+        )
         self.unit = None if plan.unit_sec is None else round(plan.unit_sec * encoder.sample_rate)
         self.counts_positive = "positive_frames" in plan.variables
         self.device = encoder.silence(1).device

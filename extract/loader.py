@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..store.provenance import Plan
-from .audio.corpus import Clip, Clips
+from .audio.clip import Clip
+from .audio.corpus import Clips
 from .audio.decoding import BadAudio, read_clip
 from .models.encoder import Encoder
 

@@ -20,7 +20,8 @@ from ..store.provenance import Identity, Plan, kept
 from ..store.schema import sizes
 from ..store.status import TaskStatus, task_status
 from .audio.corpus import Clips, Corpus
-from .models.encoder import Encoder, is_foreign, load_encoder, weights_digest
+from .models.encoder import Encoder, is_foreign, weights_digest
+from .models.registry import load_encoder
 from .models.tap import match_sites
 
 DEFAULT_BATCH = 32
@@ -87,7 +88,7 @@ def identify(encoder: Encoder, frames: str) -> Identity:
             "them (otoscope --debug shows where)"
         ) from error
     device = encoder.silence(1).device
-    n_blocks = len(match_sites(encoder.module, encoder.blocks)) if encoder.blocks else 0
+    n_blocks = len(match_sites(encoder.module, encoder.transformer_layers)) if encoder.transformer_layers else 0
     return Identity(
         encoder=encoder.name,
         weights=weights_digest(encoder.module),
@@ -187,17 +188,17 @@ def check_plan(encoder: Encoder, identity: Identity, plan: Plan) -> None:
     """Raise ValueError for a plan that the encoder cannot carry out."""
     if "hidden" in plan.variables and not identity.hidden[0]:
         raise ValueError(
-            f"encoder {encoder.name} names no blocks, so it has no hidden states to keep; expected `blocks=` on the "
-            "encoder: leave hidden out of --keep"
+            f"encoder {encoder.name} names no transformer layers, so it has no hidden states to keep; expected "
+            "`transformer_layers=` on the encoder: leave hidden out of --keep"
         )
     if "hidden" in plan.variables:
         widths = encoder.hidden_widths()
         if len(set(widths)) > 1:
             listed = ", ".join(map(str, widths[:8])) + (", ..." if len(widths) > 8 else "")
             raise ValueError(
-                f"hidden states of encoder {encoder.name} are {listed} wide (the first block's input, then "
-                "each block's output); expected one width: name blocks of one width as `blocks=`, or leave hidden out "
-                "of --keep"
+                f"hidden states of encoder {encoder.name} are {listed} wide (the first layer's input, then "
+                "each layer's output); expected one width: name layers of one width as `transformer_layers=`, or leave "
+                "hidden out of --keep"
             )
     if plan.unit_sec is not None and plan.unit_sec * encoder.sample_rate < encoder.min_samples:
         raise ValueError(

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .models.encoder import Anatomy, as_tokens, block_tokens
+from .models.encoder import Anatomy, as_frames, layer_frames
 
 
 def counted_frames(spans: np.ndarray, seconds: np.ndarray, frames: str) -> np.ndarray:
@@ -76,7 +76,7 @@ class Summaries:
     """
 
     def __init__(
-        self, anatomy: Anatomy, weights: Tensor, *, neurons: Callable[[Any], Tensor] = as_tokens,
+        self, anatomy: Anatomy, weights: Tensor, *, neurons: Callable[[Any], Tensor] = as_frames,
         transformer_layers: Sequence[str] = (),
     ):  # fmt: skip
         """weights: (clip, frame) on the device. transformer_layers: modules whose hidden states are kept."""
@@ -102,12 +102,12 @@ class Summaries:
                 self._scratch = torch.empty_like(activation)
             self._positive[layer].add(torch.gt(activation, 0, out=self._scratch))
         if site in self.states:
-            self._hidden[self.states[site]].add(block_tokens(output))
+            self._hidden[self.states[site]].add(layer_frames(output))
 
     def read_input(self, site: str, value: Any) -> None:
         """Take in the input of a site: that of the first transformer layer is hidden state 0."""
         if self.states.get(site) == 1:
-            self._hidden[0].add(as_tokens(value))
+            self._hidden[0].add(as_frames(value))
 
     def mean(self, layer: int) -> Tensor:
         """Mean activation over the counted frames, float32 (clip, neuron)."""

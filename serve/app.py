@@ -22,8 +22,8 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 
-from ..extract.audio.corpus import read_manifest
-from ..extract.models.encoder import load_encoder
+from ..extract.audio.manifest import read_manifest
+from ..extract.models.registry import load_encoder
 from ..extract.plan import to_device
 from ..messages import one_line
 from .catalogue import Catalogue

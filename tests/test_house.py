@@ -17,9 +17,9 @@ from otoscope.analysis.figures.overlap import overlap_figure
 from otoscope.analysis.figures.save import save_figure
 from otoscope.analysis.tables import neurons_table, write_table
 from otoscope.extract.audio.corpora.synth import synthesise
-from otoscope.extract.audio.corpus import read_manifest
-from otoscope.extract.models.encoder import load_encoder
+from otoscope.extract.audio.manifest import read_manifest
 from otoscope.extract.models.m2d import M2D
+from otoscope.extract.models.registry import load_encoder
 from otoscope.extract.models.tap import tap
 
 from .vocabulary import FOLDERS, unwanted_names
@@ -178,7 +178,7 @@ def test_nothing_is_printed_unpickled_or_evaluated(path: Path) -> None:
 DOORS = {
     "zarr": r"store/.*",
     # Between processes of our own, and to say that a checkpoint is not what it should be.
-    "pickle": r"cluster/(ray|seat)\.py|store/location\.py|analysis/published/files\.py|extract/models/m2d_files\.py",
+    "pickle": r"cluster/(ray|seat)\.py|store/location\.py|analysis/published/files\.py|extract/models/checkpoint\.py",
     "soundfile": r"extract/audio/decoding\.py",
     "soxr": r"extract/audio/decoding\.py",
     "matplotlib": r"analysis/figures/.*",

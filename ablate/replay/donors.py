@@ -59,8 +59,8 @@ class Donors:
         for layer, parts in runs.items():
             if (shown := sum(part.shape[1] for part in parts)) != len(special):
                 raise ValueError(
-                    f"site {sites[layer]} shows {shown} tokens per clip where token_spans places {len(special)}; "
-                    "expected one span per token: give the encoder `token_spans=`"
+                    f"site {sites[layer]} shows {shown} tokens per clip where frame_spans places {len(special)}; "
+                    "expected one span per token: give the encoder `frame_spans=`"
                 )
         if is_mean:
             at = torch.from_numpy(np.flatnonzero(~special))

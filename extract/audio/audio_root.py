@@ -1,8 +1,7 @@
 """AudioRoot: where a corpus' audio lies, a local folder or a URL.
 
-Goal: the reader of audio asks for bytes by a clip's path and does not know where they come from.
+Goal: whoever reads audio asks for bytes by a clip's path, wherever they come from.
 Conventions: paths are relative to the root, "/" between folders.
-Contents: `AudioRoot`, `Folder`, `Bucket`, `root_at`.
 """
 
 import os
@@ -17,7 +16,7 @@ from ...store.remote import Remote
 
 
 class AudioRoot(Protocol):
-    """Where audio lies; as text, the place."""
+    """Where audio lies; as text, its path or URL."""
 
     def read(self, path: str) -> bytes:
         """A file's bytes. Raises FileNotFoundError, or OSError where it cannot be read."""
@@ -67,11 +66,9 @@ class Bucket(Remote):
         return (f"{self.url}/{path}",)
 
 
-def root_at(place: "str | Path | AudioRoot") -> AudioRoot:
+def root_at(location: "str | Path | AudioRoot") -> AudioRoot:
     """The audio root at a path or URL. Raises ValueError for a URL that carries secrets."""
-    if not isinstance(place, str | Path):
-        return place
-    if is_url(place):
-        local = str(place).removeprefix("file://")
-        return Folder(Path(local)) if local != str(place) else Bucket(str(place))
-    return Folder(Path(os.path.abspath(place)))
+    if not isinstance(location, str | Path):
+        return location
+    path = str(location).removeprefix("file://")
+    return Bucket(path) if is_url(path) else Folder(Path(os.path.abspath(path)))

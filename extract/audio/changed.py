@@ -1,11 +1,11 @@
-"""Audio that is no longer what was heard: a store's digests against the files of today.
+"""Audio that is no longer what was decoded: a store's digests against the files of today.
 
 Goal: blocks whose audio changed since are found, so that they can be extracted again.
 Conventions: one line for each thing found, as in `otoscope.store.verify`.
-Contents: `changed_audio`.
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from ...store.blocks import Block
@@ -13,13 +13,13 @@ from ...store.status import audio_digests, store_status
 from ...store.verify import remedies, verify
 from ...store.writer import reset_block
 from ..loader import ABSENT
-from .audio_root import AudioRoot, root_at
-from .corpus import Clip
+from .audio_root import root_at
+from .clip import Clip
 from .decoding import content_digest
 
 
 def changed_audio(url: str, audio_root: str | Path) -> Iterator[tuple[Block | None, str]]:
-    """Audio files that are no longer those that were heard: one line each, with the block to extract again.
+    """Audio files that are no longer those that were extracted: one line each, with the block to extract again.
 
     A file that is gone has no block: there is nothing to extract again from. A file with clips in several blocks is
     named for each of them.
@@ -32,22 +32,16 @@ def changed_audio(url: str, audio_root: str | Path) -> Iterator[tuple[Block | No
         heard = ((b, path, n) for b, path, n, reason in audio_digests(url, task.task) if n or reason == ABSENT)
         for block, path, digest in dict.fromkeys(heard):
             if path not in present:
-                present[path] = _digest_now(root, path)
+                present[path] = 0
+                with suppress(FileNotFoundError):
+                    present[path] = content_digest(root, Clip(name=path, path=path))
             if present[path] == digest:
                 continue
             if not present[path]:
                 yield None, f"{task.task}: {path} is not under {root}"
             else:
-                what = "is not the file that was heard" if digest else "was absent and now is there"
+                what = "is not the file that was extracted" if digest else "was absent and now is there"
                 yield block, f"{task.task}: {path} {what}"
-
-
-def _digest_now(root: AudioRoot, path: str) -> int:
-    """Digest of a file, 0 where there is none."""
-    try:
-        return content_digest(root, Clip(name=path, path=path))
-    except FileNotFoundError:
-        return 0
 
 
 def check_store(url: str, audio_root: str | None, *, reset: bool, report: Callable[[str], None]) -> list[str]:

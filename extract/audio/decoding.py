@@ -3,7 +3,6 @@
 Goal: the same samples for the same bytes, and a reason instead of samples for bytes that are damaged.
 Conventions: samples are float32 (sample,), full scale [-1, 1]; rates in Hz; times in seconds; a digest is
 BLAKE2b of 8 bytes over the whole file, as a little-endian unsigned integer.
-Contents: `read_clip`, `Audio`, `BadAudio`, `fit`, `content_digest`, `write_wav`.
 """
 
 import hashlib
@@ -21,13 +20,13 @@ import soxr
 
 from ...store.location import Unreachable
 from .audio_root import AudioRoot, root_at
-from .corpus import Clip
+from .clip import Clip
 from .integrity import counts_its_frames, undecodable, whole
 
 Samples = np.ndarray[tuple[int], np.dtype[np.float32]]
 
-WAITS = (0.5, 2.0)  # seconds before the second and the third attempt at a read
-PIECE = 1 << 20  # frames decoded at a time, so that many channels are never all in memory as floats
+RETRY_SECONDS = (0.5, 2.0)  # before the second and the third attempt at a read
+PIECE_SAMPLES = 1 << 20  # per channel, decoded at a time, so that many channels are never all in memory as floats
 
 
 class BadAudio(ValueError):
@@ -66,11 +65,7 @@ _last = threading.local()
 
 
 def read_clip(
-    root: AudioRoot | Path,
-    clip: Clip,
-    sample_rate: int,
-    *,
-    sleep: Callable[[float], object] = time.sleep,
+    root: AudioRoot | Path, clip: Clip, sample_rate: int, *, sleep: Callable[[float], object] = time.sleep
 ) -> Audio:
     """The clip as a mono waveform (sample,) at `sample_rate`.
 
@@ -100,8 +95,8 @@ def read_clip(
 
 def content_digest(root: AudioRoot | Path, clip: Clip) -> int:
     """BLAKE2b-64 of the clip's file, read anew; raises FileNotFoundError and OSError as `read_clip`."""
-    place = root_at(root)
-    return _digest(_patiently(place, clip.path, place.read, time.sleep))
+    located = root_at(root)
+    return _digest(_with_retries(located, clip.path, located.read, time.sleep))
 
 
 def fit(samples: Samples, n_samples: int) -> Samples:
@@ -128,20 +123,20 @@ def write_wav(path: str | Path, samples: Samples, sample_rate: int) -> None:
 
 
 def _load(root: AudioRoot, path: str, *, keep: bool, sleep: Callable[[float], object]) -> _File:
-    """The file's bytes, from this thread's slot if its last file was this one and was kept."""
-    key = _patiently(root, path, root.stamp, sleep) if keep else ()
+    """The file's bytes, from this thread's slot if that holds this file."""
+    key = _with_retries(root, path, root.stamp, sleep) if keep else ()
     file: _File | None = getattr(_last, "file", None)
     if file is None or not keep or file.key != key:
         _last.file = file = None  # before the next is read, so that two never lie in memory
-        data: bytes = _patiently(root, path, root.read, sleep)
+        data: bytes = _with_retries(root, path, root.read, sleep)
         file = _File(key=key, data=data, digest=_digest(data))
         _last.file = file if keep else None
     return file
 
 
-def _patiently(root: AudioRoot, path: str, read: Callable[[str], Any], sleep: Callable[[float], object]) -> Any:
-    """What `read` returns for the path, tried again after each of WAITS."""
-    waits = iter(WAITS)
+def _with_retries(root: AudioRoot, path: str, read: Callable[[str], Any], sleep: Callable[[float], object]) -> Any:
+    """What `read` returns for the path, tried again after each of RETRY_SECONDS."""
+    waits = iter(RETRY_SECONDS)
     while True:
         try:
             return read(path)
@@ -155,7 +150,7 @@ def _patiently(root: AudioRoot, path: str, read: Callable[[str], Any], sleep: Ca
             wait = next(waits, None)
             if wait is None:
                 raise OSError(
-                    f"{root}/{path} could not be read in {len(WAITS) + 1} attempts: {error.strerror or error}; "
+                    f"{root}/{path} could not be read in {len(RETRY_SECONDS) + 1} attempts: {error.strerror or error}; "
                     "see that the disk is there and permits it, then run again"
                 ) from error
             sleep(wait)
@@ -176,7 +171,10 @@ def _decode(file: _File, clip: Clip) -> tuple[Samples, int]:
         try:
             with sf.SoundFile(io.BytesIO(file.data)) as sound:
                 rate = int(sound.samplerate)
-                _refuse_header(sound)
+                if sound.frames > 1 << 62:
+                    raise BadAudio("the header does not say how long it is; write the file again, not through a pipe")
+                if not 1000 <= rate <= 1_000_000:
+                    raise BadAudio(f"the header says {rate} Hz; expected 1,000 to 1,000,000")
                 if sound.seekable() and sound.format != "MP3":
                     start, stop = _bounds(clip, sound.frames, rate)
                     sound.seek(start)
@@ -192,13 +190,6 @@ def _decode(file: _File, clip: Clip) -> tuple[Samples, int]:
     samples, rate = file.decoded
     start, stop = _bounds(clip, len(samples), rate)
     return samples[start:stop].copy(), rate
-
-
-def _refuse_header(sound: sf.SoundFile) -> None:
-    if sound.frames > 1 << 62:
-        raise BadAudio("the header does not say how long it is; write the file again, not through a pipe")
-    if not 1000 <= sound.samplerate <= 1_000_000:
-        raise BadAudio(f"the header says {sound.samplerate} Hz; expected 1,000 to 1,000,000")
 
 
 def _bounds(clip: Clip, frames: int, rate: int) -> tuple[int, int]:
@@ -218,7 +209,7 @@ def _read(sound: sf.SoundFile, frames: int) -> Samples:
     pieces: list[Samples] = []
     done = 0
     while done < frames:
-        piece = _mono(sound.read(min(PIECE, frames - done), dtype="float32", always_2d=True))
+        piece = _mono(sound.read(min(PIECE_SAMPLES, frames - done), dtype="float32", always_2d=True))
         if not len(piece):
             raise BadAudio(f"truncated: {frames - done} of {frames} frames are missing")
         pieces.append(piece)
@@ -237,7 +228,7 @@ def _read_mp3(sound: sf.SoundFile, data: bytes) -> Samples:
 
 def _mono(frames: np.ndarray[tuple[int, int], np.dtype[np.float32]]) -> Samples:
     """Mean over channels, (frame, channel) -> (frame,), added in their order in float32."""
-    with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused later
+    with np.errstate(over="ignore", invalid="ignore"):  # what is not finite raises later
         total = frames[:, 0].copy()
         for channel in range(1, frames.shape[1]):
             total += frames[:, channel]

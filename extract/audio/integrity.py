@@ -1,8 +1,7 @@
-"""WAV, Ogg and MP3 files before they are decoded: libsndfile reads some damaged ones without a word.
+"""WAV, Ogg and MP3 files before they are decoded: libsndfile reads some damaged ones without an error.
 
 Goal: say what is missing, and let files through that were written to a pipe and could not know their length.
 Conventions: pure functions on the bytes of whole files; other formats pass.
-Contents: `whole`, `counts_its_frames`, `undecodable`.
 """
 
 import zlib
@@ -20,7 +19,7 @@ def whole(data: bytes) -> bytes:
     if not data:
         raise ValueError("empty: 0 bytes")
     if data[:4] == b"OggS":
-        _refuse_broken_pages(data)
+        _check_ogg_pages(data)
     if data[:4] in (b"RIFF", b"RF64") and data[8:12] == b"WAVE":
         return _whole_wav(data)
     return data
@@ -48,7 +47,7 @@ def undecodable(data: bytes, said: str) -> str:
     return f"does not decode: {said}"
 
 
-def _refuse_broken_pages(data: bytes) -> None:
+def _check_ogg_pages(data: bytes) -> None:
     """Walk an Ogg file from page to page; what follows the last (tags of other programs) is not looked at.
 
     A page: "OggS", 18 bytes, its checksum, how many lengths, these lengths, as many bytes as they add up to.

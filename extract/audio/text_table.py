@@ -1,8 +1,7 @@
-"""Tables as text: CSV, TSV and Parquet files to a DataFrame whose every cell is the text that the file holds.
+"""Tables as text: CSV, TSV, Parquet files and DataFrames to a DataFrame whose every cell is the text that they hold.
 
-Goal: "NA", "01" and "a,b" stay labels, and a table that is damaged is refused instead of guessed at.
+Goal: "NA", "01" and "a,b" stay labels, and a table that is damaged raises an error instead of being guessed at.
 Conventions: no missing values, "" instead. Rows in messages count as a spreadsheet does: the header is row 1.
-Contents: `read_text_table`.
 """
 
 import csv
@@ -16,6 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet
 
+from ...messages import one_line
 from ...store.remote import read_url
 
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
@@ -36,6 +36,19 @@ def read_text_table(path: Path | str) -> pd.DataFrame:
         raise FileNotFoundError(f"no table {path}; expected a .csv, .tsv or .parquet file; check the path")
     data = path if isinstance(path, Path) else _fetched(path)
     header, columns = _read_parquet(data, path) if ending == ".parquet" else _read_csv(data, path, SEPARATORS[ending])
+    return _checked(header, columns, path)
+
+
+def as_text_table(frame: pd.DataFrame, name: str) -> pd.DataFrame:
+    """A DataFrame without its index, every cell as the text that `read_text_table` finds in a Parquet file of it.
+
+    name: what messages call it. Raises ValueError as `read_text_table`.
+    """
+    header = [str(column) for column in frame.columns]
+    return _checked(header, [_as_text(frame.iloc[:, i], header[i], name) for i in range(len(header))], name)
+
+
+def _checked(header: list[str], columns: list[Any], path: Path | str) -> pd.DataFrame:
     twice = sorted({name for name in header if header.count(name) > 1})
     if twice:
         raise ValueError(
@@ -84,7 +97,7 @@ def _read_csv(data: Path | io.BytesIO, path: Path | str, separator: str) -> tupl
     except (UnicodeDecodeError, csv.Error, pa.ArrowInvalid) as error:
         raise ValueError(
             f"{path}: expected UTF-8 text, one header and as many fields in every row; "
-            f"found: {_first_line(error)}; correct that row or save the table again as UTF-8"
+            f"found: {one_line(error)}; correct that row or save the table again as UTF-8"
         ) from error
     return [str(column[0]) for column in table.columns], [column[1:] for column in table.columns]
 
@@ -93,20 +106,23 @@ def _read_parquet(data: Path | io.BytesIO, path: Path | str) -> tuple[list[str],
     try:
         table = pa.parquet.ParquetFile(data).read()
     except (pa.ArrowException, OSError) as error:
-        raise ValueError(f"{path}: expected a Parquet file; found: {_first_line(error)}; write it again") from error
-    columns = []
-    for name, column in zip(table.column_names, table.columns, strict=True):
-        try:
-            columns.append(_as_text(column))
-        except pa.ArrowException as error:
-            raise ValueError(
-                f"{path}: column {name!r} holds {column.type}; expected text, numbers or booleans; convert or drop it"
-            ) from error
+        raise ValueError(f"{path}: expected a Parquet file; found: {one_line(error)}; write it again") from error
+    columns = [_as_text(column, name, path) for name, column in zip(table.column_names, table.columns, strict=True)]
     return table.column_names, columns
 
 
-def _as_text(column: Any) -> Any:
-    """An Arrow column as a column of text without nulls."""
+def _as_text(column: Any, name: str, path: Path | str) -> Any:
+    """A column of Arrow or pandas as an Arrow column of text without nulls."""
+    try:
+        return _cast(pa.table({"column": column})["column"] if isinstance(column, pd.Series) else column)
+    except pa.ArrowException as error:
+        kind = column.dtype if isinstance(column, pd.Series) else column.type
+        raise ValueError(
+            f"{path}: column {name!r} holds {kind}; expected text, numbers or booleans; convert or drop it"
+        ) from error
+
+
+def _cast(column: Any) -> Any:
     if pa.types.is_dictionary(column.type):
         column = pc.cast(column, column.type.value_type)
     if pa.types.is_boolean(column.type):
@@ -118,7 +134,3 @@ def _as_text(column: Any) -> Any:
         text = pc.if_else(whole, pc.cast(integers, pa.string()), pc.cast(column, pa.string()))
         column = pc.if_else(pc.is_nan(numbers), "", text)
     return pc.fill_null(pc.cast(column, pa.string()), "")
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0]

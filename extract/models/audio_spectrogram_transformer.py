@@ -1,12 +1,12 @@
 """AST, the audio spectrogram transformer: filter bank front end, and its folders as Encoders.
 
 Goal: what transformers' ASTModel and ASTFeatureExtractor compute, with the front end in torch.
-Conventions: filter banks (clip, frame, mel); tokens: CLS, distillation token, then patches row by row, lowest bands
-first. Audio beyond the model's 1024 frames (10.24 s) is cut off, as its authors do; shorter audio is filled up.
-Hidden states are the outputs of the layers; a last norm follows, so that the last one is not the model's output.
-The embedding is the mean of the two special tokens after that norm.
+Conventions: filter banks (clip, frame, mel); the encoder's own frames are CLS, distillation token, then patches row by
+row, lowest bands first. Audio beyond the 1024 frames of the model's input (10.24 s) is cut off, as its authors do;
+shorter audio is filled up. Hidden states are the outputs of the layers; a last norm follows, so that the last one is
+not the model's output.
+The embedding is the mean of the two special frames after that norm.
 Another batch size may pick another matrix kernel and so move results within float32 rounding.
-Contents: `FilterBank`, `token_spans`, `load`.
 """
 
 from functools import partial
@@ -18,7 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .encoder import Encoder
-from .hf_files import open_folder, transformers_part
+from .log_mel import check_waveforms, triangles
+from .transformers_files import open_folder, transformers_part
 
 FLOOR = 2.0**-23
 SAMPLE_RATE, WINDOW, HOP, N_FFT, LOWEST_HZ, PREEMPHASIS = 16_000, 400, 160, 512, 20.0, 0.97
@@ -45,11 +46,7 @@ def band_edges(n_mels: int) -> np.ndarray:
 
 def band_filters(n_mels: int) -> np.ndarray:
     """Triangles of height 1 over mels, as Kaldi draws them: float64 (mel, bin)."""
-    edges = kaldi_mel(band_edges(n_mels))
-    low, centre, high = edges[:-2, None], edges[1:-1, None], edges[2:, None]
-    bins = kaldi_mel(np.arange(N_FFT // 2 + 1) * SAMPLE_RATE / N_FFT)
-    filters: np.ndarray = np.maximum(np.minimum((bins - low) / (centre - low), (high - bins) / (high - centre)), 0.0)
-    return filters
+    return triangles(kaldi_mel(band_edges(n_mels)), kaldi_mel(np.arange(N_FFT // 2 + 1) * SAMPLE_RATE / N_FFT))
 
 
 class FilterBank(torch.nn.Module):
@@ -79,13 +76,9 @@ class FilterBank(torch.nn.Module):
 
     def forward(self, waveforms: Tensor) -> Tensor:
         """(clip, sample) -> float32 (clip, frame, mel). Raises ValueError for fewer than 400 samples."""
-        if waveforms.ndim != 2 or waveforms.shape[1] < WINDOW:
-            raise ValueError(
-                f"waveforms have shape {tuple(waveforms.shape)}; expected (clip, sample) with at least {WINDOW} "
-                "samples: pad or drop such clips"
-            )
-        most = (self.frames - 1) * HOP + WINDOW
-        frames = waveforms[:, :most].double().unfold(1, WINDOW, HOP)  # (clip, frame, sample)
+        check_waveforms(waveforms, WINDOW)
+        max_samples = (self.frames - 1) * HOP + WINDOW
+        frames = waveforms[:, :max_samples].double().unfold(1, WINDOW, HOP)  # (clip, frame, sample)
         frames = frames - frames.mean(dim=2, keepdim=True)
         before = torch.cat([frames[..., :1], frames[..., :-1]], dim=2)
         power = torch.fft.rfft((frames - PREEMPHASIS * before) * self.window, N_FFT).abs().square()
@@ -93,9 +86,13 @@ class FilterBank(torch.nn.Module):
         bank = F.pad(bank, (0, 0, 0, self.frames - bank.shape[1]))
         return bank if self.norm is None else (bank - self.norm[0]) / (2 * self.norm[1])
 
+    def n_frames(self, n_samples: int) -> int:
+        """Frames of a waveform of any number of samples: always as many."""
+        return self.frames
 
-def token_spans(n_samples: int, *, frames: int, n_mels: int, patch: int, strides: tuple[int, int]) -> np.ndarray:
-    """Spans (token, 4) of t0, t1 in s, f0, f1 in Hz, alike for any number of samples; NaN times: special tokens."""
+
+def frame_spans(n_samples: int, *, frames: int, n_mels: int, patch: int, strides: tuple[int, int]) -> np.ndarray:
+    """Spans (frame, 4) of t0, t1 in s, f0, f1 in Hz, alike for any number of samples; NaN times: special frames."""
     edges = band_edges(n_mels)
     rows = np.arange(0, n_mels - patch + 1, strides[0])
     first = np.arange(0, frames - patch + 1, strides[1])
@@ -107,47 +104,35 @@ def token_spans(n_samples: int, *, frames: int, n_mels: int, patch: int, strides
 
 def pooled(output: Any) -> Tensor:
     """Mean of CLS and distillation token after the last norm (clip, width)."""
-    tokens: Tensor = output.last_hidden_state
-    return (tokens[:, 0] + tokens[:, 1]) / 2
+    frames: Tensor = output.last_hidden_state
+    return (frames[:, 0] + frames[:, 1]) / 2
 
 
-def load(path: str) -> Encoder:
+def load(path: str, family: str = "ast") -> Encoder:
     """Encoder from a folder of AST.
 
     Raises ImportError without transformers, FileNotFoundError for files that are not there, ValueError for another
     model, a front end that is not this model's, or weights that do not fit.
     """
-    folder = open_folder(path, "ast")
+    folder = open_folder(path, family)
     config = transformers_part().ASTConfig.from_dict(dict(folder.config))
-    asked = (SAMPLE_RATE, config.max_length, config.num_mel_bins)
-    found = tuple(folder.setting(name, int) for name in ("sampling_rate", "max_length", "num_mel_bins"))
-    if found != asked:
-        raise ValueError(
-            f"{path}/preprocessor_config.json has rate, frames, bands {found}; expected {asked}, as the model takes: "
-            "take both files from one published model"
-        )
+    frames, n_mels = config.max_length, config.num_mel_bins
+    folder.check_front_end(sampling_rate=SAMPLE_RATE, max_length=frames, num_mel_bins=n_mels)
     stated = (folder.setting("mean", float), folder.setting("std", float))
-    norm = stated if folder.setting("do_normalize", bool) else None
-    bank = FilterBank(frames=config.max_length, n_mels=config.num_mel_bins, norm=norm)
+    bank = FilterBank(frames=frames, n_mels=n_mels, norm=stated if folder.setting("do_normalize", bool) else None)
     strides = (config.frequency_stride, config.time_stride)
-    spans = partial(token_spans, frames=bank.frames, n_mels=bank.n_mels, patch=config.patch_size, strides=strides)
+    prefixes = ("audio_spectrogram_transformer.",)
     return Encoder(
-        module=folder.model(
-            transformers_part().ASTModel, config, prefixes=("audio_spectrogram_transformer.",), renamed=RENAMED
-        ),
+        module=folder.model(transformers_part().ASTModel, config, prefixes=prefixes, renamed=RENAMED),
         sample_rate=SAMPLE_RATE,
         sites=("layers.*.mlp.activation_fn",),
         prepare=bank,
         embed=pooled,
-        token_spans=spans,
-        input_length=partial(_constant, bank.frames),
-        blocks=("layers.*",),
+        frame_spans=partial(frame_spans, frames=frames, n_mels=n_mels, patch=config.patch_size, strides=strides),
+        input_length=bank.n_frames,
+        transformer_layers=("layers.*",),
         maps=("layers.*.mlp.fc2",),
         min_samples=WINDOW,
-        name="ast",
+        name=family,
         front_end=bank.settings(),
     )
-
-
-def _constant(length: int, n_samples: int) -> int:
-    return length

@@ -2,7 +2,6 @@
 
 Goal: one front end whose every number is stated, so that it can be recorded and rebuilt.
 Conventions: waveforms (clip, sample) in [-1, 1]; frame k is centred on sample k * hop; band 0 is the lowest.
-Contents: `LogMel`, `mel_edges`, `mel_filters`, `hz_to_mel`, `mel_to_hz`.
 """
 
 import numpy as np
@@ -38,11 +37,24 @@ def mel_edges(n_mels: int, fmin: float, fmax: float) -> np.ndarray:
 def mel_filters(sample_rate: int, n_fft: int, n_mels: int, fmin: float, fmax: float) -> np.ndarray:
     """Triangular filters (mel, bin) in float64, each of area 1 over frequency in Hz, as Slaney norms them."""
     edges = mel_edges(n_mels, fmin, fmax)
+    heights = triangles(edges, np.arange(n_fft // 2 + 1) * sample_rate / n_fft)
+    return np.asarray(heights * 2 / (edges[2:, None] - edges[:-2, None]))
+
+
+def triangles(edges: np.ndarray, bins: np.ndarray) -> np.ndarray:
+    """Triangles (mel, bin) of height 1 on the scale of `edges` and `bins`, from edge m by edge m + 1 to edge m + 2."""
     low, centre, high = edges[:-2, None], edges[1:-1, None], edges[2:, None]
-    bins = np.arange(n_fft // 2 + 1) * sample_rate / n_fft
-    triangle = np.minimum((bins - low) / (centre - low), (high - bins) / (high - centre))
-    filters: np.ndarray = np.maximum(triangle, 0) * 2 / (high - low)
-    return filters
+    sides = np.minimum((bins - low) / (centre - low), (high - bins) / (high - centre))
+    return np.asarray(np.maximum(sides, 0))
+
+
+def check_waveforms(waveforms: Tensor, min_samples: int) -> None:
+    """Raise ValueError for anything but (clip, sample) with so many samples."""
+    if waveforms.ndim != 2 or waveforms.shape[1] < min_samples:
+        raise ValueError(
+            f"waveforms have shape {tuple(waveforms.shape)}; expected (clip, sample) with at least {min_samples} "
+            "samples: pad or drop such clips"
+        )
 
 
 class LogMel(torch.nn.Module):
@@ -111,11 +123,7 @@ class LogMel(torch.nn.Module):
 
     def forward(self, waveforms: Tensor) -> Tensor:
         """(clip, sample) -> (clip, mel, frame). Raises ValueError for fewer than `min_samples` samples."""
-        if waveforms.ndim != 2 or waveforms.shape[1] < self.min_samples:
-            raise ValueError(
-                f"waveforms have shape {tuple(waveforms.shape)}; expected (clip, sample) with at least "
-                f"{self.min_samples} samples (half a window of {self.n_fft}): pad or drop such clips"
-            )
+        check_waveforms(waveforms, self.min_samples)
         # center=True pads with pad_mode="reflect", torch's default
         spectrum = torch.stft(waveforms, self.n_fft, self.hop, window=self.window, return_complex=True)
         power = spectrum.real.square() + spectrum.imag.square()

@@ -1,9 +1,8 @@
 """M2D, the masked-modelling vision transformer for audio: its network, and its checkpoints as Encoders.
 
 Goal: the authors' encoder to the last key and number, without their code or its dependencies.
-Conventions: log-mel spectrograms (clip, mel, frame); tokens (clip, token, width), CLS first, then the patches
-of a (f, t) grid row by row, f = 0 the lowest bands; frame features (clip, t, f * width), lowest bands first.
-Contents: `M2D`, `sincos_pos_embed`, `as_encoder`, `load`.
+Conventions: log-mel spectrograms (clip, mel, frame); inside, tokens (clip, token, width), CLS first, then the patches
+of a (f, t) grid row by row, f = 0 the lowest bands; features (clip, t, f * width), lowest bands first.
 """
 
 from functools import partial
@@ -13,9 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .checkpoint import filled, read_checkpoint
 from .encoder import Encoder
 from .log_mel import LogMel, mel_edges
-from .m2d_files import Geometry, check_tensors, encoder_tensors, find_file, parse_geometry, read_checkpoint
+from .m2d_files import Geometry, encoder_tensors, find_file, parse_geometry
 
 # Mean and standard deviation of the log-mel values of AudioSet, for files that do not bring their own.
 DEFAULT_NORM_STATS = (-7.1, 4.2)
@@ -69,8 +69,8 @@ class Mlp(nn.Module):
         return output
 
 
-class Block(nn.Module):
-    """Pre-norm transformer block."""
+class TransformerLayer(nn.Module):
+    """Pre-norm transformer layer, which the authors' parameter names call a block."""
 
     def __init__(self, width: int, heads: int, hidden: int) -> None:
         super().__init__()
@@ -90,7 +90,7 @@ class M2D(nn.Module):
     """The encoder of M2D, with the authors' parameter names; a new one starts as theirs do.
 
     input_size: mel bands and frames of a full input; patch: bands and frames of a patch; hidden: neurons per
-    block, by default 4 * width. The defaults are ViT-Base, 85,400,834 values. Linear maps and the patch
+    layer, by default 4 * width. The defaults are ViT-Base, 85,400,834 values. Linear maps and the patch
     embedding start as Xavier uniform, biases as 0, CLS as normal with deviation 0.02; positions and
     `norm_stats` are fixed.
     """
@@ -118,7 +118,7 @@ class M2D(nn.Module):
         self.register_buffer("pos_embed", sincos_pos_embed(width, self.grid))
         self.register_buffer("norm_stats", torch.tensor(norm_stats))
         self.patch_embed = nn.ModuleDict({"proj": nn.Conv2d(1, width, patch, patch)})
-        self.blocks = nn.ModuleList(Block(width, heads, hidden or 4 * width) for _ in range(depth))
+        self.blocks = nn.ModuleList(TransformerLayer(width, heads, hidden or 4 * width) for _ in range(depth))
         self.norm = nn.LayerNorm(width, eps=1e-6)
         for part in self.modules():
             if isinstance(part, nn.Linear | nn.Conv2d):
@@ -151,8 +151,8 @@ class M2D(nn.Module):
         """Patches (clip, patch, width), all or some, to normed tokens (clip, 1 + patch, width), CLS first."""
         cls = (self.cls_token + self.pos_embed[:, :1]).expand(len(patches), -1, -1)
         tokens = torch.cat([cls, patches], dim=1)
-        for block in self.blocks:
-            tokens = block(tokens)
+        for layer in self.blocks:
+            tokens = layer(tokens)
         output: Tensor = self.norm(tokens)
         return output
 
@@ -171,7 +171,7 @@ class M2D(nn.Module):
         return torch.cat(features, dim=1)
 
 
-def token_spans(
+def frame_spans(
     n_samples: int,
     *,
     input_size: tuple[int, int],
@@ -180,10 +180,10 @@ def token_spans(
     sample_rate: int,
     band_edges: tuple[float, ...],
 ) -> np.ndarray:
-    """Spans (token, 4) of t0, t1 in s and f0, f1 in Hz, chunk after chunk, each after its CLS (NaN times).
+    """Spans (frame, 4) of t0, t1 in s and f0, f1 in Hz, chunk after chunk, each after its CLS (NaN times).
 
-    Times are those of the patch's frames at frame * hop; frequencies are the outer edges of its mel bands, so
-    that neighbours overlap as the bands do.
+    A frame is a patch here: its times are those of the spectrogram's frames in it, at frame * hop; its frequencies are
+    the outer edges of its mel bands, so that neighbours overlap as the bands do.
     """
     n_frames = n_samples // hop + 1
     bands = np.arange(input_size[0] // patch[0]) * patch[0]
@@ -199,7 +199,7 @@ def token_spans(
 
 
 def as_encoder(model: M2D, *, sample_rate: int = 16_000, name: str = "m2d") -> Encoder:
-    """The model with its front end: sites are its blocks' GELU outputs, the embedding is the mean over time.
+    """The model with its front end: sites are its layers' GELU outputs, the embedding is the mean over time.
 
     Another batch size may pick another matrix kernel and so move results within float32 rounding.
     Raises ValueError for a sample rate that M2D has no front end for.
@@ -212,8 +212,8 @@ def as_encoder(model: M2D, *, sample_rate: int = 16_000, name: str = "m2d") -> E
         sample_rate=sample_rate,
         sites=("blocks.*.mlp.act",),
         prepare=mel,
-        token_spans=partial(
-            token_spans,
+        frame_spans=partial(
+            frame_spans,
             input_size=model.input_size,
             patch=model.patch,
             hop=mel.hop,
@@ -221,7 +221,7 @@ def as_encoder(model: M2D, *, sample_rate: int = 16_000, name: str = "m2d") -> E
             band_edges=tuple(mel_edges(mel.n_mels, mel.fmin, mel.fmax)),
         ),
         input_length=mel.n_frames,
-        blocks=("blocks.*",),
+        transformer_layers=("blocks.*",),
         maps=("blocks.*.mlp.fc2",),
         min_samples=mel.min_samples,
         name=name,
@@ -235,14 +235,7 @@ def as_encoder(model: M2D, *, sample_rate: int = 16_000, name: str = "m2d") -> E
     )
 
 
-def head_count(width: int, metadata: dict[str, str]) -> int:
-    """Attention heads, which no shape tells: the metadata's `heads`, else of 64 values each, else of 24."""
-    if "heads" in metadata:
-        return int(metadata["heads"])
-    return width // 64 if width % 64 == 0 else width // 24
-
-
-def load(path: str, *, name: str = "m2d") -> Encoder:
+def load(path: str, family: str = "m2d") -> Encoder:
     """Encoder from an M2D checkpoint file or the folder that holds it, in any of the authors' layouts.
 
     Input, patch and sample rate are read from the file's metadata (`geometry`, safetensors only), else from
@@ -260,7 +253,7 @@ def load(path: str, *, name: str = "m2d") -> Encoder:
             "expected a folder named as by its authors, such as m2d_vit_base-80x608p16x16-221006-mr7"
         )
     model = _fit(encoder_tensors(state), geometry, metadata, where=f"{file.parent.name}/{file.name}")
-    return as_encoder(model, sample_rate=geometry.sample_rate, name=name)
+    return as_encoder(model, sample_rate=geometry.sample_rate, name=family)
 
 
 def _fit(tensors: dict[str, Tensor], geometry: Geometry, metadata: dict[str, str], where: str) -> M2D:
@@ -273,17 +266,14 @@ def _fit(tensors: dict[str, Tensor], geometry: Geometry, metadata: dict[str, str
         )
     tensors.setdefault("norm_stats", torch.tensor(DEFAULT_NORM_STATS))
     width = cls.shape[-1]
-    with torch.device("meta"):  # shapes only: every value comes from the file
-        model = M2D(
-            input_size=(geometry.mels, geometry.frames),
-            patch=geometry.patch,
-            depth=1 + max(int(key.split(".")[1]) for key in tensors if key.startswith("blocks.")),
-            width=width,
-            heads=head_count(width, metadata),
-            hidden=len(neurons),
-        )
-    check_tensors(tensors, model.state_dict(), where)
-    # Copied: a mapped file may change or vanish under a tensor that still points into it.
-    values = {key: value.to(torch.float32, copy=True) for key, value in tensors.items()}
-    model.load_state_dict(values, assign=True)
-    return model.eval().requires_grad_(False)
+    make = partial(
+        M2D,
+        input_size=(geometry.mels, geometry.frames),
+        patch=geometry.patch,
+        depth=1 + max(int(key.split(".")[1]) for key in tensors if key.startswith("blocks.")),
+        width=width,
+        heads=int(metadata.get("heads", width // (24 if width % 64 else 64))),  # no shape tells
+        hidden=len(neurons),
+    )
+    remedy = "the folder's name to state this checkpoint's input and patch size, and the file to be whole"
+    return filled(make, tensors, where, remedy)

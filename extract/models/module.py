@@ -1,8 +1,7 @@
 """Any torch model: an Encoder returned by the user's own function.
 
-Goal: everything in this package works on a model it has never heard of.
+Goal: everything in this package works on a model it does not know.
 Conventions: "FILE.py:factory" names a function in a file, "pkg.mod:factory" one in an importable module.
-Contents: `load`.
 """
 
 import hashlib
@@ -14,19 +13,20 @@ from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
+from ...messages import one_line
 from .encoder import Encoder
 
 
-def load(rest: str) -> Encoder:
+def load(path: str, family: str = "module") -> Encoder:
     """What the named factory returns, with the SHA-256 of the file that defines it in its front end.
 
     Neither the file's path nor the module's name is recorded: the same source elsewhere is the same encoder.
     Raises FileNotFoundError or ValueError for a file, module or function that is not there, for a factory
     that fails, and for anything returned that is not an Encoder.
     """
-    source, colon, factory = rest.rpartition(":")
+    source, colon, factory = path.rpartition(":")
     if not (source and colon and factory.isidentifier()):
-        raise ValueError(f"no factory in {rest!r}; expected FILE.py:factory or pkg.mod:factory")
+        raise ValueError(f"no factory in {path!r}; expected FILE.py:factory or pkg.mod:factory")
     module = _from_file(Path(source)) if source.endswith(".py") else _from_package(source)
     make = getattr(module, factory, None)
     if not callable(make):
@@ -35,24 +35,27 @@ def load(rest: str) -> Encoder:
     try:
         encoder = make()
     except Exception as error:
-        raise ValueError(f"{rest} raised {_in_one_line(error)}; expected it to return an Encoder") from error
+        raise ValueError(f"{path} raised {_in_one_line(error)}; expected it to return an Encoder") from error
     if not isinstance(encoder, Encoder):
         raise ValueError(
-            f"{rest} returned {type(encoder).__name__}; expected an Encoder (otoscope.extract.models.encoder), "
+            f"{path} returned {type(encoder).__name__}; expected an Encoder (otoscope.extract.models.encoder), "
             "which pairs a module with its sites and front end"
         )
-    front_end = {**encoder.front_end, "source_sha256": _digest(module), "factory": factory}
+    if module.__file__ is None:
+        raise ValueError(f"{module.__name__} has no source file; expected one whose content can be recorded")
+    digest = hashlib.sha256(Path(module.__file__).read_bytes()).hexdigest()
+    front_end = {**encoder.front_end, "source_sha256": digest, "factory": factory}
     try:
         json.dumps(front_end, allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{rest}: front_end is not JSON ({error}); expected plain values") from error
-    return replace(encoder, name="module", front_end=front_end)
+        raise ValueError(f"{path}: front_end is not JSON ({error}); expected plain values") from error
+    return replace(encoder, name=family, front_end=front_end)
 
 
 def _from_file(path: Path) -> ModuleType:
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}; expected the Python file that defines the factory")
-    # Named by its place, so that two files called alike do not replace each other.
+    # Named by its path, so that two files called alike do not replace each other.
     name = f"{path.stem}_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
@@ -77,11 +80,5 @@ def _from_package(name: str) -> ModuleType:
         ) from error
 
 
-def _digest(module: ModuleType) -> str:
-    if module.__file__ is None:
-        raise ValueError(f"{module.__name__} has no source file; expected one whose content can be recorded")
-    return hashlib.sha256(Path(module.__file__).read_bytes()).hexdigest()
-
-
 def _in_one_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+    return f"{type(error).__name__}: {one_line(error, whole=True)}"

@@ -1,9 +1,8 @@
 """Read or edit what passes named modules, for the length of a `with` block.
 
-Goal: one mechanism for capture and for intervention, that always restores the model and never stays silent
-about a module that was not reached.
+Goal: one mechanism for capture and for intervention, that always restores the model and always reports a module that
+was not reached.
 Conventions: a site is a module's dotted name inside the model, as in `model.named_modules()`.
-Contents: `tap`, `match_sites`.
 """
 
 import fnmatch
@@ -20,8 +19,8 @@ Editor = Callable[[str, Any], Any]
 def match_sites(module: torch.nn.Module, patterns: Sequence[str]) -> tuple[str, ...]:
     """Names of the modules that match any of the glob patterns, in the model's own order.
 
-    A pattern matches part by part between the dots: "blocks.*" is every block and nothing inside one, and
-    "blocks.*.mlp.act" leaves "decoder.blocks.0.mlp.act" alone.
+    A pattern matches part by part between the dots: "layers.*" is every layer and nothing inside one, and
+    "layers.*.mlp.act" leaves "decoder.layers.0.mlp.act" alone.
     Raises LookupError naming the first pattern that matches nothing.
     """
     names = [name for name, _ in module.named_modules() if name]
@@ -50,17 +49,17 @@ def tap(
     edit: Editor | None = None,
     read_input: Reader | None = None,
 ) -> Iterator[dict[str, list[Any]]]:
-    """Watch the outputs of the modules named `sites` while the block runs; restore the model in the end.
+    """Read the outputs of the modules named `sites` inside the `with` statement; restore the model in the end.
 
-        with tap(model, ["blocks.0.mlp.act"]) as seen:
+        with tap(model, ["layers.0.mlp.act"]) as seen:
             model(inputs)
-        seen["blocks.0.mlp.act"]     # one output per call of the module, in order
+        seen["layers.0.mlp.act"]     # one output per call of the module, in order
 
     edit: called as edit(site, output) -> output, replaces what the rest of the model receives.
     read: called as read(site, output) after the edit; then nothing is collected, so that a reader which
           reduces lets each output go as soon as its module is done.
     read_input: called as read_input(site, input) with its first positional input, before the others.
-    Raises LookupError for a name that is not a module, and, when the block ends without an exception, for the
+    Raises LookupError for a name that is not a module, and, when the statement ends without an exception, for the
     sites that never fired.
     """
     seen: dict[str, list[Any]] = {site: [] for site in sites}
@@ -89,9 +88,9 @@ def tap(
         for site in sites:
             hooks.callback(parts[site].register_forward_hook(hook_for(site)).remove)
         yield seen
-    silent = [site for site in sites if site not in fired]
-    if silent:
+    unreached = [site for site in sites if site not in fired]
+    if unreached:
         raise LookupError(
-            f"no activation seen at {', '.join(silent)}: the forward pass never reached these modules; "
+            f"no activation seen at {', '.join(unreached)}: the forward pass never reached these modules; "
             "name sites that it runs"
         )

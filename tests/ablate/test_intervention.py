@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from otoscope.ablate.intervention import Edit, Intervention, edit_output, edited, frame_mean
-from otoscope.extract.models.encoder import as_tokens
+from otoscope.extract.models.encoder import as_frames
 from otoscope.store.neurons import NeuronSet
 
 WIDTHS = (5, 3, 5)
@@ -42,12 +42,12 @@ def test_edits_change_the_set_or_all_but_the_set_and_nothing_else(chosen: list, 
         theirs = donor.index_select(-1, edit.neurons)
         before = old.clone()
         assert torch.equal(edited(old, edit, theirs), expected)
-        assert torch.equal(edit_output(old, as_tokens, edit, theirs), expected)
+        assert torch.equal(edit_output(old, as_frames, edit, theirs), expected)
         assert torch.equal(old, before)
         # The same for a site that shows (clip, neuron, token), and for one without tokens.
         turned = edit_output(old.transpose(1, 2), lambda output: output.transpose(1, 2), edit, theirs)
         assert torch.equal(turned, expected.transpose(1, 2))
-        assert torch.equal(edit_output(old[:, 0], as_tokens, edit, theirs[:, :1]), expected[:, 0])
+        assert torch.equal(edit_output(old[:, 0], as_frames, edit, theirs[:, :1]), expected[:, 0])
 
 
 def test_equal_edits_have_equal_keys_and_others_do_not() -> None:

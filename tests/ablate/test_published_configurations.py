@@ -7,9 +7,9 @@ import torch
 from otoscope.ablate.lookup import look_up
 from otoscope.ablate.request import Request
 from otoscope.ablate.study import run_study
-from otoscope.extract.audio.corpus import read_manifest
+from otoscope.extract.audio.manifest import read_manifest
 from otoscope.extract.capture import capture
-from otoscope.extract.models.encoder import load_encoder
+from otoscope.extract.models.registry import load_encoder
 
 from ..support.m2d_in_numpy import encoder_state
 from ..support.wav_corpora import write_corpus

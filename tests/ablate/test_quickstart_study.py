@@ -8,7 +8,7 @@ import pytest
 from otoscope.ablate.request import Request
 from otoscope.ablate.study import run_study
 from otoscope.extract.audio.corpora.synth import synthesise
-from otoscope.extract.audio.corpus import read_manifest
+from otoscope.extract.audio.manifest import read_manifest
 from otoscope.extract.capture import capture
 
 pytestmark = pytest.mark.slow

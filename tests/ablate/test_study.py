@@ -14,7 +14,7 @@ from otoscope.ablate.result import read_result, write_result
 from otoscope.ablate.study import run_study
 from otoscope.analysis.published.neuron_lists import write_published_list
 from otoscope.cluster.executor import SerialExecutor
-from otoscope.extract.audio.corpus import read_manifest
+from otoscope.extract.audio.manifest import read_manifest
 from otoscope.extract.capture import capture
 from otoscope.extract.models.encoder import Encoder
 from otoscope.store.neurons import NeuronSet, write_neuron_set

@@ -6,7 +6,7 @@ import xarray as xr
 from otoscope.ablate.request import Request
 from otoscope.ablate.study import run_study
 from otoscope.cluster.ray import RayExecutor
-from otoscope.extract.audio.corpus import read_manifest
+from otoscope.extract.audio.manifest import read_manifest
 from otoscope.extract.capture import capture
 
 from ..support import planted_encoder as planted

@@ -11,7 +11,7 @@ import torch
 import otoscope
 from otoscope.ablate.lookup import look_up
 from otoscope.ablate.study import run_study
-from otoscope.extract.audio.corpus import read_manifest
+from otoscope.extract.audio.manifest import read_manifest
 from otoscope.store.changes.tasks import add_labels
 
 from ..support.planted_corpus import write_sounds

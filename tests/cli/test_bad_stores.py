@@ -137,7 +137,7 @@ def test_audio_that_is_no_longer_what_was_heard(corpus: Path, original: str, tmp
     result = call("verify", url, "--audio", tmp_path, "--reset")
     assert result.exit_code == 2
     assert result.stdout.splitlines() == [
-        "t: audio/013.wav is not the file that was heard", f"t: audio/030.wav is not under {tmp_path}",
+        "t: audio/013.wav is not the file that was extracted", f"t: audio/030.wav is not under {tmp_path}",
         "t block 3 is pending again",
     ]  # fmt: skip
     assert "put absent files back" in result.stderr

@@ -6,7 +6,7 @@ import pytest
 from click.testing import CliRunner
 
 from otoscope.cli.main import cli
-from otoscope.extract.audio.corpora.build import DATA_SETS
+from otoscope.extract.audio.corpora import DATA_SETS
 
 
 def test_the_data_sets_that_there_are_are_listed() -> None:

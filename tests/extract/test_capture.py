@@ -128,7 +128,10 @@ def test_a_second_task_leaves_the_first_as_it_is(finished: Finished, tmp_path: P
         ({"unit_sec": 0.001}, "unit_sec: 0.001, not null"),
         ({"encoder": closed_form(sites=["layers.0.neurons"])}, r"another identity \(sites: "),
         ({"encoder": closed_form(front_end={"gain": 2})}, r"front_end.gain: 2, not null"),
-        ({"encoder": closed_form(blocks=())}, "names no blocks, so it has no hidden states to keep"),
+        (
+            {"encoder": closed_form(transformer_layers=())},
+            "names no transformer layers, so it has no hidden states to keep",
+        ),
         ({"task": "a/b"}, "'a/b' cannot name a task"),
     ],
 )
@@ -160,7 +163,7 @@ def test_a_model_that_fails_on_silence_is_refused_before_anything_is_written(tmp
 
 def test_hidden_states_of_unequal_width_are_refused_before_anything_is_written(tmp_path: Path) -> None:
     manifest, _ = write_corpus(tmp_path, LENGTHS[:5])
-    uneven = closed_form(blocks=["layers.*.neurons"])
+    uneven = closed_form(transformer_layers=["layers.*.neurons"])
     with pytest.raises(ValueError, match=r"are 10, 11, 3 wide .*; expected one width: .*leave hidden out of --keep"):
         run(manifest, tmp_path / "s", uneven)
     assert not (tmp_path / "s").exists()
@@ -208,7 +211,7 @@ def test_too_many_failures_stop_the_run_and_do_not_undo_it(tmp_path: Path) -> No
         write_wav_file(tmp_path / f"audio/{i:03d}.wav", sounds[i], making.RATE)
     changed = list(changed_audio(url, tmp_path))
     assert [what for _, what in changed] == [
-        f"t: audio/{i:03d}.wav is not the file that was heard" for i in (5, 6, 9, 30)
+        f"t: audio/{i:03d}.wav is not the file that was extracted" for i in (5, 6, 9, 30)
     ]
     for block, _ in changed:
         assert block is not None

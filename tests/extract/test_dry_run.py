@@ -37,7 +37,7 @@ class Slow(nn.Module):
 
 
 def encoder_of(module: nn.Module) -> Encoder:
-    return closed_form(module=module, sites=["site"], blocks=(), token_spans=lambda n: spans(n)[1:])
+    return closed_form(module=module, sites=["site"], transformer_layers=(), frame_spans=lambda n: spans(n)[1:])
 
 
 def run(manifest: Path, encoder: Encoder | None = None, **options: Any) -> Report:

@@ -182,8 +182,8 @@ class Shaky(audio_root.Folder):
 
 
 def extract_shakily(folder: Path, failures: dict[str, int], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(audio, "WAITS", (0.0, 0.0))
-    monkeypatch.setattr("otoscope.extract.audio.corpus.Folder", Shaky)
+    monkeypatch.setattr(audio, "RETRY_SECONDS", (0.0, 0.0))
+    monkeypatch.setattr("otoscope.extract.audio.manifest.Folder", Shaky)
     monkeypatch.setattr(audio_root, "Folder", Shaky)
     monkeypatch.setattr(Shaky, "failures", failures)
     options: dict[str, Any] = {"task": "t", "threads": 1, "block": 2, "batch": 3}

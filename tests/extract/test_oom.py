@@ -41,7 +41,7 @@ class Small(nn.Module):
 
 
 def encoder(module: nn.Module) -> Encoder:
-    return closed_form(module=module, sites=["site"], blocks=(), token_spans=lambda n: spans(n)[1:])
+    return closed_form(module=module, sites=["site"], transformer_layers=(), frame_spans=lambda n: spans(n)[1:])
 
 
 @pytest.fixture(autouse=True)

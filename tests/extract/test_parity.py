@@ -34,7 +34,8 @@ class Leaky(nn.Module):
 
 def encoder(module: nn.Module, **changes: Any) -> Encoder:
     return closed_form(
-        module=module, sites=["site"], blocks=(), embed=lambda out: out.mean(dim=1), token_spans=lambda n: spans(n)[1:],
+        module=module, sites=["site"], transformer_layers=(), embed=lambda out: out.mean(dim=1),
+        frame_spans=lambda n: spans(n)[1:],
         **changes,
     )  # fmt: skip
 

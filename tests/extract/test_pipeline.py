@@ -25,7 +25,7 @@ LENGTHS = [40, 30, 50] * 12 + [40]  # 10 blocks of 4, the last of 1
 
 
 def encoder(module: nn.Module):
-    return closed_form(module=module, sites=["site"], blocks=(), token_spans=lambda n: spans(n)[1:])
+    return closed_form(module=module, sites=["site"], transformer_layers=(), frame_spans=lambda n: spans(n)[1:])
 
 
 class Busy(nn.Module):

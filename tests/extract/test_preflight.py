@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 from otoscope.cluster.executor import Done, SerialExecutor
-from otoscope.extract.audio.corpus import read_manifest
+from otoscope.extract.audio.manifest import read_manifest
 from otoscope.extract.capture import capture
-from otoscope.extract.models.encoder import load_encoder
+from otoscope.extract.models.registry import load_encoder
 from otoscope.extract.plan import Extraction, Model, clip_table, identify, make_plan, prepare_store, to_device
 from otoscope.extract.preflight import Preflight
 from otoscope.extract.worker import make_worker

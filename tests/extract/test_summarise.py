@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from otoscope.extract.forward import arithmetic
-from otoscope.extract.models.encoder import Anatomy, Encoder, Site, load_encoder
+from otoscope.extract.models.encoder import Anatomy, Encoder, Site
+from otoscope.extract.models.registry import load_encoder
 from otoscope.extract.models.tap import tap
 from otoscope.extract.summarise import FrameSum, Summaries, counted_frames
 

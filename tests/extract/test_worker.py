@@ -11,9 +11,10 @@ import torch
 import zarr
 from torch import Tensor, nn
 
-from otoscope.extract.audio.corpus import read_manifest
+from otoscope.extract.audio.manifest import read_manifest
 from otoscope.extract.capture import capture
-from otoscope.extract.models.encoder import Encoder, load_encoder
+from otoscope.extract.models.encoder import Encoder
+from otoscope.extract.models.registry import load_encoder
 from otoscope.extract.report import Report
 from otoscope.store.status import failed_clips
 
@@ -110,7 +111,9 @@ class Counting(nn.Module):
 
 def plain(module: nn.Module, sites: str = "site", **changes: Any) -> Encoder:
     """An encoder of one site without CLS."""
-    return closed_form(module=module, sites=[sites], blocks=(), token_spans=lambda n: spans(n)[1:], **changes)
+    return closed_form(
+        module=module, sites=[sites], transformer_layers=(), frame_spans=lambda n: spans(n)[1:], **changes
+    )
 
 
 def test_clips_are_batched_by_input_length_and_lengths_that_give_the_same_input_meet(tmp_path: Path) -> None:
@@ -174,7 +177,7 @@ def test_hidden_states_that_are_not_finite_fail_their_clip_where_they_are_kept(t
     write_wav_file(tmp_path / "audio/003.wav", np.where(np.arange(40) == 7, 1 << 14, sounds[3]), RATE)
     module = nn.Sequential(nn.Identity(), Spoilt(math.nan))
     encoder = plain(module, "0", embed=lambda tokens: tokens.nan_to_num().amax(dim=1))
-    encoder = replace(encoder, blocks=["1"])
+    encoder = replace(encoder, transformer_layers=["1"])
     report = run(manifest, tmp_path / "s", encoder)
     assert report.failures == (("audio/003.wav", "the encoder gives activations that are not finite"),)
     assert np.isfinite(stored(tmp_path / "s")["hidden"][:, [0, 1, 2, 4]]).all()
@@ -272,7 +275,7 @@ def test_a_model_that_fails_on_a_batch_is_reported_in_one_line(tmp_path: Path) -
     manifest, _ = write_corpus(tmp_path, [40] * 9)
     encoder = Encoder(
         module=Choosy(), sample_rate=RATE, sites=["site"], embed=lambda x: x, prepare=lambda x: in_frames(x)[:, :5],
-        token_spans=lambda n: np.zeros((1, 4)),
+        frame_spans=lambda n: np.zeros((1, 4)),
     )  # fmt: skip
     with pytest.raises(
         ValueError, match=r"the encoder failed on 3 clips of 40 samples \(RuntimeError: mat1 and mat2.*expected a model"

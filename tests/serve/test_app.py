@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from otoscope.ablate.request import Request
 from otoscope.ablate.result import result_of_table, write_result
 from otoscope.ablate.study import run_study
-from otoscope.extract.audio.corpus import read_manifest
-from otoscope.extract.models.encoder import load_encoder
+from otoscope.extract.audio.manifest import read_manifest
+from otoscope.extract.models.registry import load_encoder
 from otoscope.serve.app import build
 from otoscope.serve.client import ARROW
 from otoscope.serve.schemas import Ask

@@ -17,8 +17,8 @@ from benchmarks.service import load
 from otoscope.ablate.request import Request
 from otoscope.ablate.result import read_result, write_result
 from otoscope.ablate.study import run_study
-from otoscope.extract.audio.corpus import read_manifest
-from otoscope.extract.models.encoder import load_encoder
+from otoscope.extract.audio.manifest import read_manifest
+from otoscope.extract.models.registry import load_encoder
 from otoscope.serve.client import Client
 from otoscope.serve.jobs import JobFolder
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import soundfile as sf
 
-from otoscope.extract.audio.corpus import Clip
+from otoscope.extract.audio.clip import Clip
 from otoscope.extract.audio.decoding import BadAudio, read_clip
 
 RNG = np.random.default_rng(0)

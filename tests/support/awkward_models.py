@@ -93,7 +93,7 @@ def toy_encoder(shape: str, **changes: Any) -> Encoder:
         model = Toy(shape).eval()
     given: dict[str, Any] = {
         "module": model, "sample_rate": 4 * CHUNK, "sites": ["blocks.*.act"], "maps": ["blocks.*.fc2"],
-        "token_spans": partial(spans, size=2 * CHUNK if shape == "one token" else CHUNK),
+        "frame_spans": partial(spans, size=2 * CHUNK if shape == "one token" else CHUNK),
     }  # fmt: skip
     if shape == "turned":
         given["neurons"] = turned

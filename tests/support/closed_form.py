@@ -69,9 +69,9 @@ def closed_form(**changes: Any) -> Encoder:
         "sites": ["layers.*.neurons"],
         "prepare": in_frames,
         "embed": largest,
-        "token_spans": spans,
+        "frame_spans": spans,
         "input_length": lambda n: n // HOP,
-        "blocks": ["layers.*"],
+        "transformer_layers": ["layers.*"],
         "min_samples": HOP,
         "name": "closed-form",
     }

@@ -1,6 +1,5 @@
 """A serial run in the course of which something happens."""
 
-from collections.abc import Iterator
 from typing import Any
 
 from otoscope.cluster.executor import SerialExecutor
@@ -12,7 +11,7 @@ class After(SerialExecutor):
     def __init__(self, n: int, happening: Any) -> None:
         self.n, self.happening = n, happening
 
-    def run(self, make_worker: Any, pieces: Any) -> Iterator[Any]:
+    def run(self, make_worker: Any, pieces: Any) -> Any:
         pieces = list(pieces)
         yield from super().run(make_worker, pieces[: self.n])
         self.happening()

@@ -55,7 +55,7 @@ def gelu(x: np.ndarray) -> np.ndarray:
 def encode_chunk(
     s: dict[str, np.ndarray], x: np.ndarray, heads: int, grid: tuple[int, int]
 ) -> tuple[np.ndarray, list[np.ndarray]]:
-    """One padded, normalised chunk (mel, frame) -> features (t, f * width) and each block's GELU outputs."""
+    """One padded, normalised chunk (mel, frame) -> features (t, f * width) and each layer's GELU outputs."""
     kernel = s["patch_embed.proj.weight"][:, 0]
     width, height, columns = kernel.shape
     n_f, n_t = grid[0], x.shape[1] // columns
@@ -89,7 +89,7 @@ def encode_chunk(
 def frame_features(
     state: dict[str, torch.Tensor], log_mel: np.ndarray, *, heads: int, frames: int, grid: tuple[int, int]
 ) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Log-mel (mel, frame) of any length -> features (t, f * width), and per block its activations."""
+    """Log-mel (mel, frame) of any length -> features (t, f * width), and per layer its activations."""
     s = {name: tensor.double().numpy() for name, tensor in state.items()}
     mean, std = s["norm_stats"]
     columns = s["patch_embed.proj.weight"].shape[3]

@@ -76,7 +76,7 @@ def capture_sounds(spec: str, folder: Path, sounds: list[np.ndarray], rate: int,
 
 @torch.inference_mode()
 def library_run(model: nn.Module, activations: Sequence[nn.Module], inputs: torch.Tensor) -> dict[str, Any]:
-    """One forward pass: activation (token, neuron) of each module, hidden states (token, width), output."""
+    """One forward pass: activation (frame, neuron) of each module, hidden states (frame, width), output."""
     seen: list[torch.Tensor] = []
     hooks = [part.register_forward_hook(lambda _m, _i, output: seen.append(output[0])) for part in activations]
     output = model(inputs, output_hidden_states=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from otoscope.extract.audio.corpus import read_manifest
+from otoscope.extract.audio.manifest import read_manifest
 from otoscope.extract.models.encoder import Encoder
 from otoscope.extract.plan import Extraction, Model, clip_table, identify, make_plan, prepare_store
 from otoscope.extract.worker import BlockReport, Worker

@@ -1,15 +1,13 @@
-"""From the download of a public data set to a manifest that `read_manifest` reads.
+"""From the download of a public data set to a manifest.
 
 Goal: one verb for all data sets, with the same promises: every file is there, every category is known and none is
 lacking, what was published is told apart from what we infer, and a file that is not ours is never overwritten.
 Conventions: a manifest that lies in the data set's own folder has paths relative to it, and moves with it; elsewhere
 paths are absolute. `extract` finds the audio either way without `--audio-root`, and with the data set's folder as
 `--audio-root` too; `id`, the path from that folder, keeps a clip's name the same however the audio is found.
-Contents: `DATA_SETS`, `data_set`, `build`, `Built`.
 """
 
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -17,11 +15,12 @@ from typing import Any
 
 import pandas as pd
 
-from ..corpus import read_manifest
+from ....files import whole_file
+from ..manifest import corpus_of
 from . import DATA_SETS, SUBSETS
 from .layout import DataSet
 
-PLACES = ("splits", "urls")  # options that are paths
+PATH_OPTIONS = ("splits", "urls")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +68,12 @@ def build(
     """
     known = data_set(name)
     root, output = Path(os.path.abspath(root)), Path(os.path.abspath(output))
-    given = _options(known, options)
+    given = {key: value for key, value in options.items() if value is not None}
+    if excess := given.keys() - set(known.options):
+        raise ValueError(
+            f"{name} takes no option {min(excess)!r}; it takes {', '.join(known.options) or 'none'}; drop it"
+        )
+    given |= {key: Path(os.path.abspath(given[key])) for key in PATH_OPTIONS if key in given}
     if subset not in SUBSETS:
         raise ValueError(f"--subset is {subset!r}; expected {' or '.join(SUBSETS)}")
     if output.suffix.lower() != ".csv":
@@ -77,16 +81,58 @@ def build(
     if not root.is_dir():
         raise FileNotFoundError(f"no folder {root}; expected {known.title}: {known.layout}")
     notes: list[str] = []
+
+    def allow(
+        what: str, remedy: str, *, note: str = "", never: bool = False, error: type[Exception] = ValueError
+    ) -> None:
+        """Note what is not as it should be; raise where that is not allowed."""
+        if never or not partial:
+            raise error(f"{name}: {what}; {remedy} with --partial")
+        notes.append(note + what)
+
     clips = known.table(root, **given)
+    if listed and "split" not in clips:
+        raise ValueError(
+            f"{name}: asked for the clips that have a split, but no split is known; "
+            + ("give it with --splits" if "splits" in known.options else "drop --listed")
+        )
     if listed:
-        clips = _listed(clips, known)
-    clips = _known_categories(clips, known, partial, notes)
-    clips = _present(clips, root, partial, notes)
-    _no_lacking_categories(clips, known, partial, notes)
+        clips = clips[clips["split"] != ""]
+    for label, categories in known.categories.items():
+        unknown = clips[~clips[label].isin((*categories, ""))]
+        if len(unknown):
+            first = f"{', '.join(map(repr, sorted(set(unknown[label]))[:3]))}, first at {unknown['path'].iloc[0]!r}"
+            allow(
+                f"{len(unknown)} clips have an unknown {label}: {first}",
+                f"expected one of {', '.join(categories[:6])}{', ...' * (len(categories) > 6)}; see that this is the "
+                "data set's own folder, or leave these clips out",
+                note="left out: ",
+            )
+        clips = clips.drop(unknown.index)
+    if clips.empty:
+        raise ValueError(f"{name}: no clip is left; expected {known.layout}; see that the folder is the right one")
+    absent = ~_present(clips["path"], root)
+    if absent.any():
+        first = clips["path"][absent].iloc[0]
+        what = f"{int(absent.sum())} of {len(clips)} audio files are absent, the first {first!r}"
+        remedy = "expected all; complete the download, or leave them out"
+        allow(what, remedy, note="left out: ", never=bool(absent.all()), error=FileNotFoundError)
+    clips = clips[~absent]
+    for label, categories in known.categories.items():
+        if lacking := [category for category in categories if category not in set(clips[label])]:
+            what = f"{len(lacking)} of {len(categories)} categories of {label} have no clip, the first {lacking[0]!r}"
+            allow(what, "expected all; complete the download, or do without them")
     if known.clips is not None and len(clips) != known.clips and not listed:
         notes.append(f"{len(clips)} clips; {known.clips} are published")
-    if subset == "paper":
-        clips = _paper(clips, known, seed, partial, notes)
+    if subset == "paper" and known.paper is None:
+        notes.append("the paper uses all clips")
+    elif subset == "paper" and known.paper is not None:
+        clips = known.paper(clips, seed)
+        if known.paper_clips not in (None, len(clips)):
+            what = f"the paper's subset has {known.paper_clips} clips, this download gives {len(clips)}"
+            allow(what, "complete the download, or take what there is", never=clips.empty)
+        if known.paper_clips is not None:
+            notes.append(f"the paper says how many clips, not which: drawn by a rule of ours, seed {seed}")
     if known.unit_sec is not None:
         clips = clips.assign(unit_sec=f"{known.unit_sec:g}")
     _write(clips, root, output)
@@ -94,95 +140,13 @@ def build(
     return Built(manifest=output, n_clips=len(clips), categories=counts, notes=tuple(notes))
 
 
-def _options(known: DataSet, options: Mapping[str, Any]) -> dict[str, Any]:
-    given = {key: value for key, value in options.items() if value is not None}
-    for key in given:
-        if key not in known.options:
-            raise ValueError(
-                f"{known.name} takes no option {key!r}; it takes {', '.join(known.options) or 'none'}; drop it"
-            )
-    return {key: Path(os.path.abspath(value)) if key in PLACES else value for key, value in given.items()}
-
-
-def _listed(clips: pd.DataFrame, known: DataSet) -> pd.DataFrame:
-    if "split" not in clips:
-        raise ValueError(
-            f"{known.name}: asked for the clips that have a split, but no split is known; "
-            + ("give it with --splits" if "splits" in known.options else "drop --listed")
-        )
-    return clips[clips["split"] != ""]
-
-
-def _known_categories(clips: pd.DataFrame, known: DataSet, partial: bool, notes: list[str]) -> pd.DataFrame:
-    """The clips whose categories are in the data set's lists."""
-    for label, categories in known.categories.items():
-        unknown = clips[~clips[label].isin((*categories, ""))]
-        if unknown.empty:
-            continue
-        which = f"{', '.join(map(repr, sorted(set(unknown[label]))[:3]))}, first at {unknown['path'].iloc[0]!r}"
-        if not partial:
-            raise ValueError(
-                f"{known.name}: {len(unknown)} clips have an unknown {label}: {which}; expected one of "
-                f"{', '.join(categories[:6])}{', ...' if len(categories) > 6 else ''}; see that this is the data set's "
-                "own folder, or leave these clips out with --partial"
-            )
-        notes.append(f"left out {len(unknown)} clips of an unknown {label}: {which}")
-        clips = clips.drop(unknown.index)
-    if clips.empty:
-        raise ValueError(
-            f"{known.name}: no clip is left; expected {known.layout}; see that the folder is the right one"
-        )
-    return clips
-
-
-def _no_lacking_categories(clips: pd.DataFrame, known: DataSet, partial: bool, notes: list[str]) -> None:
-    for label, categories in known.categories.items():
-        lacking = [category for category in categories if category not in set(clips[label])]
-        if not lacking:
-            continue
-        what = f"{len(lacking)} of {len(categories)} categories of {label} have no clip, the first {lacking[0]!r}"
-        if not partial:
-            raise ValueError(
-                f"{known.name}: {what}; expected all; complete the download, or do without them with --partial"
-            )
-        notes.append(what)
-
-
-def _present(clips: pd.DataFrame, root: Path, partial: bool, notes: list[str]) -> pd.DataFrame:
-    """The clips whose file exists; each folder is listed once, which is quick for hundreds of thousands."""
-    folders = clips["path"].str.rpartition("/")[0]
+def _present(paths: "pd.Series[str]", root: Path) -> "pd.Series[bool]":
+    """Which files exist; each folder is listed once, which is quick for hundreds of thousands."""
     there: set[str] = set()
-    for folder in folders.unique():
-        place = root / folder
-        if place.is_dir():
-            there.update(f"{folder}/{entry.name}" if folder else entry.name for entry in os.scandir(place))
-    absent = ~clips["path"].isin(there)
-    if absent.any():
-        what = (
-            f"{int(absent.sum())} of {len(clips)} audio files are absent, the first {clips['path'][absent].iloc[0]!r}"
-        )
-        if not partial or absent.all():
-            raise FileNotFoundError(
-                f"{root}: {what}; expected all; complete the download, or leave them out with --partial"
-            )
-        notes.append(f"left out: {what}")
-    return clips[~absent]
-
-
-def _paper(clips: pd.DataFrame, known: DataSet, seed: int, partial: bool, notes: list[str]) -> pd.DataFrame:
-    if known.paper is None:
-        notes.append("the paper uses all clips")
-        return clips
-    drawn = known.paper(clips, seed)
-    if known.paper_clips is None:
-        return drawn
-    if len(drawn) != known.paper_clips:
-        what = f"the paper's subset has {known.paper_clips} clips, this download gives {len(drawn)}"
-        if not partial or drawn.empty:
-            raise ValueError(f"{known.name}: {what}; complete the download, or take what there is with --partial")
-        notes.append(what)
-    notes.append(f"the paper says how many clips, not which: drawn by a rule of ours, seed {seed}")
-    return drawn
+    for folder in paths.str.rpartition("/")[0].unique():
+        if (root / folder).is_dir():
+            there.update(f"{folder}/{entry.name}" if folder else entry.name for entry in os.scandir(root / folder))
+    return paths.isin(there)
 
 
 def _write(clips: pd.DataFrame, root: Path, output: Path) -> None:
@@ -196,10 +160,6 @@ def _write(clips: pd.DataFrame, root: Path, output: Path) -> None:
             return
         raise ValueError(f"{output}: exists with other content; expected a new file; remove it or give another name")
     output.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = output.with_name(f".{output.stem}.partial.csv")
-    try:
+    with whole_file(output) as unfinished:
         unfinished.write_bytes(content)
-        read_manifest(unfinished)
-        unfinished.replace(output)
-    finally:
-        unfinished.unlink(missing_ok=True)
+        corpus_of(pd.read_csv(unfinished, dtype=str, keep_default_na=False), root)

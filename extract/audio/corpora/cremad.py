@@ -3,19 +3,17 @@
 Goal: AudioWAV/ and VideoDemographics.csv as a manifest.
 Conventions: as in `layout`; a file is ACTOR_SENTENCE_EMOTION_LEVEL.wav and its emotion is the acted one, not a
 listener's; gender is the column Sex of VideoDemographics.csv.
-Contents: `EMOTIONS`, `table`, `DATA_SET`.
 """
 
-import re
 from pathlib import Path
 
 import pandas as pd
 
-from .layout import DataSet, assign_splits, files, folder, read_columns, read_splits, require_files
+from .layout import DataSet, files, folder, of_speakers, parse_paths, with_splits
 
 EMOTIONS = ("ANG", "DIS", "FEA", "HAP", "NEU", "SAD")
 GENDERS = ("Female", "Male")
-NAME = re.compile(r"(\d{4})_([A-Z]{3})_([A-Z]{3})_(\w+)\.wav", re.IGNORECASE)
+PATH = r"(?i:(.*/)?(?P<speaker>\d{4})_[A-Z]{3}_(?P<emotion>[A-Z]{3})_\w+\.wav)"
 
 
 def table(root: Path, *, splits: Path | None = None) -> pd.DataFrame:
@@ -23,35 +21,12 @@ def table(root: Path, *, splits: Path | None = None) -> pd.DataFrame:
 
     splits: a table with `file_name` (ending in the file's own name) and `split`.
     """
-    audio = folder(root, "AudioWAV")
-    found = files(root, (".wav",), within=audio)
-    require_files(found, audio, "files such as 1001_DFA_ANG_XX.wav")
-    named = [NAME.fullmatch(path.rpartition("/")[2]) for path in found]
-    odd = [path for path, name in zip(found, named, strict=True) if name is None]
-    if odd:
-        raise ValueError(
-            f"{root}: {odd[0]!r} is not named as CREMA-D's files are, such as 1001_DFA_ANG_XX.wav; remove or rename it"
-        )
-    demographics = root / "VideoDemographics.csv"
-    actors = read_columns(demographics, ("ActorID", "Sex"), "the table of actors that comes with CREMA-D")
-    clips = pd.DataFrame(
-        {
-            "path": found,
-            "emotion": [name[3].upper() for name in named if name],
-            "speaker": [name[1] for name in named if name],
-        }
-    )
-    unknown = sorted(set(clips["speaker"]) - set(actors["ActorID"]))
-    if unknown:
-        raise ValueError(
-            f"{demographics}: does not know {len(unknown)} speakers, the first {unknown[0]!r}; expected all; "
-            "download the file again"
-        )
-    gender = clips["speaker"].map(actors.drop_duplicates("ActorID").set_index("ActorID")["Sex"])
-    clips.insert(2, "gender", gender)
-    if splits is None:
-        return clips
-    return clips.assign(split=assign_splits(clips["path"], read_splits(splits), 1, splits))
+    example = "files such as 1001_DFA_ANG_XX.wav"
+    clips = parse_paths(root, files(root, (".wav",), example, within=folder(root, "AudioWAV")), PATH, example)
+    demographics, what = root / "VideoDemographics.csv", "the table of actors that comes with CREMA-D"
+    (gender,) = of_speakers(clips["speaker"], demographics, ("ActorID", "Sex"), what)
+    clips = clips.assign(emotion=clips["emotion"].str.upper(), gender=gender)
+    return with_splits(clips[["path", "emotion", "gender", "speaker"]], splits, 1)
 
 
 DATA_SET = DataSet(

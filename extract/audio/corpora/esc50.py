@@ -2,7 +2,6 @@
 
 Goal: the data set's own meta/esc50.csv as a manifest.
 Conventions: as in `layout`; `source` is the Freesound recording that a clip was cut from, whole within a fold.
-Contents: `CATEGORIES`, `table`, `DATA_SET`.
 """
 
 from pathlib import Path
@@ -25,26 +24,16 @@ CATEGORIES = (
 def table(root: Path) -> pd.DataFrame:
     """Clips with category, source and fold (1 to 5), in the order of meta/esc50.csv."""
     audio = folder(root, "audio", "ESC-50-master/audio", "ESC-50/audio")
-    meta = read_columns(
-        audio.parent / "meta" / "esc50.csv",
-        ("filename", "category", "src_file", "fold"),
-        "the table that comes with ESC-50",
-    )
+    path, columns = audio.parent / "meta" / "esc50.csv", ("filename", "category", "src_file", "fold")
+    meta = read_columns(path, columns, "the table that comes with ESC-50")
     odd = meta[~meta["fold"].isin(list("12345"))]
     if len(odd):
         raise ValueError(
-            f"{audio.parent / 'meta' / 'esc50.csv'}: {odd['filename'].iloc[0]!r} is in fold {odd['fold'].iloc[0]!r}; "
-            "expected 1 to 5; download the file again"
+            f"{path}: {odd['filename'].iloc[0]!r} is in fold {odd['fold'].iloc[0]!r}; expected 1 to 5; download the "
+            "file again"
         )
-    inside = audio.relative_to(root).as_posix()
-    return pd.DataFrame(
-        {
-            "path": inside + "/" + meta["filename"],
-            "category": meta["category"],
-            "source": meta["src_file"],
-            "fold": meta["fold"],
-        }
-    )
+    paths = f"{audio.relative_to(root).as_posix()}/" + meta["filename"]
+    return pd.DataFrame({"path": paths, "category": meta["category"], "source": meta["src_file"], "fold": meta["fold"]})
 
 
 DATA_SET = DataSet(

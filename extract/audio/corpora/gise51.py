@@ -3,14 +3,13 @@
 Goal: the archive isolated_events.tar.gz as a manifest; the five-second mixtures of the same authors are not read.
 Conventions: as in `layout`; a clip's class is the folder it lies in; the splits train, val and eval are the folders
 above and become train, valid and test.
-Contents: `CATEGORIES`, `table`, `DATA_SET`.
 """
 
 from pathlib import Path
 
 import pandas as pd
 
-from .layout import DataSet, files, folder, require_files
+from .layout import DataSet, files, folder, parse_paths
 
 CATEGORIES = (
     "Applause", "Boom_and_explosion", "Burping_and_eructation", "Bus", "Car", "Chirp_and_tweet", "Clapping",
@@ -27,19 +26,11 @@ SPLIT_OF = {"train": "train", "val": "valid", "eval": "test"}
 
 def table(root: Path) -> pd.DataFrame:
     """Clips with category, and their split where the class folders lie in train, val and eval."""
-    events = folder(root, "isolated_events", ".")
-    found = files(root, (".wav",), within=events)
-    require_files(found, events, "isolated events as train/CLASS/FILE.wav, or val, or eval")
-    inside = [path.rsplit("/", 3) for path in found]
-    flat = [path for path, parts in zip(found, inside, strict=True) if len(parts) < 2]
-    if flat:
-        raise ValueError(
-            f"{root}: {flat[0]!r} lies in no class folder; expected train/CLASS/FILE.wav; name the folder that holds "
-            "isolated_events"
-        )
-    clips = pd.DataFrame({"path": found, "category": [parts[-2] for parts in inside]})
-    splits = [SPLIT_OF.get(parts[-3], "") if len(parts) > 2 else "" for parts in inside]
-    return clips.assign(split=splits) if any(splits) else clips
+    expected = "isolated events as train/CLASS/FILE.wav, or val, or eval"
+    found = files(root, (".wav",), expected, within=folder(root, "isolated_events", "."))
+    clips = parse_paths(root, found, r"(((.*/)?(?P<split>[^/]+)/)?(?P<category>[^/]+)/)[^/]+", expected)
+    splits = clips.pop("split").map(SPLIT_OF).fillna("")
+    return clips.assign(split=splits) if splits.any() else clips
 
 
 DATA_SET = DataSet(

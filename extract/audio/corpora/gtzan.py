@@ -3,7 +3,6 @@
 Goal: genres/GENRE/GENRE.000NN.wav (or .au) as a manifest, all thousand, as the paper used them.
 Conventions: as in `layout`; the fault-filtered split, which keeps repeats, distortions and artists from spoiling a
 test, is no part of the download: its three lists name 443, 197 and 290 clips, and 70 are in none.
-Contents: `GENRES`, `table`, `DATA_SET`.
 """
 
 import re
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from .layout import SPLITS, DataSet, files, folder, require_file, require_files
+from .layout import SPLITS, DataSet, files, folder, parse_paths, require_file
 
 GENRES = ("blues", "classical", "country", "disco", "hiphop", "jazz", "metal", "pop", "reggae", "rock")
 
@@ -23,26 +22,21 @@ def table(root: Path, *, splits: Path | None = None) -> pd.DataFrame:
     GENRE.000NN.wav; default ROOT, if it holds them.
     """
     audio = folder(root, "genres", "genres_original", "Data/genres_original", ".")
-    found = [path for path in files(root, (".wav", ".au"), within=audio) if (root / path).parent.parent == audio]
-    require_files(found, audio, "folders of genres with files such as blues/blues.00000.wav")
-    odd = [path for path in found if not re.fullmatch(r"([a-z]+)/\1\.\d{5}\.(wav|au)", "/".join(path.split("/")[-2:]))]
-    if odd:
-        raise ValueError(
-            f"{root}: {odd[0]!r} is not named as GTZAN's files are, such as blues/blues.00000.wav; remove it, or name "
-            "the folder that holds genres/"
-        )
-    clips = pd.DataFrame({"path": found, "genre": [path.split("/")[-2] for path in found]})
+    inside = "" if audio == root else f"{audio.relative_to(root).as_posix()}/"
+    expected = "folders of genres with files such as blues/blues.00000.wav"
+    found = files(root, (".wav", ".au"), expected, within=audio, like=f"^{re.escape(inside)}[^/]+/[^/]+$")
+    clips = parse_paths(root, found, r"(.*/)?(?P<genre>[a-z]+)/(?P=genre)\.\d{5}\.(wav|au)", expected)
     if splits is None and not (root / "train_filtered.txt").is_file():
         return clips
     listed = _lists(splits or root)
     return clips.assign(split=[listed.get(_name(path), "") for path in found])
 
 
-def _lists(place: Path) -> dict[str, str]:
+def _lists(parent: Path) -> dict[str, str]:
     """Name of a clip -> its split."""
     splits: dict[str, str] = {}
     for split in SPLITS:
-        path = place / f"{split}_filtered.txt"
+        path = parent / f"{split}_filtered.txt"
         require_file(path, "the list of the fault-filtered split")
         for line in path.read_text(encoding="utf-8").split():
             if not re.fullmatch(r"([a-z]+)\.\d{5}", _name(line)):

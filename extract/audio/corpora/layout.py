@@ -1,15 +1,15 @@
-"""What the data sets' files share: finding what a download holds, and refusing what it does not.
+"""What the data sets' files share: finding what a download holds, and checking that it is what it should be.
 
 Goal: a manifest only from what the user's own download says; nothing is guessed and no list of others' files is kept
 here.
 Conventions: a builder's table has one row per clip and text columns only: `path` relative to the folder the user
 named, with "/" between folders, then label columns, then columns that tell which clips belong together (speaker,
 source, ...), then `split` or `fold`; "" is no label. Splits are called train, valid and test.
-Contents: `DataSet`, `folder`, `files`, `read_columns`, `read_splits`, `tails`, `draw`, `draw_evenly`, `octave`.
 """
 
 import hashlib
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -65,24 +65,40 @@ def contents(root: Path) -> str:
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "") if names else "nothing"
 
 
-def files(root: Path, endings: Sequence[str], *, within: Path | None = None) -> list[str]:
+def files(
+    root: Path, endings: Sequence[str], expected: str, *, within: Path | None = None, like: str = ""
+) -> list[str]:
     """Paths of the files in `within` (default `root`), at any depth, that end so, relative to `root` and sorted.
 
     endings: lower case, such as ".wav". Hidden files and folders, and what macOS adds to archives, are no clips.
+    like: a pattern of the paths that count. Raises FileNotFoundError, which says what is `expected`, if none does.
     """
-    found = []
-    for place, folders, names in os.walk(within or root, followlinks=True):
+    where, found = within or root, []
+    for parent, folders, names in os.walk(where, followlinks=True):
         folders[:] = [name for name in folders if not name.startswith(".") and name != "__MACOSX"]
-        inside = Path(place).relative_to(root).as_posix()
+        inside = Path(parent).relative_to(root).as_posix()
         prefix = "" if inside == "." else f"{inside}/"
-        found += [prefix + n for n in names if not n.startswith(".") and n.lower().endswith(tuple(endings))]
+        names = [name for name in names if not name.startswith(".") and name.lower().endswith(tuple(endings))]
+        found += [prefix + name for name in names if re.search(like, prefix + name)]
+    if not found:
+        raise FileNotFoundError(f"{where}: expected {expected}, found {contents(where)}; unpack the audio there")
     return sorted(found)
 
 
-def require_files(found: Sequence[str], where: Path, expected: str) -> None:
-    """FileNotFoundError where a folder holds no clips."""
-    if not found:
-        raise FileNotFoundError(f"{where}: expected {expected}, found {contents(where)}; unpack the audio there")
+def parse_paths(root: Path, paths: Sequence[str], pattern: str, expected: str) -> pd.DataFrame:
+    """`path`, and a text column for each named group of the pattern; "" for a group that a path does without.
+
+    Raises ValueError for a path that the pattern does not match, with what is `expected` in words.
+    """
+    found = [re.fullmatch(pattern, path) for path in paths]
+    odd = [path for path, match in zip(paths, found, strict=True) if match is None]
+    if odd:
+        raise ValueError(
+            f"{root}: {odd[0]!r} is not named as the data set's files are; expected {expected}; remove or rename it, "
+            "or name the folder above"
+        )
+    columns = {name: [match[name] or "" for match in found if match] for name in re.compile(pattern).groupindex}
+    return pd.DataFrame({"path": paths, **columns}, dtype=str)
 
 
 def read_columns(path: Path, columns: Sequence[str], what: str, *, tabs: bool = False) -> pd.DataFrame:
@@ -114,20 +130,57 @@ def read_columns(path: Path, columns: Sequence[str], what: str, *, tabs: bool = 
     return pd.DataFrame({column: table[column].str.strip() for column in columns})
 
 
+def of_speakers(
+    speakers: "pd.Series[str]", path: Path, columns: Sequence[str], what: str, *, tabs: bool = False
+) -> list["pd.Series[str]"]:
+    """Columns of a data set's own table of speakers, the first of which names them, for each of `speakers`.
+
+    Raises as `read_columns`, and ValueError for speakers that the table does not have.
+    """
+    table = read_columns(path, columns, what, tabs=tabs).drop_duplicates(columns[0]).set_index(columns[0])
+    unknown = sorted(set(speakers) - set(table.index))
+    if unknown:
+        raise ValueError(
+            f"{path}: does not know {len(unknown)} speakers, the first {unknown[0]!r}; expected all; download the "
+            "file again"
+        )
+    return [speakers.map(table[column]) for column in columns[1:]]
+
+
 def require_file(path: Path, what: str) -> None:
     """FileNotFoundError for a metadata file that is not there."""
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}; expected {what}; put it there")
 
 
-def read_splits(path: Path, key: str | None = None) -> dict[str, str]:
+def with_splits(clips: pd.DataFrame, path: Path | None, parts: int, key: str = "") -> pd.DataFrame:
+    """The clips with the `split` that the user's table at `path` gives, "" where it gives none; unchanged without one.
+
+    Clips are found by the last so many parts of their paths, or by the column `key` if no name in the table has a "/".
+    Raises as `read_splits`, and ValueError if not one clip is named: the table is about other files.
+    """
+    if path is None:
+        return clips
+    splits = read_splits(path, key)
+    by_key = bool(key) and not any("/" in name for name in splits)
+    keys = clips[key] if by_key else tails(clips["path"], parts)
+    found = keys.map({name if by_key else tail(name, parts): split for name, split in splits.items()}).fillna("")
+    if (found == "").all():
+        raise ValueError(
+            f"{path}: names none of the {len(clips)} clips, its first is {next(iter(splits), 'none')!r}; expected "
+            f"names such as {keys.iloc[0]!r}; give the table that belongs to this data set"
+        )
+    return clips.assign(split=found.astype(str))
+
+
+def read_splits(path: Path, key: str = "") -> dict[str, str]:
     """Splits from a table of the user's: a column `file_name` or `path` (or `key`) and a column `split`.
 
     Rows without a split are left out. Raises FileNotFoundError, or ValueError for other columns or splits, and for two
     splits of one file.
     """
     table = read_text_table(path)
-    found = [column for column in (key, "file_name", "path") if column in table]
+    found = [column for column in (key or "file_name", "file_name", "path") if column in table]
     if not found or "split" not in table:
         raise ValueError(
             f"{path}: expected the columns file_name{f' or {key}' if key else ''} and split, found "
@@ -140,21 +193,6 @@ def read_splits(path: Path, key: str | None = None) -> dict[str, str]:
         if split and splits.setdefault(name, split) != split:
             raise ValueError(f"{path}: {name!r} is in {splits[name]} and in {split}; expected one split; correct it")
     return splits
-
-
-def assign_splits(paths: "pd.Series[str]", splits: Mapping[str, str], parts: int, source: Path) -> "pd.Series[str]":
-    """The split of each path, found by the last so many parts of the names; "" where there is none.
-
-    Raises ValueError if not one path is named: the table is about other files.
-    """
-    by_tail = {tail(name, parts): split for name, split in splits.items()}
-    found = tails(paths, parts).map(by_tail).fillna("").astype(str)
-    if (found == "").all():
-        raise ValueError(
-            f"{source}: names none of the {len(paths)} clips, its first is {next(iter(splits), 'none')!r}; expected "
-            f"names such as {tail(paths.iloc[0], parts)!r}; give the table that belongs to this data set"
-        )
-    return found
 
 
 def tail(path: str, parts: int) -> str:

@@ -3,7 +3,6 @@
 Goal: nsynth-train, nsynth-valid and nsynth-test with their examples.json as one manifest.
 Conventions: as in `layout`; `pitch` is a MIDI number, `octave` is floor(pitch / 12) - 1, from -1 to 8 over all
 pitches.
-Contents: `FAMILIES`, `table`, `DATA_SET`.
 """
 
 import json

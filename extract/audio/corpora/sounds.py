@@ -3,7 +3,6 @@
 Goal: pure functions from names and a random generator to samples; `synth` decides what is asked of them.
 Conventions: a sound is a 1 s waveform at 16 kHz, (sample); times in s, frequencies in Hz, levels in dB.
 `rng` is drawn from in a fixed order: the same generator state, the same sound.
-Contents: `tone`, `event`, `place`, and the names they know.
 """
 
 from collections.abc import Callable
@@ -112,7 +111,7 @@ def tone(
 ) -> Samples:
     """A dry note, float64 (sample), without any partial or sideband above the Nyquist frequency.
 
-    breath: how much of the noise of bow, reed, lips or stick is heard with it, 1 being usual.
+    breath: how loud the noise of bow, reed, lips or stick is beside it, 1 being usual.
     method "additive": the sum of `partials`, those that would reach 8 kHz left out.
     method "fm": sin(2 pi fc t + index(t) sin(2 pi fm t)) (Chowning 1973), made at 32 or 128 kHz with
     an index small enough for that (sidebands beyond index + 3 are negligible), then cut off at 8 kHz.
@@ -127,9 +126,9 @@ def tone(
     make = additive if method == "additive" else fm
     wave = make(timbre, f0, f0 * (1.0 + depth), turns, t, loudness, rng)
     low, high, level, decay = BREATH[timbre]
-    heard = loudness[:: len(t) // N_SAMPLES]  # at the sample rate
-    fade = np.exp(-decay * np.maximum(seconds() - seconds()[np.argmax(heard > 0)], 0.0))
-    return np.asarray(wave + breath * level * np.abs(wave).max() * heard * fade * band_noise(rng, low, high))
+    level_now = loudness[:: len(t) // N_SAMPLES]  # at the sample rate
+    fade = np.exp(-decay * np.maximum(seconds() - seconds()[np.argmax(level_now > 0)], 0.0))
+    return np.asarray(wave + breath * level * np.abs(wave).max() * level_now * fade * band_noise(rng, low, high))
 
 
 def fm(timbre: str, f0: float, highest: float, turns: Samples, t: Samples, loudness: Samples, rng: Rng) -> Samples:
@@ -279,7 +278,7 @@ def background(noise: str, rng: Rng) -> Samples:
     return hum + 0.2 * band_noise(rng, 20.0, NYQUIST)
 
 
-def place(dry: Samples, rng: Rng, *, room: str, noise: str, snr_db: float, level_db: float) -> Samples:
+def in_room(dry: Samples, rng: Rng, *, room: str, noise: str, snr_db: float, level_db: float) -> Samples:
     """The sound in a room with background noise: float32 (sample), peak at `level_db` of full scale.
 
     The room answers with noise that decays exponentially; `snr_db` compares the energies of the sound, room

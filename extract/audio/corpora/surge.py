@@ -4,7 +4,6 @@ Goal: SOUND/NOTE.ogg as a manifest labelled by note and by octave.
 Conventions: as in `layout`; `note` is the file's name without its ending, as it is. How these names count is not
 documented, so it is read off the whole set: 88 whole numbers in a row, or 88 names from A0 to C8, are taken for the
 keys in order.
-Contents: `OCTAVES`, `table`, `DATA_SET`.
 """
 
 import re
@@ -12,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from .layout import DataSet, assign_splits, draw, files, octave, read_splits, require_files
+from .layout import DataSet, draw, files, octave, parse_paths, with_splits
 
 LOWEST, KEYS = 21, 88  # MIDI pitch of A0, and how many keys from there
 OCTAVES = tuple(map(str, range(9)))
@@ -27,27 +26,13 @@ def table(root: Path, *, lowest: int | None = None, splits: Path | None = None) 
     lowest: the number that files of the lowest key, A0, bear; needed only if it cannot be told.
     splits: a table of `tone` (a folder's name), or of `file_name` (TONE/NOTE.ogg), and `split`.
     """
-    found = files(root, (".ogg",))
-    require_files(found, root, "folders of sounds with files such as TONE/60.ogg")
-    shallow = [path for path in found if "/" not in path]
-    if shallow:
-        raise ValueError(
-            f"{root}: {shallow[0]!r} lies in no sound's folder; expected TONE/NOTE.ogg; name the folder above the "
-            "sounds"
-        )
-    paths = pd.Series(found)
-    tones = paths.str.split("/").str[-2]
-    notes = paths.str.rpartition("/")[2].str.rpartition(".")[0]
-    midi = midi_of_notes(sorted(set(notes)), lowest)
-    clips = pd.DataFrame(
-        {"path": paths, "note": notes, "octave": notes.map(lambda note: str(octave(midi[note]))), "tone": tones}
+    expected = "folders of sounds with files such as TONE/60.ogg"
+    clips = parse_paths(
+        root, files(root, (".ogg",), expected), r"(.*/)?(?P<tone>[^/]+)/(?P<note>[^/]*)\.[^./]*", expected
     )
-    if splits is None:
-        return clips
-    listed = read_splits(splits, "tone")
-    by_tone = not any("/" in name for name in listed)
-    keys = tones if by_tone else paths
-    return clips.assign(split=assign_splits(keys, listed, 1 if by_tone else 2, splits))
+    midi = midi_of_notes(sorted(set(clips["note"])), lowest)
+    clips["octave"] = clips["note"].map(lambda note: str(octave(midi[note])))
+    return with_splits(clips[["path", "note", "octave", "tone"]], splits, 2, key="tone")
 
 
 def midi_of_notes(notes: list[str], lowest: int | None = None) -> dict[str, int]:

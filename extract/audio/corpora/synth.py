@@ -6,35 +6,21 @@ Conventions: clips last 1 s at 16 kHz. Each draws all it needs from a generator 
 category, number), so that asking for more leaves the earlier ones as they are. "additive" and "fm" share
 octaves, timbre families and all that surrounds the tone; only the making of the tone differs. Files are the
 same byte for byte on one kind of machine; a sine of another CPU's may differ in its last bit.
-Contents: `clip` and `clips` (in memory, with every hidden factor), `synthesise` (files and manifests).
 """
 
-import csv
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from ..decoding import write_wav
-from .sounds import (
-    ARTICULATIONS,
-    EVENTS,
-    MODULATIONS,
-    NOISES,
-    ROOMS,
-    SAMPLE_RATE,
-    SECONDS,
-    TIMBRES,
-    Samples,
-    event,
-    place,
-    tone,
-)
+from . import sounds
 
 OCTAVES = {str(octave): [m for m in range(21, 109) if m // 12 - 1 == octave] for octave in range(9)}
 """MIDI pitches of the 88 piano keys by octave, floor(midi / 12) - 1: three, then twelve in each of seven,
 then one."""
-CATEGORIES = {"additive": tuple(OCTAVES), "fm": tuple(OCTAVES), "events": tuple(EVENTS)}
+CATEGORIES = {"additive": tuple(OCTAVES), "fm": tuple(OCTAVES), "events": tuple(sounds.EVENTS)}
 LABELS = {"additive": ("octave", "timbre"), "fm": ("octave", "timbre"), "events": ("event",)}
 DETUNING = 0.25
 """Semitones by which a note may lie above or below its key."""
@@ -42,34 +28,33 @@ DETUNING = 0.25
 Factors = dict[str, str | float]
 
 
-def clip(task: str, category: str, number: int, seed: int) -> tuple[Samples, Factors]:
+def clip(task: str, category: str, number: int, seed: int) -> tuple[sounds.Samples, Factors]:
     """One clip, float32 (sample) in [-1, 1], and all that went into it by name ("" where it does not apply).
 
     Timbre families take turns within an octave; all else is drawn at random.
     """
-    place_of_task = list(CATEGORIES).index(task)
-    rng = np.random.default_rng([seed, place_of_task, CATEGORIES[task].index(category), number])
+    rng = np.random.default_rng([seed, list(CATEGORIES).index(task), CATEGORIES[task].index(category), number])
     factors: Factors = dict.fromkeys(("octave", "timbre", "event", "midi", "articulation", "modulation"), "")
     factors |= {"task": task, "number": number, "split": "test" if rng.random() < 0.25 else "train"}
     factors["format"] = "flac" if rng.random() < 0.2 else "wav"
     if task == "events":
         factors["event"] = category
-        dry = event(category, rng)
+        dry = sounds.event(category, rng)
     else:
         midi = float(rng.choice(OCTAVES[category]) + rng.uniform(-DETUNING, DETUNING))
-        timbre = TIMBRES[(number + int(category)) % len(TIMBRES)]
-        articulation, modulation = str(rng.choice(ARTICULATIONS)), str(rng.choice(MODULATIONS))
+        timbre = sounds.TIMBRES[(number + int(category)) % len(sounds.TIMBRES)]
+        articulation, modulation = str(rng.choice(sounds.ARTICULATIONS)), str(rng.choice(sounds.MODULATIONS))
         factors |= {"octave": category, "timbre": timbre, "midi": midi}
         factors |= {"articulation": articulation, "modulation": modulation}
         breath = rng.uniform(0.3, 1.5)
-        dry = tone(task, midi, timbre, rng, articulation=articulation, modulation=modulation, breath=breath)
-    room, noise = str(rng.choice(ROOMS)), str(rng.choice(NOISES))
+        dry = sounds.tone(task, midi, timbre, rng, articulation=articulation, modulation=modulation, breath=breath)
+    room, noise = str(rng.choice(sounds.ROOMS)), str(rng.choice(sounds.NOISES))
     snr_db, level_db = rng.uniform(6.0, 45.0), rng.uniform(-24.0, -2.0)
-    samples = place(dry, rng, room=room, noise=noise, snr_db=snr_db, level_db=level_db)
+    samples = sounds.in_room(dry, rng, room=room, noise=noise, snr_db=snr_db, level_db=level_db)
     return samples, factors | {"room": room, "noise": noise, "snr_db": snr_db, "level_db": level_db}
 
 
-def clips(seed: int, counts: Mapping[str, int]) -> Iterator[tuple[Samples, Factors]]:
+def clips(seed: int, counts: Mapping[str, int]) -> Iterator[tuple[sounds.Samples, Factors]]:
     """The clips of the tasks named in `counts` (so many per octave, or per event), one after another.
 
     Raises ValueError for a task that is not made here, and for a negative seed or count.
@@ -97,18 +82,17 @@ def synthesise(
     """
     root = Path(root)
     counts = {"additive": notes_per_octave, "fm": notes_per_octave, "events": events_per_category}
-    rows: dict[str, list[list[str]]] = {task: [] for task in counts}
+    rows: dict[str, list[dict[str, str]]] = {task: [] for task in counts}
     for task in counts:
         (root / task).mkdir(parents=True, exist_ok=True)
     for samples, factors in clips(seed, counts):
         task = str(factors["task"])
-        labels = [str(factors[name]) for name in LABELS[task]]
-        path = f"{task}/{'-'.join(labels)}-{factors['number']:03d}.{factors['format']}"
-        write_wav(root / path, samples, SAMPLE_RATE)
-        rows[task].append([path, str(SECONDS), str(factors["split"]), *labels])
+        labels = {name: str(factors[name]) for name in LABELS[task]}
+        path = f"{task}/{'-'.join(labels.values())}-{factors['number']:03d}.{factors['format']}"
+        write_wav(root / path, samples, sounds.SAMPLE_RATE)
+        rows[task].append({"path": path, "unit_sec": str(sounds.SECONDS), "split": str(factors["split"]), **labels})
     manifests = {task: root / f"{task}.csv" for task in counts}
     for task, manifest in manifests.items():
-        with manifest.open("w", newline="", encoding="utf-8") as file:
-            header = ["path", "unit_sec", "split", *LABELS[task]]
-            csv.writer(file, lineterminator="\n").writerows([header, *rows[task]])
+        table = pd.DataFrame(rows[task], columns=["path", "unit_sec", "split", *LABELS[task]])
+        table.to_csv(manifest, index=False, lineterminator="\n")
     return manifests

@@ -4,15 +4,13 @@ Goal: SINGER/CONTEXT/TECHNIQUE/FILE.wav as a manifest.
 Conventions: as in `layout`; the technique is the folder a file lies in ("vibrado", a slip of the data set, is
 vibrato), the vowel the last part of the file's name after "_" if that is a, e, i, o or u, else "". Test singers are
 those of the published probing experiments; all others train.
-Contents: `TECHNIQUES`, `PROBED`, `table`, `DATA_SET`.
 """
 
-import re
 from pathlib import Path
 
 import pandas as pd
 
-from .layout import DataSet, files, folder, require_files
+from .layout import DataSet, files, folder, parse_paths
 
 PROBED = (
     "belt", "breathy", "inhaled", "lip_trill", "spoken", "straight", "trill", "trillo", "vibrato", "vocal_fry",
@@ -27,23 +25,19 @@ TEST_SINGERS = ("female2", "female8", "male3", "male5", "male10")
 
 def table(root: Path) -> pd.DataFrame:
     """Clips with technique, singer, vowel and split."""
-    singers = folder(root, "FULL", "data_by_singer", ".")
-    found = files(root, (".wav",), within=singers)
-    require_files(found, singers, "folders SINGER/CONTEXT/TECHNIQUE with .wav files")
-    rows = []
-    for path in found:
-        parts = path.split("/")
-        singer = next((part for part in parts if re.fullmatch(r"(fe)?male\d+", part)), "")
-        if not singer or len(parts) - parts.index(singer) < 3:
-            raise ValueError(
-                f"{root}: {path!r} does not lie in SINGER/.../TECHNIQUE/ with a singer such as female1; name the "
-                "folder that holds FULL or data_by_singer"
-            )
-        technique = "vibrato" if parts[-2] == "vibrado" else parts[-2]
-        vowel = _last_part(path) if _last_part(path) in VOWELS else ""
-        split = "test" if singer in TEST_SINGERS else "train"
-        rows.append({"path": path, "technique": technique, "singer": singer, "vowel": vowel, "split": split})
-    return pd.DataFrame(rows, dtype=str)
+    expected = "folders SINGER/CONTEXT/TECHNIQUE with .wav files, and singers such as female1"
+    found = files(root, (".wav",), expected, within=folder(root, "FULL", "data_by_singer", "."))
+    clips = parse_paths(root, found, r"(.*?/)??(?P<singer>(fe)?male\d+)/(.*/)?(?P<technique>[^/]+)/[^/]+", expected)
+    vowels = clips["path"].map(_last_part)
+    return pd.DataFrame(
+        {
+            "path": clips["path"],
+            "technique": clips["technique"].replace("vibrado", "vibrato"),
+            "singer": clips["singer"],
+            "vowel": vowels.where(vowels.isin(VOWELS), ""),
+            "split": clips["singer"].isin(TEST_SINGERS).map({True: "test", False: "train"}),
+        }
+    )
 
 
 def _last_part(path: str) -> str:

@@ -4,37 +4,37 @@ Goal: wav/, iden_split.txt and vox1_meta.csv as one manifest.
 Conventions: as in `layout`; iden_split.txt says which clips there are and their split (1 train, 2 valid, 3 test);
 vox1_meta.csv is separated by tabs. Genders are "m" and "f" and nationalities are spelt as they are there;
 `gender_nationality` joins both, such as "f USA".
-Contents: `table`, `DATA_SET`.
 """
 
 from pathlib import Path
 
 import pandas as pd
 
-from .layout import SPLITS, DataSet, contents, draw_evenly, read_columns, require_file, tails
+from .layout import SPLITS, DataSet, contents, draw_evenly, of_speakers, require_file, tails
 
 AUDIO = ("wav", "vox1_dev_wav/wav", "vox1_test_wav/wav", "dev/wav", "test/wav")
 GENDERS = ("f", "m")
-SPEAKER, GENDER, NATIONALITY = "VoxCeleb1 ID", "Gender", "Nationality"
+COLUMNS = ("VoxCeleb1 ID", "Gender", "Nationality")
 PAPER_CLIPS = 1500
 
 
 def table(root: Path) -> pd.DataFrame:
     """Clips with gender, nationality, both joined, speaker and split, in the order of iden_split.txt."""
-    homes = _homes(root)
-    meta_path = root / "vox1_meta.csv"
-    what = "VoxCeleb1's table of speakers, a download of its own beside the audio"
-    meta = read_columns(meta_path, (SPEAKER, GENDER, NATIONALITY), what, tabs=True)
+    homes = {
+        speaker.name: parent
+        for parent in AUDIO
+        if (root / parent).is_dir()
+        for speaker in sorted((root / parent).glob("id*"))
+    }
+    if not homes:
+        raise FileNotFoundError(
+            f"{root}: expected wav/idNNNNN/VIDEO/NNNNN.wav, found {contents(root)}; unpack the audio there, dev and "
+            "test"
+        )
     clips = _identification_split(root / "iden_split.txt")
     speakers = clips["utterance"].str.partition("/")[0]
-    unknown = sorted(set(speakers) - set(meta[SPEAKER]))
-    if unknown:
-        raise ValueError(
-            f"{meta_path}: does not know {len(unknown)} speakers of iden_split.txt, the first {unknown[0]!r}; "
-            "expected all; download both files again"
-        )
-    of_speaker = meta.drop_duplicates(SPEAKER).set_index(SPEAKER)
-    gender, nationality = speakers.map(of_speaker[GENDER]), speakers.map(of_speaker[NATIONALITY])
+    what = "VoxCeleb1's table of speakers, a download of its own beside the audio"
+    gender, nationality = of_speakers(speakers, root / "vox1_meta.csv", COLUMNS, what, tabs=True)
     return pd.DataFrame(
         {
             "path": speakers.map(homes).fillna("wav") + "/" + clips["utterance"],  # where it should be, if absent
@@ -45,22 +45,6 @@ def table(root: Path) -> pd.DataFrame:
             "split": clips["split"],
         }
     )
-
-
-def _homes(root: Path) -> dict[str, str]:
-    """Speaker -> the folder, relative to root, that holds the speaker's own."""
-    homes = {
-        speaker.name: place
-        for place in AUDIO
-        if (root / place).is_dir()
-        for speaker in sorted((root / place).glob("id*"))
-    }
-    if not homes:
-        raise FileNotFoundError(
-            f"{root}: expected wav/idNNNNN/VIDEO/NNNNN.wav, found {contents(root)}; unpack the audio there, dev and "
-            "test"
-        )
-    return homes
 
 
 def _identification_split(path: Path) -> pd.DataFrame:

@@ -5,14 +5,13 @@ Conventions: as in `layout`; an archive is one submission and unpacks to SUBMISS
 folder above "Trunk" where the archives were unpacked in the folders of the server; where they lie side by side, the
 list of addresses says it. The part of a submission's name before the first "-" is its speaker; "anonymous" is nobody
 in particular, so such a submission counts as a speaker of its own.
-Contents: `LANGUAGES`, `table`, `DATA_SET`.
 """
 
 from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
-from .layout import DataSet, assign_splits, draw, files, read_splits, require_file, require_files, tails
+from .layout import DataSet, draw, files, parse_paths, require_file, tails, with_splits
 
 LANGUAGES = ("de", "en", "es", "fr", "it", "ru")
 ADDRESSES = "voxforge_urls.txt"
@@ -26,18 +25,20 @@ def table(root: Path, *, urls: Path | None = None, splits: Path | None = None) -
     the language.
     splits: a table with `file_name` (ending SUBMISSION/wav/FILE.wav) and `split`.
     """
-    found = [path for path in files(root, (".wav",)) if path.count("/") >= 2 and path.split("/")[-2] == "wav"]
-    require_files(found, root, "unpacked archives with SUBMISSION/wav/*.wav")
-    paths = pd.Series(found)
-    submissions = paths.str.split("/").str[-3]
+    pattern, expected = r"(.*/)?(?P<submission>[^/]+)/wav/[^/]+", "unpacked archives with SUBMISSION/wav/*.wav"
+    found = files(root, (".wav",), expected, like=f"^{pattern}$")
+    paths, submissions = (parse_paths(root, found, pattern, expected)[name] for name in ("path", "submission"))
     languages = paths.map(_language_of_path)
-    unsaid = languages == ""
+    unsaid, address_list = languages == "", urls or root / ADDRESSES
     if unsaid.any():
-        listed = _languages_listed(urls or root / ADDRESSES)
+        require_file(address_list, "the list of the archives' addresses, since the folders do not tell languages")
+        # Such as HOST/downloads/de/Trunk/Audio/Main/16kHz_16bit/SUBMISSION.tgz, in quotes or without.
+        addresses = [line.strip().strip("\"'") for line in address_list.read_text(encoding="utf-8").splitlines()]
+        listed = {PurePosixPath(address).stem: _language_of_path(address) for address in addresses if address}
         languages = languages.mask(unsaid, submissions.map(listed).fillna(""))
         if (languages == "").any():
             raise ValueError(
-                f"{root}: {paths[languages == ''].iloc[0]!r} is of an archive that {urls or root / ADDRESSES} does "
+                f"{root}: {paths[languages == ''].iloc[0]!r} is of an archive that {address_list} does "
                 "not list; expected the language from there or from a folder LANGUAGE/Trunk above it; give the list "
                 "that the archives were downloaded by"
             )
@@ -45,20 +46,13 @@ def table(root: Path, *, urls: Path | None = None, splits: Path | None = None) -
     clips = pd.DataFrame(
         {"path": paths, "language": languages, "speaker": speakers.mask(speakers == "anonymous", submissions)}
     )
-    return clips if splits is None else clips.assign(split=assign_splits(paths, read_splits(splits), 3, splits))
+    return with_splits(clips, splits, 3)
 
 
 def _language_of_path(path: str) -> str:
     """The folder above "Trunk", "" if there is none."""
     above, trunk, _ = path.partition("/Trunk/")
     return above.rpartition("/")[2] if trunk else ""
-
-
-def _languages_listed(urls: Path) -> dict[str, str]:
-    """Submission -> language, from addresses such as HOST/downloads/de/Trunk/Audio/Main/16kHz_16bit/SUBMISSION.tgz."""
-    require_file(urls, "the list of the archives' addresses, since the folders do not tell languages")
-    addresses = [line.strip().strip("\"'") for line in urls.read_text(encoding="utf-8").splitlines() if line.strip()]
-    return {PurePosixPath(address).stem: _language_of_path(address) for address in addresses}
 
 
 def paper(clips: pd.DataFrame, seed: int) -> pd.DataFrame:

@@ -229,7 +229,7 @@ def exchanging(permutations: int, help: str) -> Decorator:
 
 def corpus_of(corpus: str, audio_root: str | None) -> "Corpus":
     """The manifest of --corpus, read."""
-    from ..extract.audio.corpus import read_manifest
+    from ..extract.audio.manifest import read_manifest
 
     return read_manifest(corpus, audio_root)
 

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from otoscope.ablate.intervention import Intervention
 from otoscope.ablate.replay.rerun import Batch, Rerunner
-from otoscope.extract.models.encoder import Encoder, load_encoder
+from otoscope.extract.models.encoder import Encoder
 from otoscope.extract.models.m2d import M2D, as_encoder
+from otoscope.extract.models.registry import load_encoder
 from otoscope.store.neurons import NeuronSet
 
 from ...extract.models.test_spectrogram_transformers import write_ast, write_whisper

@@ -163,7 +163,7 @@ def test_the_tree_of_passes_holds_every_intervention_once(chosen: list[Intervent
 @pytest.mark.parametrize("shape", ["plain", "turned", "one token"])
 def test_a_donor_of_another_length_gives_its_mean_over_tokens(shape: str) -> None:
     size = 2 * CHUNK if shape == "one token" else CHUNK
-    encoder = toy_encoder(shape, token_spans=partial(spans, size=size, special=1))
+    encoder = toy_encoder(shape, frame_spans=partial(spans, size=size, special=1))
     clips, theirs = sounds(4), sounds(8, seed=1)
     seen = activations(encoder, theirs, SITES)
     axis = 2 if shape == "turned" else 1
@@ -179,8 +179,8 @@ def test_a_donor_of_another_length_gives_its_mean_over_tokens(shape: str) -> Non
         rerunner = Rerunner(encoder, [one], replay=replay)
         assert_close(rerunner(Batch.of(encoder, clips, theirs)), np.stack(expected))
         assert rerunner.method == ("replay" if replay else "whole passes")
-    wrong = toy_encoder(shape, token_spans=partial(spans, size=4))
-    with pytest.raises(ValueError, match="tokens per clip where token_spans places"):
+    wrong = toy_encoder(shape, frame_spans=partial(spans, size=4))
+    with pytest.raises(ValueError, match="tokens per clip where frame_spans places"):
         Rerunner(wrong, [one])(Batch.of(wrong, clips, theirs))
 
 

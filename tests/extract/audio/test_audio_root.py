@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from otoscope.extract.audio.audio_root import Bucket, Folder, root_at
-from otoscope.extract.audio.corpus import Clip, read_labels, read_manifest
+from otoscope.extract.audio.clip import Clip
 from otoscope.extract.audio.decoding import content_digest, read_clip
+from otoscope.extract.audio.manifest import read_labels, read_manifest
 from otoscope.extract.capture import capture
 from otoscope.store import remote
 from otoscope.store.location import Unreachable, connect
@@ -90,14 +91,14 @@ def test_absent_files_are_found_by_listing_or_asked_for_at_once(
     monkeypatch.setattr(remote, "FEW", few)
     corpus = read_manifest(corpus_url)
     s3.log.clear()
-    assert corpus.absent() == []
+    assert corpus.clips.absent() == []
     assert s3.count() == ({"HEAD": 37} if few else {"LIST": 1})
     gone = corpus.clips.table["path"].iloc[[3, 30]].tolist()
     import obstore
 
     obstore.delete(connect(str(corpus.clips.root)), gone)
-    assert corpus.absent() == gone
-    assert corpus.absent([3, 4]) == gone[:1]
+    assert corpus.clips.absent() == gone
+    assert corpus.clips.absent([3, 4]) == gone[:1]
 
 
 def test_a_listing_much_longer_than_the_corpus_is_given_up(

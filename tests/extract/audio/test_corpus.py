@@ -14,8 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from otoscope.extract.audio.audio_root import Folder
-from otoscope.extract.audio.corpus import Clip, read_labels, read_manifest
+from otoscope.extract.audio.audio_root import Bucket, Folder
+from otoscope.extract.audio.clip import Clip
+from otoscope.extract.audio.manifest import corpus_of, read_labels, read_manifest
 
 
 def manifest(folder: Path, text: str, name: str = "m.csv") -> Path:
@@ -119,7 +120,7 @@ def test_one_file_has_one_name(tmp_path):
     text = "path\n./a.wav\nb//c.wav\nb/./d.wav\n../e.wav\n.hidden/f.wav\n"
     names = read_manifest(manifest(tmp_path, text)).clips.table["name"].tolist()
     assert names == ["a.wav", "b/c.wav", "b/d.wav", "../e.wav", ".hidden/f.wav"]
-    with pytest.raises(ValueError, match=r"'a\.wav' stands in rows 2, 3 \(1 repeats in all\)"):
+    with pytest.raises(ValueError, match=r"'a\.wav' is in rows 2, 3 \(1 repeats in all\)"):
         read_manifest(manifest(tmp_path, "path\n./a.wav\na.wav\n"))
 
 
@@ -152,9 +153,9 @@ def test_relative_audio_root_and_absent_files(tmp_path, monkeypatch):
     (tmp_path / "audio" / "folder.wav").mkdir()
     rows = "path,start,stop\na.wav,0,1\ngone.wav,0,1\ngone.wav,1,2\nfolder.wav,,\n"
     corpus = read_manifest(manifest(tmp_path, rows), audio_root="audio")
-    assert corpus.absent() == ["gone.wav#0-1", "gone.wav#1-2", "folder.wav"]
-    assert corpus.absent(range(2)) == ["gone.wav#0-1"]
-    assert corpus.absent([0]) == []
+    assert corpus.clips.absent() == ["gone.wav#0-1", "gone.wav#1-2", "folder.wav"]
+    assert corpus.clips.absent(range(2)) == ["gone.wav#0-1"]
+    assert corpus.clips.absent([0]) == []
 
 
 @pytest.mark.parametrize(
@@ -178,8 +179,8 @@ def test_relative_audio_root_and_absent_files(tmp_path, monkeypatch):
         ("path,a/b\na.wav,x\n", "label column 'a/b'"),
         ("path,__x\na.wav,x\n", "label column '__x'"),
         ("path,label,other\na.wav,x,\nb.wav,y,\n", "label column 'other' is empty in every row"),
-        ("path\na.wav\nb.wav\na.wav\n", r"'a.wav' stands in rows 2, 4 .*column 'id' of distinct names"),
-        ("id,path\n1,a.wav\n1,b.wav\n", "'1' stands in rows 2, 3 .*an id of its own"),
+        ("path\na.wav\nb.wav\na.wav\n", r"'a.wav' is in rows 2, 4 .*column 'id' of distinct names"),
+        ("id,path\n1,a.wav\n1,b.wav\n", "'1' is in rows 2, 3 .*an id of its own"),
         ("id,path\n ,a.wav\n", "column 'id' is blank in row 2"),
         ("path,start\na.wav,soon\n", "column 'start' has 'soon' in row 2; expected seconds"),
         ("path,start\na.wav,inf\n", "column 'start' has 'inf'"),
@@ -241,6 +242,44 @@ def test_parquet_mistakes(tmp_path):
         read_manifest(path)
 
 
+def test_a_dataframe_is_a_manifest(tmp_path, monkeypatch):
+    """As the same table in a file: text, numbers, gaps, categories and booleans alike."""
+    frame = pd.DataFrame(
+        {
+            "path": ["./a.wav", "b/c.wav", "b/c.wav"], "start": [np.nan, 0.5, 2.0], "stop": [np.nan, 1.0, np.nan],
+            "unit_sec": 2.5, "fold": [1, 2, 1], "kind": pd.Categorical(["NA", None, "01"]), "loud": [True, False, None],
+            "pitch": [0.1, 2.5, np.nan],
+        },
+        index=[7, 7, 2],
+    )  # fmt: skip
+    for name, write in (("m.csv", frame.to_csv), ("m.parquet", frame.to_parquet)):
+        write(tmp_path / name, index=False)
+        monkeypatch.chdir(tmp_path)
+        read = read_manifest(tmp_path / name)
+        for corpus in (corpus_of(frame), corpus_of(frame, tmp_path), corpus_of(tmp_path / name), corpus_of(read)):
+            assert (corpus.clips.root, corpus.unit_sec, len(corpus)) == (Folder(tmp_path), 2.5, 3)
+            pd.testing.assert_frame_equal(corpus.clips.table, read.clips.table)
+            pd.testing.assert_frame_equal(corpus.labels, read.labels)
+    assert corpus_of(frame, "s3://b/audio").clips.root == Bucket("s3://b/audio")
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"path": []}, "the table: expected a header and one row per clip, found no rows"),
+        ({"label": ["x"]}, "the table: expected one column 'path'"),
+        ({"path": ["a.wav", "a.wav"]}, "the table: 'a.wav' is in rows 2, 3"),
+        ({"path": ["a.wav"], "label": [["x"]]}, "the table: column 'label' holds object; expected text, numbers"),
+        ({"path": ["a.wav", "b.wav"], "label": ["x", 1]}, "the table: column 'label' holds object"),
+        ({"path": ["a.wav"], "label": ["x\ny"]}, "the table: column 'label' has a line break"),
+        ({"path": ["a.wav"], 0: ["x"], "0": ["y"]}, "the table: expected distinct column names, found '0' repeated"),
+    ],
+)
+def test_what_a_bad_dataframe_gets(columns, message):
+    with pytest.raises(ValueError, match=message):
+        corpus_of(pd.DataFrame(columns))
+
+
 def test_absent_manifest(tmp_path):
     with pytest.raises(FileNotFoundError, match="no table"):
         read_manifest(tmp_path / "m.csv")
@@ -269,7 +308,7 @@ def test_a_manifest_adds_labels_to_parts_of_files(tmp_path):
             "clip,size\na.wav,1\nz.wav,2\ny.wav,3\n",
             "2 of 3 rows .*the first 'z.wav' in row 3.* such as 'a.wav'",
         ),
-        ("clip,size\na.wav,1\na.wav,2\n", "'a.wav' stands in rows 2, 3 .*one row per clip"),
+        ("clip,size\na.wav,1\na.wav,2\n", "'a.wav' is in rows 2, 3 .*one row per clip"),
         ("clip\na.wav\n", "expected label columns beside 'clip', found none"),
         ("size\n1\n", "expected 'clip', 'id' or one column 'path'"),
     ],

@@ -10,7 +10,7 @@ import pytest
 import soundfile as sf
 
 from otoscope.extract.audio import decoding as audio
-from otoscope.extract.audio.corpus import Clip
+from otoscope.extract.audio.clip import Clip
 from otoscope.extract.audio.decoding import content_digest, fit, read_clip, write_wav
 
 from ...support.audio_bytes import RNG, encoded, music, read, reason

@@ -8,12 +8,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from otoscope.extract.models.encoder import Encoder, Site, as_tokens, load_encoder, mean_over_tokens, weights_digest
+from otoscope.extract.models.encoder import Encoder, Site, as_frames, mean_over_frames, weights_digest
+from otoscope.extract.models.registry import load_encoder
 from otoscope.extract.plan import identify
 
 
 class Hop(nn.Module):
-    """Tokens of 100 samples: (clip, sample) -> (clip, token, 4), through sites of unequal width."""
+    """Frames of 100 samples: (clip, sample) -> (clip, frame, 4), through sites of unequal width."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -21,16 +22,16 @@ class Hop(nn.Module):
         self.head = nn.Linear(4, 2)
 
     def forward(self, waveforms: Tensor) -> Tensor:
-        tokens = waveforms.unfold(1, 100, 100)
+        frames = waveforms.unfold(1, 100, 100)
         for layer in self.layers:
-            tokens = layer(tokens)
-        return tokens
+            frames = layer(frames)
+        return frames
 
 
 @pytest.fixture
 def encoder() -> Encoder:
     torch.manual_seed(0)
-    return Encoder(module=Hop(), sample_rate=1000, sites=["layers.*"], blocks=["layers.*"])
+    return Encoder(module=Hop(), sample_rate=1000, sites=["layers.*"], transformer_layers=["layers.*"])
 
 
 def test_anatomy_is_found_by_a_pass(encoder: Encoder) -> None:
@@ -50,21 +51,23 @@ class ByName(Hop):
         return self.layers[0](input=waveforms.unfold(1, 100, 100))
 
 
-def test_a_first_block_whose_input_is_passed_by_name_is_refused() -> None:
-    by_name = Encoder(module=ByName(), sample_rate=1000, sites=["layers.0"], blocks=["layers.0"])
+def test_a_first_layer_whose_input_is_passed_by_name_is_refused() -> None:
+    by_name = Encoder(module=ByName(), sample_rate=1000, sites=["layers.0"], transformer_layers=["layers.0"])
     assert by_name.anatomy().hidden == 6
-    with pytest.raises(ValueError, match=r"block layers\.0 takes nothing by position; .*leave hidden out of --keep"):
+    with pytest.raises(
+        ValueError, match=r"transformer layer layers\.0 takes nothing by position; .*leave hidden out of --keep"
+    ):
         by_name.hidden_widths()
 
 
-def test_the_embedding_is_the_mean_over_tokens(encoder: Encoder) -> None:
+def test_the_embedding_is_the_mean_over_frames(encoder: Encoder) -> None:
     waveforms = torch.randn(3, 450)
     plain = (waveforms[:, :400].reshape(3, 4, 100) @ encoder.module.layers[0].weight.T).mean(1)
     plain = (plain + encoder.module.layers[0].bias) @ encoder.module.layers[1].weight.T
     torch.testing.assert_close(encoder(waveforms), plain + encoder.module.layers[1].bias)
 
 
-def test_tokens_divide_the_input_evenly(encoder: Encoder) -> None:
+def test_frames_divide_the_input_evenly(encoder: Encoder) -> None:
     spans = encoder.spans(400)
     np.testing.assert_allclose(spans, [[0, 0.1, 0, 500], [0.1, 0.2, 0, 500], [0.2, 0.3, 0, 500], [0.3, 0.4, 0, 500]])
 
@@ -88,18 +91,18 @@ def test_an_embedding_must_be_one_vector_per_clip(encoder: Encoder) -> None:
 
 @pytest.mark.parametrize("output", [torch.zeros(2, 3, 4, 5), torch.zeros(3), (torch.zeros(2, 3),), None])
 def test_other_site_outputs_need_a_function(output: Any) -> None:
-    with pytest.raises(ValueError, match=r"expected a tensor \(clip, token, neuron\).*give the encoder `neurons=`"):
-        as_tokens(output)
+    with pytest.raises(ValueError, match=r"expected a tensor \(clip, frame, neuron\).*give the encoder `neurons=`"):
+        as_frames(output)
 
 
-def test_one_vector_per_clip_is_one_token() -> None:
-    assert torch.equal(as_tokens(torch.ones(2, 3)), torch.ones(2, 1, 3))
+def test_one_vector_per_clip_is_one_frame() -> None:
+    assert torch.equal(as_frames(torch.ones(2, 3)), torch.ones(2, 1, 3))
 
 
 def test_a_site_that_runs_twice_needs_spans() -> None:
     layer = nn.Linear(10, 10)
     twice = Encoder(module=nn.Sequential(nn.Unflatten(1, (-1, 10)), layer, layer), sample_rate=100, sites=["1"])
-    with pytest.raises(ValueError, match=r"site 1 ran 2 times in one pass.*give the encoder `token_spans=`"):
+    with pytest.raises(ValueError, match=r"site 1 ran 2 times in one pass.*give the encoder `frame_spans=`"):
         twice.spans(100)
 
 
@@ -173,12 +176,12 @@ def failing(error: Exception) -> Any:
     ("changes", "message"),
     [
         ({"prepare": failing(TypeError("no"))}, r"failed on a second of silence \(TypeError: no\); expected a module"),
-        ({"embed": failing(KeyError("last"))}, r"failed on a second of silence \(KeyError: 'last'\)"),
+        ({"embed": failing(KeyError("last"))}, r"failed on a second of silence \(KeyError: last\)"),
         ({"prepare": failing(OSError("no file"))}, r"failed on a second of silence \(OSError: no file\)"),
         ({"prepare": lambda x: x.numpy()}, r"failed on a second of silence \(\w+Error: "),
         ({"embed": lambda x: x.mean(dim=1).numpy()}, "`embed` gave ndarray for one clip; expected a tensor"),
-        ({"embed": lambda x: mean_over_tokens((x, 1))}, "the module gave tuple; .* give the encoder `embed=`"),
-        ({"token_spans": lambda n: [0, 1]}, r"`token_spans` gave \(2,\) for 1000 samples; expected \(token, 4\)"),
+        ({"embed": lambda x: mean_over_frames((x, 1))}, "the module gave tuple; .* give the encoder `embed=`"),
+        ({"frame_spans": lambda n: [0, 1]}, r"`frame_spans` gave \(2,\) for 1000 samples; expected \(frame, 4\)"),
     ],
 )
 def test_what_an_encoder_s_own_code_does_wrong_is_told_in_one_line(

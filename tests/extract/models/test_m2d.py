@@ -9,8 +9,9 @@ import torch
 from safetensors.torch import save_file
 
 from otoscope.extract.models import m2d, tiny
-from otoscope.extract.models.encoder import Encoder, load_encoder, weights_digest
+from otoscope.extract.models.encoder import Encoder, weights_digest
 from otoscope.extract.models.m2d import M2D, as_encoder, sincos_pos_embed
+from otoscope.extract.models.registry import load_encoder
 from otoscope.extract.models.tap import match_sites, tap
 
 from ...support.m2d_in_numpy import encoder_state, frame_features
@@ -36,7 +37,7 @@ def noise(n_frames: int, mels: int = 80) -> torch.Tensor:
 
 
 def run(encoder: Encoder, log_mel: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
-    """Features (t, f * width) and activations (token, neuron) per layer of one spectrogram."""
+    """Features (t, f * width) and activations (frame, neuron) per layer of one spectrogram."""
     sites = match_sites(encoder.module, encoder.sites)
     with torch.inference_mode(), tap(encoder.module, sites) as seen:
         features = encoder.module(log_mel)
@@ -246,10 +247,10 @@ def test_some_patches_can_be_encoded_without_the_others() -> None:
 def test_the_bundled_encoders_are_read_from_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tiny, "WEIGHTS", tmp_path)
     with pytest.raises(FileNotFoundError, match=r"no tiny-ssl\.safetensors"):
-        tiny.load("tiny-ssl")
+        tiny.load("", "tiny-ssl")
     state = encoder_state(depth=4, width=96, hidden=384, n_patches=35, patch=(16, 16))
     save_file(state, tmp_path / "tiny-ssl.safetensors", {"geometry": "m2d_vit_tiny-80x112p16x16", "heads": "4"})
-    encoder = tiny.load("tiny-ssl")
+    encoder = tiny.load("", "tiny-ssl")
     assert encoder.name == "tiny-ssl"
     assert encoder.front_end["heads"] == 4
     anatomy = encoder.anatomy()

@@ -11,9 +11,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from otoscope.extract.models.encoder import Encoder, load_encoder, weights_digest
+from otoscope.extract.models.checkpoint import read_checkpoint
+from otoscope.extract.models.encoder import Encoder, weights_digest
 from otoscope.extract.models.m2d import load
-from otoscope.extract.models.m2d_files import Geometry, parse_geometry, read_checkpoint
+from otoscope.extract.models.m2d_files import Geometry, parse_geometry
+from otoscope.extract.models.registry import load_encoder
 from otoscope.extract.models.tap import match_sites
 
 from ...support.m2d_in_numpy import encoder_state, frame_features
@@ -117,7 +119,7 @@ def test_every_layout_gives_the_same_encoder(tmp_path: Path, layout: str, legacy
         assert sorted(module.state_dict()) == sorted(STATE)
         assert all(torch.equal(value, STATE[name]) for name, value in module.state_dict().items())
         assert match_sites(module, encoder.sites) == ("blocks.0.mlp.act", "blocks.1.mlp.act")
-        assert match_sites(module, encoder.blocks) == ("blocks.0", "blocks.1")
+        assert match_sites(module, encoder.transformer_layers) == ("blocks.0", "blocks.1")
     expected, _ = frame_features(STATE, LOG_MEL[0].double().numpy(), heads=2, frames=112, grid=(5, 7))
     assert abs(module(LOG_MEL)[0].numpy() - expected).max() <= 1e-5 * abs(expected).max()
     assert not module.training
@@ -160,18 +162,18 @@ def test_weights_outlive_their_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("m2d_vit_base-80x608p16x16-221006-mr7", ("m2d_vit_base", 80, 608, (16, 16), 16_000, ())),
-        ("m2d_vit_base-80x608p16x16-221006-mr7_enconly", ("m2d_vit_base", 80, 608, (16, 16), 16_000, ())),
-        ("m2d_vit_base-80x200p16x4p32k-240413", ("m2d_vit_base", 80, 200, (16, 4), 32_000, ())),
-        ("m2d_s_vit_base-80x512p80x2", ("m2d_s_vit_base", 80, 512, (80, 2), 16_000, ())),
+        ("m2d_vit_base-80x608p16x16-221006-mr7", (80, 608, (16, 16), 16_000)),
+        ("m2d_vit_base-80x608p16x16-221006-mr7_enconly", (80, 608, (16, 16), 16_000)),
+        ("m2d_vit_base-80x200p16x4p32k-240413", (80, 200, (16, 4), 32_000)),
+        ("m2d_s_vit_base-80x512p80x2", (80, 512, (80, 2), 16_000)),
         (
             "m2d_clap_vit_base-80x1001p16x16p16kpBpTI-2025",
-            ("m2d_clap_vit_base", 80, 1001, (16, 16), 16_000, ("B", "TI")),
+            (80, 1001, (16, 16), 16_000),
         ),
     ],
 )
 def test_a_folders_name_tells_the_geometry(name: str, expected: tuple[Any, ...]) -> None:
-    fields = ("model", "mels", "frames", "patch", "sample_rate", "extras")
+    fields = ("mels", "frames", "patch", "sample_rate")
     assert parse_geometry(name) == Geometry(**dict(zip(fields, expected, strict=True)))
 
 
@@ -268,7 +270,9 @@ def test_tensors_that_do_not_fit_are_named(tmp_path: Path, state: State, complai
 
 
 def test_a_name_that_belongs_to_another_model_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"pos_embed is \(1, 36, 48\), expected \(1, 191, 48\).*folder's name must"):
+    with pytest.raises(
+        ValueError, match=r"pos_embed is \(1, 36, 48\), expected \(1, 191, 48\).*folder's name to state"
+    ):
         load(str(put(tmp_path / "m2d_vit_base-80x608p16x16-221006-mr7", STATE)))
     with pytest.raises(ValueError, match=r"neither folder 'mine' nor file 'checkpoint-300\.pth' tells"):
         load(str(put(tmp_path / "mine", STATE)))

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from otoscope.extract.models.encoder import load_encoder, weights_digest
+from otoscope.extract.models.encoder import weights_digest
 from otoscope.extract.models.module import load
+from otoscope.extract.models.registry import load_encoder
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "module_encoder.py"
 

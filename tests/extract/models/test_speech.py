@@ -1,5 +1,6 @@
 """HuBERT, WavLM, wav2vec 2.0, data2vec-audio and MERT against the library's own classes, modules and front end."""
 
+import importlib
 import json
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,9 @@ import transformers
 from safetensors.torch import load_file
 
 from otoscope.extract.capture import capture
-from otoscope.extract.models import hf_files
-from otoscope.extract.models.encoder import load_encoder, weights_digest
+from otoscope.extract.models.encoder import weights_digest
+from otoscope.extract.models.registry import load_encoder
+from otoscope.extract.models.transformers_files import transformers_part
 
 from ...support.transformers_folders import (
     LAYERS,
@@ -88,20 +90,20 @@ def test_what_is_captured_is_what_the_library_s_modules_give(tmp_path: Path, kin
         inputs = front_end(samples / np.float32(32768), sampling_rate=rate, return_tensors="pt").input_values
         run = library_run(model, acts, inputs)
         one = ds.isel(clip=i)
-        tokens = len(run["active"][0])
-        assert int(one["frame_count"]) == tokens == (len(samples) - 80) // 320
+        n_frames = len(run["active"][0])
+        assert int(one["frame_count"]) == n_frames == (len(samples) - 80) // 320
         assert_close(one["mean"].transpose("layer", "neuron"), np.stack([a.mean(0) for a in run["active"]]))
         assert_close(one["embedding"], run["last"].mean(0))
         hidden = one["hidden"].transpose("state", "hidden_dim").values
         assert_close(hidden, np.stack([state.mean(0) for state in run["hidden"]]))
-        # In "large" models a norm comes after the last block; otherwise its output is the model's.
+        # In "large" models a norm comes after the last layer; otherwise its output is the model's.
         last_is_output = np.allclose(hidden[-1], run["last"].mean(0), atol=1e-5)
         assert last_is_output == (not kind.endswith("large"))
     assert ds.sizes["layer"] == LAYERS
     assert (ds["mean"] > 0).any()
 
 
-def test_without_do_normalize_samples_are_heard_as_they_are(tmp_path: Path) -> None:
+def test_without_do_normalize_samples_are_taken_as_they_are(tmp_path: Path) -> None:
     spec, folder = write(tmp_path, "hubert", {**FRONT_END, "do_normalize": False})
     ds = capture_sounds(spec, tmp_path, noise([3000]), 16_000)
     with torch.inference_mode():
@@ -118,7 +120,7 @@ def test_one_clip_s_loudness_leaves_its_neighbours_alone(tmp_path: Path) -> None
     assert_close(together.mean(dim=1) + 1, [1.0, 1.0])
 
 
-def test_tokens_are_where_the_convolutions_see(tmp_path: Path) -> None:
+def test_frames_are_where_the_convolutions_see(tmp_path: Path) -> None:
     encoder = load_encoder(write(tmp_path, "hubert")[0])
     assert encoder.min_samples == 400
     np.testing.assert_allclose(
@@ -126,7 +128,7 @@ def test_tokens_are_where_the_convolutions_see(tmp_path: Path) -> None:
     )
     assert len(encoder.spans(399 + 320)) == 1
     assert len(encoder.spans(400 + 320)) == 2
-    # A token's feed-forward input depends on others, but its convolutions see only their span.
+    # A frame's feed-forward input depends on others, but its convolutions see only their span.
     features = encoder.module.feature_extractor
     wave = torch.randn(1, 1040, generator=torch.Generator().manual_seed(0), requires_grad=True)
     single = torch.nn.Sequential(*[layer.conv for layer in features.conv_layers])  # type: ignore[union-attr]
@@ -150,9 +152,9 @@ def test_another_family_s_checkpoint_is_refused(tmp_path: Path) -> None:
     _, folder = write(tmp_path, "wavlm")
     with pytest.raises(ValueError, match=r"type 'wavlm'; wav2vec2: expects 'wav2vec2': load it as wavlm:"):
         load_encoder(f"wav2vec2:{folder}")
-    edit_config(folder, model_type="wav2vec2")  # relabelled: its gated position bias has no place there
+    edit_config(folder, model_type="wav2vec2")  # relabelled: its gated position bias is not part of that class
     edit_weights(folder, lambda ts: {k.replace("wavlm.", "wav2vec2."): v for k, v in ts.items()})
-    with pytest.raises(ValueError, match=r"gru_rel_pos_const is not part of it"):
+    with pytest.raises(ValueError, match=r"gru_rel_pos_const is not part of this encoder"):
         load_encoder(f"wav2vec2:{folder}/.")
     edit_config(folder, model_type="unispeech")
     with pytest.raises(ValueError, match=r"type 'unispeech'.*known are ast"):
@@ -163,13 +165,13 @@ def test_missing_misshapen_and_unknown_weights_are_named(tmp_path: Path) -> None
     spec, folder = write(tmp_path, "hubert")
     dense = "hubert.encoder.layers.1.feed_forward.output_dense.bias"
     edit_weights(folder, lambda ts: {k: v for k, v in ts.items() if k != dense})
-    with pytest.raises(ValueError, match=r"encoder.layers.1.feed_forward.output_dense.bias is missing"):
+    with pytest.raises(ValueError, match=r"encoder.layers.1.feed_forward.output_dense.bias \(32,\) is missing"):
         load_encoder(spec)
     edit_weights(folder, lambda ts: {**ts, dense: torch.zeros(3)})
     with pytest.raises(ValueError, match=r"output_dense.bias is \(3,\), expected \(32,\)"):
         load_encoder(spec)
     edit_weights(folder, lambda ts: {**ts, dense: torch.zeros(32), "hubert.surprise": torch.zeros(1)})
-    with pytest.raises(ValueError, match=r"surprise is not part of it"):
+    with pytest.raises(ValueError, match=r"surprise is not part of this encoder"):
         load_encoder(spec)
 
 
@@ -242,9 +244,9 @@ def test_without_transformers_the_way_to_install_it_is_told(tmp_path: Path, monk
     def absent(name: str) -> None:
         raise ModuleNotFoundError(f"No module named {name!r}")
 
-    monkeypatch.setattr("importlib.import_module", absent)
+    monkeypatch.setattr(importlib, "import_module", absent)
     with pytest.raises(ImportError, match=r"needs transformers .*pip install 'otoscope\[hf\]'"):
-        hf_files.transformers_part()
+        transformers_part()
     assert spec
 
 

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from otoscope.extract.audio.corpora import synth
-from otoscope.extract.models.encoder import load_encoder
+from otoscope.extract.models.registry import load_encoder
 
 HOME = Path(__file__).parents[3]
 WEIGHTS = HOME / "extract" / "models" / "weights"

@@ -11,9 +11,9 @@ import pytest
 import otoscope
 from otoscope.analysis.probe.splits import SPLIT_COLUMNS
 from otoscope.analysis.selection.labellings import GROUPINGS
-from otoscope.extract.audio.corpora import gise51, surge
-from otoscope.extract.audio.corpora.build import DATA_SETS, build, data_set
-from otoscope.extract.audio.corpus import read_manifest
+from otoscope.extract.audio.corpora import DATA_SETS, gise51, surge
+from otoscope.extract.audio.corpora.build import build, data_set
+from otoscope.extract.audio.manifest import read_manifest
 from otoscope.extract.capture import capture
 
 from ....support import miniature_downloads as trees
@@ -57,7 +57,7 @@ def test_every_file_becomes_a_clip_with_each_label(name, tmp_path):
     report = build(name, tmp_path, tmp_path / "m.csv")
     corpus = read_manifest(tmp_path / "m.csv")
     assert len(corpus) == report.n_clips == CLIPS[name]
-    assert corpus.absent() == []
+    assert corpus.clips.absent() == []
     known = data_set(name)
     assert set(known.labels) <= set(corpus.labels.columns)
     assert corpus.unit_sec == known.unit_sec
@@ -91,7 +91,7 @@ def test_audio_is_found_wherever_the_manifest_lies(name, tmp_path):
     build(name, root, away)
     inside = read_manifest(root / "m.csv")
     for corpus in (read_manifest(away), read_manifest(away, root), read_manifest(root / "m.csv", root)):
-        assert corpus.absent() == []
+        assert corpus.clips.absent() == []
         assert corpus.clips.table["name"].tolist() == inside.clips.table["name"].tolist()
         assert corpus.labels.equals(inside.labels)
 

@@ -17,7 +17,7 @@ from ....support import miniature_downloads as trees
 from .test_build import PIANO, rows_of
 
 
-def shuffle_place(key: str, seed: int) -> bytes:
+def shuffle_key(key: str, seed: int) -> bytes:
     return hashlib.blake2b(f"{seed}\n{key}".encode(), digest_size=8).digest()
 
 
@@ -31,7 +31,7 @@ def test_draw_is_the_first_of_a_fixed_shuffle(groups, each, seed):
     expected = set()
     for group in set(groups):
         members = [key for key, its in zip(keys, groups, strict=True) if its == group]
-        expected.update(sorted(members, key=lambda key: shuffle_place(key, seed))[:each])
+        expected.update(sorted(members, key=lambda key: shuffle_key(key, seed))[:each])
     for turn in (1, -1):  # in any order of rows
         drawn = draw(pd.Series(keys[::turn]), pd.Series(groups[::turn]), each, seed)
         assert {key for key, in_it in zip(keys[::turn], drawn, strict=True) if in_it} == expected
@@ -48,7 +48,7 @@ def test_draw_evenly_levels_the_groups(groups, total, seed):
     assert max(taken.values(), default=0) <= fewest + 1  # no group has two more than one that had more to give
     for group in there:
         members = sorted(
-            (k for k, g in zip(keys, groups, strict=True) if g == group), key=lambda k: shuffle_place(k, seed)
+            (k for k, g in zip(keys, groups, strict=True) if g == group), key=lambda k: shuffle_key(k, seed)
         )
         assert set(keys[drawn & (pd.Series(groups) == group)]) == set(members[: taken[group]])
 
@@ -82,7 +82,7 @@ def test_surge_subset_is_whole_tones(tmp_path, monkeypatch):
     trees.surge(tmp_path, PIANO, tones=5)
     monkeypatch.setattr(surge, "PAPER_TONES", 2)
     drawn = surge.paper(surge.table(tmp_path), seed=0)
-    first = sorted((f"Tone {i}" for i in range(5)), key=lambda tone: shuffle_place(tone, 0))[:2]
+    first = sorted((f"Tone {i}" for i in range(5)), key=lambda tone: shuffle_key(tone, 0))[:2]
     assert Counter(drawn["tone"]) == dict.fromkeys(first, 88)
     assert Counter(Counter(drawn["note"]).values()) == {2: 88}
 

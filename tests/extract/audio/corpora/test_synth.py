@@ -88,9 +88,9 @@ def test_the_default_set_is_large_enough_and_a_quarter_is_for_testing(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(synth, "write_wav", lambda *_: None)
-    monkeypatch.setattr(synth, "place", lambda dry, *_, **__: dry)
-    monkeypatch.setattr(synth, "tone", lambda *_, **__: None)
-    monkeypatch.setattr(synth, "event", lambda *_: None)
+    monkeypatch.setattr(sounds, "in_room", lambda dry, *_, **__: dry)
+    monkeypatch.setattr(sounds, "tone", lambda *_, **__: None)
+    monkeypatch.setattr(sounds, "event", lambda *_: None)
     rows = [row for manifest in synth.synthesise(tmp_path).values() for row in rows_of(manifest)]
     assert len(rows) == 1590
     assert 0.2 < np.mean([row["split"] == "test" for row in rows]) < 0.3
@@ -181,10 +181,10 @@ def test_vibrato_and_tremolo_do_what_their_names_say(method: str) -> None:
 def test_level_and_noise_are_as_asked() -> None:
     rng = np.random.default_rng(5)
     dry = sounds.tone("additive", 60, "string", rng)
-    clean = sounds.place(dry, rng, room="dry", noise="white", snr_db=200.0, level_db=-6.0)
+    clean = sounds.in_room(dry, rng, room="dry", noise="white", snr_db=200.0, level_db=-6.0)
     np.testing.assert_allclose(clean, dry / np.abs(dry).max() * 10 ** (-6 / 20), atol=1e-6)
     for noise in sounds.NOISES:
-        noisy = sounds.place(dry, rng, room="dry", noise=noise, snr_db=10.0, level_db=-6.0).astype(np.float64)
+        noisy = sounds.in_room(dry, rng, room="dry", noise=noise, snr_db=10.0, level_db=-6.0).astype(np.float64)
         gain = (noisy @ dry) / (dry @ dry)
         rest = noisy - gain * dry
         np.testing.assert_allclose(
@@ -197,7 +197,7 @@ def test_a_hall_rings_longer_than_a_room() -> None:
     dry[0] = 1.0
     late = {}
     for room in sounds.ROOMS:
-        wave = sounds.place(dry, np.random.default_rng(6), room=room, noise="white", snr_db=120.0, level_db=0.0)
+        wave = sounds.in_room(dry, np.random.default_rng(6), room=room, noise="white", snr_db=120.0, level_db=0.0)
         late[room] = float((wave[8000:] ** 2).sum() / (wave**2).sum())
     assert late["dry"] < 1e-9
     assert late["room"] < 1e-4

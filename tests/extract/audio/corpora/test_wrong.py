@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from otoscope.extract.audio.corpora.build import DATA_SETS, build
+from otoscope.extract.audio.corpora import DATA_SETS
+from otoscope.extract.audio.corpora.build import build
 from otoscope.extract.audio.corpora.gise51 import CATEGORIES
 
 from ....support import miniature_downloads as trees
@@ -142,7 +143,7 @@ def test_audio_that_the_tables_name_and_is_not_there(name, root):
         ("esc50", "ESC-50-master/meta/esc50.csv", ",5,", ",6,", "is in fold '6'; expected 1 to 5"),
         ("voxceleb1", "vox1_meta.csv", "\t", ",", "expected the columns VoxCeleb1 ID, Gender, Nationality, "),
         ("voxceleb1", "vox1_meta.csv", "\tIndia\t", "\t", "row 3 has 4 cells, expected 5"),
-        ("voxceleb1", "vox1_meta.csv", "id10270", "id99999", "does not know 1 speakers .* the first 'id10270'"),
+        ("voxceleb1", "vox1_meta.csv", "id10270", "id99999", "does not know 1 speakers, the first 'id10270'"),
         ("voxceleb1", "iden_split.txt", "2 id10002", "4 id10002", "found .4 id10002/.* in line 5; expected 1, 2 or 3"),
         ("cremad", "VideoDemographics.csv", "1002", "1003", "does not know 1 speakers, the first '1002'"),
         ("cremad", "VideoDemographics.csv", "Sex", "Gender", "expected the columns ActorID, Sex, found ActorID, Age"),
@@ -171,10 +172,18 @@ def test_damaged_json(root):
 @pytest.mark.parametrize(
     ("name", "extra", "match"),
     [
-        ("cremad", "AudioWAV/hello.wav", "'AudioWAV/hello.wav' is not named as CREMA-D's files are"),
-        ("gtzan", "genres/jazz/my song.wav", "'genres/jazz/my song.wav' is not named as GTZAN's files are"),
-        ("surge", "60.ogg", "'60.ogg' lies in no sound's folder"),
-        ("vocalset", "data_by_singer/warmup.wav", "'data_by_singer/warmup.wav' does not lie in SINGER/"),
+        (
+            "cremad",
+            "AudioWAV/hello.wav",
+            "'AudioWAV/hello.wav' is not named as the data set's files are; expected files such as 1001_DFA",
+        ),
+        ("gtzan", "genres/jazz/my song.wav", "'genres/jazz/my song.wav' is not named as the data set's files are"),
+        ("surge", "60.ogg", "'60.ogg' is not named as the data set's files are; expected folders of sounds"),
+        (
+            "vocalset",
+            "data_by_singer/warmup.wav",
+            "'data_by_singer/warmup.wav' is not named .*; expected folders SINGER/",
+        ),
         ("gise51", "isolated_events/1.wav", "unknown category: 'isolated_events'"),
     ],
 )
@@ -186,9 +195,14 @@ def test_a_stray_file(name, extra, match, root):
 
 def test_a_folder_too_deep(root):
     trees.gise51(root, CATEGORIES)
-    refused("gise51", root / "isolated_events/train/Dog", ValueError, "lies in no class folder")
+    refused(
+        "gise51",
+        root / "isolated_events/train/Dog",
+        ValueError,
+        "is not named as the data set's files are; expected isolated events",
+    )
     trees.surge(root, PIANO)
-    refused("surge", root / "Tone 1", ValueError, "name the folder above the sounds")
+    refused("surge", root / "Tone 1", ValueError, "or name the folder above")
     trees.surge(root, ["A9"])
     refused("surge", root, ValueError, "expected 88 in a row|not one of the 88 keys")
 

@@ -4,7 +4,6 @@ Goal: the class that the folder names and every tensor in its place, or an error
 the folder is run and nothing is fetched.
 Conventions: a folder holds config.json, preprocessor_config.json and model.safetensors or pytorch_model.bin, or the
 shards that their .index.json lists.
-Contents: `Folder`, `open_folder`, `transformers_part`.
 """
 
 import importlib
@@ -16,10 +15,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from .m2d_files import read_checkpoint
+from .checkpoint import filled, read_checkpoint
 
 # Model type in config.json by the name of our family.
 MODEL_TYPES = {
@@ -39,8 +37,8 @@ _BESIDE = re.compile(
 )
 # Names of older releases, as the published files have them, and today's.
 _RENAMED = (
-    (re.compile(r"\bconv\.weight_g$"), "conv.parametrizations.weight.original0"),
-    (re.compile(r"\bconv\.weight_v$"), "conv.parametrizations.weight.original1"),
+    (r"\bconv\.weight_g$", "conv.parametrizations.weight.original0"),
+    (r"\bconv\.weight_v$", "conv.parametrizations.weight.original1"),
 )
 
 
@@ -73,6 +71,18 @@ class Folder:
                 "take this file from where the weights were published"
             )
         return value
+
+    def check_front_end(self, **expected: float) -> None:
+        """Raise ValueError where settings of the front end are not these; one of 0 may be left out."""
+        found = {
+            name: self.setting(name, int) if value else self.front_end.get(name) or 0
+            for name, value in expected.items()
+        }
+        if found != expected:
+            raise ValueError(
+                f"{self.path}/preprocessor_config.json has {found}; expected {expected}, as the model takes: take both "
+                "files from one published model"
+            )
 
     def tensors(self) -> dict[str, Tensor]:
         """All tensors by the names they have in the files.
@@ -113,63 +123,34 @@ class Folder:
             if hasattr(config, none):
                 setattr(config, none, 0.0)
         config.return_dict = True
-        with torch.device("meta"):  # shapes only: every value comes from the files
-            model = make(config)
-        found = self._encoder_tensors(prefixes, [*_RENAMED, *((re.compile(a), b) for a, b in renamed)])
-        self._check(found, model.state_dict(), type(model).__name__)
-        # Copied: a mapped file may change or vanish under a tensor that still points into it.
-        values = {key: value.to(torch.float32, copy=True) for key, value in found.items()}
-        model.load_state_dict(values, assign=True)
-        return model.eval().requires_grad_(False)
-
-    def _encoder_tensors(
-        self, prefixes: Iterable[str], renamed: list[tuple[re.Pattern[str], str]]
-    ) -> dict[str, Tensor]:
-        tensors = self.tensors()
+        tensors, found = self.tensors(), {}
         prefix = next((p for p in prefixes if any(key.startswith(p) for key in tensors)), "")
-        found = {}
         for key, value in tensors.items():
             name = key.removeprefix(prefix)
             if not _BESIDE.fullmatch(name):
-                for old, new in renamed:
-                    name = old.sub(new, name)
+                for old, new in (*_RENAMED, *renamed):
+                    name = re.sub(old, new, name)
                 found[name] = value
-        return found
-
-    def _check(self, found: Mapping[str, Tensor], expected: Mapping[str, Tensor], class_name: str) -> None:
-        faults = [f"{key} is missing" for key in expected if key not in found]
-        faults += [f"{key} is not part of it" for key in found if key not in expected]
-        faults += [
-            f"{key} is {tuple(found[key].shape)}, expected {tuple(value.shape)}"
-            for key, value in expected.items()
-            if key in found and found[key].shape != value.shape
-        ]
-        if faults:
-            more = f" and {len(faults) - 4} more" if len(faults) > 4 else ""
-            raise ValueError(
-                f"the weights in {self.path} do not fit {class_name}: {'; '.join(faults[:4])}{more}; expected the "
-                "config.json and the weights of one published model"
-            )
+        return filled(lambda: make(config), found, str(self.path), "config.json and weights of one published model")
 
 
 def open_folder(path: str, family: str) -> Folder:
-    """The model folder at `path`, refused where it holds another family's model.
+    """The model folder at `path`, if it holds a model of the family.
 
     A class of another family would load most of the weights and silently leave the rest out.
     Raises FileNotFoundError for files that are not there, ValueError for another model type.
     """
-    place = Path(path)
-    if not place.is_dir():
+    if not Path(path).is_dir():
         raise FileNotFoundError(
             f"no folder {path}; expected one with config.json, preprocessor_config.json and weights"
         )
-    config = _read_json(place / "config.json")
+    config = _read_json(Path(path, "config.json"))
     found, expected = config.get("model_type"), MODEL_TYPES[family]
     if found != expected:
         ours = [name for name, kind in MODEL_TYPES.items() if kind == found]
         remedy = f"load it as {ours[0]}:{path}" if ours else f"known are {', '.join(MODEL_TYPES)}"
         raise ValueError(f"{path} holds a model of type {found!r}; {family}: expects {expected!r}: {remedy}")
-    return Folder(path=place, config=config, front_end=_read_json(place / "preprocessor_config.json"))
+    return Folder(path=Path(path), config=config, front_end=_read_json(Path(path, "preprocessor_config.json")))
 
 
 def _read_json(file: Path) -> dict[str, Any]:
