@@ -80,6 +80,8 @@ class Executor(Protocol):
     """Runs pieces in any order, each at least once."""
 
     name: str
+    remote: bool
+    """Whether workers are in other processes, where they may see other devices."""
 
     def run(
         self, make_worker: Callable[[], Callable[[Piece], Result]], pieces: Iterable[Piece]
@@ -99,6 +101,7 @@ class SerialExecutor:
     """One worker in this process; pieces begin in order, each when the one before the last has ended."""
 
     name = "serial"
+    remote = False
     _state: WorkerState | None = None
 
     def run(

@@ -59,6 +59,7 @@ class RayExecutor:
     """
 
     name = "ray"
+    remote = True
 
     def __init__(
         self, address: str | None = None, actors: int | None = None, cpus_per_actor: float = 1.0,

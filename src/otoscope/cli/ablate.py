@@ -13,7 +13,6 @@ from .extract import ENCODERS, on_workers, say_progress
 from .serve import serve
 
 if TYPE_CHECKING:
-    from ..ablate.lookup import Study
     from ..ablate.request import Request
     from .extract import Workers
 
@@ -72,7 +71,7 @@ def naming(command: Any) -> Any:
     help="Fitted to the store's embeddings; PATH is one that was saved, or is to be saved.",
 )  # fmt: skip
 @click.option("--probe-seed", default=42, show_default=True, metavar="N")
-@click.option("--division", default="", metavar="COLUMN", help="Label column of splits or folds [split, else fold].")
+@click.option("--splits", default="", metavar="COLUMN", help="Label column of splits or folds [split, else fold].")
 @click.option("--device", metavar="D", help="cpu, cuda, cuda:1, ... [cuda where there is one].")
 @on_workers
 @click.option("--clips", metavar="FILE", help="Also a table of every tested clip before and after.")
@@ -95,25 +94,27 @@ def run(
 
     A FILE that holds the result of the same request is left as it is.
     """
-    from ..ablate.result import clips_table, refuse_place, result_table, write_result
-    from ..ablate.study import run_study
+    from ..ablate.request import PROBES
+    from ..ablate.result import check_writable, clips_table, holds, result_table, write_result
+    from ..ablate.study import look_up, look_up_with_probe, run_study
     from ..analysis.tables import WRITERS, markdown, write_table
     from ..cluster.progress import Progress
     from ..extract.audio.corpus import read_manifest
 
     say_progress()
-    refuse_place(Path(output))
+    check_writable(output)
     if clips is not None:
-        refuse_place(Path(clips), tuple(WRITERS))
+        check_writable(clips, WRITERS)
     corpus = read_manifest(manifest, audio_root)
-    study = looked_up(request_of(probe=probe, **asked), store, probe)
-    click.echo(described(study), err=True)
-    if clips is None and is_answered(study, output):
+    request = request_of(probe=probe, **asked)
+    study = look_up(request, store) if probe in PROBES else look_up_with_probe(request, store, Path(probe))
+    click.echo(study.summary(), err=True)
+    if clips is None and holds(output, study.digest):
         click.echo(f"{output} holds the result of this request already")
         return
     with workers() as executor, Progress(len(study.clips), unit="clips") as shown:
         result = run_study(
-            study, store, encoder, corpus, executor=executor, device=device,
+            study, encoder, corpus, executor=executor, device=device,
             progress=lambda done, _total: shown.advance(done - shown.done),
         )  # fmt: skip
     write_result(result, output)
@@ -134,7 +135,7 @@ def run(
 @click.option("-o", "--output", metavar="FILE", help=".json, .csv, .parquet, or .yaml as a published list [print].")
 def neuron_set(store: str, gain: float, base: str | None, output: str | None, **asked: Any) -> None:
     """Look up a set of neurons by its name and list it, or write it to a file."""
-    from ..ablate.lookup import find_neurons
+    from ..ablate.study import find_neurons
     from ..analysis.published.neuron_lists import LIST_ENDINGS, write_published_list
     from ..store.neurons import write_neuron_set
 
@@ -174,6 +175,7 @@ def draw_results(results: tuple[str, ...], output: str) -> None:
 def request_of(labelling: str, named: str, match: str = "", side: str | None = None, **asked: Any) -> "Request":
     """The options as the study takes them."""
     from ..ablate.request import PROBES, Request
+    from ..analysis.selection.selection import Selection
 
     task, colon, label = labelling.partition(":")
     if not colon or not label:
@@ -181,39 +183,7 @@ def request_of(labelling: str, named: str, match: str = "", side: str | None = N
     if asked.get("probe", PROBES[0]) not in PROBES:
         asked["probe"] = PROBES[0]  # of a file, or fitted for it
     features = tuple(name.strip() for name in match.split(",") if name.strip())
-    return Request(task=task, label=label, set=named, match=features, side=side or "", **asked)
-
-
-def looked_up(request: "Request", store: str, probe: str) -> "Study":
-    """The study, by the probe at a path where one is named; one that is not there yet is fitted and saved there."""
-    from ..ablate.lookup import look_up
-    from ..ablate.request import PROBES
-
-    if probe in PROBES:
-        return look_up(request, store)
-    from ..analysis.probe.files import load_probe, save_probe
-
-    path = Path(probe)
-    if path.with_name(f"{path.name}.json").exists():
-        return look_up(request, store, load_probe(path))
-    study = look_up(request, store)
-    save_probe(study.probe, path)
-    return study
-
-
-def described(study: "Study") -> str:
-    """What is about to happen, in a line."""
-    layers = ", ".join(f"{n} in layer {layer}" for layer, n in study.neurons.counts.items())
-    return (
-        f"{study.neurons.name}: {len(study.neurons)} neurons ({layers}); {len(study.controls)} controls; "
-        f"{len(study.clips)} test clips of {len(study.categories)} categories"
+    selection = Selection(
+        clips=asked.pop("selected_on"), **{x: asked.pop(x) for x in ("reading", "rule", "percentile")}
     )
-
-
-def is_answered(study: "Study", output: str) -> bool:
-    """Whether a file holds the result of the same request."""
-    from ..ablate.result import read_result
-
-    if not Path(output).is_file():
-        return False
-    return bool(read_result(output).attrs["digest"] == study.digest)
+    return Request(task=task, label=label, set=named, match=features, side=side or "", selection=selection, **asked)
