@@ -162,7 +162,7 @@ def _neurons(request: Request, store: OpenStore, splits: Division | None) -> tup
         return selected
 
     identity = digest_of(store.identity.to_json())
-    how = {"selection": asked.to_json()}
+    how: dict[str, object] = {"selection": asked.to_json()}
     return find_set(request.named_set, member, request.task, request.label, identity=identity, how=how)
 
 

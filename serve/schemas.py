@@ -49,7 +49,7 @@ def model_of(record: type[Any], *, strict: bool) -> type[BaseModel]:
             kind = Literal[(each.default, *choices)]
         made[each.name] = kind, Field(**about)
     config = ConfigDict(extra="forbid", strict=True) if strict else None
-    return create_model(record.__name__, __config__=config, __doc__=record.__doc__.partition("\n")[0], **made)
+    return create_model(record.__name__, __config__=config, __doc__=(record.__doc__ or "").partition("\n")[0], **made)
 
 
 class Ask(model_of(Request, strict=True)):  # type: ignore[misc]
