@@ -250,7 +250,7 @@ def test_a_loop_outlives_a_folder_that_fails_for_a_while(
 
 
 def _loop_that_hangs(root: str, running: Any) -> None:
-    def hang(job: str, request: Mapping[str, Any], target: Path, running: RunningJob) -> None:
+    def hang(job: str, request: Mapping[str, Any], target: Path, _running: RunningJob) -> None:
         if request["i"] == 0:
             target.write_bytes(b"0")
             return
