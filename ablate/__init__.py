@@ -7,11 +7,10 @@ if TYPE_CHECKING:
     from .controls import matched_controls, published_control
     from .effects import clip_scores, compare
     from .intervention import Intervention
-    from .lookup import find_neurons, look_up
     from .replay.rerun import Batch, Rerunner
     from .request import Request
     from .result import clips_table, read_result, result_table, write_result
-    from .study import run_study
+    from .study import find_neurons, look_up, run_study
 
 # Looked up on first use, as in `analysis`.
 HOMES = {
@@ -22,8 +21,8 @@ HOMES = {
     "clip_scores": "effects",
     "clips_table": "result",
     "compare": "effects",
-    "find_neurons": "lookup",
-    "look_up": "lookup",
+    "find_neurons": "study",
+    "look_up": "study",
     "matched_controls": "controls",
     "published_control": "controls",
     "read_result": "result",

@@ -4,7 +4,6 @@ Goal: to tell what these neurons do from what any neurons like them would do.
 Conventions: every control has as many neurons in each layer as the set has. Draw i depends on the seed and on i alone,
 so that more draws leave the earlier ones as they are; the seed and i are recorded in `why`. `widths` is the number of
 neurons of each layer; features are (layer, neuron), NaN where there is no neuron.
-Contents: `matched_controls`, `published_control`, `neuron_features`, `FEATURES`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,13 +11,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
+from scipy.stats import rankdata
 
 from ..analysis.rates import activation_probability, category_mean
 from ..store.neurons import NeuronSet
 from ..store.schema import OK
+from .request import FEATURES
 
-FEATURES = ("rate", "mean")
-DEFAULT_DRAWS = 200
 NEAREST = 20  # neurons that one neuron's control is drawn from at least
 NEAREST_SHARE = 0.05  # and at least this share of its layer
 
@@ -28,7 +27,7 @@ Floats = NDArray[np.floating]
 def matched_controls(
     target: NeuronSet,
     widths: Sequence[int],
-    draws: int = DEFAULT_DRAWS,
+    draws: int = 200,
     *,
     seed: int = 0,
     features: Mapping[str, Floats] | None = None,
@@ -107,22 +106,13 @@ def _nearest(
     """Pools of a layer's neurons, or all that are free and how many to draw where nothing is to be matched."""
     if not features:
         return free, len(own)
-    ranks = np.column_stack([_ranks(np.asarray(values)[layer, :width]) for values in features.values()])
+    known = [np.nan_to_num(np.asarray(values)[layer, :width], nan=-np.inf) for values in features.values()]
+    ranks = np.column_stack([(rankdata(values) - 1) / max(1, width - 1) for values in known])  # in [0, 1]; NaN lowest
     pool = []
     for neuron in own:
         distance = np.square(ranks[free] - ranks[neuron]).sum(axis=1)
         pool.append(free[np.argsort(distance, kind="stable")])
     return pool
-
-
-def _ranks(values: Floats) -> Floats:
-    """Mid-ranks of values (neuron) in [0, 1]; NaN counts as lowest."""
-    known = np.nan_to_num(values, nan=-np.inf)
-    inverse = np.unique(known, return_inverse=True)[1]
-    counts = np.bincount(inverse)
-    middle = np.cumsum(counts) - (counts - 1) / 2 - 1
-    ranks: Floats = middle[inverse] / max(1, len(values) - 1)
-    return ranks
 
 
 def _draw(pool: Pool | tuple[NDArray[np.int64], int], rng: np.random.Generator) -> list[int]:

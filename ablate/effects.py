@@ -1,15 +1,14 @@
 """What an intervention did to each category, and whether chance would have done it too.
 
 Goal: from logits with and without an intervention, and with its matched controls, to effects with intervals, paired
-tests, and the place of the intervention among its controls.
+tests, and the rank of the intervention among its controls.
 Conventions: intervention 0 is none, 1 the one in question, 2 and on its controls. Scores are float64 (measure,
 intervention, clip). A change is after minus before. NaN where there are no clips.
-    accuracy    1 where the highest logit is that of the clip's category (the first one at a tie), else 0
-    margin      logit of the clip's category minus the highest of the others
-    log_loss    -log softmax of the clip's category, in nats
-    named       1 where the highest logit is that of the category `toward`: did the clip become one of these?
-    pull        logit of `toward` minus the highest of the others
-Contents: `measures_of`, `clip_scores`, `compare`.
+    accuracy        1 where the highest logit is that of the clip's category (the first one at a tie), else 0
+    margin          logit of the clip's category minus the highest of the others
+    log_loss        -log softmax of the clip's category, in nats
+    predicted       1 where the highest logit is that of the category `target`: did the clip become one of these?
+    target_margin   logit of `target` minus the highest of the others
 """
 
 from collections.abc import Sequence
@@ -20,15 +19,15 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from ..analysis.null.significance import exceedance
-from .paired import bootstrap_interval, difference_interval, mcnemar, sign_flip
+from .paired import Floats, bootstrap_interval, difference_interval, mcnemar, sign_flip
 from .request import SIDES
 
-Floats = NDArray[np.float64]
-
-MEASURES, TOWARD = ("accuracy", "margin", "log_loss"), ("named", "pull")
-SHARES = ("accuracy", "named")  # 0 or 1 per clip
+MEASURES = ("accuracy", "margin", "log_loss", "predicted", "target_margin")
+TARGET_MEASURES = MEASURES[3:]  # where there is a target
+SHARES = ("accuracy", "predicted")  # 0 or 1 per clip
 UNITS = {"log_loss": "nat"}
-HARM = {"accuracy": -1, "margin": -1, "log_loss": 1, "named": 1, "pull": 1}  # sign of the change that is evidence
+# Sign of the change that is evidence of harm.
+HARM = {"accuracy": -1, "margin": -1, "log_loss": 1, "predicted": 1, "target_margin": 1}
 LONG_NAMES = {
     "before": "mean without intervention",
     "after": "mean with the intervention",
@@ -46,20 +45,15 @@ LONG_NAMES = {
 }
 
 
-def measures_of(toward: bool) -> tuple[str, ...]:
-    """Names of the measures, in order."""
-    return MEASURES + TOWARD if toward else MEASURES
-
-
 def clip_scores(
-    logits: NDArray[np.floating], truth: NDArray[np.integer], toward: int | None = None
+    logits: NDArray[np.floating], truth: NDArray[np.integer], target: int | None = None
 ) -> tuple[Floats, NDArray[np.int32]]:
-    """Scores (measure, ..., clip) and the category named (..., clip) of logits (..., clip, category).
+    """Scores (measure, ..., clip) and the predicted category (..., clip) of logits (..., clip, category).
 
-    truth: (clip) code of each clip's category. toward: code of the category that clips are to become.
+    truth: (clip) code of each clip's category. target: code of the category that clips are to become.
     """
     values = np.asarray(logits, np.float64)
-    named = values.argmax(axis=-1).astype(np.int32)
+    predicted = values.argmax(axis=-1).astype(np.int32)
 
     def margin(code: NDArray[np.integer]) -> tuple[Floats, Floats]:
         """Logits of a category per clip, and how far they lie above all others."""
@@ -72,44 +66,44 @@ def clip_scores(
     own, above = margin(truth)
     top = values.max(axis=-1)
     log_sum = np.log(np.exp(values - top[..., None]).sum(axis=-1)) + top
-    scores = [(named == truth).astype(np.float64), above, log_sum - own]
-    if toward is not None:
-        code = np.full(len(truth), toward)
-        scores += [(named == toward).astype(np.float64), margin(code)[1]]
-    return np.stack(scores), named
+    scores = [(predicted == truth).astype(np.float64), above, log_sum - own]
+    if target is not None:
+        code = np.full(len(truth), target)
+        scores += [(predicted == target).astype(np.float64), margin(code)[1]]
+    return np.stack(scores), predicted
 
 
 def compare(
     scores: Floats,
-    named: NDArray[np.integer],
+    predicted: NDArray[np.integer],
     truth: NDArray[np.integer],
     categories: Sequence[str],
     *,
     side: str = "harm",
     seed: int = 0,
 ) -> xr.Dataset:
-    """Effects of intervention 1 by category, with its controls: dims measure, category, control, named.
+    """Effects of intervention 1 by category, with its controls: dims measure, category, control, predicted.
 
-    scores: (measure, intervention, clip) and named (intervention, clip), as of `clip_scores`; truth: (clip) codes.
+    scores: (measure, intervention, clip) and predicted (intervention, clip), as of `clip_scores`; truth: (clip) codes.
     side: the change that counts as evidence in p_rank and p_corrected: "harm" (lower accuracy and margin, higher
-        log-loss; more clips named `toward`), "help" (the reverse of the first three) or "either".
+        log-loss; more clips predicted to be of `target`), "help" (the reverse of the first three) or "either".
 
     p_rank = (1 + controls that change as much or more) / (1 + controls): with 200 controls at least 1/201. p_corrected
-    compares with the most extreme category of each control, each on the scale of its own spread, so that the
-    chance that any category falls below a level is at most that level; see `analysis.significance.exceedance`. Both
-    are exact if the set is, under the null, as good as one more control. Variables that begin with `overall_`
-    are over all clips and have no category. Intervals are 95 %: Tango's for changes of shares, else bootstrap.
+    compares with the most extreme category of each control, each on the scale of its own spread, so that the chance
+    that any category falls below a level is at most that level; see `exceedance`. Both are exact if the set is, under
+    the null, as good as one more control. Variables that begin with `overall_` are over all clips and have no category.
+    Intervals are 95 %: Tango's for changes of shares, else bootstrap.
     Raises ValueError for an unknown side, and for shapes that do not fit.
     """
     if side not in SIDES:
         raise ValueError(f"side is {side!r}; expected one of {', '.join(SIDES)}")
     n_measures, n_interventions, n_clips = scores.shape
-    if n_interventions < 2 or named.shape != (n_interventions, n_clips) or truth.shape != (n_clips,):
+    if n_interventions < 2 or predicted.shape != (n_interventions, n_clips) or truth.shape != (n_clips,):
         raise ValueError(
-            f"scores are {scores.shape}, named {named.shape}, truth {truth.shape}; expected (measure, intervention, "
-            "clip), (intervention, clip), (clip) with at least 2 interventions"
+            f"scores are {scores.shape}, predicted {predicted.shape}, truth {truth.shape}; expected (measure, "
+            "intervention, clip), (intervention, clip), (clip) with at least 2 interventions"
         )
-    measures = measures_of(n_measures > len(MEASURES))
+    measures = MEASURES[:n_measures]
     groups = [np.flatnonzero(truth == code) for code in range(len(categories))] + [np.arange(n_clips)]
     found = [_group(scores[:, :, clips], measures, seed) for clips in groups]
     effect = {name: np.stack([group[name] for group in found], axis=1) for name in found[0]}
@@ -122,12 +116,13 @@ def compare(
         data[name] = ((*one, *more), values[:, :-1], about)
         if name != "p_corrected":
             data[f"overall_{name}"] = (("measure", *more), values[:, -1], about)
-    for when, i in (("before", 0), ("after", 1)):
-        counts = _confusion(truth, named[i], len(categories))
-        data[f"named_{when}"] = (("category", "named"), counts, {"units": "clips"})
-    right = named[:2] == truth
-    data["lost"] = ("category", np.bincount(truth[right[0] & ~right[1]], minlength=len(categories)))
-    data["gained"] = ("category", np.bincount(truth[~right[0] & right[1]], minlength=len(categories)))
+    n = len(categories)
+    for when, codes in (("before", predicted[0]), ("after", predicted[1])):
+        counts = np.bincount(truth.astype(np.int64) * n + codes, minlength=n * n).reshape(n, n)
+        data[f"predicted_{when}"] = (("category", "predicted"), counts, {"units": "clips"})
+    right = predicted[:2] == truth
+    data["lost"] = ("category", np.bincount(truth[right[0] & ~right[1]], minlength=n))
+    data["gained"] = ("category", np.bincount(truth[~right[0] & right[1]], minlength=n))
     names = np.array([str(name) for name in categories], dtype=object)
     return xr.Dataset(
         data,
@@ -135,7 +130,7 @@ def compare(
             "measure": np.array(measures, dtype=object),
             "units": ("measure", np.array([UNITS.get(name, "1") for name in measures], dtype=object)),
             "category": names,
-            "named": names,
+            "predicted": names,
             "control": np.arange(n_interventions - 2),
             "n_clips": ("category", np.array([len(clips) for clips in groups[:-1]])),
         },
@@ -184,14 +179,9 @@ def _ranks(
             if side == "either":
                 evidence = np.abs(every - every.mean(axis=1, keepdims=True))
             else:
-                evidence = every * (HARM[name] if side == "harm" or name in TOWARD else -HARM[name])
+                evidence = every * (HARM[name] if side == "harm" or name in TARGET_MEASURES else -HARM[name])
             evidence = np.round(evidence, 12)  # changes of shares tie exactly, whatever their sums rounded to
             for part in (slice(None, -1), slice(-1, None)):
                 own = evidence[part].T
                 p[i, part], corrected[i, part] = exceedance(own[0], own[1:], n_clips[part] > 0)
     return {"z": z, "p_rank": p, "p_corrected": corrected}
-
-
-def _confusion(truth: NDArray[np.integer], named: NDArray[np.integer], n: int) -> NDArray[np.int64]:
-    """Clips of each category named each category (category, named)."""
-    return np.bincount(truth.astype(np.int64) * n + named, minlength=n * n).reshape(n, n)

@@ -2,9 +2,8 @@
 
 Goal: switching off, weakening, amplifying, replacing and transplanting neurons in one small noun, to the set itself
 (is it necessary?) or to everything else (is it sufficient?).
-Conventions: an edit acts on the output of a site, on every token, CLS and padding included, and in every run of the
+Conventions: an edit acts on the output of a site, on every frame, CLS and padding included, and in every run of the
 site (chunks of long audio), as the published ablation does. Layers and neurons are counted from 0.
-Contents: `Intervention`, `Edit`, `edited`, `edit_output`, `frame_mean`, `MODES`.
 """
 
 import hashlib
@@ -44,19 +43,19 @@ class Edit:
             digest.update(b"" if values is None else values.cpu().numpy().tobytes())
         return digest.digest()
 
-    def to(self, device: torch.device | str) -> "Edit":
+    def to_device(self, device: torch.device | str) -> "Edit":
         """The same edit with its tensors on a device."""
         constants = None if self.constants is None else self.constants.to(device)
         return Edit(neurons=self.neurons.to(device), mode=self.mode, gain=self.gain, constants=constants)
 
     def new(self, old: Tensor, donated: Tensor | None = None) -> Tensor:
-        """The edited neurons' new values (..., edited), from their old ones and what the donor has in their place."""
+        """The edited neurons' new values (..., edited), from their old ones and what the donor has there."""
         if self.mode == "gain":
             return self.gain * old
         source = self.constants if self.mode == "mean" else donated
         if source is None:
             raise ValueError("a patch needs donors; expected donor clips beside the batch")
-        if source.ndim > old.ndim:  # a model that lays out clips and tokens in one row
+        if source.ndim > old.ndim:  # a model that lays out clips and frames in one row
             source = source.flatten(0, 1)
         return source.to(old.dtype).expand_as(old)
 
@@ -77,7 +76,7 @@ def edited(activation: Tensor, edit: Edit, donated: Tensor | None = None) -> Ten
 def edit_output(output: Any, neurons: Callable[[Any], Tensor], edit: Edit, donated: Tensor | None = None) -> Tensor:
     """A copy of a site's output, however it arranges its neurons, in which the edit's neurons have their new values.
 
-    neurons: the encoder's function, site output -> (clip, token, neuron), which may turn and reshape, but not compute.
+    neurons: the encoder's function, site output -> (clip, frame, neuron), which may turn and reshape, but not compute.
     Raises ValueError where it computes: then there is no way back to the site's output.
     """
     copy: Tensor | None = output.clone() if isinstance(output, Tensor) else None
@@ -104,8 +103,8 @@ class Intervention:
     Without `keep` this asks whether the set is necessary, or, with "patch", whether it suffices to make a clip of one
     category look like its donor's. With `keep` the same is done to all neurons of all layers but the set: it alone
     keeps its own values. In the published lists `int_neurons` is the set and `int_gain` the gain.
-    Patches go token by token where clip and donor have equally many tokens, else every token gets the donor's mean over
-    its tokens (special ones, such as CLS, left out); the donor runs unedited.
+    Patches go frame by frame where clip and donor have equally many frames, else every frame gets the donor's mean over
+    its frames (special ones, such as CLS, left out); the donor runs unedited.
     Raises ValueError for a mode that is not known, a gain that is not finite, or means that are missing.
     """
 
@@ -176,7 +175,7 @@ def frame_mean(mean: xr.DataArray, frame_count: xr.DataArray, clips: xr.DataArra
     Sums are in float64.
     """
     frames = frame_count if clips is None else frame_count.where(clips, 0)
-    heard = mean.where(frames > 0, 0).astype(np.float64)
-    total = (heard * frames).sum("clip", skipna=False) / frames.sum("clip").where(lambda n: n > 0)
+    counted = mean.where(frames > 0, 0).astype(np.float64)
+    total = (counted * frames).sum("clip", skipna=False) / frames.sum("clip").where(lambda n: n > 0)
     result: NDArray[np.float32] = total.transpose("layer", "neuron").values.astype(np.float32)
     return result

@@ -2,7 +2,6 @@
 
 Goal: small exact functions on arrays that know nothing of neurons.
 Conventions: one number per clip; float64. Tests are two-sided. NaN where there are no clips.
-Contents: `mcnemar`, `sign_flip`, `difference_interval`, `bootstrap_interval`.
 """
 
 import math
@@ -22,7 +21,8 @@ def mcnemar(lost: int, gained: int) -> float:
 
         p = min(1, 2 P(X <= min(lost, gained))),   X binomial(lost + gained, 1/2)
 
-    1 where nothing changed. McNemar 1947; the exact form is the sign test of the clips that changed.
+    1 where nothing changed. McNemar 1947; the exact form is the sign test of the clips that changed. Computed from
+    whole numbers, and so correct to the last bit, which scipy's `binomtest` is not.
     """
     n, least = lost + gained, min(lost, gained)
     tail = sum(math.comb(n, k) for k in range(least + 1))

@@ -3,14 +3,12 @@
 Goal: a result is one Parquet file that pandas reads, and comes back as the same data set.
 Conventions: one row per measure and category, and one per measure over all clips (`overall` is true and `category`
 empty); a column per variable, `control_change` a list over the controls. All else (request, seeds, digests, counts of
-clips by category named) is JSON under the key "otoscope" of the file's schema.
-Contents: `result_table`, `clips_table`, `write_result`, `read_result`, `result_of_table`.
+clips by category and prediction) is JSON under the key "otoscope" of the file's schema.
 """
 
 import json
 import os
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +18,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import xarray as xr
 
+from ..files import check_target, whole_file
+from ..messages import one_line
+
 KEY = b"otoscope"
 FORMAT = 1
-SQUARES = ("named_before", "named_after")
+CONFUSIONS = ("predicted_before", "predicted_after")
 LIST = "control_change"
+ENDINGS = (".parquet",)
 
 
 def result_table(result: xr.Dataset) -> pd.DataFrame:
@@ -39,12 +41,12 @@ def result_table(result: xr.Dataset) -> pd.DataFrame:
 
 
 def clips_table(result: xr.Dataset) -> pd.DataFrame:
-    """One row per tested clip: clip, category, named_before, named_after, and each measure before and after.
+    """One row per tested clip: clip, category, predicted_before, predicted_after, and each measure before and after.
 
     Of a result as `run_study` gives it; files do not hold what is per clip.
     """
     columns = {"clip": result["clip"].values, "category": result["truth"].values}
-    columns |= {f"named_{when}": result[f"clip_named_{when}"].values for when in ("before", "after")}
+    columns |= {f"predicted_{when}": result[f"clip_predicted_{when}"].values for when in ("before", "after")}
     for measure in result["measure"].values:
         for when in ("before", "after"):
             columns[f"{measure}_{when}"] = result[f"clip_{when}"].sel(measure=measure).values
@@ -72,48 +74,38 @@ def _rows(result: xr.Dataset) -> pd.DataFrame:
 def write_result(result: xr.Dataset, path: str | os.PathLike[str]) -> None:
     """Write a result as Parquet; the file appears whole or not at all.
 
-    Raises as `refuse_place` does.
+    Raises as `check_target`.
     """
-    place = Path(path)
-    refuse_place(place)
     about = {
         "format": FORMAT, "attrs": result.attrs, "units": [str(unit) for unit in result["units"].values],
-        "squares": {name: result[name].values.tolist() for name in SQUARES},
+        "confusions": {name: result[name].values.tolist() for name in CONFUSIONS},
         "long_names": {str(n): v.attrs["long_name"] for n, v in result.data_vars.items() if "long_name" in v.attrs},
         "lost": result["lost"].values.tolist(), "gained": result["gained"].values.tolist(),
     }  # fmt: skip
     table = pa.Table.from_pandas(_rows(result), preserve_index=False)
     metadata = {**(table.schema.metadata or {}), KEY: json.dumps(about, sort_keys=True, ensure_ascii=False).encode()}
-    partial = place.with_name(f".{place.name}.{os.getpid()}.partial")
-    try:
+    with whole_file(path, ENDINGS) as partial:
         pq.write_table(table.replace_schema_metadata(metadata), partial)
-        partial.replace(place)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
-def refuse_place(place: Path, endings: Sequence[str] = (".parquet",)) -> None:
-    """Raise what writing to this place would: better known before a run than after.
+def check_writable(path: str | os.PathLike[str], endings: Collection[str] = ENDINGS) -> None:
+    """Raise what writing a file there would: better known before a run than after.
 
     Raises ValueError for a name with another ending, FileNotFoundError for a folder that does not exist, OSError where
     no file can be written.
     """
-    if place.suffix.lower() not in endings:
-        raise ValueError(f"cannot write a result to {place.name!r}; expected a name ending in {', '.join(endings)}")
-    if not place.parent.is_dir():
-        raise FileNotFoundError(f"no folder {place.parent}; expected it for {place.name}: create it")
-    if place.is_dir():
-        raise IsADirectoryError(f"{place} is a folder; expected the name of a file: choose another")
-    trial = place.with_name(f".{place.name}.{os.getpid()}.trial")
+    target = check_target(path, endings)
+    if target.is_dir():
+        raise IsADirectoryError(f"{target} is a folder; expected the name of a file: choose another")
+    trial = target.with_name(f".{target.name}.{os.getpid()}.partial")
     try:
         trial.touch()
+        trial.unlink()
     except OSError as error:
         raise OSError(
-            f"cannot write in {place.parent} ({error.strerror}); expected a folder that takes {place.name}: use another"
+            f"cannot write in {target.parent} ({error.strerror}); expected a folder that takes {target.name}: use "
+            "another"
         ) from error
-    finally:
-        with suppress(OSError):
-            trial.unlink()
 
 
 def read_result(path: str | os.PathLike[str]) -> xr.Dataset:
@@ -121,15 +113,14 @@ def read_result(path: str | os.PathLike[str]) -> xr.Dataset:
 
     Raises FileNotFoundError where there is none, ValueError for another file or format.
     """
-    place = Path(path)
-    if not place.is_file():
-        raise FileNotFoundError(f"no file {place}; expected the result of `otoscope ablate run`")
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no file {path}; expected the result of `otoscope ablate run`")
     try:
-        return result_of_table(pq.read_table(place))
+        return result_of_table(pq.read_table(path))
     except (OSError, ValueError, KeyError, TypeError) as error:  # pyarrow's errors are ValueErrors and OSErrors
         raise ValueError(
-            f"{place} is no result of an ablation ({str(error).splitlines()[0]}); expected a file as "
-            "`otoscope ablate run -o` writes it"
+            f"{path} is not a valid result of an ablation ({one_line(error)}); expected a file as `otoscope ablate run "
+            "-o` writes it"
         ) from error
 
 
@@ -161,12 +152,9 @@ def result_of_table(table: pa.Table) -> xr.Dataset:
         data[name] = (("measure", "category"), inside[name].to_numpy(float).reshape(shape), about_it)
         if f"overall_{name}" in about["long_names"]:
             data[f"overall_{name}"] = ("measure", overall[name].to_numpy(float), about_it)
-    for name in SQUARES:
-        data[name] = (
-            ("category", "named"),
-            np.array(about["squares"][name]).reshape(len(names), -1),
-            {"units": "clips"},
-        )
+    for name in CONFUSIONS:
+        counts = np.array(about["confusions"][name]).reshape(len(names), -1)
+        data[name] = (("category", "predicted"), counts, {"units": "clips"})
     categories = np.array(names, dtype=object)
     return xr.Dataset(
         data | {name: ("category", np.array(about[name])) for name in ("lost", "gained")},
@@ -174,7 +162,7 @@ def result_of_table(table: pa.Table) -> xr.Dataset:
             "measure": np.array(measures, dtype=object),
             "units": ("measure", np.array(about["units"], dtype=object)),
             "category": categories,
-            "named": categories,
+            "predicted": categories,
             "control": np.arange(data[LIST][1].shape[-1]),
             "n_clips": ("category", inside["n_clips"].to_numpy()[: len(names)]),
         },

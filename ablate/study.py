@@ -1,111 +1,289 @@
-"""Study: a store, its encoder and audio, and a request, to what the ablation did.
+"""Study: from a request, through the store that it names things of, to what the ablation did.
 
-Goal: one function behind the command, the service and the notebook, that checks everything before it starts and
-records everything that its numbers depend on.
-Conventions: clips run in pieces of the plan's batch; results are put together in the order of the store, so that
-executors agree to the last bit where the machines do.
-Contents: `run_study`, `require_encoder`.
+Goal: one way behind the command, the service and the notebook: `look_up` makes a study of a request and finds all that
+can be wrong with it before the encoder is loaded; `run_study` checks encoder and clips before it starts, and records
+everything that its numbers depend on.
+Conventions: the store is only read. Clips are tested in its order, in pieces of the plan's batch, so that executors
+agree to the last bit where the machines do.
 """
 
 import logging
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from ..cluster.executor import Done, Event, Executor, Failed, SerialExecutor
+from ..analysis.probe.probe import Probe, Recipe, fit_probe, load_probe, save_probe
+from ..analysis.probe.splits import Splits, make_splits, splits_column
+from ..analysis.selection.labellings import Labelling, labellings, select_neurons
+from ..analysis.selection.sets import find_set
+from ..cluster.executor import Done, Executor, Failed, SerialExecutor
 from ..extract.audio.corpus import Corpus
 from ..extract.models.encoder import Encoder
 from ..extract.models.registry import load_encoder
 from ..extract.plan import clip_table, identify, to_device
+from ..store.group import open_root, read_identity, read_plan
+from ..store.neurons import NeuronSet
 from ..store.provenance import Identity, digest_of
-from .effects import compare, measures_of
-from .lookup import Study, look_up
+from ..store.reader import open_store
+from .controls import matched_controls, neuron_features, published_control
+from .effects import compare
+from .intervention import Intervention, frame_mean
 from .request import Request
-from .worker import AblationWorker, Job, Scores
+from .worker import AblationWorker, Scores, Study
 
 log = logging.getLogger(__name__)
 
-DIFFERENT = 1e-3  # of the largest value: by so much embeddings differ only if the encoder or its input does
+MAX_DEVIATION = 1e-3  # of the largest value: embeddings differ by more only if the encoder or its input does
+LEARNING_RATES = {"m2d": 3e-5}  # of the published evaluation
+LEARNING_RATE = 3e-4  # of all its other encoders
+
+
+class OpenStore:
+    """A store as it was when this was made: opened once, for everything that is looked up in it."""
+
+    def __init__(self, url: str) -> None:
+        self.url, self.root, self.tree = url, open_root(url, mode="r"), open_store(url)
+        self.identity: Identity = read_identity(self.root)
+
+    def labelling(self, task: str, label: str) -> Labelling:
+        """Raises LookupError naming the tasks or labels that exist."""
+        return next(labellings({self.url: self.tree}, [f"{task}:{label}"]))
+
+
+def look_up(request: Request, store: OpenStore | str, probe: Probe | None = None) -> Study:
+    """Look up everything that a request names in a store; fit the probe, unless one is given.
+
+    Reads and computes, and needs neither encoder nor audio. Raises LookupError for names that do not exist, ValueError
+    for what does not fit together, such as a probe of another store.
+    """
+    store = OpenStore(store) if isinstance(store, str) else store
+    ds = store.labelling(request.task, request.label).ds
+    plan = read_plan(store.root, request.task)
+    assert plan is not None
+    if ds.attrs["n_pending"]:
+        raise ValueError(
+            f"{store.url} task {request.task} is not finished, {ds.attrs['n_pending']} clips are pending; expected "
+            "none: run its `otoscope extract` again"
+        )
+    codes = ds.otoscope.codes(request.label)
+    categories = tuple(map(str, codes.attrs["categories"]))
+    if request.category and request.category not in categories:
+        raise LookupError(f"no category {request.category!r} in {request.labelling}; expected {', '.join(categories)}")
+    splits, names = _splits(request, ds, codes)
+    neurons, gain = _neurons(request, store, splits)
+    widths = [width for _, width in store.identity.sites]
+    if request.control == "published":
+        controls = published_control(neurons, widths)
+    else:
+        features = neuron_features(ds, request.match) if request.match else {}
+        controls = matched_controls(neurons, widths, request.controls, seed=request.seed, features=features)
+    intervention = _intervention(request, gain, ds, codes, categories)
+    used = splits.train | splits.valid
+    train_digest = digest_of([[[names[i], int(codes.values[i])] for i in np.flatnonzero(own).tolist()] for own in used])
+    if probe is None:
+        probe = _fit(request, ds, codes, splits, store.identity)
+        probe = replace(probe, about={**probe.about, "train_digest": train_digest})
+    probe.require(digest_of(store.identity.to_json()), request.labelling)
+    if probe.about.get("train_digest", train_digest) != train_digest:
+        raise ValueError(
+            f"the probe of {probe.labelling} was trained on other clips than those that the store now has for "
+            "training, perhaps on some that are tested; expected the same clips, splits and labels: fit another"
+        )
+    if (probe.categories, probe.heads) != (categories, splits.heads):
+        raise ValueError(
+            f"the probe of {probe.labelling} knows {len(probe.categories)} categories by {', '.join(probe.heads)}; "
+            f"expected {len(categories)} by {', '.join(splits.heads)}: fit one to the store as it is now"
+        )
+    tested = np.flatnonzero(splits.test_fold >= 0)
+    stored = ds[["embedding", "audio_digest"]].isel(clip=tested).compute(scheduler="synchronous")
+    donors = draw_donors(request, codes.values, categories, names, tested)
+    donor_audio = ds["audio_digest"].isel(clip=donors).compute(scheduler="synchronous").values
+    return Study(
+        request=request, identity=store.identity, plan=plan, categories=categories,
+        interventions=tuple(intervention(neurons=each, name=each.name) for each in (neurons, *controls)), probe=probe,
+        splits=splits, truth=codes.values[tested].astype(np.int64), clips=tested,
+        names=tuple(names[i] for i in tested), donors=donors, donor_audio=donor_audio,
+        embedding=stored["embedding"].values, audio=stored["audio_digest"].values,
+    )  # fmt: skip
+
+
+def look_up_with_probe(request: Request, url: str, path: Path) -> Study:
+    """As `look_up`, by the probe at a path; one that is not there yet is fitted and saved there."""
+    if path.with_name(f"{path.name}.json").exists():
+        return look_up(request, url, load_probe(path))
+    study = look_up(request, url)
+    save_probe(study.probe, path)
+    return study
+
+
+def find_neurons(request: Request, url: str) -> NeuronSet:
+    """The neurons that a request names. Raises as `look_up` does."""
+    store = OpenStore(url)
+    ds = store.labelling(request.task, request.label).ds
+    train_only = request.selection.clips == "train"
+    splits = _splits(request, ds, ds.otoscope.codes(request.label))[0] if train_only else None
+    neurons, _ = _neurons(request, store, splits)
+    neurons.check([width for _, width in store.identity.sites])
+    return neurons
+
+
+def _splits(request: Request, ds: xr.Dataset, codes: xr.DataArray) -> tuple[Splits, list[str]]:
+    """Training, validation and test clips, and the names of all clips."""
+    column = splits_column(ds.otoscope.labels, request.splits or None)
+    names = [str(name) for name in ds["clip"].values]
+    parts = ds.otoscope.label(column).compute(scheduler="synchronous").values
+    known = [str(category) for category in codes.attrs["categories"]]
+    return make_splits([str(part) for part in parts], codes.values, names, request.probe_seed, known), names
+
+
+def _neurons(request: Request, store: OpenStore, splits: Splits | None) -> tuple[NeuronSet, float | None]:
+    """The set that a request names, by the selection that it asks for, and a published list's gain."""
+    asked = request.selection
+
+    def member(task: str, label: str) -> xr.DataArray:
+        found = store.labelling(task, label)
+        if asked.clips == "train" and task == request.task and splits is not None:
+            if len(splits.heads) > 1:
+                raise ValueError(
+                    f"the selection was asked of training clips only, and each of {len(splits.heads)} folds is tested; "
+                    "expected a split train, valid, test for it, or a selection from all clips"
+                )
+            clips = np.flatnonzero(splits.train[0] | splits.valid[0])
+            found = replace(found, ds=found.ds.isel(clip=clips))
+        selected: xr.DataArray = select_neurons(found, asked).selection["member"]
+        return selected
+
+    identity = digest_of(store.identity.to_json())
+    how: dict[str, object] = {"selection": asked.to_json()}
+    return find_set(request.named_set, member, request.task, request.label, identity=identity, how=how)
+
+
+def _intervention(
+    request: Request, gain: float | None, ds: xr.Dataset, codes: xr.DataArray, categories: tuple[str, ...]
+) -> "partial[Intervention]":
+    """What is done to a set; a published list's own gain holds for the mode "remove"."""
+    mode, keep = request.mode, request.mode.startswith("keep")
+    if mode == "transplant":
+        return partial(Intervention, mode="patch")
+    if mode not in ("mean", "category-mean", "keep-mean"):
+        removed = request.gain if mode == "gain" else (gain or 0.0) if mode == "remove" else 0.0
+        return partial(Intervention, gain=removed, keep=keep)
+    if "mean" not in ds:
+        raise LookupError(f"this task keeps no 'mean', expected for mode {mode!r}: extract with --keep mean")
+    clips = codes == categories.index(request.category) if request.category else None
+    return partial(Intervention, mode="mean", means=frame_mean(ds["mean"], ds["frame_count"], clips), keep=keep)
+
+
+def _fit(request: Request, ds: xr.Dataset, codes: xr.DataArray, splits: Splits, identity: Identity) -> Probe:
+    """The probe that a request asks for, fitted to the embeddings of a task."""
+    if "embedding" not in ds:
+        raise LookupError("this task keeps no 'embedding', expected for a probe: extract with --keep embedding")
+    used = np.flatnonzero(splits.train.any(axis=0) | splits.valid.any(axis=0))
+    read = ds["embedding"].isel(clip=used).compute(scheduler="synchronous").values
+    embedding = np.full((ds.sizes["clip"], read.shape[1]), np.nan, np.float32)
+    embedding[used] = read
+    rate = LEARNING_RATES.get(identity.encoder, LEARNING_RATE)
+    return fit_probe(
+        embedding, codes.values, splits, categories=tuple(map(str, codes.attrs["categories"])),
+        identity=digest_of(identity.to_json()), labelling=request.labelling,
+        recipe=Recipe(kind=request.probe, seed=request.probe_seed, learning_rate=rate),
+    )  # fmt: skip
+
+
+def draw_donors(
+    request: Request,
+    codes: NDArray[np.integer],
+    categories: tuple[str, ...],
+    names: list[str],
+    tested: NDArray[np.int64],
+) -> NDArray[np.int64]:
+    """A clip of the category for each tested clip, never itself; by clip names and seed. Empty if none are needed."""
+    if request.mode != "transplant":
+        return np.zeros(0, np.int64)
+    offered = sorted(np.flatnonzero(codes == categories.index(request.category)).tolist(), key=lambda i: names[i])
+    if len(offered) < 2:
+        raise ValueError(f"category {request.category!r} has {len(offered)} clips; expected at least 2 to draw donors")
+    chosen = {}
+    rng = np.random.default_rng([request.seed, len(offered)])
+    for i in sorted(tested.tolist(), key=lambda i: names[i]):
+        pick = int(rng.integers(len(offered)))
+        chosen[i] = offered[pick] if offered[pick] != i else offered[pick - 1]
+    return np.array([chosen[i] for i in tested.tolist()], np.int64)
 
 
 def run_study(
-    request: Request | Study,
-    url: str,
+    study: Study,
     encoder: Encoder | str,
     corpus: Corpus,
     *,
     executor: Executor | None = None,
     device: str | None = None,
+    identity: Identity | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> xr.Dataset:
-    """Rerun the test clips with the set and with its controls, and compare: see `statistics.compare` for what is found.
+    """Rerun the test clips with the set and with its controls, and compare: see `effects.compare` for what is found.
 
-    request: or what `look_up` made of one. encoder: the one that the store was made with, or its name, which an
-        executor then has loaded where it runs. corpus: the manifest of the task, with its audio.
+        run_study(look_up(request, url), encoder, corpus)
+
+    encoder: the one that the store was made with, or its name, which an executor then has loaded where it runs.
+    corpus: the manifest of the task, with its audio.
+    identity: the encoder's, as of `identify`, if it is known: the weights are then not read again.
     progress: called with the clips done and all clips.
-    Beside the statistics the result holds, per tested clip, its category and what it was named and scored before and
-    after; and in its attributes the request, the sets of neurons, and the digests of all that it depends on.
+    Beside the effects the result holds, per tested clip, its category, and its predictions and scores before and after;
+    and in its attributes the request, the sets of neurons, and the digests of all that it depends on.
     Raises ValueError where encoder, audio or clips are not those of the store, OSError where audio cannot be read.
     """
-    study = request if isinstance(request, Study) else look_up(request, url)
     executor = executor or SerialExecutor()
-    here = not executor.remote  # else the devices are the workers'
-    loaded = load_encoder(encoder) if isinstance(encoder, str) else encoder
-    require_encoder(study.identity, loaded, device if here else "cpu", said=here)
+    model = load_encoder(encoder) if isinstance(encoder, str) else encoder
+    if identity is None:
+        identity = identify(to_device(model, "cpu" if executor.remote else device), study.identity.frames)
+        if executor.remote:  # then the devices are the workers'
+            identity = replace(identity, device=study.identity.device)
+    check_encoder(study.identity, identity)
     if clip_table(corpus).digest != study.plan.names:
         raise ValueError(
             f"the corpus has not the clips that task {study.request.task} was extracted from ({len(corpus)} against "
             f"{study.plan.n_clips}, or other names or paths); expected the same manifest"
         )
-    toward = study.categories.index(study.request.category) if study.request.category else None
-    job = Job(
-        encoder=encoder, device=device, corpus=corpus, identity=study.identity, plan=study.plan,
-        interventions=study.interventions, probe=study.probe, clips=study.clips, truth=study.truth,
-        heads=study.division.test_fold[study.clips], audio=study.audio, donors=study.donors,
-        donated=study.donated, toward=toward,
-    )  # fmt: skip
+    light = replace(study, embedding=study.embedding[:0])  # workers need none
+    make_worker = partial(AblationWorker, light, encoder if executor.remote else model, device, corpus)
     n, batch = len(study.clips), study.plan.batch
     pieces = [range(start, min(start + batch, n)) for start in range(0, n, batch)]
     parts: dict[int, Scores] = {}
     done = 0
-    with closing(executor.run(partial(AblationWorker, job), pieces)) as events:  # an error ends what is under way
+    with closing(executor.run(make_worker, pieces)) as events:  # an error ends what is under way
         for event in events:
-            part = _scores(event, study)
-            parts[event.piece.start] = part
+            if isinstance(event, Failed):
+                raise event.error
+            if not isinstance(event, Done):
+                raise ValueError(f"clips {event.piece.start} to {event.piece.stop - 1} could not be rerun: {event.how}")
+            off = _deviation(event.result.embedding, study.embedding[event.piece])
+            if not off <= MAX_DEVIATION:
+                raise ValueError(
+                    f"embeddings differ from the stored ones by {off:.2g} of the largest value; expected at most "
+                    f"{MAX_DEVIATION:g}: use the encoder and the audio that the store was made from"
+                )
+            parts[event.piece.start] = event.result
             done += len(event.piece)
             if progress is not None:
                 progress(done, n)
     return _result(study, [parts[piece.start] for piece in pieces])
 
 
-def _scores(event: Event[range, Scores], study: Study) -> Scores:
-    """What a piece gave. Raises its error, or ValueError for embeddings that are not the store's."""
-    if isinstance(event, Failed):
-        raise event.error
-    if not isinstance(event, Done):
-        raise ValueError(f"clips {event.piece.start} to {event.piece.stop - 1} could not be rerun: {event.how}")
-    off = _deviation(event.result.embedding, study.embedding[event.piece])
-    if not off <= DIFFERENT:
-        raise ValueError(
-            f"embeddings differ from the stored ones by {off:.2g} of the largest value; expected at most "
-            f"{DIFFERENT:g}: use the encoder and the audio that the store was made from"
-        )
-    return event.result
-
-
-def require_encoder(identity: Identity, encoder: Encoder, device: str | None, *, said: bool = True) -> None:
-    """Raise ValueError for another encoder than the store's; another device may be, and is said."""
-    ours = identify(to_device(encoder, device), identity.frames)
-    differences = [text for text in identity.differences(ours) if not text.startswith("device")]
+def check_encoder(stored: Identity, found: Identity) -> None:
+    """Raise ValueError for another encoder than the store's; another device may be, and is logged."""
+    differences = [text for text in stored.differences(found) if not text.startswith("device")]
     if differences:
         raise ValueError(f"the encoder is not the store's ({'; '.join(differences)}); expected the same: use it")
-    if said and identity.device != ours.device:
-        log.info("the store was made on %s, the ablation runs on %s: last digits differ", identity.device, ours.device)
+    if stored.device != found.device:
+        log.info("the store was made on %s, the ablation runs on %s: last digits differ", stored.device, found.device)
 
 
 def _deviation(found: NDArray[np.float32], stored: NDArray[np.float32]) -> float:
@@ -114,16 +292,14 @@ def _deviation(found: NDArray[np.float32], stored: NDArray[np.float32]) -> float
 
 def _result(study: Study, parts: list[Scores]) -> xr.Dataset:
     scores = np.concatenate([part.scores for part in parts], axis=2)
-    named = np.concatenate([part.named for part in parts], axis=1)
+    predicted = np.concatenate([part.predicted for part in parts], axis=1)
     base = np.concatenate([part.embedding for part in parts])
-    request = study.request
-    result = compare(scores, named, study.truth, study.categories, side=request.evidence, seed=request.seed)
-    per_clip: dict[str, Any] = {
-        "truth": ("clip", np.array(study.categories, object)[study.truth]),
-        "clip_before": (("measure", "clip"), scores[:, 0]), "clip_after": (("measure", "clip"), scores[:, 1]),
-        "clip_named_before": ("clip", np.array(study.categories, object)[named[0]]),
-        "clip_named_after": ("clip", np.array(study.categories, object)[named[1]]),
-    }  # fmt: skip
+    request, categories = study.request, np.array(study.categories, object)
+    result = compare(scores, predicted, study.truth, study.categories, side=request.evidence, seed=request.seed)
+    per_clip: dict[str, Any] = {"truth": ("clip", categories[study.truth])}
+    for i, when in enumerate(("before", "after")):
+        per_clip[f"clip_{when}"] = (("measure", "clip"), scores[:, i])
+        per_clip[f"clip_predicted_{when}"] = ("clip", categories[predicted[i]])
     about = {
         "request": {**request.to_json(), "set": study.neurons.name}, "digest": study.digest,
         "identity": digest_of(study.identity.to_json()), "neurons": study.neurons.to_json(),
@@ -131,7 +307,5 @@ def _result(study: Study, parts: list[Scores]) -> xr.Dataset:
         "probe": {"digest": study.probe.digest, **study.probe.about},
         "controls": [list(map(list, control.pairs)) for control in study.controls],
         "method": sorted({part.method for part in parts}), "base_deviation": _deviation(base, study.embedding),
-        "measures": list(measures_of(bool(request.category))),
     }  # fmt: skip
-    result = result.assign(per_clip).assign_coords(clip=np.array(study.names, object))
-    return result.assign_attrs(**about)
+    return result.assign(per_clip).assign_coords(clip=np.array(study.names, object)).assign_attrs(**about)

@@ -1,9 +1,8 @@
-"""Encoder + clips + interventions + probe -> scores of some clips. Composition only.
+"""Study + encoder + clips -> scores of some clips. Composition only.
 
 Goal: the unit of work of an ablation, an ordinary function of a range of clips with the same result wherever it runs.
-Conventions: a piece is a range of positions in `Job.clips`. A worker may be called by two threads at once: clips are
+Conventions: a piece is a range of positions in `Study.clips`. A worker may be called by two threads at once: clips are
 decoded side by side, the encoder takes one batch at a time.
-Contents: `Job`, `Scores`, `AblationWorker`, `Cancelled`.
 """
 
 import threading
@@ -14,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from ..analysis.probe.probe import Probe
+from ..analysis.probe.splits import Splits
 from ..extract.audio.corpus import Corpus
 from ..extract.forward import Forward, arithmetic, halving
 from ..extract.loader import LoadedClip, Loader
@@ -21,10 +21,13 @@ from ..extract.models.encoder import Encoder
 from ..extract.models.registry import load_encoder
 from ..extract.pipeline import Stopped
 from ..extract.plan import to_device
-from ..store.provenance import Identity, Plan
-from .effects import Floats, clip_scores, measures_of
+from ..store.neurons import NeuronSet
+from ..store.provenance import Identity, Plan, digest_of
+from .effects import MEASURES, TARGET_MEASURES, clip_scores
 from .intervention import Intervention
+from .paired import Floats
 from .replay.rerun import Batch, Rerunner
+from .request import Request
 
 
 class Cancelled(Stopped):
@@ -32,32 +35,65 @@ class Cancelled(Stopped):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Job:
-    """All that a worker needs, picklable; arrays are (clip) over the clips that are tested."""
+class Study:
+    """A request with all names looked up, picklable: nothing has been run yet. Arrays are (clip) over tested clips."""
 
-    encoder: Encoder | str
-    """Or its name: then every worker loads it itself."""
-    device: str | None
-    corpus: Corpus
+    request: Request
     identity: Identity
     plan: Plan
+    categories: tuple[str, ...]
     interventions: tuple[Intervention, ...]
     """The one in question, then its controls."""
     probe: Probe
-    clips: NDArray[np.int64]
-    """Numbers in the corpus."""
+    splits: Splits
     truth: NDArray[np.int64]
-    """Codes of their categories."""
-    heads: NDArray[np.int64]
-    """Numbers of the probe's heads that score them."""
+    """Codes of the clips' categories."""
+    clips: NDArray[np.int64]
+    """Numbers of the clips in store and corpus."""
+    names: tuple[str, ...]
+    embedding: NDArray[np.float32]
+    """(clip, embedding) as stored."""
     audio: NDArray[np.uint64]
     """Digests of the audio that the store was made from."""
-    donors: NDArray[np.int64] | None = None
-    """Numbers in the corpus of the clips that patches come from."""
-    donated: NDArray[np.uint64] | None = None
+    donors: NDArray[np.int64]
+    """Numbers of the clips that patches come from; empty where nothing is patched."""
+    donor_audio: NDArray[np.uint64]
     """Digests of their audio in the store."""
-    toward: int | None = None
-    """Code of the category that clips are to become."""
+
+    def summary(self) -> str:
+        """What is about to happen, in a line."""
+        layers = ", ".join(f"{n} in layer {layer}" for layer, n in self.neurons.counts.items())
+        return (
+            f"{self.neurons.name}: {len(self.neurons)} neurons ({layers}); {len(self.controls)} controls; "
+            f"{len(self.clips)} test clips of {len(self.categories)} categories"
+        )
+
+    @property
+    def neurons(self) -> NeuronSet:
+        """The set in question."""
+        return self.interventions[0].neurons
+
+    @property
+    def controls(self) -> tuple[NeuronSet, ...]:
+        """The sets that it is compared with."""
+        return tuple(control.neurons for control in self.interventions[1:])
+
+    @property
+    def target(self) -> int | None:
+        """Code of the category that clips are to become."""
+        return self.categories.index(self.request.category) if self.request.category else None
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all that the result depends on: equal digests, equal results."""
+        asked = {name: value for name, value in self.request.to_json().items() if name != "set"}  # its neurons count
+        read = {
+            "request": asked, "gain": self.interventions[0].gain, "identity": self.identity.to_json(),
+            "probe": self.probe.digest, "neurons": self.neurons.digest, "clips": self.plan.names,
+            "tested": digest_of(self.clips.tolist()), "truth": digest_of(self.truth.tolist()),
+            "audio": digest_of(self.audio.tolist()), "donor_audio": digest_of(self.donor_audio.tolist()),
+        }  # fmt: skip
+        return digest_of(read)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -65,24 +101,27 @@ class Scores:
     """What the clips of a piece gave, in their order; intervention 0 is none."""
 
     scores: Floats
-    """(measure, intervention, clip), as of `statistics.clip_scores`."""
-    named: NDArray[np.int32]
-    """(intervention, clip): codes of the categories named."""
+    """(measure, intervention, clip), as of `effects.clip_scores`."""
+    predicted: NDArray[np.int32]
+    """(intervention, clip): codes of the predicted categories."""
     embedding: NDArray[np.float32]
     """(clip, embedding) without intervention."""
     method: str
-    """How the encoder was rerun, as `Rerunner` says it."""
+    """How the encoder was rerun, as in `Rerunner.method`."""
 
 
 class AblationWorker:
-    """Scores ranges of a job's clips: `worker(piece)`."""
+    """Scores ranges of a study's clips: `worker(piece)`.
 
-    def __init__(self, job: Job) -> None:
-        encoder = load_encoder(job.encoder) if isinstance(job.encoder, str) else job.encoder
-        self.job, self.encoder = job, to_device(encoder, job.device)
-        self.loader = Loader(job.corpus.clips, self.encoder, job.plan)
-        self.forward = Forward(self.encoder, job.identity, job.plan)
-        self.rerunner = Rerunner(self.encoder, job.interventions)
+    encoder: or its name: then every worker loads it itself. device: as of `to_device`. corpus: the task's clips.
+    """
+
+    def __init__(self, study: Study, encoder: Encoder | str, device: str | None, corpus: Corpus) -> None:
+        loaded = load_encoder(encoder) if isinstance(encoder, str) else encoder
+        self.study, self.corpus, self.encoder = study, corpus, to_device(loaded, device)
+        self.loader = Loader(corpus.clips, self.encoder, study.plan)
+        self.forward = Forward(self.encoder, study.identity, study.plan)
+        self.rerunner = Rerunner(self.encoder, study.interventions)
         self._one_at_a_time, self._ended = threading.Lock(), False
 
     def close(self) -> None:
@@ -95,70 +134,67 @@ class AblationWorker:
         Raises ValueError for audio that is not what the store was made from, and for interventions that leave no
         numbers, as a huge gain does; OSError where audio cannot be read.
         """
-        job, n = self.job, len(piece)
-        heard = [self._hear(i, job.clips[at], job.audio[at]) for i, at in enumerate(piece)]
-        donors = None
-        if job.donors is not None and job.donated is not None:
-            donors = [self._hear(i, job.donors[at], job.donated[at]) for i, at in enumerate(piece)]
-        n_interventions = 1 + len(job.interventions)
-        scores = np.empty((len(measures_of(job.toward is not None)), n_interventions, n))
-        named = np.empty((n_interventions, n), np.int32)
-        base = np.empty((n, job.identity.embedding), np.float32)
-        for batch in self._batches(heard, donors):
+        study, rows = self.study, slice(piece.start, piece.stop)
+        clips = self._load(study.clips[rows], study.audio[rows])
+        donors = self._load(study.donors[rows], study.donor_audio[rows])
+        truth, heads = study.truth[rows], study.splits.test_fold[study.clips[rows]]
+        shape = 1 + len(study.interventions), len(piece)
+        scores = np.empty((len(MEASURES) - (study.target is None) * len(TARGET_MEASURES), *shape))
+        predicted = np.empty(shape, np.int32)
+        base = np.empty((len(piece), study.identity.embedding), np.float32)
+        alone = donors and self.loader.unit is None  # donors of one batch may be of unequal length
+        for batch in ([clip] for clip in clips) if alone else self.loader.batches(clips):
             for part, embeddings in self._fitting(batch, donors):
-                self._require_numbers(embeddings)
+                self._check_finite(embeddings)
                 at = np.array([clip.index for clip in part])
-                logits = job.probe.logits(embeddings, job.heads[at + piece.start])
-                scores[..., at], named[:, at] = clip_scores(logits, job.truth[at + piece.start], job.toward)
+                logits = study.probe.logits(embeddings, heads[at])
+                scores[..., at], predicted[:, at] = clip_scores(logits, truth[at], study.target)
                 base[at] = embeddings[0]
-        return Scores(scores=scores, named=named, embedding=base, method=self.rerunner.method)
+        return Scores(scores=scores, predicted=predicted, embedding=base, method=self.rerunner.method)
 
-    def _require_numbers(self, embeddings: NDArray[np.float32]) -> None:
+    def _load(self, numbers: NDArray[np.int64], digests: NDArray[np.uint64]) -> list[LoadedClip]:
+        found = []
+        for index, (number, digest) in enumerate(zip(numbers.tolist(), digests.tolist(), strict=True)):
+            clip = self.corpus.clips.clip(number)
+            loaded = self.loader.load(index, clip)
+            if loaded.reason or loaded.digest != digest:
+                raise ValueError(
+                    f"{clip.name} {loaded.reason or 'is not the audio that was extracted'}; expected the files that "
+                    "the store was made from: see `otoscope verify --audio DIR`"
+                )
+            found.append(loaded)
+        return found
+
+    def _check_finite(self, embeddings: NDArray[np.float32]) -> None:
         """Raise ValueError where an intervention's embeddings are not finite: no probe can be asked about them."""
-        for intervention, embedding in zip(self.job.interventions, embeddings[1:], strict=True):
+        for intervention, embedding in zip(self.study.interventions, embeddings[1:], strict=True):
             if not np.isfinite(embedding).all():
                 raise ValueError(
                     f"embeddings under {intervention.name or 'an intervention'} (gain {intervention.gain:g}) hold NaN "
                     "or infinity; expected numbers: use a gain nearer to 1"
                 )
 
-    def _hear(self, index: int, number: np.int64, digest: np.uint64) -> LoadedClip:
-        clip = self.job.corpus.clips.clip(int(number))
-        heard = self.loader.load(index, clip)
-        if heard.reason or heard.digest != int(digest):
-            raise ValueError(
-                f"{clip.name} {heard.reason or 'is not the audio that was extracted'}; expected the files that the "
-                "store was made from: see `otoscope verify --audio DIR`"
-            )
-        return heard
-
-    def _batches(self, heard: list[LoadedClip], donors: list[LoadedClip] | None) -> list[list[LoadedClip]]:
-        """Batches of equal input length; of one clip where donors may be of other lengths."""
-        if donors is not None and self.loader.unit is None:
-            return [[clip] for clip in heard]
-        return list(self.loader.batches(heard))
-
     def _fitting(
-        self, batch: list[LoadedClip], donors: list[LoadedClip] | None
+        self, batch: list[LoadedClip], donors: list[LoadedClip]
     ) -> list[tuple[list[LoadedClip], NDArray[np.float32]]]:
         """A batch and its embeddings, in parts where the device's memory does not suffice for the whole."""
 
         def attempt(size: int) -> list[tuple[list[LoadedClip], NDArray[np.float32]]]:
             parts = [batch[first : first + size] for first in range(0, len(batch), size)]
-            with self._one_at_a_time, arithmetic(self.job.plan.threads):
+            with self._one_at_a_time, arithmetic(self.study.plan.threads):
                 return [(part, self._rerun(part, donors)) for part in parts]
 
         n = len(batch)
         return halving(attempt, n, n, self.forward.longest(batch))[0]
 
     @torch.inference_mode()
-    def _rerun(self, batch: list[LoadedClip], donors: list[LoadedClip] | None) -> NDArray[np.float32]:
-        theirs = None if donors is None else self._prepared([donors[clip.index] for clip in batch])
-        return self.rerunner(self._prepared(batch, theirs), self._go_on)
+    def _rerun(self, batch: list[LoadedClip], donors: list[LoadedClip]) -> NDArray[np.float32]:
+        theirs = self._prepared([donors[clip.index] for clip in batch]) if donors else None
+        return self.rerunner(self._prepared(batch, theirs), self._check_running)
 
     def _prepared(self, batch: list[LoadedClip], donors: Batch | None = None) -> Batch:
         return Batch(inputs=self.forward.prepare(batch), n_samples=self.forward.longest(batch), donors=donors)
 
-    def _go_on(self, _done: int) -> None:
+    def _check_running(self, _done: int) -> None:
         if self._ended:
             raise Cancelled("the run was ended")

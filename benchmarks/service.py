@@ -13,15 +13,16 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from otoscope.ablate.request import Request
+from otoscope.analysis.selection.selection import Selection
 from otoscope.serve.client import Client
 
 from . import harness
@@ -60,7 +61,7 @@ class Load:
     """One result of each request, by its JSON."""
 
 
-def load(urls: Sequence[str], asked: Mapping[str, Any], *, clients: int, seconds: float, seed: int) -> Load:
+def load(urls: Sequence[str], asked: Request, *, clients: int, seconds: float, seed: int) -> Load:
     """Have clients do as they like for some seconds, then see that every job ended; all URLs but one may die."""
     found, lock = Load(), threading.Lock()
     known: dict[str, Request] = {}
@@ -83,7 +84,7 @@ def load(urls: Sequence[str], asked: Mapping[str, Any], *, clients: int, seconds
 
     def one(number: int) -> None:
         dice = random.Random(seed * 1000 + number)
-        ours = [Client(url, "", patience=60.0 if len(urls) == 1 else 15.0) for url in urls]
+        ours = [Client(url, "", timeout=60.0 if len(urls) == 1 else 15.0) for url in urls]
         while time.monotonic() < deadline:
             client = dice.choice(ours)
             try:
@@ -99,7 +100,7 @@ def load(urls: Sequence[str], asked: Mapping[str, Any], *, clients: int, seconds
                     found.errors.append(repr(error))
 
     def act(client: Client, dice: random.Random) -> None:
-        request = Request(**{**asked, "seed": dice.randrange(REQUESTS)})
+        request = replace(asked, seed=dice.randrange(REQUESTS))
         what = dice.choices(("fetch", "cancel", "list", "look"), (6, 1, 2, 2))[0]
         if what == "list":
             timed(client.jobs)
@@ -157,7 +158,7 @@ def start(store: str, manifest: str, state: Path) -> tuple["subprocess.Popen[str
 
 def measure(scratch: Path, size: Size) -> Measured:
     from otoscope.ablate.result import read_result, write_result
-    from otoscope.ablate.study import run_study
+    from otoscope.ablate.study import look_up, run_study
     from otoscope.extract.audio.corpora.synth import synthesise
     from otoscope.extract.audio.manifest import read_manifest
     from otoscope.extract.capture import capture
@@ -166,9 +167,10 @@ def measure(scratch: Path, size: Size) -> Measured:
     manifest = synthesise(scratch / "audio", notes_per_octave=size.notes_per_octave, events_per_category=0)["additive"]
     url, state = str(scratch / "store.zarr"), scratch / "state"
     capture("tiny-ssl", str(manifest), url, task="additive", threads=1)
-    asked = {
-        "task": "additive", "label": "octave", "set": "(1,5) (2,7) (3,9)", "controls": size.controls, "percentile": 5.0,
-    }  # fmt: skip
+    asked = Request(
+        task="additive", label="octave", set="(1,5) (2,7) (3,9)", controls=size.controls,
+        selection=Selection(percentile=5.0),
+    )  # fmt: skip
     (first, one), (second, two) = (start(url, str(manifest), state) for _ in range(2))
     killer = threading.Timer(size.seconds / 3, first.kill)
     try:
@@ -181,7 +183,7 @@ def measure(scratch: Path, size: Size) -> Measured:
             process.communicate()
     encoder, corpus = load_encoder("tiny-ssl"), read_manifest(manifest)
     for key, result in list(found.by_request.items())[:3]:
-        whole = run_study(Request.from_json(json.loads(key)), url, encoder, corpus, device="cpu")
+        whole = run_study(look_up(Request.from_json(json.loads(key)), url), encoder, corpus, device="cpu")
         write_result(whole, scratch / "whole.parquet")
         found.wrong += not read_result(scratch / "whole.parquet").identical(result)
     how = f"{size.clients} clients for {size.seconds:g} s, 2 processes, one killed after a third"

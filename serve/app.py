@@ -3,7 +3,6 @@
 Goal: from settings, which are plain values that can be sent to another machine, to something that answers.
 Conventions: who starts the service chooses store, encoder, audio and state; requests choose among them by name. The
 token is kept as its SHA-256. Replicas share the state folder, and nothing else.
-Contents: `Settings`, `build`, `run_process`, `run_on_ray`.
 """
 
 import logging
@@ -30,13 +29,13 @@ from .catalogue import Catalogue
 from .jobs import JobFolder
 from .routes import make_app
 from .security import Limits
-from .worker_loop import LEASE, MOST_QUEUED, Engine
+from .worker_loop import LEASE_SECONDS, MAX_QUEUED, WorkerLoop
 
 log = logging.getLogger(__name__)
 
-MOST_CONNECTIONS = 256
-STOP = 30  # seconds to end in
-OBJECTS = 100 * 2**20  # bytes of the object store: nothing large goes through it
+MAX_CONNECTIONS = 256
+STOP_SECONDS = 30  # to end in
+OBJECT_STORE_BYTES = 100 * 2**20  # nothing large goes through it
 APPLICATION = "otoscope-ablation"
 
 
@@ -53,8 +52,8 @@ class Settings:
     """Folder of jobs and probes, shared by the replicas."""
     device: str | None = None
     limits: Limits = field(default_factory=Limits)
-    most_queued: int = MOST_QUEUED
-    lease: float = LEASE
+    max_queued: int = MAX_QUEUED
+    lease: float = LEASE_SECONDS
 
 
 def by_task(given: Sequence[str], tasks: Sequence[str], option: str) -> dict[str, str]:
@@ -73,21 +72,21 @@ def by_task(given: Sequence[str], tasks: Sequence[str], option: str) -> dict[str
 
 
 def build(settings: Settings) -> FastAPI:
-    """The application, everything loaded and checked; its engine starts with it.
+    """The application, everything loaded and checked; its worker loop starts with it.
 
     Raises what opening store, encoder, manifests or state folder raises.
     """
     folder = JobFolder(settings.state)
     encoder = to_device(load_encoder(settings.encoder), settings.device)
-    corpora = {task: read_manifest(*where) for task, where in settings.corpora.items()}
+    corpora = {task: read_manifest(*given) for task, given in settings.corpora.items()}
     catalogue = Catalogue(
         settings.store, encoder, corpora, probes=Path(settings.state) / "probes", device=settings.device
     )
-    engine = Engine(
-        folder, catalogue.run, most_queued=settings.most_queued, lease=settings.lease, words=catalogue.words
+    loop = WorkerLoop(
+        folder, catalogue.run, max_queued=settings.max_queued, lease=settings.lease, redact=catalogue.redact
     )
-    app = make_app(engine, catalogue, settings.limits)
-    app.state.engine = engine
+    app = make_app(loop, catalogue, settings.limits)
+    app.state.loop = loop
     return app
 
 
@@ -104,7 +103,7 @@ def run_process(settings: Settings, host: str, port: int, ready: Callable[[str],
         ready(f"http://{shown}:{listening.getsockname()[1]}")
         config = uvicorn.Config(
             app, log_config=None, access_log=False, server_header=False, proxy_headers=False, lifespan="on",
-            limit_concurrency=MOST_CONNECTIONS, timeout_graceful_shutdown=5, ws="none",
+            limit_concurrency=MAX_CONNECTIONS, timeout_graceful_shutdown=5, ws="none",
         )  # fmt: skip
         uvicorn.Server(config).run(sockets=[listening])
 
@@ -130,27 +129,22 @@ def run_on_ray(
     if ours:
         options: dict[str, Any] = {"address": address, "log_to_driver": False, "logging_level": logging.ERROR}
         if address is None:
-            most = max(1, math.ceil(replicas * cpus))
-            options |= {
-                "address": "local",
-                "include_dashboard": False,
-                "num_cpus": most,
-                "object_store_memory": OBJECTS,
-            }
+            options |= {"address": "local", "include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
+            options["num_cpus"] = max(1, math.ceil(replicas * cpus))
         handler = signal.getsignal(signal.SIGTERM)
         try:
             ray.init(**options)
             if callable(handler) and threading.current_thread() is threading.main_thread():
-                signal.signal(signal.SIGTERM, handler)  # Ray has put its own in the place of ours
+                signal.signal(signal.SIGTERM, handler)  # Ray has replaced it by its own
         except (OSError, RuntimeError, ValueError) as error:
-            where = address or "on this machine"
             raise OSError(
-                f"no Ray cluster {where} ({one_line(error)}); expected one that runs: see `ray status`"
+                f"no Ray cluster {address or 'on this machine'} ({one_line(error)}); expected one that runs: see `ray "
+                "status`"
             ) from error
     try:
         serve.start(proxy_location="HeadOnly", http_options={"host": host, "port": port})
         deployment = serve.deployment(
-            name="ablation", num_replicas=replicas, health_check_period_s=5, graceful_shutdown_timeout_s=STOP,
+            name="ablation", num_replicas=replicas, health_check_period_s=5, graceful_shutdown_timeout_s=STOP_SECONDS,
             ray_actor_options={"num_cpus": cpus, "num_gpus": gpus}, logging_config={"enable_access_log": False},
         )(serve.ingress()(Replica))  # fmt: skip
         serve.run(deployment.bind(settings), name=APPLICATION, route_prefix="/")
@@ -176,5 +170,5 @@ class Replica:
 
     def check_health(self) -> None:
         """Raises where jobs are no longer taken: Serve then replaces the replica."""
-        if not self._app.state.engine.alive:
+        if not self._app.state.loop.alive:
             raise RuntimeError("no jobs are taken")

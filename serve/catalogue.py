@@ -3,7 +3,6 @@
 Goal: everything in a request is a name that is looked up here; no path and no URL in a request is ever opened.
 Conventions: the store is shown as it was when it was opened, and opened again when a job finds it changed. Ids of jobs
 are digests of the request and of all in the store that it reads, so that equal ids mean equal results.
-Contents: `Catalogue`.
 """
 
 import threading
@@ -16,35 +15,32 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from ..ablate.lookup import Study, look_up
 from ..ablate.request import Request
 from ..ablate.result import write_result
-from ..ablate.study import require_encoder, run_study
+from ..ablate.study import OpenStore, check_encoder, look_up, run_study
 from ..analysis.probe.probe import Probe, load_probe, save_probe
 from ..analysis.probe.splits import SPLIT_COLUMNS, splits_column
-from ..analysis.selection.labellings import Labelling, labellings, select_neurons
+from ..analysis.selection.labellings import Labelling, select_neurons
 from ..analysis.selection.selection import Selection
-from ..analysis.selection.sets import parse_set, quoted
+from ..analysis.selection.sets import quoted
 from ..cluster.executor import SerialExecutor
 from ..extract.audio.corpus import Corpus
 from ..extract.models.encoder import Encoder
-from ..extract.plan import clip_table
-from ..store.group import open_root, read_identity, read_plan
+from ..extract.plan import clip_table, identify
+from ..store.group import read_plan
 from ..store.neurons import NeuronSet
-from ..store.provenance import Identity, digest_of
-from ..store.reader import open_store
-from .worker_loop import Errand
+from ..store.provenance import digest_of
+from .worker_loop import RunningJob
 
 FORMAT = 1  # raised when the same request would give another result
-MOST_KEPT = 64  # selections
+MAX_SELECTIONS = 64  # kept
 
 
-class Snapshot:
-    """A store as it was when this was made."""
+class Snapshot(OpenStore):
+    """A store as it was when this was made, and what was asked about it so far."""
 
     def __init__(self, url: str) -> None:
-        self.root, self.tree = open_root(url, mode="r"), open_store(url)
-        self.identity: Identity = read_identity(self.root)
+        super().__init__(url)
         self._digests: dict[tuple[str, str], str] = {}
         self._categories: dict[tuple[str, str], dict[str, int]] = {}
         self._selections: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
@@ -61,7 +57,7 @@ class Snapshot:
             raise LookupError(f"no task {task!r}; expected one of {', '.join(sorted(self.labels))}")
         if label not in self.labels[task]:
             raise LookupError(f"no label {label!r} in task {task}; expected one of {', '.join(self.labels[task])}")
-        return next(labellings({"the store": self.tree}, [f"{task}:{label}"]))
+        return super().labelling(task, label)
 
     def categories(self, task: str, label: str) -> dict[str, int]:
         """Clips of each category of a labelling. Raises as `labelling` does."""
@@ -83,35 +79,36 @@ class Snapshot:
             self._digests[key] = digest_of([*about, *values])
         return self._digests[key]
 
-    def division(self, request: Request) -> str:
-        """Label column by which the clips of a request are divided."""
-        return splits_column(self.labels[request.task], request.division or None)
-
     def job(self, request: Request) -> str:
         """Id of the job that a request is: of itself and of all it reads."""
-        columns = [request.label, self.division(request)]
-        read = {f"{request.task}:{label}" for label in columns}
-        named = parse_set(request.set)
-        read |= {f"{each.task}:{each.label}" for each in named.categories if each.task}
-        digests = {name: self.digest(*name.split(":", 1)) for name in sorted(read)}
-        asked = replace(request, side=request.evidence, set=named.text).to_json()
+        read = set(self._labellings(request))
+        read |= {(each.task, each.label) for each in request.named_set.categories if each.task}
+        digests = {f"{task}:{label}": self.digest(task, label) for task, label in sorted(read)}
+        asked = replace(request, side=request.evidence, set=request.named_set.text).to_json()
         return digest_of([FORMAT, asked, self.identity.to_json(), digests])
 
     def probe(self, request: Request) -> str:
         """Name of the probe that a request needs."""
-        read = [self.digest(request.task, label) for label in (request.label, self.division(request))]
+        read = [self.digest(*name) for name in self._labellings(request)]
         return digest_of([FORMAT, self.identity.to_json(), request.label, read, request.probe, request.probe_seed])[:32]
+
+    def _labellings(self, request: Request) -> list[tuple[str, str]]:
+        """Task and label of what the probe of a request tells apart, and of its splits or folds."""
+        splits = splits_column(self.labels[request.task], request.splits or None)
+        return [(request.task, request.label), (request.task, splits)]
 
     def sets(self, task: str, label: str, selection: Selection) -> list[dict[str, Any]]:
         """Names of the sets that the selection of a labelling offers, and how many neurons each has.
 
         Raises LookupError for names, ValueError where nothing can be selected.
         """
-        key = (task, label, selection)
+        if selection.clips != "all":
+            raise ValueError("sets of training clips were asked for; expected clips 'all', as nothing is split here")
+        key = task, label, selection
         with self._one_at_a_time:
             if key not in self._selections:
                 member = select_neurons(self.labelling(task, label), selection).selection["member"]
-                if len(self._selections) == MOST_KEPT:
+                if len(self._selections) == MAX_SELECTIONS:
                     self._selections.pop(next(iter(self._selections)))
                 self._selections[key] = _sets(member)
             return self._selections[key]
@@ -132,7 +129,8 @@ class Catalogue:
         self.probe_folder = probes
         probes.mkdir(parents=True, exist_ok=True)
         self.now = Snapshot(url)
-        require_encoder(self.now.identity, encoder, device)
+        self.identity = identify(encoder, self.now.identity.frames)
+        check_encoder(self.now.identity, self.identity)
         for task, corpus in self.corpora.items():
             if task not in self.now.labels:
                 raise LookupError(f"a corpus for task {task!r}; expected one of {', '.join(sorted(self.now.labels))}")
@@ -166,7 +164,7 @@ class Catalogue:
         """Probes that were fitted here: labelling, categories, heads, how."""
         found = []
         for path in sorted(self.probe_folder.glob("*.json")):
-            probe = self._kept(path.stem)
+            probe = self._probe_at(path.with_suffix(""))
             if probe is not None:
                 heads = probe.about.get("heads", [])
                 found.append(
@@ -189,7 +187,7 @@ class Catalogue:
             raise LookupError(
                 f"task {request.task} has no audio here; expected one that has: {', '.join(sorted(self.corpora))}"
             )
-        named = parse_set(request.set)
+        named = request.named_set
         if named.kind == "file":
             raise ValueError("a set from a file was asked for; expected neurons by name or by hand: no file is opened")
         if named.kind == "hand":
@@ -205,42 +203,37 @@ class Catalogue:
                 raise LookupError(f"no category {name!r} in {task}:{label}; expected one of {exist}")
         return now.job(request)
 
-    def run(self, job: str, asked: Mapping[str, Any], place: Path, errand: Errand) -> None:
-        """Do a job and write its result: what an engine runs. Raises as `run_study` does."""
+    def run(self, job: str, asked: Mapping[str, Any], target: Path, running: RunningJob) -> None:
+        """Do a job and write its result: what a worker loop runs. Raises as `run_study` does."""
         request = Request.from_json(asked)
         now = Snapshot(self.url)
         if now.job(request) != job:
             self.now = now
             raise ValueError("the store is no longer as it was when this was asked; expected no change: ask again")
         executor = Stoppable()
-        errand.when_ended(executor.stop)
-        study = self._look_up(now.probe(request), request)
-        errand.progress(0, len(study.clips))
+        running.when_ended(executor.stop)
+        probe_path = self.probe_folder / now.probe(request)
+        known = self._probe_at(probe_path)
+        study = look_up(request, now, known)
+        if known is None:
+            save_probe(study.probe, probe_path)
+        running.progress(0, len(study.clips))
         result = run_study(
-            study, self.url, self.encoder, self.corpora[request.task],
-            executor=executor, device=self.device, progress=errand.progress,
+            study, self.encoder, self.corpora[request.task], executor=executor, device=self.device,
+            identity=self.identity, progress=running.progress,
         )  # fmt: skip
-        write_result(result, place)
+        write_result(result, target)
 
-    def words(self, text: str) -> str:
-        """A message without the places that requests cannot name."""
-        for place, name in (
-            (self.url, "the store"),
-            *((str(c.clips.root), "the audio") for c in self.corpora.values()),
-        ):
-            text = text.replace(place, name)
+    def redact(self, text: str) -> str:
+        """A message without the locations that requests cannot name."""
+        roots = [str(corpus.clips.root) for corpus in self.corpora.values()]
+        for location, name in ((self.url, "the store"), *((root, "the audio") for root in roots)):
+            text = text.replace(location, name)
         return text
 
-    def _look_up(self, name: str, request: Request) -> Study:
-        kept = self._kept(name)
-        study = look_up(request, self.url, kept)
-        if kept is None:
-            save_probe(study.probe, self.probe_folder / name)
-        return study
-
-    def _kept(self, name: str) -> Probe | None:
+    def _probe_at(self, path: Path) -> Probe | None:
         try:
-            return load_probe(self.probe_folder / name)
+            return load_probe(path)
         except (OSError, ValueError):  # not fitted yet, or being written at this moment by another process
             return None
 

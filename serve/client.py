@@ -2,10 +2,9 @@
 
 Goal: submit, follow, fetch, cancel in one line each; whatever may be repeated is, while a service restarts.
 Conventions: every request may be repeated, because ids are digests; so connections that break and answers 500 to 504
-are tried again, and a full queue is waited for, for `patience` seconds in all. Redirects are not followed, so that the
+are tried again, and a full queue is waited for, for `timeout` seconds in all. Redirects are not followed, so that the
 token goes nowhere else. Errors are one line: LookupError for what does not exist, ValueError for what was asked
 wrongly, PermissionError for the token, TimeoutError for a job that lasts longer, else OSError.
-Contents: `Client`.
 """
 
 import json
@@ -23,13 +22,14 @@ import xarray as xr
 
 from ..ablate.request import Request
 from ..ablate.result import result_of_table
+from ..analysis.selection.selection import Selection
 
 ARROW = "application/vnd.apache.arrow.stream"
 TOKEN = "OTOSCOPE_TOKEN"  # environment variable
 LOCAL = ("127.0.0.1", "localhost", "::1")
-PASSING = (500, 502, 503, 504)
-LONGEST_POLL = 2.0  # seconds
-SHORTEST_PAUSE = 0.05
+TRANSIENT = (500, 502, 503, 504)
+MAX_POLL_SECONDS = 2.0
+MIN_PAUSE_SECONDS = 0.05
 
 
 class Client:
@@ -39,14 +39,14 @@ class Client:
         result = client.run(Request(task="fm", label="octave", set="shared(4,5)"))
 
     token: by default the environment's OTOSCOPE_TOKEN, if there is one.
-    patience: seconds for which a request is tried, and a full queue waited for.
+    timeout: seconds for which a request is tried, and a full queue waited for.
     """
 
-    def __init__(self, url: str = "http://127.0.0.1:8765", token: str | None = None, patience: float = 60.0) -> None:
+    def __init__(self, url: str = "http://127.0.0.1:8765", token: str | None = None, timeout: float = 60.0) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.query:
-            raise ValueError("no URL of a service; expected http://HOST:PORT, the token apart from it")
-        self.url, self.patience = url.rstrip("/"), patience
+            raise ValueError("not a valid URL of a service; expected http://HOST:PORT, the token apart from it")
+        self.url, self.timeout = url.rstrip("/"), timeout
         self._token = os.environ.get(TOKEN) if token is None else token
         proxies = [ProxyHandler({})] if parts.hostname in LOCAL else []
         self._opener: OpenerDirector = build_opener(_NoRedirect, *proxies)
@@ -57,14 +57,12 @@ class Client:
 
     def job(self, job: str) -> dict[str, Any]:
         """A job as it stands: state, progress, error, request."""
-        found: dict[str, Any] = self._json("GET", f"/ablations/{quote(job, safe='')}")
-        return found
+        return dict(self._json("GET", f"/ablations/{quote(job, safe='')}"))
 
     def jobs(self, state: str | None = None, limit: int = 100) -> list[dict[str, Any]]:
         """Jobs, those first whose state changed last."""
         query = urlencode({"limit": limit} | ({} if state is None else {"state": state}))
-        found: list[dict[str, Any]] = self._json("GET", f"/ablations?{query}")["jobs"]
-        return found
+        return list(self._json("GET", f"/ablations?{query}")["jobs"])
 
     def wait(self, job: str, timeout: float | None = None) -> dict[str, Any]:
         """The job once it ended, done, failed or cancelled. Raises TimeoutError where it lasts longer (seconds)."""
@@ -74,7 +72,7 @@ class Client:
             if deadline is not None and time.monotonic() > deadline:
                 raise TimeoutError(f"job {job[:12]} is {found['state']} after {timeout:g} s; expected it to have ended")
             time.sleep(pause)
-            pause = min(1.5 * pause, LONGEST_POLL)
+            pause = min(1.5 * pause, MAX_POLL_SECONDS)
         return found
 
     def result(self, job: str) -> xr.Dataset:
@@ -84,7 +82,7 @@ class Client:
             return result_of_table(stream.read_all())
 
     def run(self, request: Request, timeout: float | None = None) -> xr.Dataset:
-        """Submit, wait, fetch. Raises ValueError for a job that failed or was cancelled, with its own words."""
+        """Submit, wait, fetch. Raises ValueError for a job that failed or was cancelled, with its own error."""
         job = self.submit(request)
         ended = self.wait(job, timeout)
         if ended["state"] != "done":
@@ -93,54 +91,49 @@ class Client:
 
     def cancel(self, job: str) -> dict[str, Any]:
         """Cancel a job that is queued or running. Raises ValueError for one that is done."""
-        found: dict[str, Any] = self._json("DELETE", f"/ablations/{quote(job, safe='')}")
-        return found
+        return dict(self._json("DELETE", f"/ablations/{quote(job, safe='')}"))
 
     def tasks(self) -> list[dict[str, Any]]:
         """Tasks of the store."""
-        found: list[dict[str, Any]] = self._json("GET", "/tasks")
-        return found
+        return list(self._json("GET", "/tasks"))
 
     def categories(self, task: str, label: str) -> dict[str, int]:
         """Clips of each category of a labelling."""
         found = self._json("GET", f"/tasks/{quote(task, safe='')}/categories?{urlencode({'label': label})}")
         return {each["category"]: each["clips"] for each in found}
 
-    def sets(
-        self, task: str, label: str, percentile: float = 1.0, rule: str = "lape", reading: str = "clip"
-    ) -> dict[str, int]:
+    def sets(self, task: str, label: str, selection: Selection | None = None) -> dict[str, int]:
         """Names of the sets that a selection offers, and how many neurons each has."""
-        asked = {"task": task, "label": label, "percentile": percentile, "rule": rule, "reading": reading}
+        asked = {"task": task, "label": label, **(selection or Selection()).to_json()}
+        asked = {name: value for name, value in asked.items() if value is not None}
         return {each["set"]: each["neurons"] for each in self._json("GET", f"/selections?{urlencode(asked)}")}
 
     def probes(self) -> list[dict[str, Any]]:
         """Probes that were fitted there."""
-        found: list[dict[str, Any]] = self._json("GET", "/probes")
-        return found
+        return list(self._json("GET", "/probes"))
 
     def _json(self, method: str, path: str, body: Any = None) -> Any:
         return json.loads(self._call(method, path, body))
 
     def _call(self, method: str, path: str, body: Any = None, accept: str = "application/json") -> bytes:
-        """What is answered, tried until it is or patience ends."""
+        """What is answered, tried until it is or the timeout is over."""
         headers = {"Accept": accept}
         if self._token:
             headers["Authorization"] = f"Bearer {self._token}"
         data = None
         if body is not None:
             data, headers["Content-Type"] = json.dumps(body).encode(), "application/json"
-        deadline, pause = time.monotonic() + self.patience, 0.1
+        deadline, pause = time.monotonic() + self.timeout, 0.1
         while True:
             call = Call(self.url + path, data, headers, method=method)
             try:
-                with self._opener.open(call, timeout=max(1.0, self.patience)) as answer:
-                    read: bytes = answer.read()
-                    return read
+                with self._opener.open(call, timeout=max(1.0, self.timeout)) as answer:
+                    return bytes(answer.read())
             except HTTPError as error:
                 problem, wait = _problem(error), pause
                 if error.code == 429:
                     wait = _seconds(error.headers.get("Retry-After"), pause)
-                elif error.code not in PASSING:
+                elif error.code not in TRANSIENT:
                     raise problem from None
             except (URLError, HTTPException, OSError) as error:
                 reason = getattr(error, "reason", None) or error
@@ -149,8 +142,8 @@ class Client:
             left = deadline - time.monotonic()
             if left <= 0:
                 raise problem
-            time.sleep(min(max(wait, SHORTEST_PAUSE), left))
-            pause = min(2 * pause, LONGEST_POLL)
+            time.sleep(min(max(wait, MIN_PAUSE_SECONDS), left))
+            pause = min(2 * pause, MAX_POLL_SECONDS)
 
 
 class _NoRedirect(HTTPRedirectHandler):
@@ -166,10 +159,10 @@ def _problem(error: HTTPError) -> Exception:
     kinds |= {413: ValueError, 422: ValueError}
     try:
         with error:
-            said = str(json.loads(error.read())["error"])
+            reason = str(json.loads(error.read())["error"])
     except (OSError, ValueError, KeyError, TypeError, HTTPException):
-        said = f"answer {error.code} without a reason"
-    return kinds.get(error.code, OSError)(said)
+        reason = f"answer {error.code} without a reason"
+    return kinds.get(error.code, OSError)(reason)
 
 
 def _seconds(text: str | None, default: float) -> float:

@@ -3,13 +3,12 @@
 Goal: whatever dies, and whenever: nothing finished is lost, nothing unfinished forgotten, and nothing ends two ways.
 Conventions: a job's course is a row of files that are never changed; the last one is its state. The next one can be
 created by one process only, so that of several who would continue from the same state one does, and the others look
-again. Who works on a job touches its last file; who is found not to is replaced by the next file. JSON only.
+again. Who works on a job touches its last file, as a heartbeat; without one it is replaced by the next file. JSON only.
     jobs/ID/000000.json ...       the course: queued, running, done, failed, cancelled, queued again ...
     jobs/ID/result.000002.parquet what the run that began with 000001 and ended with 000002 found
     jobs/ID/progress.json         of the present run
     queue/TIME-ID                 where to look for unfinished jobs, oldest first; may name finished ones for a minute
 The folder must be on a file system with hard links (local ones, NFS).
-Contents: `Job`, `JobFolder`, `STATES`.
 """
 
 import json
@@ -23,12 +22,14 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from ..files import whole_file
+
 State = Literal["queued", "running", "done", "failed", "cancelled"]
 STATES: tuple[State, ...] = ("queued", "running", "done", "failed", "cancelled")
 UNFINISHED = ("queued", "running")
 JOB_ID = re.compile(r"[0-9a-f]{64}")
 EVENT = re.compile(r"(\d{6})\.json")
-SETTLED = 60.0  # seconds that a hint may be ahead of its job
+HINT_SECONDS = 60.0  # that a hint may be ahead of its job
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,9 +78,9 @@ class JobFolder:
         self._repair()
 
     def get(self, job: str) -> Job | None:
-        """A job as it stands, or None. Raises ValueError for what is no id."""
+        """A job as it stands, or None. Raises ValueError for what is not a valid id."""
         if not JOB_ID.fullmatch(job):
-            raise ValueError(f"{job[:80]!r} is no id of a job; expected 64 hexadecimal digits")
+            raise ValueError(f"{job[:80]!r} is not a valid id of a job; expected 64 hexadecimal digits")
         try:
             names = os.listdir(self._jobs / job)
         except FileNotFoundError:
@@ -133,7 +134,7 @@ class JobFolder:
             state = self.get(job)
             if state is not None and state.unfinished:
                 found.setdefault(job, state)
-            elif time.time() - int(since) / 1e9 > SETTLED:
+            elif time.time() - int(since) / 1e9 > HINT_SECONDS:
                 (self._queue / name).unlink(missing_ok=True)
         return list(found.values())
 
@@ -152,25 +153,25 @@ class JobFolder:
                 found.append(job)
         return found
 
-    def touch(self, job: Job) -> None:
-        """Say that a job is worked on. Raises FileNotFoundError where it was deleted."""
+    def send_heartbeat(self, job: Job) -> None:
+        """Record that a job is worked on. Raises FileNotFoundError where it was deleted."""
         os.utime(self._event(job.id, job.number))
 
-    def touched(self, job: Job) -> int:
-        """When that was last said: only good for comparison with itself, for clocks of machines differ."""
+    def last_heartbeat(self, job: Job) -> int:
+        """When that was last recorded: only good for comparison with itself, for clocks of machines differ."""
         return self._event(job.id, job.number).stat().st_mtime_ns
 
-    def say_progress(self, job: Job, done: int, total: int) -> None:
+    def record_progress(self, job: Job, done: int, total: int) -> None:
         """Record how much of a running job is done."""
-        said = {"number": job.number, "done": done, "total": total}
-        _replace(self._jobs / job.id / "progress.json", json.dumps(said).encode())
+        with whole_file(self._jobs / job.id / "progress.json") as partial:
+            partial.write_text(json.dumps({"number": job.number, "done": done, "total": total}))
 
     def progress(self, job: Job) -> tuple[int, int]:
         """How much is done, of how much: (0, 0) where that is not known."""
         with suppress(OSError, ValueError, KeyError):
-            said = json.loads((self._jobs / job.id / "progress.json").read_text(encoding="utf-8"))
-            if said["number"] == job.number - (job.state == "done"):
-                return int(said["done"]), int(said["total"])
+            found = json.loads((self._jobs / job.id / "progress.json").read_text(encoding="utf-8"))
+            if found["number"] == job.number - (job.state == "done"):
+                return int(found["done"]), int(found["total"])
         return 0, 0
 
     def result(self, job: Job) -> Path:
@@ -187,8 +188,8 @@ class JobFolder:
         return self._jobs / job / f"{number:06d}.json"
 
     def _put(self, job: Job, **more: Any) -> bool:
-        said = {key: value for key, value in asdict(job).items() if key not in ("id", "number")}
-        return put_new(self._event(job.id, job.number), said | more)
+        event = {key: value for key, value in asdict(job).items() if key not in ("id", "number")}
+        return put_new(self._event(job.id, job.number), event | more)
 
     def _hint(self, job: str, since: float | None = None) -> None:
         """Before the event, so that whatever dies in between, no unfinished job is without one."""
@@ -208,26 +209,13 @@ def put_new(path: Path, value: Mapping[str, Any]) -> bool:
     """Write a JSON file, whole, where there is none; whether it was. Of several at the same instant one succeeds."""
     whole = path.with_name(f".{uuid.uuid4().hex}.partial")
     try:
-        _write(whole, json.dumps(value, ensure_ascii=False).encode())
+        with whole.open("wb") as file:
+            file.write(json.dumps(value, ensure_ascii=False).encode())
+            file.flush()
+            os.fsync(file.fileno())
         os.link(whole, path)
     except FileExistsError:
         return False
     finally:
         whole.unlink(missing_ok=True)
     return True
-
-
-def _replace(path: Path, data: bytes) -> None:
-    partial = path.with_name(f".{uuid.uuid4().hex}.partial")
-    try:
-        partial.write_bytes(data)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def _write(path: Path, data: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())

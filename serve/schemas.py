@@ -1,57 +1,63 @@
 """What goes over the wire: requests and answers as the service documents them. The one file that knows pydantic.
 
 Conventions: unknown fields are refused, numbers are not read from text. Times are ISO 8601 in UTC.
-Contents: `Ask`, `JobView`, `JobList`, `ResultView`, `TaskView`, `LabelView`, `CategoryView`, `SetView`, `ProbeView`,
-`Health`, `Problem`.
 """
 
-from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from dataclasses import MISSING, fields
+from datetime import datetime
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from ..ablate.request import Request
-from .jobs import Job, State
+from ..analysis.selection.selection import Selection
+from .jobs import State
 
-MOST_CONTROLS = 10_000
-NAME = 200  # characters
-Name = Annotated[str, Field(min_length=1, max_length=NAME)]
-Seed = Annotated[int, Field(ge=0, lt=2**48)]
-Percentile = Annotated[float, Field(gt=0, le=100, allow_inf_nan=False)]
-Rule = Literal["lape", "paper"]
-Reading = Literal["clip", "frame", "any"]
+MAX_NAME = 200  # characters
+SEED = {"ge": 0, "lt": 2**48}
+BOUNDS: Mapping[str, Mapping[str, Any]] = {
+    "task": {"min_length": 1, "max_length": MAX_NAME},
+    "label": {"min_length": 1, "max_length": MAX_NAME},
+    "set": {"min_length": 1, "max_length": 20_000, "examples": ["shared(4,5)", "only(dog)", "(9,347) (10,393)"]},
+    "gain": {"ge": -1e6, "le": 1e6, "allow_inf_nan": False},
+    "category": {"max_length": MAX_NAME},
+    "controls": {"ge": 0, "le": 10_000},
+    "match": {"max_length": 2},
+    "seed": SEED,
+    "probe_seed": SEED,
+    "splits": {"max_length": MAX_NAME},
+    "threshold": {"allow_inf_nan": False},
+    "percentile": {"gt": 0, "le": 100, "allow_inf_nan": False},
+}
+"""Of the fields of requests and selections, beside what the records themselves check."""
 
 
-class Ask(BaseModel):
+def model_of(record: type[Any], *, strict: bool) -> type[BaseModel]:
+    """The fields of a record as pydantic's, with `BOUNDS`; strict: other fields and numbers in text are refused."""
+    made: dict[str, Any] = {}
+    for each in fields(record):
+        kind, choices = each.type, each.metadata.get("choices")
+        about = {"description": each.metadata.get("help"), **BOUNDS.get(each.name, {})}
+        if each.default_factory is not MISSING:  # a record in the record
+            about["default_factory"] = kind = model_of(each.default_factory, strict=strict)  # type: ignore[arg-type]
+        else:
+            about["default"] = ... if each.default is MISSING else each.default
+        if isinstance(each.default, tuple):
+            kind, about["default"] = list[Literal[choices]], list(each.default)  # type: ignore[valid-type]
+        elif choices:
+            kind = Literal[(each.default, *choices)]
+        made[each.name] = kind, Field(**about)
+    config = ConfigDict(extra="forbid", strict=True) if strict else None
+    return create_model(record.__name__, __config__=config, __doc__=(record.__doc__ or "").partition("\n")[0], **made)
+
+
+class Ask(model_of(Request, strict=True)):  # type: ignore[misc]
     """An ablation to be done. Equal requests are one job."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
 
-    task: Name = Field(description="Task of the store.")
-    label: Name = Field(description="Label column whose categories the probe tells apart.")
-    set: str = Field(
-        min_length=1, max_length=20_000, examples=["shared(4,5)", "only(dog)", "(9,347) (10,393)"],
-        description="Neurons: shared(A,B), only(A), all(A) of the selection, or (layer,neuron) ... by hand.",
-    )  # fmt: skip
-    mode: Literal["remove", "gain", "mean", "category-mean", "transplant", "keep", "keep-mean"] = "remove"
-    gain: float = Field(0.0, allow_inf_nan=False, ge=-1e6, le=1e6, description="Factor of the mode gain.")
-    category: str = Field("", max_length=NAME, description="Category of the modes category-mean and transplant.")
-    controls: int = Field(200, ge=0, le=MOST_CONTROLS, description="Matched random sets to compare with.")
-    control: Literal["matched", "published"] = "matched"
-    match: list[Literal["rate", "mean"]] = Field([], max_length=2, description="What else controls are matched in.")
-    seed: Seed = 0
-    side: Literal["", "harm", "help", "either"] = Field("", description="Change that counts as evidence.")
-    percentile: Percentile = Field(1.0, description="Of the selection, in percent.")
-    selected_on: Literal["all", "train"] = Field("all", description="Clips that the selection is made from.")
-    rule: Rule = "lape"
-    reading: Reading = "clip"
-    probe: Literal["logistic", "published"] = "logistic"
-    probe_seed: Seed = 42
-    division: str = Field("", max_length=NAME, description="Label column that divides the clips; empty: split or fold.")
-
-    def request(self) -> Request:
-        """As the study takes it. Raises ValueError for values that do not fit together."""
-        return Request(**{**self.model_dump(), "match": tuple(self.match)})
+class SelectionQuery(model_of(Selection, strict=False)):  # type: ignore[misc]
+    """How the neurons of sets are selected."""
 
 
 class Problem(BaseModel):
@@ -90,7 +96,9 @@ class ResultView(BaseModel):
 
     id: str
     rows: list[dict[str, Any]]
-    about: dict[str, Any] = Field(description="Request, neurons, controls, probe, digests, counts by category named.")
+    about: dict[str, Any] = Field(
+        description="Request, neurons, controls, probe, digests, counts by category and prediction."
+    )
 
 
 class TaskView(BaseModel):
@@ -141,12 +149,3 @@ class Health(BaseModel):
 
     live: bool
     ready: bool
-
-
-def job_view(job: Job, request: dict[str, Any], progress: tuple[int, int]) -> JobView:
-    """A job for the wire."""
-    return JobView(
-        id=job.id, state=job.state, submitted=datetime.fromtimestamp(job.submitted, UTC),
-        changed=datetime.fromtimestamp(job.at, UTC), error=job.error, request=request,
-        progress=Progress(done=progress[0], total=progress[1]),
-    )  # fmt: skip

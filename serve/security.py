@@ -1,9 +1,8 @@
-"""Guard: what stands before the service, and lets pass only what may.
+"""Security middleware: what stands before the service, and lets pass only what may.
 
 Goal: unknown hosts (a page in a browser that had its own name point here), missing tokens, bodies that are too large
 or too slow, and forms sent by other pages are answered before anything looks at them.
 Conventions: an ASGI middleware. Answers are JSON, {"error": one line}. The token is known by its SHA-256 alone.
-Contents: `Guard`, `Limits`, `token_digest`, `host_of`.
 """
 
 import asyncio
@@ -37,13 +36,13 @@ class Limits:
     """Names under which the service may be called, without port."""
     token: str = ""
     """SHA-256 of the token in hexadecimal digits; "" where none is needed."""
-    most_bytes: int = 65_536
+    max_bytes: int = 65_536
     """Of a request's body."""
-    patience: float = 10.0
+    body_timeout: float = 10.0
     """Seconds for a whole body to arrive."""
 
 
-class Guard:
+class SecurityMiddleware:
     """Passes requests within the limits on to an application, and counts all by method and status."""
 
     def __init__(self, app: App, limits: Limits, answered: "Counter[tuple[str, int]]") -> None:
@@ -81,7 +80,7 @@ class Guard:
         hosts = headers.get("host", [])
         if len(hosts) != 1 or host_of(hosts[0]) not in self.limits.hosts:
             return 400, "unknown host; expected a name that the service was started for: see --allow-host"
-        if self.limits.token and scope["path"] not in WITHOUT_TOKEN and not self._knows(headers):
+        if self.limits.token and scope["path"] not in WITHOUT_TOKEN and not self._has_token(headers):
             return 401, "no valid token; expected the header Authorization: Bearer TOKEN"
         if scope["method"] == "POST":
             kinds = headers.get("content-type", [""])
@@ -89,33 +88,33 @@ class Guard:
                 return 415, "expected a body of Content-Type application/json"
         return None
 
-    def _knows(self, headers: dict[str, list[str]]) -> bool:
-        said = headers.get("authorization", [""])
-        scheme, _, token = said[0].partition(" ")
-        given = token_digest(token.strip()) if len(said) == 1 and scheme.lower() == "bearer" else ""
+    def _has_token(self, headers: dict[str, list[str]]) -> bool:
+        sent = headers.get("authorization", [""])
+        scheme, _, token = sent[0].partition(" ")
+        given = token_digest(token.strip()) if len(sent) == 1 and scheme.lower() == "bearer" else ""
         return hmac.compare_digest(given.encode(), self.limits.token.encode())
 
     async def _body(self, headers: dict[str, list[str]], receive: Receive) -> tuple[tuple[int, str] | None, bytes]:
         """The whole body, or why not: it is held here, so that nothing behind has to count bytes."""
-        most = self.limits.most_bytes
-        too_large = 413, f"the body is too large; expected at most {most} bytes"
-        said = headers.get("content-length", ["0"])[0]
-        if said.isdecimal() and (len(said) > 18 or int(said) > most):
+        limit = self.limits.max_bytes
+        too_large = 413, f"the body is too large; expected at most {limit} bytes"
+        length = headers.get("content-length", ["0"])[0]
+        if length.isdecimal() and (len(length) > 18 or int(length) > limit):
             return too_large, b""
         body = bytearray()
         try:
-            async with asyncio.timeout(self.limits.patience):
+            async with asyncio.timeout(self.limits.body_timeout):
                 while True:
                     message = await receive()
                     if message["type"] == "http.disconnect":
                         return (400, "the connection was closed"), b""
                     body += message.get("body", b"")
-                    if len(body) > most:
+                    if len(body) > limit:
                         return too_large, b""
                     if not message.get("more_body", False):
                         return None, bytes(body)
         except TimeoutError:
-            return (408, f"the body did not arrive; expected it within {self.limits.patience:g} s"), b""
+            return (408, f"the body did not arrive; expected it within {self.limits.body_timeout:g} s"), b""
 
 
 def read_token(path: str | None) -> str:

@@ -1,10 +1,10 @@
-"""Engine: takes jobs from a folder, one at a time, and sees to it that each ends.
+"""Worker loop: takes jobs from a folder, one at a time, and sees to it that each ends.
 
 Goal: queue, cancellation, and what happens when processes die, apart from HTTP and from what the jobs are about.
-Conventions: several engines, in as many processes or machines, may share a folder. Whoever works on a job says so
-every second; one that has been silent for `lease` seconds is taken to be dead, and its job goes to another engine. Were
-it alive after all, it would find the job taken, and stop. A job that takes its engine with it again and again fails.
-Contents: `Engine`, `Errand`, `Runner`, `QueueFull`.
+Conventions: several loops, in as many processes or machines, may share a folder. Whoever works on a job leaves a
+heartbeat every second; one that has left none for `lease` seconds is taken to be dead, and its job goes to another
+loop. Were it alive after all, it would find the job taken, and stop. A job under which process after process dies
+fails.
 """
 
 import logging
@@ -23,12 +23,12 @@ from .jobs import Job, JobFolder
 
 log = logging.getLogger(__name__)
 
-MOST_QUEUED = 64
-LEASE = 20.0  # seconds
-BEAT = 1.0  # seconds between two signs of life, and two looks at whether the job is still ours
-POLL = 0.25  # seconds between two looks into the queue
-LOSSES = 3  # engines that a job may take with it
-SAY = 0.5  # seconds between two records of progress
+MAX_QUEUED = 64
+LEASE_SECONDS = 20.0
+HEARTBEAT_SECONDS = 1.0  # between two heartbeats, and two looks at whether the job is still ours
+POLL_SECONDS = 0.25  # between two looks into the queue
+MAX_LOSSES = 3  # processes that may die under a job
+PROGRESS_SECONDS = 0.5  # between two records of progress
 
 
 class QueueFull(RuntimeError):
@@ -40,25 +40,25 @@ class QueueFull(RuntimeError):
 
 
 class Ended(RuntimeError):
-    """The job is no longer to be done: cancelled, taken by another engine, or the engine stops."""
+    """The job is no longer to be done: cancelled, taken by another loop, or the loop stops."""
 
 
-class Errand:
+class RunningJob:
     """A job that is being done, as its runner sees it."""
 
     def __init__(self, folder: JobFolder, job: Job) -> None:
         self.job, self.ended = job, threading.Event()
-        self._folder, self._said = folder, -SAY
+        self._folder, self._recorded = folder, -PROGRESS_SECONDS
         self._when_ended: Callable[[], None] | None = None
         self._lock = threading.Lock()
 
     def progress(self, done: int, total: int) -> None:
-        """Say how much is done. Raises Ended where the job is not to be done any more."""
+        """Record how much is done. Raises Ended where the job is not to be done any more."""
         if self.ended.is_set():
             raise Ended
-        if time.monotonic() - self._said > SAY or done == total:
-            self._said = time.monotonic()
-            self._folder.say_progress(self.job, done, total)
+        if time.monotonic() - self._recorded > PROGRESS_SECONDS or done == total:
+            self._recorded = time.monotonic()
+            self._folder.record_progress(self.job, done, total)
 
     def when_ended(self, action: Callable[[], None]) -> None:
         """Have something done, in another thread, once the job is not to be done any more: to end sooner."""
@@ -77,34 +77,34 @@ class Errand:
             action()
 
 
-Runner = Callable[[str, Mapping[str, Any], Path, Errand], None]
-"""(id, request, place, errand): do what is asked and write the result to the place, whole or not at all.
+Runner = Callable[[str, Mapping[str, Any], Path, RunningJob], None]
+"""(id, request, target, running): do what is asked and write the result to the target, whole or not at all.
 
 ValueError, LookupError and OSError are for whoever asked, in one line; other exceptions are faults of ours. Doing a job
 twice must give the same result twice.
 """
 
 
-class Engine:
+class WorkerLoop:
     """Jobs of a folder, done one at a time in a thread of this process; use `start` and `stop`."""
 
     def __init__(
-        self, folder: JobFolder, runner: Runner, *, most_queued: int = MOST_QUEUED, lease: float = LEASE,
-        words: Callable[[str], str] = str,
+        self, folder: JobFolder, runner: Runner, *, max_queued: int = MAX_QUEUED, lease: float = LEASE_SECONDS,
+        redact: Callable[[str], str] = str,
     ) -> None:  # fmt: skip
-        self.folder, self.runner, self.most_queued, self.lease, self.words = folder, runner, most_queued, lease, words
+        self.folder, self.runner, self.max_queued, self.lease, self.redact = folder, runner, max_queued, lease, redact
         self.name = f"{platform.node()}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
         self.counts: Counter[str] = Counter()
-        """Of this engine, by what happened: submitted, known, refused, done, failed, cancelled, taken_over, lost."""
+        """Of this loop, by what happened: submitted, known, refused, done, failed, cancelled, taken_over, lost."""
         self.seconds = 0.0
         """Spent on jobs that are done."""
         self._wake, self._stopping = threading.Event(), threading.Event()
         self._submitting = threading.Lock()
-        self._errand: Errand | None = None
-        self._silent: dict[str, tuple[tuple[int, int], float]] = {}
-        """By job: number and time of its last sign of life, and when, on our clock, it was seen first."""
+        self._running: RunningJob | None = None
+        self._heartbeats: dict[str, tuple[tuple[int, int], float]] = {}
+        """By job: number and time of its last heartbeat, and when, on our clock, it was seen first."""
         self._threads = [
-            threading.Thread(target=one, name=one.__name__, daemon=True) for one in (self._work, self._beat)
+            threading.Thread(target=one, name=one.__name__, daemon=True) for one in (self._work, self._send_heartbeats)
         ]
 
     def start(self) -> None:
@@ -112,15 +112,15 @@ class Engine:
         for thread in self._threads:
             thread.start()
 
-    def stop(self, patience: float = 30.0) -> None:
+    def stop(self, timeout: float = 30.0) -> None:
         """Take no more jobs; put the present one back into the queue."""
         self._stopping.set()
         self._wake.set()
-        if (errand := self._errand) is not None:
-            errand.end()
+        if (running := self._running) is not None:
+            running.end()
         for thread in self._threads:
             if thread.is_alive():
-                thread.join(patience)
+                thread.join(timeout)
 
     @property
     def alive(self) -> bool:
@@ -130,7 +130,7 @@ class Engine:
     def submit(self, job: str, request: Mapping[str, Any]) -> tuple[Job, bool]:
         """A job, and whether it is queued by this call; one that failed or was cancelled is queued again.
 
-        Raises QueueFull, ValueError for what is no id, OSError where the folder cannot be written.
+        Raises QueueFull, ValueError for what is not a valid id, OSError where the folder cannot be written.
         """
         with self._submitting:
             while True:
@@ -139,7 +139,7 @@ class Engine:
                     self.counts["known"] += 1
                     return found, False
                 n_queued = sum(each.state == "queued" for each in self.folder.waiting())
-                if n_queued >= self.most_queued:
+                if n_queued >= self.max_queued:
                     self.counts["refused"] += 1
                     raise QueueFull(n_queued, self._retry_after())
                 new = self.folder.create(job, request)
@@ -156,8 +156,8 @@ class Engine:
             cancelled = self.folder.advance(job, "cancelled", by=job.by)
             if cancelled is not None:
                 self.counts["cancelled"] += 1
-                if (errand := self._errand) is not None and errand.job.id == job.id:
-                    errand.end()
+                if (running := self._running) is not None and running.job.id == job.id:
+                    running.end()
                 return cancelled
             found = self.folder.get(job.id)
             if found is None:
@@ -166,7 +166,7 @@ class Engine:
         return job
 
     def _retry_after(self) -> int:
-        """Seconds until a place in the queue may be free."""
+        """Seconds until the queue may have room."""
         mean = self.seconds / self.counts["done"] if self.counts["done"] else 5.0
         return int(min(max(mean, 1.0), 600.0) + 0.5)
 
@@ -182,20 +182,20 @@ class Engine:
                 log.error("the folder of jobs cannot be used now: %s", one_line(error))
             except Exception:
                 log.exception("a fault of the service")
-            self._wake.wait(POLL)
+            self._wake.wait(POLL_SECONDS)
 
     def _take(self) -> Job | None:
         """The oldest job that nobody works on, now ours."""
         waiting = self.folder.waiting()
-        self._silent = {job.id: self._silent[job.id] for job in waiting if job.id in self._silent}
+        self._heartbeats = {job.id: self._heartbeats[job.id] for job in waiting if job.id in self._heartbeats}
         for job in waiting:
             losses = job.losses
             if job.state == "running":
-                if not self._is_silent(job):
+                if not self._lease_is_over(job):
                     continue
                 losses += 1
                 log.warning("job %s: %s is gone", job.id[:12], job.by)
-                if losses >= LOSSES:
+                if losses >= MAX_LOSSES:
                     error = f"{losses} processes that worked on it died; see their logs, and ask for less at once"
                     self.folder.advance(job, "failed", by=self.name, losses=losses, error=error)
                     continue
@@ -205,34 +205,34 @@ class Engine:
                 return taken
         return None
 
-    def _is_silent(self, job: Job) -> bool:
-        """Whether nothing was heard of who works on a job for the length of a lease, by our own clock."""
+    def _lease_is_over(self, job: Job) -> bool:
+        """Whether who works on a job has left no heartbeat for the length of a lease, by our own clock."""
         try:
-            sign = (job.number, self.folder.touched(job))
+            heartbeat = (job.number, self.folder.last_heartbeat(job))
         except FileNotFoundError:
             return False
         now = time.monotonic()
-        known, since = self._silent.get(job.id, (None, now))
-        if known != sign:
+        known, since = self._heartbeats.get(job.id, (None, now))
+        if known != heartbeat:
             since = now
-        self._silent[job.id] = sign, since
+        self._heartbeats[job.id] = heartbeat, since
         return now - since > self.lease
 
     def _do(self, job: Job) -> None:
-        errand = self._errand = Errand(self.folder, job)
+        running = self._running = RunningJob(self.folder, job)
         began = time.monotonic()
         error = ""
         try:
             if self._stopping.is_set():
-                errand.end()
+                running.end()
             log.info("job %s begins", job.id[:12])
-            self.runner(job.id, self.folder.request(job.id), self.folder.result(job), errand)
+            self.runner(job.id, self.folder.request(job.id), self.folder.result(job), running)
         except Exception as raised:  # whatever it is: it belongs to this job, and the next one is done all the same
-            if not errand.ended.is_set():
-                error = self._words(raised)
+            if not running.ended.is_set():
+                error = self._message(raised)
         finally:
-            self._errand = None
-        if errand.ended.is_set():
+            self._running = None
+        if running.ended.is_set():
             back = self.folder.advance(job, "queued", losses=job.losses)
             log.info("job %s %s", job.id[:12], "is put back" if back else "is no longer ours")
             self.counts["lost"] += not back
@@ -247,25 +247,24 @@ class Engine:
             self.seconds += time.monotonic() - began
             self.folder.sweep(ended)
 
-    def _words(self, error: Exception) -> str:
+    def _message(self, error: Exception) -> str:
         """An exception in one line, for whoever asked."""
         if isinstance(error, ValueError | LookupError | OSError):
-            text = error.args[0] if isinstance(error, KeyError) and error.args else one_line(error)
-            return self.words(" ".join(str(text).split()))
+            return self.redact(one_line(error))
         log.error("a job failed by a fault of ours", exc_info=error)
         return f"the service failed on it ({type(error).__name__}); see its log"
 
-    def _beat(self) -> None:
-        while not self._stopping.wait(min(BEAT, self.lease / 5)):
-            errand = self._errand
-            if errand is None:
+    def _send_heartbeats(self) -> None:
+        while not self._stopping.wait(min(HEARTBEAT_SECONDS, self.lease / 5)):
+            running = self._running
+            if running is None:
                 continue
             try:
-                self.folder.touch(errand.job)
-                now = self.folder.get(errand.job.id)
-                if now is None or now.number != errand.job.number:
-                    errand.end()
+                self.folder.send_heartbeat(running.job)
+                now = self.folder.get(running.job.id)
+                if now is None or now.number != running.job.number:
+                    running.end()
             except FileNotFoundError:  # deleted
-                errand.end()
+                running.end()
             except OSError as error:
                 log.error("the folder of jobs cannot be used now: %s", one_line(error))

@@ -3,7 +3,6 @@
 Goal: the facts that starting in the middle of a pass rests on, read off a model that nobody has to describe.
 Conventions: modules by their dotted names; the tensors in a module's output (a tensor, or tuples and lists of them)
 are its leaves, numbered in order.
-Contents: `trace`, `Call`, `replayable`, `reached`, `over_leaves`.
 """
 
 from collections import Counter
@@ -85,7 +84,7 @@ def reached(output: Tensor) -> set[int]:
 
 
 def over_leaves(output: Any, change: Callable[[int, Any], Any], first: int = 0) -> tuple[Any, int]:
-    """A module's output with every leaf replaced by change(place, leaf), and the next place.
+    """A module's output with every leaf replaced by change(position, leaf), and the next position.
 
     Anything but tuples and lists is a leaf: tensors, None, and objects that are passed on as they are.
     """

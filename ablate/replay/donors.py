@@ -1,10 +1,9 @@
 """Donors: what other clips have where neurons are patched.
 
 Goal: the values that a patch puts in, taken from unedited passes over donor clips, one donor for each clip of a batch.
-Conventions: activations (clip, token, neuron), run by run of the site. Where clip and donor show their tokens alike (as
-many, special ones in the same places) values go token by token; else each of the clip's tokens gets the donor's mean
-over its tokens without the special ones (NaN times in the encoder's spans).
-Contents: `Donors`, `union`.
+Conventions: activations (clip, frame, neuron), run by run of the site. Where clip and donor show their frames alike (as
+many, special ones at the same positions) values go frame by frame; else each of the clip's frames gets the donor's mean
+over its frames without the special ones (NaN times in the encoder's spans).
 """
 
 from collections.abc import Mapping
@@ -27,16 +26,16 @@ class Donors:
     columns: Mapping[int, Tensor]
     """By layer: the neurons that are kept, sorted."""
     runs: Mapping[int, list[Tensor]]
-    """By layer: (clip, token, kept neuron) of each run; a single one of a single token where means are taken."""
+    """By layer: (clip, frame, kept neuron) of each run; a single one of a single frame where means are taken."""
     is_mean: bool
 
     def donated(self, layer: int, run: int, edit: Edit) -> Tensor:
-        """What the donors have in the edited neurons' place: (clip, token, edited), or (clip, 1, edited) for means."""
+        """The donors' values of the edited neurons: (clip, frame, edited), or (clip, 1, edited) for means."""
         values: Tensor = self.runs[layer][0 if self.is_mean else run]
         return values.index_select(-1, torch.searchsorted(self.columns[layer], edit.neurons))
 
     @staticmethod
-    def hear(
+    def record(
         encoder: Encoder, inputs: Any, n_samples: int, *, n_samples_of_clips: int, sites: Mapping[int, str],
         columns: Mapping[int, Tensor],
     ) -> "Donors":  # fmt: skip
@@ -59,8 +58,8 @@ class Donors:
         for layer, parts in runs.items():
             if (shown := sum(part.shape[1] for part in parts)) != len(special):
                 raise ValueError(
-                    f"site {sites[layer]} shows {shown} tokens per clip where frame_spans places {len(special)}; "
-                    "expected one span per token: give the encoder `frame_spans=`"
+                    f"site {sites[layer]} shows {shown} frames per clip where frame_spans has {len(special)}; "
+                    "expected one span per frame: give the encoder `frame_spans=`"
                 )
         if is_mean:
             at = torch.from_numpy(np.flatnonzero(~special))

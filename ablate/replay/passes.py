@@ -3,7 +3,6 @@
 Goal: nothing is computed twice that two interventions have in common from the first layer on.
 Conventions: interventions are rows of edits, layer by layer. A pass carries one of them through to the end, and others
 branch off it at the layer where they first differ, which is then recorded.
-Contents: `Pass`, `Branch`, `plan_passes`, `branch_layers`.
 """
 
 from collections.abc import Sequence

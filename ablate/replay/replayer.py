@@ -5,8 +5,7 @@ Conventions: a layer's map is the linear module that takes its site's output. To
 had completed before the map of l was reached returns what was recorded from it, the map returns its recorded output
 plus the edited neurons' contribution, (new - old) @ weight[:, edited].T, and everything after it runs: residual, norms,
 later layers. A module that runs several times in one pass (chunks of long audio) is recorded run by run.
-What no later step uses is not kept: NaN stands in its place, so that a mistake in that would show.
-Contents: `Replayer`, `Record`, `kept_columns`.
+What no later step uses is not kept: NaN stands for it, so that a mistake in that would show.
 """
 
 import itertools
@@ -25,7 +24,7 @@ from .calls import over_leaves, reached, replayable, trace
 from .donors import union
 
 Donated = Callable[[int, int, Edit], Tensor]
-"""(layer, run, edit) -> what the donors have in the edited neurons' place."""
+"""(layer, run, edit) -> the donors' values of the edited neurons."""
 Used = frozenset[int] | None
 """Which leaves of a module's output are used later; None for all."""
 
@@ -52,7 +51,7 @@ class Record:
 
 @dataclass(frozen=True, kw_only=True)
 class Blank:
-    """In the place of a tensor that is not used."""
+    """Instead of a tensor that is not used."""
 
     shape: torch.Size
     like: Tensor
@@ -198,10 +197,10 @@ def _replaced(part: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
 def _recorder(runs: list[Any], used: Used) -> Callable[..., None]:
     """A hook that keeps a module's outputs: copies, because what follows may change them in place."""
 
-    def keep(place: int, leaf: Any) -> Any:
+    def keep(position: int, leaf: Any) -> Any:
         if not isinstance(leaf, Tensor):
             return leaf
-        if used is None or place in used:
+        if used is None or position in used:
             return leaf.clone()
         return Blank(shape=leaf.shape, like=leaf.new_full((), torch.nan))
 
@@ -215,7 +214,7 @@ def _replay(runs: list[Any]) -> Callable[..., Any]:
     """A forward that returns the recorded outputs one after the other."""
     ahead = iter(runs)
 
-    def give(_place: int, leaf: Any) -> Any:
+    def give(_position: int, leaf: Any) -> Any:
         if isinstance(leaf, Blank):
             return leaf.like.expand(leaf.shape)
         return leaf.clone() if isinstance(leaf, Tensor) else leaf
@@ -234,12 +233,12 @@ def _tracked(leaf: Any) -> Any:
 
 
 def _used_leaves(run: Any, used: set[int]) -> frozenset[int]:
-    """Places of the leaves that reach the embedding, and of those of which that cannot be told: whole numbers."""
-    places = set()
+    """Positions of the leaves that reach the embedding, and of those of which that cannot be known: whole numbers."""
+    positions = set()
 
-    def look(place: int, leaf: Any) -> None:
+    def look(position: int, leaf: Any) -> None:
         if isinstance(leaf, Tensor) and (not leaf.requires_grad or id(leaf) in used):
-            places.add(place)
+            positions.add(position)
 
     over_leaves(run, look)
-    return frozenset(places)
+    return frozenset(positions)

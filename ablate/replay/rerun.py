@@ -7,12 +7,11 @@ Interventions that agree in their first layers share them: passes form a tree, w
 one batch, at most one record per layer (a few hidden states and the edited neurons' activations) and the results.
 The first clips of the first batch are run both ways; a model that does not agree with itself, or that names no
 `maps`, gets whole passes for everything, and that is logged.
-Contents: `Rerunner`, `Batch`, `rerun`.
 """
 
 import itertools
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -24,6 +23,7 @@ from torch import Tensor
 
 from ...extract.models.encoder import Encoder
 from ...extract.models.tap import tap
+from ...messages import one_line
 from ..intervention import Edit, Intervention, edit_output
 from .donors import Donors, union
 from .passes import Pass, branch_layers, plan_passes
@@ -84,7 +84,7 @@ class Rerunner:
         widths = [site.width for site in anatomy.sites]
         device = encoder.silence(1).device
         none: Edits = (None,) * len(widths)
-        asked = [[edit and edit.to(device) for edit in one.edits(widths)] for one in self.interventions]
+        asked = [[edit and edit.to_device(device) for edit in one.edits(widths)] for one in self.interventions]
         self.edits: list[Edits] = [none, *map(tuple, asked)]
         self.root = plan_passes(self.edits, widths)
         self.layers = branch_layers(self.root)
@@ -181,7 +181,7 @@ class Rerunner:
             if fault and self.replayer.keep_everything():  # what a model computes without gradients looks unused
                 fault = self._fault(self.replayer, first)
         except Exception as error:  # whatever an unknown model raises: whole passes ask nothing of it
-            fault = f"it cannot be started in the middle ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
+            fault = f"it cannot be started in the middle ({type(error).__name__}: {one_line(error, whole=True)[:200]})"
         if fault:
             self._give_up(fault)
 
@@ -221,27 +221,11 @@ class Rerunner:
                 f"patches for {len(batch.inputs)} clips with donors: {found}; expected a donor for each clip: "
                 "give the batch `donors`"
             )
-        return Donors.hear(
+        return Donors.record(
             self.encoder, batch.donors.inputs, batch.donors.n_samples, n_samples_of_clips=batch.n_samples,
             sites={layer: self.sites[layer] for layer in patches},
             columns={layer: union(edits) for layer, edits in patches.items()},
         ).donated  # fmt: skip
-
-
-def rerun(
-    encoder: Encoder, batches: Iterable[Batch | Tensor], interventions: Sequence[Intervention], *, replay: bool = True
-) -> Iterator[NDArray[np.float32]]:
-    """Embeddings float32 (1 + intervention, clip, embedding) of each batch; number 0 without intervention.
-
-        for embeddings in rerun(encoder, [waveforms], [Intervention(neurons=found)]):
-            base, silenced = embeddings
-
-    batches: waveforms (clip, sample), or Batch.
-    Raises as `Rerunner` does, which also says how it was done.
-    """
-    rerunner = Rerunner(encoder, interventions, replay=replay)
-    for batch in batches:
-        yield rerunner(batch if isinstance(batch, Batch) else Batch.of(encoder, batch))
 
 
 def whole_pass(

@@ -23,8 +23,8 @@ TITLES = {
     "accuracy": "change of accuracy",
     "margin": "change of margin (logits)",
     "log_loss": "change of log-loss (nats)",
-    "named": "change of the share named {toward}",
-    "pull": "change of the pull to {toward} (logits)",
+    "predicted": "change of the share predicted {target}",
+    "target_margin": "change of the margin of {target} (logits)",
 }
 EVERYTHING = "all clips"
 
@@ -32,14 +32,14 @@ EVERYTHING = "all clips"
 def ablation_figure(result: xr.Dataset, measures: tuple[str, ...] = (), level: float = 0.05) -> Figure:
     """Panels side by side, a row per category and one for all clips: base accuracy, then changes.
 
-    result: of `ablate.statistics.compare`, with the controls' changes. measures: of its measures, those whose changes
-    are drawn; by default accuracy and margin, and the share named where clips were to become another category.
+    result: of `ablate.effects.compare`, with the controls' changes. measures: of its measures, those whose changes
+    are drawn; by default accuracy and margin, and the share predicted where clips were to become another category.
     Dots are the set's changes with their 95 % intervals; filled where `p_corrected` is at most `level`. The wide band
     is the range of the controls, the narrow one holds the middle 95 % of them, the tick is their mean.
     Raises ValueError for a measure that the result does not have.
     """
     have = [str(name) for name in result["measure"].values]
-    shown = measures or ("accuracy", "margin", *(name for name in ("named",) if name in have))
+    shown = measures or ("accuracy", "margin", *(name for name in ("predicted",) if name in have))
     unknown = [name for name in shown if name not in have]
     if unknown:
         raise ValueError(f"the result has no measure {unknown[0]!r}; expected some of {', '.join(have)}")
@@ -52,10 +52,10 @@ def ablation_figure(result: xr.Dataset, measures: tuple[str, ...] = (), level: f
     base = _of(result, "accuracy", "before")
     axes[0].barh(np.arange(rows), base, 0.7, color=BASE)
     axes[0].set(xlim=(0, 1), xlabel="base accuracy")
-    toward = str(result.attrs.get("request", {}).get("category", ""))
+    target = str(result.attrs.get("request", {}).get("category", ""))
     for ax, measure in zip(axes[1:], shown, strict=True):
         _changes(ax, result, measure, level)
-        ax.set_xlabel(TITLES[measure].format(toward=short_name(toward)), parse_math=False)
+        ax.set_xlabel(TITLES[measure].format(target=short_name(target)), parse_math=False)
     counts = [int(n) for n in result["n_clips"].values]
     labels = [f"{short_name(name)} ({n})" for name, n in zip(names, counts, strict=True)]
     axes[0].set_yticks(range(rows), labels=[*labels, f"{EVERYTHING} ({sum(counts)})"], parse_math=False)

@@ -14,6 +14,10 @@ from ...store.provenance import Record
 if TYPE_CHECKING:
     import xarray as xr
 
+    Threshold = float | xr.DataArray | None
+else:
+    Threshold = float | None  # as options and schemas take it
+
 READINGS = ("clip", "frame", "any")
 RULES = ("lape", "paper")
 CLIPS = ("all", "train")
@@ -36,9 +40,7 @@ class Selection(Record):
     reading: str = described(
         "clip", "clip: mean above 0; frame: share of positive frames; any: one positive frame.", READINGS
     )
-    threshold: "float | xr.DataArray | None" = described(  # noqa: RUF009  of `field`
-        None, "With the reading clip: on the mean, instead of 0."
-    )
+    threshold: Threshold = described(None, "With the reading clip: on the mean, instead of 0.")
     """A number, or in Python one per neuron as a DataArray (layer, neuron); None is 0, before the mean was rounded."""
     rule: str = described("lape", "Selection rule.", RULES)
     percentile: float = described(1.0, "Share of neurons selected, in percent.")

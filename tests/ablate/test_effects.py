@@ -21,11 +21,11 @@ def drawn(n_interventions=21, n_clips=60, seed=0, n_categories=4):
 
 def test_scores_by_plain_torch():
     logits, truth = drawn()
-    scores, named = clip_scores(logits, truth, toward=1)
+    scores, predicted = clip_scores(logits, truth, target=1)
     for i, of in enumerate(torch.tensor(logits)):
         loss = torch.nn.functional.cross_entropy(of, torch.tensor(truth), reduction="none")
         np.testing.assert_allclose(scores[2, i], loss.numpy(), rtol=1e-12)
-    for (i, clip), name in np.ndenumerate(named):
+    for (i, clip), name in np.ndenumerate(predicted):
         row, own = logits[i, clip].tolist(), truth[clip]
         assert row[name] == max(row)
         others = [value for code, value in enumerate(row) if code != own]
@@ -37,9 +37,9 @@ def test_scores_by_plain_torch():
 
 def test_two_categories_and_huge_logits():
     logits = np.array([[[1e4, -1e4], [3.0, 3.0]]])
-    scores, named = clip_scores(logits, np.array([1, 1]))
+    scores, predicted = clip_scores(logits, np.array([1, 1]))
     np.testing.assert_allclose(scores[:, 0], [[0, 0], [-2e4, 0], [2e4, np.log(2)]], rtol=1e-14)
-    assert named.tolist() == [[0, 0]]  # the first one at a tie
+    assert predicted.tolist() == [[0, 0]]  # the first one at a tie
     assert scores.shape == (3, 1, 2)
 
 
@@ -64,10 +64,10 @@ def plain(result, scores, truth, side_sign):
 @pytest.mark.parametrize(("side", "signs"), [("harm", (-1, -1, 1)), ("help", (1, 1, -1))])
 def test_effects_and_ranks_by_plain_numpy(side, signs):
     logits, truth = drawn()
-    scores, named = clip_scores(logits, truth)
-    result = compare(scores, named, truth, NAMES, side=side)
+    scores, predicted = clip_scores(logits, truth)
+    result = compare(scores, predicted, truth, NAMES, side=side)
     plain(result, scores, truth, signs)
-    lost = (named[0] == truth) & (named[1] != truth)
+    lost = (predicted[0] == truth) & (predicted[1] != truth)
     assert result["lost"].values.tolist() == [int((lost & (truth == code)).sum()) for code in range(4)]
     gained = result["gained"].values
     for code in range(3):
@@ -75,8 +75,8 @@ def test_effects_and_ranks_by_plain_numpy(side, signs):
     assert float(result["overall_change"][1]) == pytest.approx((scores[1, 1] - scores[1, 0]).mean())
     np.testing.assert_allclose(result["overall_control_change"][1], (scores[1, 2:] - scores[1, 0]).mean(axis=1))
     for when, i in (("before", 0), ("after", 1)):
-        for (category, name), n in np.ndenumerate(result[f"named_{when}"].values):
-            assert n == ((truth == category) & (named[i] == name)).sum()
+        for (category, name), n in np.ndenumerate(result[f"predicted_{when}"].values):
+            assert n == ((truth == category) & (predicted[i] == name)).sum()
     assert result["n_clips"].values.tolist() == np.bincount(truth, minlength=4).tolist()
     assert result["units"].values.tolist() == ["1", "1", "nat"]
 
@@ -94,8 +94,8 @@ def test_a_category_without_clips_is_nan_everywhere():
 
 def test_two_sided_evidence_is_the_distance_from_the_middle():
     logits, truth = drawn()
-    scores, named = clip_scores(logits, truth)
-    result = compare(scores, named, truth, NAMES, side="either")
+    scores, predicted = clip_scores(logits, truth)
+    result = compare(scores, predicted, truth, NAMES, side="either")
     every = (scores[1, 1:] - scores[1, 0])[:, truth == 0].mean(axis=1)
     far = np.abs(every - every.mean())
     assert float(result["p_rank"][1, 0]) == pytest.approx((far >= far[0] - 1e-12).mean())
@@ -136,10 +136,10 @@ def test_no_controls_no_ranks():
 
 def test_what_does_not_fit_is_refused():
     logits, truth = drawn()
-    scores, named = clip_scores(logits, truth)
+    scores, predicted = clip_scores(logits, truth)
     with pytest.raises(ValueError, match="side is 'left'; expected one of harm, help, either"):
-        compare(scores, named, truth, NAMES, side="left")
+        compare(scores, predicted, truth, NAMES, side="left")
     with pytest.raises(ValueError, match="at least 2 interventions"):
-        compare(scores[:, :1], named[:1], truth, NAMES)
+        compare(scores[:, :1], predicted[:1], truth, NAMES)
     with pytest.raises(ValueError, match=r"truth \(59,\)"):
-        compare(scores, named, truth[1:], NAMES)
+        compare(scores, predicted, truth[1:], NAMES)

@@ -44,7 +44,7 @@ def test_edits_change_the_set_or_all_but_the_set_and_nothing_else(chosen: list, 
         assert torch.equal(edited(old, edit, theirs), expected)
         assert torch.equal(edit_output(old, as_frames, edit, theirs), expected)
         assert torch.equal(old, before)
-        # The same for a site that shows (clip, neuron, token), and for one without tokens.
+        # The same for a site that shows (clip, neuron, frame), and for one without frames.
         turned = edit_output(old.transpose(1, 2), lambda output: output.transpose(1, 2), edit, theirs)
         assert torch.equal(turned, expected.transpose(1, 2))
         assert torch.equal(edit_output(old[:, 0], as_frames, edit, theirs[:, :1]), expected[:, 0])
@@ -54,7 +54,7 @@ def test_equal_edits_have_equal_keys_and_others_do_not() -> None:
     def key(*chosen: int, **how: object) -> bytes:
         (edit,) = Intervention(neurons=NeuronSet(pairs=[(0, n) for n in chosen]), **how).edits([4])  # type: ignore[arg-type]
         assert isinstance(edit, Edit)
-        assert edit.to("cpu").key == edit.key
+        assert edit.to_device("cpu").key == edit.key
         return edit.key
 
     means = np.arange(4, dtype=np.float32)[None]

@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from otoscope.ablate.lookup import look_up
 from otoscope.ablate.request import Request
-from otoscope.ablate.study import run_study
+from otoscope.ablate.study import look_up, run_study
 from otoscope.extract.audio.manifest import read_manifest
 from otoscope.extract.capture import capture
 from otoscope.extract.models.registry import load_encoder
@@ -54,16 +53,16 @@ def test_the_lists_run_as_they_are(here, tmp_path, listed, n):
     study = look_up(request, str(folder / "s.zarr"))
     assert len(study.neurons) == n
     assert study.probe.about["recipe"] == {"kind": "published", "seed": 6, "learning_rate": 3e-5}
-    result = run_study(study, str(folder / "s.zarr"), encoder, corpus)
+    result = run_study(study, encoder, corpus)
     assert result.sizes["control"] == 1
 
     # The published control is a file of its own: the same numbers come from running that.
     (tmp_path / "rand.yaml").write_text(f"{HEAD}int_neurons: [ {plus_one(study.neurons)} ]\n")
     other = Request(**asked, set=f"@{tmp_path / 'rand.yaml'}")
-    control = run_study(other, str(folder / "s.zarr"), encoder, corpus)
+    control = run_study(look_up(other, str(folder / "s.zarr")), encoder, corpus)
     np.testing.assert_allclose(result["control_change"].isel(control=0), control["change"], atol=1e-6)
 
-    # By plain torch: the activations times 0 there, in every token.
+    # By plain torch: the activations times 0 there, in every frame.
     module = load_encoder(encoder).module
     hooks = []
     for layer, neurons in study.neurons.by_layer.items():

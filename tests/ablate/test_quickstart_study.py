@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from otoscope.ablate.request import Request
-from otoscope.ablate.study import run_study
+from otoscope.ablate.study import look_up, run_study
+from otoscope.analysis.selection.selection import Selection
 from otoscope.extract.audio.corpora.synth import synthesise
 from otoscope.extract.audio.manifest import read_manifest
 from otoscope.extract.capture import capture
@@ -19,8 +20,8 @@ DOCUMENT = Path(__file__).parents[2] / "docs" / "ablation.md"
 def test_the_table_of_two_neighbouring_octaves(tmp_path):
     manifest = synthesise(tmp_path)["fm"]
     capture("tiny-ssl", str(manifest), str(tmp_path / "s.zarr"), task="fm")
-    request = Request(task="fm", label="octave", set="shared(1,2)", percentile=5.0)
-    result = run_study(request, str(tmp_path / "s.zarr"), "tiny-ssl", read_manifest(manifest))
+    request = Request(task="fm", label="octave", set="shared(1,2)", selection=Selection(percentile=5.0))
+    result = run_study(look_up(request, str(tmp_path / "s.zarr")), "tiny-ssl", read_manifest(manifest))
     text = DOCUMENT.read_text(encoding="utf-8")
     rows = re.findall(r"^\| (\d) \| (\d+) \|" + r" ([-\d.]+) \|" * 7 + "$", text, re.MULTILINE)
     assert len(rows) == 9

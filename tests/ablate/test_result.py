@@ -6,21 +6,21 @@ import pytest
 import xarray as xr
 
 from otoscope.ablate.effects import clip_scores, compare
-from otoscope.ablate.result import read_result, refuse_place, result_table, write_result
+from otoscope.ablate.result import check_writable, read_result, result_table, write_result
 
 
-def made(n_interventions=6, toward=None):
+def made(n_interventions=6, target=None):
     rng = np.random.default_rng(0)
     truth = rng.integers(0, 2, 20)  # none of the third category
-    scores, named = clip_scores(rng.normal(size=(n_interventions, 20, 3)), truth, toward)
-    result = compare(scores, named, truth, ["a", "é,b", "c"])
+    scores, predicted = clip_scores(rng.normal(size=(n_interventions, 20, 3)), truth, target)
+    result = compare(scores, predicted, truth, ["a", "é,b", "c"])
     return result.assign_attrs(request={"set": "shared(a,c)"}, digest="abc")
 
 
-@pytest.mark.parametrize("toward", [None, 1])
+@pytest.mark.parametrize("target", [None, 1])
 @pytest.mark.parametrize("n_interventions", [2, 3, 6])
-def test_files_come_back_the_same(tmp_path, n_interventions, toward):
-    result = made(n_interventions, toward)
+def test_files_come_back_the_same(tmp_path, n_interventions, target):
+    result = made(n_interventions, target)
     write_result(result, tmp_path / "r.parquet")
     back = read_result(tmp_path / "r.parquet")
     xr.testing.assert_identical(back, result)
@@ -67,10 +67,10 @@ def test_other_files_are_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="expected the result of `otoscope ablate run`"):
         read_result(tmp_path / "r.parquet")
     pd.DataFrame({"a": [1]}).to_parquet(tmp_path / "r.parquet")
-    with pytest.raises(ValueError, match=r"r\.parquet is no result of an ablation"):
+    with pytest.raises(ValueError, match=r"r\.parquet is not a valid result of an ablation"):
         read_result(tmp_path / "r.parquet")
     (tmp_path / "r.parquet").write_text("x")
-    with pytest.raises(ValueError, match=r"r\.parquet is no result of an ablation"):
+    with pytest.raises(ValueError, match=r"r\.parquet is not a valid result of an ablation"):
         read_result(tmp_path / "r.parquet")
     with pytest.raises(ValueError, match=r"expected a name ending in \.parquet"):
         write_result(made(), tmp_path / "r.csv")
@@ -78,12 +78,12 @@ def test_other_files_are_refused(tmp_path):
         write_result(made(), tmp_path / "no" / "r.parquet")
 
 
-def test_places_that_take_no_file_are_refused_before_a_run(tmp_path):
-    refuse_place(tmp_path / "r.parquet")
-    refuse_place(tmp_path / "r.csv", (".csv",))
+def test_targets_that_take_no_file_are_refused_before_a_run(tmp_path):
+    check_writable(tmp_path / "r.parquet")
+    check_writable(tmp_path / "r.csv", (".csv",))
     assert not list(tmp_path.iterdir())
     (tmp_path / "d.parquet").mkdir()
     with pytest.raises(IsADirectoryError, match=r"d\.parquet is a folder; expected the name of a file"):
-        refuse_place(tmp_path / "d.parquet")
+        check_writable(tmp_path / "d.parquet")
     with pytest.raises(OSError, match=r"cannot write in .* expected a folder that takes"):
-        refuse_place(tmp_path / f"{'x' * 240}.parquet")  # the partial file's name is too long
+        check_writable(tmp_path / f"{'x' * 240}.parquet")  # the partial file's name is too long

@@ -8,48 +8,49 @@ import torch
 import xarray as xr
 
 import otoscope
-from otoscope.ablate.lookup import donors_of, look_up
 from otoscope.ablate.request import Request
 from otoscope.ablate.result import read_result, write_result
-from otoscope.ablate.study import run_study
+from otoscope.ablate.study import draw_donors, look_up, run_study
 from otoscope.analysis.published.neuron_lists import write_published_list
+from otoscope.analysis.selection.selection import Selection
 from otoscope.cluster.executor import SerialExecutor
 from otoscope.extract.audio.manifest import read_manifest
 from otoscope.extract.capture import capture
 from otoscope.extract.models.encoder import Encoder
 from otoscope.store.neurons import NeuronSet, write_neuron_set
 
+from ..support.counting import ONCE, count_calls
 from ..support.planted_corpus import write_sounds
 from ..support.planted_encoder import CATEGORIES, NEURONS, PLANTED, RATE, planted
 
 LEAST = 1 / 201  # the least p that 200 controls can give
-ASKED = {"task": "t", "label": "letter", "set": "only(d)", "percentile": 4.0}
+ASKED = {"task": "t", "label": "letter", "set": "only(d)"}
 
 
-def request(**more):
-    return Request(**{**ASKED, **more})
+def request(clips="all", **more):
+    return Request(**{**ASKED, "selection": Selection(percentile=4.0, clips=clips), **more})
 
 
 @dataclasses.dataclass
-class Place:
+class PlantedTask:
     url: str
     corpus: object
     manifest: object
     encoder: Encoder
 
     def run(self, executor=None, **more):
-        return run_study(request(**more), self.url, self.encoder, self.corpus, executor=executor)
+        return run_study(look_up(request(**more), self.url), self.encoder, self.corpus, executor=executor)
 
 
-def place(folder, per_category=45, **how):
+def planted_task(folder, per_category=45, **how):
     manifest, encoder, url = write_sounds(folder, per_category, **how), planted(), str(folder / "s.zarr")
     capture(encoder, manifest, url, task="t", threads=1, batch=16)
-    return Place(url=url, corpus=read_manifest(manifest), manifest=manifest, encoder=encoder)
+    return PlantedTask(url=url, corpus=read_manifest(manifest), manifest=manifest, encoder=encoder)
 
 
 @pytest.fixture(scope="module")
 def here(tmp_path_factory):
-    return place(tmp_path_factory.mktemp("planted"))
+    return planted_task(tmp_path_factory.mktemp("planted"))
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +87,7 @@ def test_their_removal_ruins_that_category_alone(removed):
             assert spared["p_corrected"] > 0.2
     assert row(removed, "accuracy", "d")["before"] == 1
     assert row(removed, "accuracy", "d")["after"] == 0
-    assert removed["named_after"].sel(category="d", named="c") >= 11  # what a d is without its mark
+    assert removed["predicted_after"].sel(category="d", predicted="c") >= 11  # what a d is without its mark
     assert int(removed["lost"].sel(category="d")) == removed["n_clips"].sel(category="d") == 15
     assert removed["control_change"].sel(measure="accuracy", category="d").min() > -0.3
 
@@ -94,14 +95,14 @@ def test_their_removal_ruins_that_category_alone(removed):
 def test_they_suffice_to_make_a_clip_one_of_that_category(here):
     result = here.run(mode="transplant", category="d", controls=60)
     for other in "abc":
-        became = row(result, "named", other)
+        became = row(result, "predicted", other)
         assert became["before"] == 0
         assert became["after"] >= 0.6
         assert became["p_rank"] == became["p_corrected"] == 1 / 61
-        assert row(result, "pull", other)["p_corrected"] == 1 / 61
-    assert row(result, "named", "c")["after"] == 1  # c and the mark is d, by the making of the sounds
-    assert row(result, "named", "d")["after"] == 1
-    assert float(result["control_change"].sel(measure="named").max()) < 0.2
+        assert row(result, "target_margin", other)["p_corrected"] == 1 / 61
+    assert row(result, "predicted", "c")["after"] == 1  # c and the mark is d, by the making of the sounds
+    assert row(result, "predicted", "d")["after"] == 1
+    assert float(result["control_change"].sel(measure="predicted").max()) < 0.2
 
 
 def test_alone_they_keep_that_category_and_random_neurons_do_not(here):
@@ -119,13 +120,13 @@ def test_gains_between(here, more, after):
     assert row(here.run(**more, controls=0), "accuracy", "d")["after"] == after
 
 
-def test_means_of_a_category_name_it(here):
+def test_means_of_a_category_make_it_predicted(here):
     """At the mean of c, in which they are silent, d becomes c; at the mean of d, c becomes d."""
     silent = here.run(mode="category-mean", category="c", controls=3)
     assert row(silent, "accuracy", "d")["after"] == 0
-    assert row(silent, "named", "d")["after"] >= 0.7
+    assert row(silent, "predicted", "d")["after"] >= 0.7
     loud = here.run(mode="category-mean", category="d", controls=3)
-    assert row(loud, "named", "c")["after"] == 1
+    assert row(loud, "predicted", "c")["after"] == 1
     assert row(here.run(mode="mean", controls=3), "margin", "d")["change"] < -1
 
 
@@ -158,7 +159,7 @@ def test_the_scores_by_hand(here, removed):
         p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
         loss = -np.log(p[np.arange(60), truth])
         np.testing.assert_allclose(removed[f"clip_{name}"].sel(measure="log_loss"), loss, atol=1e-4)
-        assert removed[f"clip_named_{name}"].values.tolist() == [CATEGORIES[i] for i in logits.argmax(axis=1)]
+        assert removed[f"clip_predicted_{name}"].values.tolist() == [CATEGORIES[i] for i in logits.argmax(axis=1)]
     assert removed["truth"].values.tolist() == [CATEGORIES[i] for i in truth]
 
 
@@ -200,25 +201,25 @@ def test_results_do_not_say_where_files_lie(here, removed, tmp_path):
 
 def test_folds_and_clips_of_unequal_length(tmp_path):
     """Every clip is tested, by the probe of its fold; transplants between clips of unequal length take means."""
-    there = place(tmp_path, 24, lengths=(8, 5, 13), fold=True)
+    there = planted_task(tmp_path, 24, lengths=(8, 5, 13), fold=True)
     result = there.run(controls=20)
     assert result.sizes["clip"] == 96
     assert row(result, "accuracy", "d")["after"] == 0
     assert row(result, "margin", "d")["p_corrected"] == 1 / 21
     assert row(result, "margin", "a")["change"] == 0
     study = look_up(request(controls=20), there.url)
-    logits = study.probe.logits(study.embedding, study.division.test_fold[study.clips])
+    logits = study.probe.logits(study.embedding, study.splits.test_fold[study.clips])
     own = logits[np.arange(96), study.truth]
     others = np.where(np.eye(4, dtype=bool)[study.truth], -np.inf, logits).max(axis=1)
     np.testing.assert_allclose(result["clip_before"].sel(measure="margin"), own - others, atol=1e-4)
     moved = there.run(mode="transplant", category="d", controls=2)
-    assert row(moved, "named", "c")["after"] >= 0.9
+    assert row(moved, "predicted", "c")["after"] >= 0.9
     with pytest.raises(ValueError, match=r"each of 3 folds is tested; expected a split train, valid, test"):
-        look_up(request(selected_on="train"), there.url)
+        look_up(request(clips="train"), there.url)
 
 
 def test_the_selection_can_be_kept_from_the_test_clips(here):
-    study = look_up(request(selected_on="train"), here.url)
+    study = look_up(request(clips="train"), here.url)
     ds = otoscope.open(here.url)["t"].to_dataset()
     train = ds.isel(clip=np.flatnonzero(ds.otoscope.label("split").values == "train"))
     member = (
@@ -228,14 +229,14 @@ def test_the_selection_can_be_kept_from_the_test_clips(here):
     )
     chosen = member.sel(category="d") & (member.sum("category") == 1)
     assert study.neurons.pairs == tuple(map(tuple, np.argwhere(chosen.values).tolist()))
-    assert study.neurons.why["selected_on"] == "train"
+    assert study.neurons.why["selection"]["clips"] == "train"
 
 
-def test_progress_is_told_and_a_probe_may_be_given(here, removed):
+def test_progress_is_reported_and_a_probe_may_be_given(here, removed):
     study = look_up(request(), here.url, look_up(request(), here.url).probe)
-    told = []
-    run_study(study, here.url, here.encoder, here.corpus, progress=lambda done, n: told.append((done, n)))
-    assert told == [(16, 60), (32, 60), (48, 60), (60, 60)]
+    reported = []
+    run_study(study, here.encoder, here.corpus, progress=lambda done, n: reported.append((done, n)))
+    assert reported == [(16, 60), (32, 60), (48, 60), (60, 60)]
     assert study.digest == removed.attrs["digest"]
 
 
@@ -247,21 +248,21 @@ def test_a_batch_that_does_not_fit_is_halved(here, removed):
             super().__init__()
             self.blocks = here.encoder.module.blocks
 
-        def forward(self, tokens):
-            if len(tokens) > most:
+        def forward(self, frames):
+            if len(frames) > most:
                 raise torch.OutOfMemoryError("not enough")
-            return here.encoder.module(tokens)
+            return here.encoder.module(frames)
 
     small = dataclasses.replace(here.encoder, module=Small())
     most = 5
-    result = run_study(request(controls=5), here.url, small, here.corpus)
+    result = run_study(look_up(request(controls=5), here.url), small, here.corpus)
     np.testing.assert_allclose(result["after"], removed["after"], atol=1e-4)
     most = 1
     study = look_up(request(controls=0), here.url)
-    run_study(study, here.url, small, here.corpus)
+    run_study(study, small, here.corpus)
     most = 0
     with pytest.raises(ValueError, match=r"failed on"):
-        run_study(study, here.url, small, here.corpus)
+        run_study(study, small, here.corpus)
 
 
 def test_donors_are_of_the_category_and_never_the_clip_itself(here):
@@ -273,6 +274,12 @@ def test_donors_are_of_the_category_and_never_the_clip_itself(here):
     names = [here.corpus.clips.clip(i).name for i in range(180)]
     for seed in range(40):
         more = request(mode="transplant", category="d", seed=seed)
-        again = donors_of(more, codes, CATEGORIES, names, study.clips)
+        again = draw_donors(more, codes, CATEGORIES, names, study.clips)
         assert (again != study.donors).any() == (seed > 0)
         assert (again != study.clips).all()
+
+
+def test_a_request_opens_the_store_reads_its_set_and_hashes_the_weights_once(here, monkeypatch):
+    calls = count_calls(monkeypatch, *ONCE)
+    here.run(controls=1)
+    assert calls == {"open_root": 1, "open_store": 1, "parse_set": 1, "weights_digest": 1}

@@ -4,7 +4,8 @@ import pytest
 import xarray as xr
 
 from otoscope.ablate.request import Request
-from otoscope.ablate.study import run_study
+from otoscope.ablate.study import look_up, run_study
+from otoscope.analysis.selection.selection import Selection
 from otoscope.cluster.ray import RayExecutor
 from otoscope.extract.audio.manifest import read_manifest
 from otoscope.extract.capture import capture
@@ -19,9 +20,9 @@ def test_actors_give_the_serial_result(tmp_path):
     manifest, url, encoder = write_sounds(tmp_path, 45), str(tmp_path / "s.zarr"), f"module:{planted.__file__}:planted"
     capture(encoder, manifest, url, task="t", threads=1, batch=8)
     corpus = read_manifest(manifest)
-    asked = {"task": "t", "label": "letter", "set": "only(d)", "percentile": 4.0, "controls": 20}
+    asked = {"task": "t", "label": "letter", "set": "only(d)", "controls": 20}
     for more in ({}, {"mode": "transplant", "category": "d"}):
-        request = Request(**asked, **more)
-        serial = run_study(request, url, encoder, corpus)
+        study = look_up(Request(**asked, selection=Selection(percentile=4.0), **more), url)
+        serial = run_study(study, encoder, corpus)
         with RayExecutor(actors=2, cpus_per_actor=0.5) as executor:
-            xr.testing.assert_identical(run_study(request, url, encoder, corpus, executor=executor), serial)
+            xr.testing.assert_identical(run_study(study, encoder, corpus, executor=executor), serial)

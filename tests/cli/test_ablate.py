@@ -39,8 +39,8 @@ def test_a_run_its_table_and_its_figure(here, tmp_path):
     assert set(frame["measure"]) == {"accuracy", "margin", "log_loss"}
     clips = pd.read_csv(tmp_path / "clips.csv")
     assert len(clips) == 32
-    assert (clips[clips["category"] == "d"]["named_after"] != "d").all()
-    assert (clips["accuracy_after"] == (clips["named_after"] == clips["category"])).all()
+    assert (clips[clips["category"] == "d"]["predicted_after"] != "d").all()
+    assert (clips["accuracy_after"] == (clips["predicted_after"] == clips["category"])).all()
     assert done("ablate", "table", output, "-o", tmp_path / "t.csv") == f"{tmp_path / 't.csv'}\n"
     table = pd.read_csv(tmp_path / "t.csv")
     assert len(table) == len(frame)
@@ -93,7 +93,7 @@ def test_mistakes_are_one_line(here, tmp_path):
     refused(r"no neuron set is called 'dog'; expected shared", *given, "--set", "dog", watched=tmp_path)
     refused(r"the labelling is 't'; expected TASK:LABEL", *given, "--task", "t", watched=tmp_path)
     refused(r"expected a category for category-mean and transplant", *given, "--mode", "transplant", watched=tmp_path)
-    refused(r"match names 'size'", *given, "--match", "size", watched=tmp_path)
+    refused(r"match is .*'size'.*; expected one of rate, mean", *given, "--match", "size", watched=tmp_path)
     refused(r"--actors given with --executor serial", *given, "--actors", 2, watched=tmp_path)
     refused(r"the encoder is not the store's", *given, "--encoder", "tiny-ssl", watched=tmp_path)
     refused(r"no file .*absent.csv", *given, "--set", "@absent.csv", watched=tmp_path)
@@ -105,4 +105,4 @@ def test_mistakes_are_one_line(here, tmp_path):
     refused(r"no probe at .*p; expected p\.safetensors", *given, "--probe", tmp_path / "p", watched=tmp_path)
     refused(r"no file .*x\.parquet; expected the result", "ablate", "table", tmp_path / "x.parquet", watched=tmp_path)
     pd.DataFrame({"a": [1]}).to_parquet(tmp_path / "o.parquet")
-    refused(r"is no result of an ablation", *arguments(here, "-o", tmp_path / "o.parquet"), watched=tmp_path)
+    refused(r"is not a valid result of an ablation", *arguments(here, "-o", tmp_path / "o.parquet"), watched=tmp_path)

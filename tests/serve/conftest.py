@@ -8,11 +8,11 @@ import pytest
 if TYPE_CHECKING:
     from fastapi.testclient import TestClient
 
-    from ..support.running_service import Place
+    from ..support.running_service import ServedStore
 
 
 @pytest.fixture(scope="session")
-def place(tmp_path_factory: pytest.TempPathFactory) -> "Place":
+def stored(tmp_path_factory: pytest.TempPathFactory) -> "ServedStore":
     """A store and its sounds; read only."""
     from ..support.running_service import made  # imported here, so that other tests need not wait for it
 
@@ -20,10 +20,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> "Place":
 
 
 @pytest.fixture(scope="module")
-def client(place: "Place", tmp_path_factory: pytest.TempPathFactory) -> "Iterator[TestClient]":
+def client(stored: "ServedStore", tmp_path_factory: pytest.TempPathFactory) -> "Iterator[TestClient]":
     """A service that has done one job, ASKED."""
     from ..support.running_service import ASKED, done, serving
 
-    with serving(place, tmp_path_factory.mktemp("state") / "s") as client:
+    with serving(stored, tmp_path_factory.mktemp("state") / "s") as client:
         done(client, **ASKED)
         yield client

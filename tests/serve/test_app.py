@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from otoscope.ablate.request import Request
 from otoscope.ablate.result import result_of_table, write_result
-from otoscope.ablate.study import run_study
+from otoscope.ablate.study import look_up, run_study
+from otoscope.analysis.selection.selection import Selection
 from otoscope.extract.audio.manifest import read_manifest
 from otoscope.extract.models.registry import load_encoder
 from otoscope.serve.app import build
@@ -23,19 +24,20 @@ from otoscope.serve.client import ARROW
 from otoscope.serve.schemas import Ask
 from otoscope.store.changes.tasks import add_labels
 
-from ..support.running_service import ASKED, ENCODER, NOBODY, Place, client_of, done, ended, serving
+from ..support.counting import ONCE, count_calls
+from ..support.running_service import ASKED, ENCODER, NOBODY, ServedStore, asked, client_of, done, ended, serving
 
 
 @pytest.fixture
-def own(place: Place, tmp_path: Path) -> Place:
+def own(stored: ServedStore, tmp_path: Path) -> ServedStore:
     """A copy of the store that may be changed."""
-    shutil.copytree(place.url, tmp_path / "store.zarr")
-    return Place(url=str(tmp_path / "store.zarr"), manifest=place.manifest)
+    shutil.copytree(stored.url, tmp_path / "store.zarr")
+    return ServedStore(url=str(tmp_path / "store.zarr"), manifest=stored.manifest)
 
 
-def test_a_result_is_what_the_study_gives(client: TestClient, place: Place, tmp_path: Path) -> None:
+def test_a_result_is_what_the_study_gives(client: TestClient, stored: ServedStore, tmp_path: Path) -> None:
     job = done(client, **ASKED)
-    whole = run_study(Request(**ASKED), place.url, load_encoder(ENCODER), read_manifest(place.manifest))
+    whole = run_study(look_up(asked(), stored.url), load_encoder(ENCODER), read_manifest(stored.manifest))
     write_result(whole, tmp_path / "r.parquet")
     table = pa.parquet.read_table(tmp_path / "r.parquet")
     answer = client.get(f"/ablations/{job}/result", headers={"Accept": ARROW})
@@ -43,24 +45,24 @@ def test_a_result_is_what_the_study_gives(client: TestClient, place: Place, tmp_
     with pa.ipc.open_stream(answer.content) as stream:
         assert stream.read_all().equals(table, check_metadata=True)
     assert result_of_table(table)["control_change"].sizes["control"] == 5
-    said = client.get(f"/ablations/{job}/result").json()
-    assert [row["category"] for row in said["rows"]] == table["category"].to_pylist()
-    for row, expected in zip(said["rows"], table.to_pylist(), strict=True):
+    as_json = client.get(f"/ablations/{job}/result").json()
+    assert [row["category"] for row in as_json["rows"]] == table["category"].to_pylist()
+    for row, expected in zip(as_json["rows"], table.to_pylist(), strict=True):
         for name, value in expected.items():
             values, theirs = (x if isinstance(x, list) else [x] for x in (value, row[name]))
             assert [None if x != x else x for x in values] == theirs  # NaN is null
-    assert said["about"]["attrs"]["digest"] == whole.attrs["digest"]
+    assert as_json["about"]["attrs"]["digest"] == whole.attrs["digest"]
     job_view = client.get(f"/ablations/{job}").json()
     assert job_view["progress"]["done"] == job_view["progress"]["total"] == whole.sizes["clip"]
-    assert Request.from_json({**job_view["request"], "match": ()}) == Request(**ASKED)
+    assert Request.from_json(job_view["request"]) == asked()
 
 
-def test_the_same_request_is_answered_from_disk_after_a_restart(place: Place, tmp_path: Path) -> None:
-    with serving(place, tmp_path / "s") as client:
+def test_the_same_request_is_answered_from_disk_after_a_restart(stored: ServedStore, tmp_path: Path) -> None:
+    with serving(stored, tmp_path / "s") as client:
         assert client.post("/ablations", json=ASKED).status_code == 202
         job = done(client, **ASKED)
         first = client.get(f"/ablations/{job}/result", headers={"Accept": ARROW}).content
-    with serving(place, tmp_path / "s") as client:
+    with serving(stored, tmp_path / "s") as client:
         answer = client.post("/ablations", json={**ASKED, "side": "harm", "set": " only(d) "})  # says the same
         assert (answer.status_code, answer.json()["id"]) == (200, job)
         assert answer.headers["location"] == f"/ablations/{job}"
@@ -72,21 +74,14 @@ def test_the_same_request_is_answered_from_disk_after_a_restart(place: Place, tm
         assert str(tmp_path) not in path.read_text()
 
 
-def test_ids_depend_on_all_that_is_read(own: Place, tmp_path: Path) -> None:
-    """Changing any field, a label, or the division changes the id; adding a column that is not read does not."""
-    changes: list[dict[str, Any]] = [
-        {},
-        {"set": "only(c)"},
-        {"mode": "keep"},
-        {"controls": 6},
-        {"seed": 1},
-        {"probe": "published"},
-    ]
-    changes += [{"probe_seed": 1}, {"percentile": 5.0}, {"match": ("rate",)}, {"side": "either"}]
+def test_ids_depend_on_all_that_is_read(own: ServedStore, tmp_path: Path) -> None:
+    """Changing any field, a label, or the splits changes the id; adding a column that is not read does not."""
+    changes = [{}, {"set": "only(c)"}, {"mode": "keep"}, {"controls": 6}, {"seed": 1}, {"probe": "published"}]
+    changes += [{"probe_seed": 1}, {"selection": Selection(percentile=5.0)}, {"match": ("rate",)}, {"side": "either"}]
 
     def ids() -> list[str]:
-        catalogue = build(own.settings(tmp_path / "s")).state.engine.runner.__self__
-        return [catalogue.check(Request(**{**ASKED, **change})) for change in changes]
+        catalogue = build(own.settings(tmp_path / "s")).state.loop.runner.__self__
+        return [catalogue.check(asked(**change)) for change in changes]
 
     before = ids()
     assert len(set(before)) == len(changes)
@@ -97,17 +92,27 @@ def test_ids_depend_on_all_that_is_read(own: Place, tmp_path: Path) -> None:
     assert not set(ids()) & set(before)
 
 
-def test_a_store_that_changes_before_the_job_begins_is_noticed(own: Place, tmp_path: Path) -> None:
+def test_a_store_that_changes_before_the_job_begins_is_noticed(own: ServedStore, tmp_path: Path) -> None:
     app = build(own.settings(tmp_path / "s"))
-    engine = app.state.engine
-    request = Request(**ASKED)
-    job, _ = engine.submit(engine.runner.__self__.check(request), request.to_json())
+    loop = app.state.loop
+    request = asked()
+    job, _ = loop.submit(loop.runner.__self__.check(request), request.to_json())
     add_labels(own.url, "t", {"split": 20 * ["test", "train", "train"]}, overwrite=True)
     with client_of(app) as client:
         found = ended(client, job.id)
         assert found["state"] == "failed"
         assert found["error"].endswith("when this was asked; expected no change: ask again")
         assert done(client, **ASKED) != job.id
+
+
+def test_a_job_opens_the_store_once_and_hashes_no_weights(
+    stored: ServedStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They were hashed when the service began; a set's name is read when it is asked for, and when the job is done."""
+    with serving(stored, tmp_path / "s") as client:
+        calls = count_calls(monkeypatch, *ONCE)
+        done(client, **ASKED)
+        assert calls == {"open_root": 1, "open_store": 1, "parse_set": 2}
 
 
 def test_what_there_is_can_be_listed(client: TestClient) -> None:
@@ -135,10 +140,11 @@ def test_metrics_are_in_the_format(client: TestClient) -> None:
 
 
 def test_a_request_is_a_request() -> None:
-    """The wire has the fields of `Request`, with its defaults."""
-    asked = Ask(task="t", label="l", set="only(a)")
-    assert asked.request() == Request(task="t", label="l", set="only(a)")
+    """The wire has the fields of `Request` and of its selection, with their defaults."""
+    given = Ask(task="t", label="l", set="only(a)")
+    assert Request.from_json(given.model_dump()) == Request(task="t", label="l", set="only(a)")
     assert list(Ask.model_fields) == list(Request.__dataclass_fields__)
+    assert list(type(given.selection).model_fields) == list(Selection.__dataclass_fields__)
 
 
 WRONG: list[tuple[dict[str, Any], str]] = [
@@ -153,7 +159,11 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"set": "only(\ud800)"}, "no category|set: "),
     ({"mode": "transplant"}, "expected a category"),
     ({"mode": "transplant", "category": "z"}, "no category 'z'"),
-    ({"division": "nope"}, "no column 'nope'"),
+    ({"splits": "nope"}, "no column 'nope'"),
+    ({"selection": {"percentile": 0}}, "selection.percentile: Input should be greater than 0"),
+    ({"selection": {"rule": "best"}}, "selection.rule: Input should be 'lape' or 'paper'"),
+    ({"selection": {"reading": "any", "threshold": 1.0}}, "expected reading 'clip' for it"),
+    ({"selection": {"share": 1.0}}, "selection.share: Extra inputs are not permitted"),
     ({"gain": 2.0}, "expected it with mode 'gain' only"),
     ({"controls": "5"}, "controls: Input should be a valid integer"),
     ({"controls": 10**7}, "controls: Input should be less than or equal to 10000"),
@@ -187,6 +197,8 @@ def test_what_does_not_fit_is_refused_in_one_line(client: TestClient, change: di
         ("GET", "/tasks/t/categories", 422),
         ("GET", "/selections?task=t&label=letter&percentile=0", 422),
         ("GET", "/selections?task=t&label=letter&percentile=nan", 422),
+        ("GET", "/selections?task=t&label=letter&rule=best", 422),
+        ("GET", "/selections?task=t&label=letter&clips=train", 422),
         ("GET", "/selections?task=nope&label=letter", 404),
         ("GET", "/ablations?limit=0", 422),
         ("PUT", "/ablations", 405),
@@ -199,11 +211,13 @@ def test_what_is_not_there_is_said_in_one_line(client: TestClient, method: str, 
     assert set(answer.json()) == {"error"}
 
 
-def test_a_job_that_is_done_is_not_cancelled_and_a_queued_one_has_no_result(place: Place, tmp_path: Path) -> None:
-    app = build(place.settings(tmp_path / "s"))
-    engine = app.state.engine
+def test_a_job_that_is_done_is_not_cancelled_and_a_queued_one_has_no_result(
+    stored: ServedStore, tmp_path: Path
+) -> None:
+    app = build(stored.settings(tmp_path / "s"))
+    loop = app.state.loop
     go_on = threading.Event()
-    runner, engine.runner = engine.runner, lambda *given: go_on.wait(300) and runner(*given)
+    runner, loop.runner = loop.runner, lambda *given: go_on.wait(300) and runner(*given)
     with client_of(app) as client:
         first, second = (client.post("/ablations", json={**ASKED, "seed": seed}).json()["id"] for seed in (0, 1))
         assert client.get(f"/ablations/{second}/result").status_code == 409
@@ -216,10 +230,10 @@ def test_a_job_that_is_done_is_not_cancelled_and_a_queued_one_has_no_result(plac
         assert client.post("/ablations", json={**ASKED, "seed": 1}).status_code == 202  # asked again
 
 
-def test_a_full_queue_says_when_to_come_again(place: Place, tmp_path: Path) -> None:
-    app = build(place.settings(tmp_path / "s", most_queued=1))
+def test_a_full_queue_says_when_to_come_again(stored: ServedStore, tmp_path: Path) -> None:
+    app = build(stored.settings(tmp_path / "s", max_queued=1))
     go_on = threading.Event()
-    app.state.engine.runner = lambda job, request, place, errand: go_on.wait(300) and place.write_bytes(b"")
+    app.state.loop.runner = lambda job, request, target, running: go_on.wait(300) and target.write_bytes(b"")
     with client_of(app) as client:
         answers = [client.post("/ablations", json={**ASKED, "seed": seed}) for seed in range(4)]
         refused = [answer for answer in answers if answer.status_code == 429]
@@ -229,13 +243,15 @@ def test_a_full_queue_says_when_to_come_again(place: Place, tmp_path: Path) -> N
         go_on.set()
 
 
-def test_faults_show_nothing_of_the_inside(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    app = build(place.settings(tmp_path / "s"))
+def test_faults_show_nothing_of_the_inside(
+    stored: ServedStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = build(stored.settings(tmp_path / "s"))
 
     def broken() -> None:
         raise RuntimeError("a secret")
 
-    monkeypatch.setattr(app.state.engine.runner.__self__, "tasks", broken)
+    monkeypatch.setattr(app.state.loop.runner.__self__, "tasks", broken)
     with client_of(app) as client:
         answer = client.get("/tasks")
         assert (answer.status_code, answer.json()) == (500, {"error": "a fault of the service; see its log"})
@@ -275,18 +291,21 @@ names: st.SearchStrategy[str] = st.one_of(
     st.sampled_from(["t", "letter", "a", "d", "split", "..", "/", "@x"]), st.text(max_size=8)
 )
 fields = {
-    "task": names, "label": names, "category": names, "division": names, "gain": st.floats(), "controls": st.integers(),
+    "task": names, "label": names, "category": names, "splits": names, "gain": st.floats(), "controls": st.integers(),
     "set": st.one_of(names, names.map("only({})".format), names.map("shared({0},{0})".format)),
-    "seed": st.integers(), "percentile": st.floats(), "mode": st.sampled_from(["remove", "gain", "keep", "transplant"]),
+    "seed": st.integers(), "mode": st.sampled_from(["remove", "gain", "keep", "transplant"]),
     "probe_seed": st.integers(), "side": names, "match": st.lists(names, max_size=3),
+    "selection": st.fixed_dictionaries(
+        {}, optional={"percentile": st.floats(), "reading": names, "threshold": st.floats()}
+    ),
 }  # fmt: skip
 
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.fixed_dictionaries({}, optional=fields))
 def test_no_body_makes_it_fail(client: TestClient, change: dict[str, Any]) -> None:
-    asked = {**ASKED, "controls": 0, "set": "only(zzz)", **change}  # most of them name nothing, so that little is run
-    answer = client.post("/ablations", content=json.dumps(asked), headers={"Content-Type": "application/json"})
+    body = {**ASKED, "controls": 0, "set": "only(zzz)", **change}  # most of them name nothing, so that little is run
+    answer = client.post("/ablations", content=json.dumps(body), headers={"Content-Type": "application/json"})
     assert answer.status_code in (200, 202, 422, 429), answer.text
     if answer.status_code == 422:
         assert "\n" not in answer.json()["error"]

@@ -11,24 +11,24 @@ from typing import Any
 import pytest
 import xarray as xr
 
-from otoscope.ablate.request import Request
 from otoscope.ablate.result import read_result, write_result
-from otoscope.ablate.study import run_study
+from otoscope.ablate.study import look_up, run_study
+from otoscope.analysis.selection.selection import Selection
 from otoscope.extract.audio.manifest import read_manifest
 from otoscope.extract.models.registry import load_encoder
 from otoscope.serve.app import build
 from otoscope.serve.client import Client
 from otoscope.serve.security import token_digest
 
-from ..support.running_service import ASKED, ENCODER, NOBODY, Place, listening
+from ..support.running_service import ENCODER, NOBODY, SELECTION, ServedStore, asked, listening
 
 TOKEN = "correct-horse-battery-staple"
 
 
 @pytest.fixture(scope="module")
-def url(place: Place, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def url(stored: ServedStore, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A service that knows a token."""
-    settings = place.settings(tmp_path_factory.mktemp("service") / "s", limits={"token": token_digest(TOKEN)})
+    settings = stored.settings(tmp_path_factory.mktemp("service") / "s", limits={"token": token_digest(TOKEN)})
     with listening(build(settings)) as url:
         yield url
 
@@ -38,18 +38,18 @@ def service(url: str) -> Client:
     return Client(url, TOKEN)
 
 
-def test_a_result_comes_back_as_the_study_gives_it(service: Client, place: Place, tmp_path: Path) -> None:
-    whole = run_study(Request(**ASKED), place.url, load_encoder(ENCODER), read_manifest(place.manifest))
+def test_a_result_comes_back_as_the_study_gives_it(service: Client, stored: ServedStore, tmp_path: Path) -> None:
+    whole = run_study(look_up(asked(), stored.url), load_encoder(ENCODER), read_manifest(stored.manifest))
     write_result(whole, tmp_path / "r.parquet")
-    xr.testing.assert_identical(service.run(Request(**ASKED), timeout=300), read_result(tmp_path / "r.parquet"))
+    xr.testing.assert_identical(service.run(asked(), timeout=300), read_result(tmp_path / "r.parquet"))
 
 
 def test_everything_can_be_listed(service: Client) -> None:
-    job = service.submit(Request(**ASKED))
+    job = service.submit(asked())
     service.wait(job)
     assert [task["task"] for task in service.tasks()] == ["t"]
     assert service.categories("t", "letter") == dict.fromkeys("abcd", 15)
-    assert service.sets("t", "letter", percentile=4.0)["only(d)"] == 7
+    assert service.sets("t", "letter", SELECTION)["only(d)"] == 7
     assert job in [found["id"] for found in service.jobs("done")]
     assert service.probes()[0]["labelling"] == "t:letter"
 
@@ -60,9 +60,9 @@ def test_everything_can_be_listed(service: Client) -> None:
         (lambda c: c.job(NOBODY), LookupError, "no job 0000"),
         (lambda c: c.job("../tasks"), LookupError, "."),
         (lambda c: c.categories("t/../t", "letter"), LookupError, "."),
-        (lambda c: c.submit(Request(**{**ASKED, "set": "only(z)"})), ValueError, "no category 'z'"),
-        (lambda c: c.run(Request(**{**ASKED, "controls": 500, "match": ("mean",)}), timeout=0), TimeoutError, "is"),
-        (lambda c: c.cancel(c.submit(Request(**ASKED))), ValueError, "the job is done"),
+        (lambda c: c.submit(asked(set="only(z)")), ValueError, "no category 'z'"),
+        (lambda c: c.run(asked(controls=500, match=("mean",)), timeout=0), TimeoutError, "is"),
+        (lambda c: c.cancel(c.submit(asked())), ValueError, "the job is done"),
         (lambda c: Client(c.url, "another-token-altogether").tasks(), PermissionError, "no valid token"),
         (lambda c: Client(c.url, "").tasks(), PermissionError, "no valid token"),
     ],
@@ -70,7 +70,7 @@ def test_everything_can_be_listed(service: Client) -> None:
 def test_refusals_are_errors_of_one_line(
     service: Client, call: Callable[[Client], object], kind: type[Exception], message: str
 ) -> None:
-    service.wait(service.submit(Request(**ASKED)))
+    service.wait(service.submit(asked()))
     with pytest.raises(kind, match=message) as raised:
         call(service)
     assert type(raised.value) is kind
@@ -81,7 +81,7 @@ def test_refusals_are_errors_of_one_line(
 
 def test_a_job_that_failed_says_why(service: Client) -> None:
     with pytest.raises(ValueError, match=r"failed: .*only\(c\) has no neurons"):
-        service.run(Request(**{**ASKED, "set": "only(c)", "percentile": 0.6}), timeout=300)
+        service.run(asked(set="only(c)", selection=Selection(percentile=0.6)), timeout=300)
 
 
 @pytest.mark.parametrize("url", ["ftp://x", "localhost:80", "http://me:secret@host", "http://h/?token=secret"])
@@ -99,11 +99,11 @@ def test_the_environment_may_hold_the_token(url: str, monkeypatch: pytest.Monkey
 @contextmanager
 def scripted(*answers: tuple[int, dict[str, str], Any]) -> Iterator[tuple[str, list[dict[str, str]]]]:
     """A server that gives these answers in turn, the last one for ever; the headers that it was sent."""
-    left, heard = list(answers), []
+    left, received = list(answers), []
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            heard.append(dict(self.headers))
+            received.append(dict(self.headers))
             status, headers, body = left.pop(0) if len(left) > 1 else left[0]
             if not status:  # hang up without a word
                 self.close_connection = True
@@ -122,7 +122,7 @@ def scripted(*answers: tuple[int, dict[str, str], Any]) -> Iterator[tuple[str, l
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:
-            yield f"http://127.0.0.1:{server.server_port}", heard
+            yield f"http://127.0.0.1:{server.server_port}", received
         finally:
             server.shutdown()
             thread.join()
@@ -130,26 +130,26 @@ def scripted(*answers: tuple[int, dict[str, str], Any]) -> Iterator[tuple[str, l
 
 def test_what_passes_is_tried_again() -> None:
     busy = (429, {"Retry-After": "0"}, {"error": "2 jobs are waiting"})
-    with scripted((0, {}, None), (503, {}, {}), (500, {}, "?"), busy, (200, {}, [])) as (url, heard):
+    with scripted((0, {}, None), (503, {}, {}), (500, {}, "?"), busy, (200, {}, [])) as (url, received):
         assert Client(url, "").tasks() == []
-        assert len(heard) == 5
+        assert len(received) == 5
 
 
 def test_patience_ends() -> None:
-    with scripted((429, {"Retry-After": "600"}, {"error": "2 jobs are waiting"})) as (url, heard):
+    with scripted((429, {"Retry-After": "600"}, {"error": "2 jobs are waiting"})) as (url, received):
         with pytest.raises(OSError, match="2 jobs are waiting"):
-            Client(url, "", patience=0.3).tasks()
-        assert len(heard) == 2
+            Client(url, "", timeout=0.3).tasks()
+        assert len(received) == 2
     with pytest.raises(OSError, match=r"no answer from http://127\.0\.0\.1:.*refused"):
-        Client(url, "", patience=0.3).tasks()
+        Client(url, "", timeout=0.3).tasks()
 
 
 def test_the_token_goes_nowhere_else() -> None:
     with scripted((200, {}, [])) as (other, stolen):
         with (
-            scripted((302, {"Location": f"{other}/tasks"}, {})) as (url, heard),
+            scripted((302, {"Location": f"{other}/tasks"}, {})) as (url, received),
             pytest.raises(OSError, match="answer 302"),
         ):
             Client(url, TOKEN).tasks()
-        assert heard[0]["Authorization"] == f"Bearer {TOKEN}"
+        assert received[0]["Authorization"] == f"Bearer {TOKEN}"
         assert not stolen

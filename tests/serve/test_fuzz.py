@@ -12,22 +12,21 @@ from hypothesis.errors import Unsatisfiable
 from schemathesis import GenerationMode
 from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
 
-from otoscope.ablate.request import Request
 from otoscope.serve.app import build
 from otoscope.serve.client import Client
 
-from ..support.running_service import ASKED, Place, listening
+from ..support.running_service import ServedStore, asked, listening
 
 UNFIT = [positive_data_acceptance]  # names that a schema allows need not exist: 422
 # A body that is too large is refused by that, whatever else is wrong with it.
 
 
 @pytest.fixture(scope="module")
-def service(place: Place, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, str]]:
+def service(stored: ServedStore, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, str]]:
     """The description of a service that runs, and the id of a job that is done."""
-    with listening(build(place.settings(tmp_path_factory.mktemp("fuzzed") / "s"))) as url:
+    with listening(build(stored.settings(tmp_path_factory.mktemp("fuzzed") / "s"))) as url:
         client = Client(url, token="")
-        job = client.submit(Request(**ASKED))
+        job = client.submit(asked())
         assert client.wait(job)["state"] == "done"
         yield schemathesis.openapi.from_url(f"{url}/openapi.json"), job
 

@@ -9,7 +9,7 @@ from fastapi.testclient import TestClient
 
 from otoscope.serve.security import token_digest
 
-from ..support.running_service import ASKED, NOBODY, Place, serving
+from ..support.running_service import ASKED, NOBODY, ServedStore, serving
 
 
 @pytest.mark.parametrize(
@@ -31,9 +31,9 @@ TOKEN = "correct-horse-battery-staple"
 
 
 def test_a_token_is_demanded_everywhere_but_for_health(
-    place: Place, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    stored: ServedStore, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with serving(place, tmp_path / "s", limits={"token": token_digest(TOKEN)}) as client:
+    with serving(stored, tmp_path / "s", limits={"token": token_digest(TOKEN)}) as client:
         close = ("/health/live/", "//health/live", "/health/../tasks")
         for path in ("/tasks", "/metrics", "/openapi.json", "/nowhere", f"/ablations/{NOBODY}", *close):
             for wrong in (None, "Bearer ", "Bearer x", f"Basic {TOKEN}", TOKEN, f"Bearer {TOKEN}x"):

@@ -10,14 +10,14 @@ from torch import Tensor, nn
 from otoscope.extract.models.encoder import Encoder
 
 LAYERS, NEURONS, WIDTH, CHUNK = 4, 6, 5, 8
-SHAPES = ("plain", "in place", "tuples", "shared norm", "one token", "turned", "no gradient")
+SHAPES = ("plain", "in place", "tuples", "shared norm", "one frame", "turned", "no gradient")
 """Replay does these, "no gradient" by keeping more."""
 STRANGE = ("recurrent", "seen elsewhere")
 """And these it must leave alone: a chunk begins with what the last one ended with; another module reads the neurons."""
 
 
 class Block(nn.Module):
-    """Mixes tokens, then a feed-forward part; norms afterwards, as base HuBERT does."""
+    """Mixes frames, then a feed-forward part; norms afterwards, as base HuBERT does."""
 
     def __init__(self, shape: str) -> None:
         super().__init__()
@@ -28,22 +28,22 @@ class Block(nn.Module):
         self.fc2 = nn.Linear(NEURONS, WIDTH)
         self.norm = nn.LayerNorm(WIDTH)
 
-    def forward(self, tokens: Tensor, bias: Tensor, norm: nn.Module) -> Any:
-        mixed = self.mix(tokens)
+    def forward(self, frames: Tensor, bias: Tensor, norm: nn.Module) -> Any:
+        mixed = self.mix(frames)
         if mixed.ndim == 3:
             mixed = mixed + mixed.mean(dim=1, keepdim=True)
         if self.shape == "in place":
-            tokens += mixed
+            frames += mixed
         else:
-            tokens = tokens + mixed + bias
-        filled = self.fc1(norm(tokens) if self.shape == "shared norm" else tokens)
-        turn = self.shape == "turned"  # the site shows (clip, neuron, token)
+            frames = frames + mixed + bias
+        filled = self.fc1(norm(frames) if self.shape == "shared norm" else frames)
+        turn = self.shape == "turned"  # the site shows (clip, neuron, frame)
         active = self.act(filled.transpose(1, 2)).transpose(1, 2) if turn else self.act(filled)
         changed = self.fc2(active)
         if self.shape == "in place":
-            changed += tokens
+            changed += frames
         else:
-            changed = changed + tokens
+            changed = changed + frames
         if self.shape == "seen elsewhere":
             changed = changed + active[..., :WIDTH]
         output = norm(changed)
@@ -60,20 +60,20 @@ class Toy(nn.Module):
         self.norm = nn.LayerNorm(WIDTH)
 
     def forward(self, waveforms: Tensor) -> Tensor:
-        """(clip, sample) -> (clip, token, width), in runs of two tokens of CHUNK samples."""
+        """(clip, sample) -> (clip, frame, width), in runs of two frames of CHUNK samples."""
         outputs = []
         carried = 0.0
         for chunk in waveforms.unfold(1, CHUNK, CHUNK).split(2, dim=1):
             if self.shape == "no gradient":
                 with torch.no_grad():
-                    tokens = self.front(chunk).clone()
+                    frames = self.front(chunk).clone()
             else:
-                tokens = self.front(chunk)
+                frames = self.front(chunk)
             if self.shape == "recurrent":
-                tokens = tokens + carried
-            if self.shape == "one token":
-                tokens = tokens.mean(dim=1)
-            state: Any = (tokens, self.bias(torch.ones(1)))
+                frames = frames + carried
+            if self.shape == "one frame":
+                frames = frames.mean(dim=1)
+            state: Any = (frames, self.bias(torch.ones(1)))
             for block in self.blocks:
                 norm = self.norm if self.shape == "shared norm" else block.norm
                 made = block(*state, norm)
@@ -93,7 +93,7 @@ def toy_encoder(shape: str, **changes: Any) -> Encoder:
         model = Toy(shape).eval()
     given: dict[str, Any] = {
         "module": model, "sample_rate": 4 * CHUNK, "sites": ["blocks.*.act"], "maps": ["blocks.*.fc2"],
-        "frame_spans": partial(spans, size=2 * CHUNK if shape == "one token" else CHUNK),
+        "frame_spans": partial(spans, size=2 * CHUNK if shape == "one frame" else CHUNK),
     }  # fmt: skip
     if shape == "turned":
         given["neurons"] = turned

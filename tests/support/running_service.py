@@ -15,6 +15,8 @@ import uvicorn
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
+from otoscope.ablate.request import Request
+from otoscope.analysis.selection.selection import Selection
 from otoscope.extract.capture import capture
 from otoscope.serve.app import Settings, build
 from otoscope.serve.security import Limits
@@ -24,12 +26,15 @@ from .commands import command
 from .planted_corpus import write_sounds
 
 ENCODER = f"module:{planted.__file__}:planted"
-ASKED: dict[str, Any] = {"task": "t", "label": "letter", "set": "only(d)", "percentile": 4.0, "controls": 5}
+SELECTION = Selection(percentile=4.0)
+ASKED: dict[str, Any] = {
+    "task": "t", "label": "letter", "set": "only(d)", "selection": SELECTION.to_json(), "controls": 5,
+}  # fmt: skip
 NOBODY = "0" * 64  # no job has this id
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class ServedStore:
     """A store of the planted encoder with one task, "t"."""
 
     url: str
@@ -42,25 +47,30 @@ class Place:
         return Settings(store=self.url, encoder=ENCODER, state=str(state), **given)
 
 
-def made(folder: Path, per_category: int = 15) -> Place:
+def made(folder: Path, per_category: int = 15) -> ServedStore:
     """Sounds and store under a folder."""
     manifest, url = write_sounds(folder, per_category), str(folder / "store.zarr")
     capture(ENCODER, manifest, url, task="t", threads=1, batch=8)
-    return Place(url=url, manifest=manifest)
+    return ServedStore(url=url, manifest=manifest)
 
 
 @contextmanager
 def client_of(app: FastAPI, **options: Any) -> Iterator[TestClient]:
-    """An application with its engine running."""
+    """An application with its worker loop running."""
     with TestClient(app, raise_server_exceptions=False, **options) as client:
         yield client
 
 
 @contextmanager
-def serving(place: Place, state: Path, **more: Any) -> Iterator[TestClient]:
+def serving(stored: ServedStore, state: Path, **more: Any) -> Iterator[TestClient]:
     """A service in this process."""
-    with client_of(build(place.settings(state, **more))) as client:
+    with client_of(build(stored.settings(state, **more))) as client:
         yield client
+
+
+def asked(**more: Any) -> Request:
+    """The request of ASKED, or one like it."""
+    return Request(**{**ASKED, "selection": SELECTION, **more})
 
 
 def ended(client: TestClient, job: str) -> dict[str, Any]:
@@ -83,18 +93,18 @@ def done(client: TestClient, **asked: Any) -> str:
 class Served:
     """The real command in a process of its own, on a free port of loopback."""
 
-    def __init__(self, place: Place, state: Path, *more: object, env: dict[str, str] | None = None) -> None:
-        given = (place.url, "--encoder", ENCODER, "--corpus", place.manifest, "--state", state, "--device", "cpu")
+    def __init__(self, stored: ServedStore, state: Path, *more: object, env: dict[str, str] | None = None) -> None:
+        given = (stored.url, "--encoder", ENCODER, "--corpus", stored.manifest, "--state", state, "--device", "cpu")
         port = () if "--port" in more else ("--port", 0)
         self.process = subprocess.Popen(
             command("ablate", "serve", *given, *port, *more), env={**os.environ, **(env or {})}, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
         assert self.process.stdout is not None
-        output = self.process.stdout.readline()
-        if not output.startswith("serving at "):
+        line = self.process.stdout.readline()
+        if not line.startswith("serving at "):
             raise OSError(f"it did not start: {self.stop()}")
-        self.url = output.split()[-1]
+        self.url = line.split()[-1]
 
     def __enter__(self) -> "Served":
         return self
@@ -103,7 +113,7 @@ class Served:
         self.stop()
 
     def stop(self) -> str:
-        """End it by SIGTERM, if it still runs; what it output on standard error."""
+        """End it by SIGTERM, if it still runs; what it wrote to standard error."""
         self.process.terminate()
         return self.process.communicate(timeout=300)[1]
 

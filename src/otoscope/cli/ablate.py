@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from .options import Workers
 
 SETS = 'shared(A,B) | only(A) | all(A) | "(9,347) (10,393)" | @FILE; A is a category, or TASK:LABEL:A'
-NAMING = ("set", "percentile", "rule", "reading", "selected_on")
+NAMING = ("set", "selection")
 SHOWN = ("category", "n_clips", "before", "after", "change", "control_mean", "p_paired", "p_rank", "p_corrected")
 
 
@@ -72,16 +72,15 @@ def run(
 
     A FILE that holds the result of the same request is left as it is.
     """
-    from ..ablate.lookup import look_up, look_up_with_probe
-    from ..ablate.result import clips_table, holds, refuse_place, result_table, write_result
-    from ..ablate.study import run_study
+    from ..ablate.result import check_writable, clips_table, holds, result_table, write_result
+    from ..ablate.study import look_up, look_up_with_probe, run_study
     from ..analysis.tables import WRITERS, markdown, write_table
     from ..cluster.progress import Progress
 
     log_progress()
-    refuse_place(Path(output))
+    check_writable(output)
     if clip_table is not None:
-        refuse_place(Path(clip_table), tuple(WRITERS))
+        check_writable(clip_table, WRITERS)
     if probe in PROBES:
         study = look_up(replace(request, probe=probe), store)
     else:
@@ -92,7 +91,7 @@ def run(
         return
     with workers() as executor, Progress(len(study.clips), unit="clips") as shown:
         result = run_study(
-            study, store, encoder, corpus, executor=executor, device=device,
+            study, encoder, corpus, executor=executor, device=device,
             progress=lambda done, _total: shown.advance(done - shown.done),
         )  # fmt: skip
     write_result(result, output)
@@ -113,7 +112,7 @@ def run(
 @click.option("-o", "--output", metavar="FILE", help=".json, .csv, .parquet, or .yaml as a published list [print].")
 def neuron_set(store: str, request: Request, gain: float, base: str | None, output: str | None) -> None:
     """To .json, .csv or .parquet, or to .yaml as a published list."""
-    from ..ablate.lookup import find_neurons
+    from ..ablate.study import find_neurons
     from ..analysis.published.neuron_lists import LIST_ENDINGS, write_published_list
     from ..store.neurons import write_neuron_set
 

@@ -31,7 +31,7 @@ ANYWHERE = ("0.0.0.0", "::")
     "--allow-host", "names", multiple=True, metavar="NAME", help="Name under which clients call it [localhost]."
 )
 @click.option("--token-file", metavar="FILE", help=f"File that holds the token [the environment's {TOKEN}].")
-@click.option("--queue", "most_queued", default=64, show_default=True, metavar="N", help="Jobs that may wait.")
+@click.option("--queue", "max_queued", default=64, show_default=True, metavar="N", help="Jobs that may wait.")
 @click.option("--ray", "on_ray", is_flag=True, help="Replicas on Ray Serve, instead of this one process.")
 @click.option("--replicas", default=1, show_default=True, metavar="N", help="With --ray.")
 @click.option("--cpus-per-replica", "cpus", default=1.0, show_default=True, metavar="F", help="With --ray.")
@@ -48,7 +48,7 @@ def serve(
     port: int,
     names: tuple[str, ...],
     token_file: str | None,
-    most_queued: int,
+    max_queued: int,
     on_ray: bool,
     address: str | None,
     **replicas: Any,
@@ -67,8 +67,8 @@ def serve(
             f"no token for a service at {address or host}; expected one anywhere but on loopback: put it into "
             f"{TOKEN}, or give --token-file"
         )
-    if most_queued < 1 or replicas["replicas"] < 1:
-        raise ValueError(f"--queue {most_queued}, --replicas {replicas['replicas']}; expected at least 1 of each")
+    if max_queued < 1 or replicas["replicas"] < 1:
+        raise ValueError(f"--queue {max_queued}, --replicas {replicas['replicas']}; expected at least 1 of each")
     if not on_ray and (address or replicas["replicas"] > 1):
         raise ValueError("--replicas and --address were given without --ray; expected --ray for them")
     tasks = task_names(open_root(store, mode="r"))
@@ -82,7 +82,7 @@ def serve(
     hosts = (*LOOPBACK, *map(host_of, names), *(() if host in ANYWHERE else (host_of(bare),)))
     log_progress()
     settings = Settings(
-        store=store, encoder=encoder, device=device, state=str(Path(state).absolute()), most_queued=most_queued,
+        store=store, encoder=encoder, device=device, state=str(Path(state).absolute()), max_queued=max_queued,
         corpora={task: (manifest, root_of.get(task)) for task, manifest in manifest_of.items()},
         limits=Limits(hosts=hosts, token=token and token_digest(token)),
     )  # fmt: skip

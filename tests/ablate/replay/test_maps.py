@@ -39,7 +39,7 @@ def encoder_of(kind: str, folder: Path) -> Encoder:
 
 def waveforms(kind: str, rate: int, seed: int) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
-    clips = 1 if kind == "whisper" else 2  # 1500 tokens a window take their time
+    clips = 1 if kind == "whisper" else 2  # 1500 frames a window take their time
     return 0.1 * torch.randn(clips, round(SECONDS.get(kind, 0.3) * rate), generator=generator)
 
 

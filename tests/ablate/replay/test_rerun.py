@@ -15,7 +15,7 @@ from torch import Tensor
 from otoscope.ablate.intervention import Intervention
 from otoscope.ablate.replay.passes import branch_layers, plan_passes
 from otoscope.ablate.replay.replayer import Record
-from otoscope.ablate.replay.rerun import Batch, Rerunner, rerun
+from otoscope.ablate.replay.rerun import Batch, Rerunner
 from otoscope.store.neurons import NeuronSet
 
 from ...support.awkward_models import CHUNK, LAYERS, NEURONS, SHAPES, STRANGE, spans, toy_encoder
@@ -27,14 +27,14 @@ MEANS = np.random.default_rng(5).standard_normal((LAYERS, NEURONS)).astype(np.fl
 SITES = [f"blocks.{layer}.act" for layer in range(LAYERS)]
 
 
-def sounds(n_tokens: int, clips: int = 3, seed: int = 0) -> Tensor:
-    return torch.randn(clips, n_tokens * CHUNK, generator=torch.Generator().manual_seed(seed))
+def sounds(n_frames: int, clips: int = 3, seed: int = 0) -> Tensor:
+    return torch.randn(clips, n_frames * CHUNK, generator=torch.Generator().manual_seed(seed))
 
 
 def hooks_of(
     one: Intervention, donors: dict[str, list[Tensor]] | None = None, *, turn: bool = False
 ) -> dict[str, Change]:
-    """What the intervention says, as plain hooks; `turn` for sites that show (clip, neuron, token)."""
+    """What the intervention says, as plain hooks; `turn` for sites that show (clip, neuron, frame)."""
     member = torch.from_numpy(one.neurons.mask([NEURONS] * LAYERS))
     where = ~member if one.keep else member
 
@@ -78,15 +78,15 @@ VARIED = [
 def test_any_shape_of_model_gives_what_whole_passes_give(shape: str, caplog: pytest.LogCaptureFixture) -> None:
     encoder = toy_encoder(shape)
     rerunner = Rerunner(encoder, VARIED)
-    for n_tokens in (2, 6):  # one run of two tokens, then three
-        clips, theirs = sounds(n_tokens), sounds(n_tokens, seed=1)
+    for n_frames in (2, 6):  # one run of two frames, then three
+        clips, theirs = sounds(n_frames), sounds(n_frames, seed=1)
         donors = activations(encoder, theirs, SITES)
         turn = shape == "turned"
         expected = [whole(encoder, clips, {})]
         expected += [whole(encoder, clips, hooks_of(one, donors, turn=turn)) for one in VARIED]
         assert_close(rerunner(Batch.of(encoder, clips, theirs)), np.stack(expected))
         if shape == "recurrent":  # nothing shows before there are several runs
-            assert rerunner.method == ("replay" if n_tokens == 2 else "whole passes")
+            assert rerunner.method == ("replay" if n_frames == 2 else "whole passes")
         else:
             assert rerunner.method == ("whole passes" if shape == "seen elsewhere" else "replay")
     assert bool(rerunner.reason) == (shape in STRANGE)
@@ -160,19 +160,19 @@ def test_the_tree_of_passes_holds_every_intervention_once(chosen: list[Intervent
     assert set(branch_layers(root)) <= set(range(LAYERS))
 
 
-@pytest.mark.parametrize("shape", ["plain", "turned", "one token"])
-def test_a_donor_of_another_length_gives_its_mean_over_tokens(shape: str) -> None:
-    size = 2 * CHUNK if shape == "one token" else CHUNK
+@pytest.mark.parametrize("shape", ["plain", "turned", "one frame"])
+def test_a_donor_of_another_length_gives_its_mean_over_frames(shape: str) -> None:
+    size = 2 * CHUNK if shape == "one frame" else CHUNK
     encoder = toy_encoder(shape, frame_spans=partial(spans, size=size, special=1))
     clips, theirs = sounds(4), sounds(8, seed=1)
     seen = activations(encoder, theirs, SITES)
     axis = 2 if shape == "turned" else 1
     means = {}
     for site, runs in seen.items():
-        tokens = torch.cat([run if run.ndim == 3 else run[:, None] for run in runs], dim=axis)
-        ordinary = torch.tensor([i for i in range(tokens.shape[axis]) if i != 1])
-        mean = tokens.index_select(axis, ordinary).mean(dim=axis, keepdim=True)
-        means[site] = [mean[:, 0] if shape == "one token" else mean] * len(runs)
+        frames = torch.cat([run if run.ndim == 3 else run[:, None] for run in runs], dim=axis)
+        ordinary = torch.tensor([i for i in range(frames.shape[axis]) if i != 1])
+        mean = frames.index_select(axis, ordinary).mean(dim=axis, keepdim=True)
+        means[site] = [mean[:, 0] if shape == "one frame" else mean] * len(runs)
     one = some((0, 3), (2, 4), mode="patch")
     expected = [whole(encoder, clips, {}), whole(encoder, clips, hooks_of(one, means, turn=shape == "turned"))]
     for replay in (True, False):
@@ -180,7 +180,7 @@ def test_a_donor_of_another_length_gives_its_mean_over_tokens(shape: str) -> Non
         assert_close(rerunner(Batch.of(encoder, clips, theirs)), np.stack(expected))
         assert rerunner.method == ("replay" if replay else "whole passes")
     wrong = toy_encoder(shape, frame_spans=partial(spans, size=4))
-    with pytest.raises(ValueError, match="tokens per clip where frame_spans places"):
+    with pytest.raises(ValueError, match="frames per clip where frame_spans has"):
         Rerunner(wrong, [one])(Batch.of(wrong, clips, theirs))
 
 
@@ -192,7 +192,7 @@ def test_a_model_without_maps_is_rerun_in_whole_passes_and_says_so(caplog: pytes
     )  # fmt: skip
     assert "rerun in whole passes: it names no `maps`" in caplog.text
     found = rerunner(Batch.of(encoder, sounds(2)))
-    assert_close(found, next(rerun(toy_encoder("plain"), [sounds(2)], VARIED[:3])))
+    assert_close(found, Rerunner(toy_encoder("plain"), VARIED[:3])(Batch.of(toy_encoder("plain"), sounds(2))))
 
 
 def test_a_model_whose_passes_cannot_be_followed_is_rerun_whole() -> None:
@@ -203,8 +203,8 @@ def test_a_model_whose_passes_cannot_be_followed_is_rerun_whole() -> None:
             super().__init__()
             self.fc1, self.act, self.fc2 = torch.nn.Linear(8, 6), torch.nn.GELU(), torch.nn.Linear(6, 3)
 
-        def forward(self, tokens: Tensor) -> Tensor:
-            return torch.nn.functional.linear(self.act(self.fc1(tokens)), self.fc2.weight)
+        def forward(self, frames: Tensor) -> Tensor:
+            return torch.nn.functional.linear(self.act(self.fc1(frames)), self.fc2.weight)
 
     encoder = toy_encoder(
         "plain", module=Functional(), sites=["act"], maps=["fc2"], prepare=lambda w: w.unfold(1, 8, 8)
@@ -275,7 +275,7 @@ def test_passes_allow_gradients_before_and_after() -> None:
     encoder = toy_encoder("plain")
     waveforms = sounds(2)
     assert not torch.is_inference_mode_enabled()
-    next(rerun(encoder, [waveforms], VARIED[:2]))
+    Rerunner(encoder, VARIED[:2])(Batch.of(encoder, waveforms))
     encoder(waveforms).sum().backward()
     assert encoder.module.get_submodule("front").weight.grad is not None
     with torch.inference_mode():  # as a caller may have it

@@ -11,7 +11,7 @@ from otoscope.analysis.figures.ablation import EVERYTHING, INK, ablation_figure
 from otoscope.analysis.figures.save import save_figure
 
 
-def made(n_categories, n_interventions=22, toward=None, empty=False):
+def made(n_categories, n_interventions=22, target=None, empty=False):
     rng = np.random.default_rng(0)
     truth = np.repeat(np.arange(n_categories - empty), 12)
     base = rng.normal(size=(len(truth), n_categories)) + 2 * np.eye(n_categories)[truth]
@@ -19,8 +19,8 @@ def made(n_categories, n_interventions=22, toward=None, empty=False):
     logits[0] = base
     logits[1, truth == 1, 1] -= 3
     names = [f"name $ {i} is long, and goes on and on" for i in range(n_categories)]
-    result = compare(*clip_scores(logits, truth, toward), truth, names)
-    return result.assign_attrs(request={"category": "" if toward is None else names[toward]})
+    result = compare(*clip_scores(logits, truth, target), truth, names)
+    return result.assign_attrs(request={"category": "" if target is None else names[target]})
 
 
 def dots(ax):
@@ -78,7 +78,7 @@ def test_names_and_axes_do_not_overlap(n_categories):
 
 def test_the_same_result_gives_the_same_bytes(tmp_path):
     for name in ("a.png", "b.png", "c.pdf", "d.pdf", "e.svg"):
-        save_figure(ablation_figure(made(3, toward=2)), tmp_path / name)
+        save_figure(ablation_figure(made(3, target=2)), tmp_path / name)
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
     assert (tmp_path / "c.pdf").read_bytes() == (tmp_path / "d.pdf").read_bytes()
 
@@ -94,8 +94,8 @@ def test_without_controls_and_without_clips(tmp_path):
 
 
 def test_measures_are_chosen():
-    figure = ablation_figure(made(3, toward=2))
-    assert figure.axes[-1].get_xlabel() == "change of the share named name $ 2 is long, and goes …"
+    figure = ablation_figure(made(3, target=2))
+    assert figure.axes[-1].get_xlabel() == "change of the share predicted name $ 2 is long, and goes …"
     assert len(ablation_figure(made(3), ("log_loss",)).axes) == 2
-    with pytest.raises(ValueError, match="no measure 'named'; expected some of accuracy, margin, log_loss"):
-        ablation_figure(made(3), ("named",))
+    with pytest.raises(ValueError, match="no measure 'predicted'; expected some of accuracy, margin, log_loss"):
+        ablation_figure(made(3), ("predicted",))
