@@ -77,11 +77,11 @@ def test_a_label_column_added_later(store: Path, tmp_path: Path) -> None:
         ),
         (
             ("neurons", "--task", "t:kind", "--percentile", "40", "-o", "n.doc"),
-            "cannot write a table to 'n.doc'; expected",
+            "cannot write to 'n.doc'; expected",
         ),
         (
             ("figure", "depth", "--task", "t:kind", "--percentile", "40", "-o", "f.doc"),
-            "cannot draw to 'f.doc'; expected",
+            "cannot write to 'f.doc'; expected",
         ),
     ],
 )

@@ -138,8 +138,8 @@ def test_control_c_says_how_to_go_on(tmp_path: Path, uninterrupted: dict[str, by
 @pytest.mark.parametrize("after", ["begun", "two blocks"])
 def test_told_to_stop_it_ends_after_the_batch_under_way_and_goes_on_from_there(tmp_path: Path, after: str) -> None:
     """SIGTERM, as a scheduler sends it that takes the machine away; batches take half a second, a block one."""
-    for file in (making.__file__, faulty.__file__):
-        shutil.copy(file, tmp_path)
+    shutil.copy(str(making.__file__), tmp_path / "making.py")
+    shutil.copy(str(faulty.__file__), tmp_path / "faulty.py")
     seconds, batches = tmp_path / "seconds", tmp_path / "batches.log"
     seconds.write_text("0")
     manifest, _ = write_corpus(tmp_path, [10 * (2 + i % 5) for i in range(41)])
