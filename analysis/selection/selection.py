@@ -40,7 +40,9 @@ class Selection(Record):
     reading: str = described(
         "clip", "clip: mean above 0; frame: share of positive frames; any: one positive frame.", READINGS
     )
-    threshold: Threshold = described(None, "With the reading clip: on the mean, instead of 0.")
+    threshold: Threshold = described(  # noqa: RUF009  of `field`
+        None, "With the reading clip: on the mean, instead of 0."
+    )
     """A number, or in Python one per neuron as a DataArray (layer, neuron); None is 0, before the mean was rounded."""
     rule: str = described("lape", "Selection rule.", RULES)
     percentile: float = described(1.0, "Share of neurons selected, in percent.")
