@@ -24,8 +24,8 @@ def mcnemar(lost: int, gained: int) -> float:
     1 where nothing changed. McNemar 1947; the exact form is the sign test of the clips that changed. Computed from
     whole numbers, and so correct to the last bit, which scipy's `binomtest` is not.
     """
-    n, least = lost + gained, min(lost, gained)
-    tail = sum(math.comb(n, k) for k in range(least + 1))
+    n, smaller = lost + gained, min(lost, gained)
+    tail = sum(math.comb(n, k) for k in range(smaller + 1))
     return min(1.0, tail / 2 ** (n - 1)) if n else 1.0
 
 

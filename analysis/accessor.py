@@ -126,7 +126,7 @@ class OtoscopeAccessor:
         return self._where_valid(mean)
 
     def exemplars(
-        self, layer: int | list[int], neuron: int | list[int], k: int = 10, least: bool = False
+        self, layer: int | list[int], neuron: int | list[int], k: int = 10, lowest: bool = False
     ) -> xr.Dataset:
         """The clips that drive a neuron most, or least: `clip` (name), `value` (mean) and `position`, each (rank).
 
@@ -134,7 +134,7 @@ class OtoscopeAccessor:
         """
         means = self._variable("mean", "exemplars").sel(layer=layer, neuron=neuron)
         counted = self._variable("status", "which clips were extracted") == OK
-        found = exemplar_clips(means, counted, k, least)
+        found = exemplar_clips(means, counted, k, lowest)
         names = np.append(np.asarray(self._ds["clip"].values, object), "")  # position -1 finds the last one
         clips: xr.DataArray = xr.apply_ufunc(
             names.__getitem__, found["position"], dask="parallelized", output_dtypes=[object], keep_attrs=False

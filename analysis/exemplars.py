@@ -32,14 +32,14 @@ LOW_WORD = (1 << 32) - 1
 
 
 def exemplar_clips(
-    values: xr.DataArray, counted: xr.DataArray | None = None, k: int = 10, least: bool = False
+    values: xr.DataArray, counted: xr.DataArray | None = None, k: int = 10, lowest: bool = False
 ) -> xr.Dataset:
     """The clips of highest values: (..., clip) -> `position` and `value`, each (..., rank), rank 0 the highest.
 
     values: numbers (..., clip), compared in float32: `ds["mean"]` or a part of it, or a share such as
         ds["positive_frames"] / ds["frame_count"].
     counted: bool (clip), the clips that may appear, as status == 1; all if not given.
-    least: the lowest values first.
+    lowest: the lowest values first.
     position is the index along clip, -1 where fewer than k clips count; value is NaN there. Lazy in, lazy out.
     Raises ValueError for k below 1, and where clips do not agree.
     """
@@ -52,7 +52,7 @@ def exemplar_clips(
         )
     values = values.transpose(..., "clip")
     allowed = np.ones(values.sizes["clip"], bool) if counted is None else counted.data
-    keys = _highest(values.data, allowed, k, -1.0 if least else 1.0)
+    keys = _highest(values.data, allowed, k, -1.0 if lowest else 1.0)
     dims = (*values.dims[:-1], "rank")
     position = xr.apply_ufunc(_position, xr.DataArray(keys, dims=dims), dask="parallelized", output_dtypes=[np.int64])
     value = xr.apply_ufunc(_value, xr.DataArray(keys, dims=dims), dask="parallelized", output_dtypes=[np.float32])
@@ -60,18 +60,18 @@ def exemplar_clips(
     return xr.Dataset(
         {
             "position": position.assign_attrs(long_name="index of the clip"),
-            "value": (-value if least else value).assign_attrs(long_name=str(about)),
+            "value": (-value if lowest else value).assign_attrs(long_name=str(about)),
         },
         coords={
             **{name: coord for name, coord in values.coords.items() if "clip" not in coord.dims},
             "rank": np.arange(k),
         },
-        attrs={"order": "lowest first" if least else "highest first"},
+        attrs={"order": "lowest first" if lowest else "highest first"},
     )
 
 
 def exemplars_table(
-    ds: xr.Dataset, neurons: Sequence[tuple[int, int]], k: int = 10, least: bool = False
+    ds: xr.Dataset, neurons: Sequence[tuple[int, int]], k: int = 10, lowest: bool = False
 ) -> pd.DataFrame:
     """One row per neuron and rank: layer, neuron, rank (from 1), clip, path, start, stop, mean, and each label column.
 
@@ -92,7 +92,7 @@ def exemplars_table(
     for layer in dict.fromkeys(layer for layer, _ in neurons):
         wanted = sorted({neuron for of, neuron in neurons if of == layer})
         means = ds["mean"].sel(layer=layer, neuron=wanted)
-        found[layer] = exemplar_clips(means, counted, k, least).compute(scheduler="synchronous")
+        found[layer] = exemplar_clips(means, counted, k, lowest).compute(scheduler="synchronous")
     columns = ["clip", *(name for name in ("path", "start", "stop") if name in ds)]
     labels = label_columns(ds.data_vars)
     rows = []

@@ -165,10 +165,10 @@ def _steps(lengths: Sequence[int], enough: int) -> Iterator[list[int]]:
 def _joined(bits: da.Array, n_categories: int) -> Iterator[int]:
     """Lengths along clips after joining chunks until the adders have clips enough of each category."""
     bytes_per_clip = max(1, bits.shape[0] * bits.shape[2])
-    most = min(CLIPS_PER_CATEGORY * n_categories, JOINED_BYTES // bytes_per_clip)
+    limit = min(CLIPS_PER_CATEGORY * n_categories, JOINED_BYTES // bytes_per_clip)
     n_clips = 0
     for length in bits.chunks[1]:
-        if n_clips and n_clips + length > most:
+        if n_clips and n_clips + length > limit:
             yield n_clips
             n_clips = 0
         n_clips += length

@@ -109,14 +109,14 @@ class Assignments(Generic[Piece]):
         self._retried: deque[Assignment[Piece]] = deque()
         self._held: dict[str, list[Assignment[Piece]]] = {}
 
-    def waiting(self, most: int) -> int:
-        """How many pieces wait for a worker, counted up to `most`; so many are drawn."""
-        while len(self._fresh) + len(self._retried) < most:
+    def waiting(self, limit: int) -> int:
+        """How many pieces wait for a worker, counted up to `limit`; so many are drawn."""
+        while len(self._fresh) + len(self._retried) < limit:
             try:
                 self._fresh.append(Assignment(piece=next(self._source)))
             except StopIteration:
                 break
-        return min(most, len(self._fresh) + len(self._retried))
+        return min(limit, len(self._fresh) + len(self._retried))
 
     def unfinished(self) -> bool:
         """Whether any piece waits or is with a worker."""
@@ -333,16 +333,16 @@ class Pool(Generic[Piece, Result]):
         self.source.end(actor.handle)
         self.update(actor, phase=phase)
 
-    def failed_to_start(self, actor: _Actor, error: Exception, most: int) -> None:
-        """Wait longer and longer before the next one is asked for; give up after `most` where none is left."""
+    def failed_to_start(self, actor: _Actor, error: Exception, limit: int) -> None:
+        """Wait longer and longer before the next one is asked for; give up after `limit` where none is left."""
         why = one_line(error, whole=True)
         if actor.asked > self.failed_at:  # those that were asked for together count once
             log.warning("%s could not start: %s", actor.name, why)
             self.failed_at, self.failed_starts = self.clock(), self.failed_starts + 1
             self.not_before = self.failed_at + min(MAX_PAUSE_SECONDS, POLL_SECONDS * 2**self.failed_starts)
         others = self.actors.values()
-        hopeless = self.failed_starts >= 3 * most and not any(other.ready for other in others)
-        if hopeless or (self.failed_starts >= most and not any(other.located for other in others)):
+        hopeless = self.failed_starts >= 3 * limit and not any(other.ready for other in others)
+        if hopeless or (self.failed_starts >= limit and not any(other.located for other in others)):
             if isinstance(error, ValueError | LookupError):
                 raise error
             raise OSError(

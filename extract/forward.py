@@ -78,8 +78,8 @@ class Forward:
         self._stream = torch.cuda.Stream(self.device) if cuda else None  # type: ignore[no-untyped-call]
 
     @torch.inference_mode()
-    def results(self, batch: list[LoadedClip], most: int) -> tuple[Results, int]:
-        """The results of a batch, and how many clips at a time the device's memory had room for: `most`, or less.
+    def results(self, batch: list[LoadedClip], max_clips: int) -> tuple[Results, int]:
+        """The results of a batch, and how many clips at a time the device's memory had room for: `max_clips`, or less.
 
         Raises as `halving`.
         """
@@ -90,7 +90,7 @@ class Forward:
             tensors = parts[0] if len(parts) == 1 else joined(parts)
             return Results(tensors, len(self.anatomy.sites), began, self._stream)
 
-        return halving(attempt, most, len(batch), self.longest(batch))
+        return halving(attempt, max_clips, len(batch), self.longest(batch))
 
     def run(self, batch: list[LoadedClip]) -> list[Tensor]:
         """What a batch gives, on the device: embedding, frames, hidden, the layers' means and positive frames."""
@@ -140,16 +140,16 @@ def joined(parts: list[list[Tensor]]) -> list[Tensor]:
     return [torch.cat(same, dim=1 if i == 2 else 0) for i, same in enumerate(zip(*parts, strict=True))]
 
 
-def halving(attempt: Callable[[int], Result], most: int, n_clips: int, n_samples: int) -> tuple[Result, int]:
-    """What an attempt at a batch gives, and in parts of how many clips: `most`, halved while memory does not suffice.
+def halving(attempt: Callable[[int], Result], max_clips: int, n_clips: int, n_samples: int) -> tuple[Result, int]:
+    """What an attempt at a batch gives, and in parts of how many clips: `max_clips`, halved while memory lacks.
 
     attempt: runs a batch of `n_clips` clips of `n_samples` samples in parts of so many clips.
     Raises ValueError where a single clip does not fit, or where the encoder fails.
     """
     while True:
-        n = min(most, n_clips)
+        n = min(max_clips, n_clips)
         try:
-            return attempt(most), most
+            return attempt(max_clips), max_clips
         except Exception as error:
             if not is_foreign(error) or isinstance(error, Stopped):
                 raise
@@ -169,7 +169,7 @@ def halving(attempt: Callable[[int], Result], most: int, n_clips: int, n_samples
                 "device, or a share of it, with more memory"
             )
         torch.cuda.empty_cache()
-        most = -(-n // 2)
+        max_clips = -(-n // 2)
 
 
 def now(device: torch.device) -> Any:

@@ -51,11 +51,11 @@ class Loader:
 
         Raises UnreadableAudio for files that are gone, unless missing ones are allowed, or cannot be read.
         """
-        rate, least = self.encoder.sample_rate, self.encoder.min_samples
+        rate, min_samples = self.encoder.sample_rate, self.encoder.min_samples
         try:
             audio = read_clip(self.clips.root, clip, rate)
-            if self.unit is None and len(audio.samples) < least:
-                short = f"too short: {len(audio.samples)} samples at {rate} Hz, the encoder needs {least}"
+            if self.unit is None and len(audio.samples) < min_samples:
+                short = f"too short: {len(audio.samples)} samples at {rate} Hz, the encoder needs {min_samples}"
                 raise BadAudio(short, audio.digest)
         except BadAudio as bad:
             return failed_clip(index, str(bad), bad.digest)

@@ -273,7 +273,7 @@ class Forecast:
 def in_time(seconds: float) -> str:
     """Seconds for a person to read: 40 s, 12 min, 3.5 h, 2.1 days."""
     units = (("s", 1, 100), ("min", 60, 100), ("h", 3600, 48), ("days", 86400, float("inf")))
-    unit, size = next((unit, size) for unit, size, most in units if seconds < most * size)
+    unit, size = next((unit, size) for unit, size, limit in units if seconds < limit * size)
     n = seconds / size
     return f"{n:.0f} {unit}" if n >= 10 else f"{n:.2g} {unit}"
 

@@ -158,13 +158,13 @@ class Worker:
 
     def _run(self, loaded: InOrder[int, LoadedClip]) -> Iterator[Computed]:
         """Batches with their results, and how many clips ran at once; the whole of it in the device's thread."""
-        most = self.plan.batch
+        max_clips = self.plan.batch
         with arithmetic(self.plan.threads):
             for batch in self.loader.batches(loaded):
                 results = None
                 if self.loader.unit is not None or not batch[0].reason:
-                    results, most = self.forward.results(batch, most)
-                yield batch, results, most
+                    results, max_clips = self.forward.results(batch, max_clips)
+                yield batch, results, max_clips
 
 
 def make_worker(extraction: Extraction, *, check: bool) -> Worker:

@@ -138,7 +138,7 @@ class JobFolder:
                 (self._queue / name).unlink(missing_ok=True)
         return list(found.values())
 
-    def latest(self, most: int, state: str | None = None) -> list[Job]:
+    def latest(self, limit: int, state: str | None = None) -> list[Job]:
         """Jobs whose state changed last, the latest first; of one state, if one is named."""
         changed: dict[str, int] = {}
         for entry in os.scandir(self._jobs):
@@ -146,7 +146,7 @@ class JobFolder:
                 changed[entry.name] = entry.stat().st_mtime_ns
         found: list[Job] = []
         for name in sorted(filter(JOB_ID.fullmatch, changed), key=lambda name: -changed[name]):
-            if len(found) == most:
+            if len(found) == limit:
                 break
             job = self.get(name)
             if job is not None and state in (None, job.state):

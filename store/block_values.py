@@ -54,13 +54,13 @@ class BlockValues:
         why = np.array(reasons, dtype=object)
         self.arrays["audio_digest"][at] = digests
         if summary is not None:
-            self._refuse(summary, why)
+            self._check(summary, why)
             good = np.flatnonzero(why == "")
             self._pack(at[good], good, summary)
         self.arrays["reason"][at] = why
         self.status[at[why == ""]] = OK
 
-    def _refuse(self, summary: Summary, reasons: np.ndarray) -> None:
+    def _check(self, summary: Summary, reasons: np.ndarray) -> None:
         """Give a reason to each clip without one whose values cannot be stored."""
         every = (summary.embedding, *summary.means, *summary.hidden)
         finite = np.all([np.isfinite(x).all(axis=1) for x in every], axis=0)

@@ -130,8 +130,8 @@ class Plan(Record):
         if self.unit_sec is not None and not 0 < self.unit_sec < float("inf"):
             raise ValueError(f"unit_sec is {self.unit_sec}; expected seconds above 0, or native")
         if self.block > MAX_OBJECT_CLIPS and self.block % MAX_OBJECT_CLIPS:
-            most = MAX_OBJECT_CLIPS
-            raise ValueError(f"block is {self.block}; expected at most {most} clips, or a multiple of {most}")
+            limit = MAX_OBJECT_CLIPS
+            raise ValueError(f"block is {self.block}; expected at most {limit} clips, or a multiple of {limit}")
         unknown = [v for v in self.variables if v not in VARIABLES]
         if unknown:
             raise ValueError(f"no variable {', '.join(unknown)} to keep; expected some of {', '.join(VARIABLES)}")

@@ -83,9 +83,9 @@ def _changes(ax: Axes, result: xr.Dataset, measure: str, level: float) -> None:
     there = np.isfinite(change)
     if controls.shape[1]:
         inside = controls[there]
-        least, most = inside.min(axis=1), inside.max(axis=1)
+        bottom, top = inside.min(axis=1), inside.max(axis=1)
         lower, upper = np.quantile(inside, [0.025, 0.975], axis=1)
-        ax.barh(positions[there], most - least, 0.74, left=least, color=WIDE)
+        ax.barh(positions[there], top - bottom, 0.74, left=bottom, color=WIDE)
         ax.barh(positions[there], upper - lower, 0.74, left=lower, color=NARROW)
         # A band without width, where no control moved a single clip, shows as a line too.
         ax.plot(inside.mean(axis=1), positions[there], "|", color="black", markersize=6, markeredgewidth=0.8)

@@ -165,8 +165,8 @@ def _group_inches(ratio: xr.DataArray, dim: str, font: float) -> float:
     return max((len(name) for _, _, name in runs), default=0) * (font + 1) * 0.6 / 72
 
 
-def _cell_inches(most_categories: int) -> float:
-    return float(np.clip(MAP_INCHES / max(1, most_categories), *CELL_INCHES))
+def _cell_inches(n_categories: int) -> float:
+    return float(np.clip(MAP_INCHES / max(1, n_categories), *CELL_INCHES))
 
 
 def _name_inches(ratio: xr.DataArray, dim: str, font: float) -> float:

@@ -237,10 +237,10 @@ def _evidence(sample: Sample, found: NDArray[Any], null: NDArray[Any]) -> tuple[
     """
     (active,), (of,) = sample.counts(np.zeros_like(sample.codes), 1)
     scale = (active / np.maximum(of - active, 1)).astype(np.float32)
-    most = np.float32(np.log(len(sample.categories)))
-    np.subtract(most, null, out=null)
+    largest = np.float32(np.log(len(sample.categories)))
+    np.subtract(largest, null, out=null)
     null *= scale
-    return (most - found) * scale, sample.evidence >= len(sample.categories)
+    return (largest - found) * scale, sample.evidence >= len(sample.categories)
 
 
 def _result(

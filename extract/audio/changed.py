@@ -29,8 +29,8 @@ def changed_audio(url: str, audio_root: str | Path) -> Iterator[tuple[Block | No
     for task in store_status(url):
         present: dict[str, int] = {}  # digests of what is there now, 0 for nothing
         # A clip that was not read although its file was there has killed its worker, and says nothing of the file.
-        heard = ((b, path, n) for b, path, n, reason in audio_digests(url, task.task) if n or reason == ABSENT)
-        for block, path, digest in dict.fromkeys(heard):
+        decoded = ((b, path, n) for b, path, n, reason in audio_digests(url, task.task) if n or reason == ABSENT)
+        for block, path, digest in dict.fromkeys(decoded):
             if path not in present:
                 present[path] = 0
                 with suppress(FileNotFoundError):

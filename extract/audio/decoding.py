@@ -185,8 +185,8 @@ def _decode(file: _File, clip: Clip) -> tuple[Samples, int]:
                 file.decoded = _read_mp3(sound, file.data) if mp3 else _read(sound, sound.frames), rate
                 file.data = b""
         except sf.SoundFileError as error:
-            said = getattr(error, "error_string", str(error)).removeprefix("Error : ").strip().rstrip(".")
-            raise BadAudio(undecodable(file.data, said)) from error
+            message = getattr(error, "error_string", str(error)).removeprefix("Error : ").strip().rstrip(".")
+            raise BadAudio(undecodable(file.data, message)) from error
     samples, rate = file.decoded
     start, stop = _bounds(clip, len(samples), rate)
     return samples[start:stop].copy(), rate

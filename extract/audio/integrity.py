@@ -33,8 +33,8 @@ def counts_its_frames(mp3: bytes) -> bool:
     return any(mark in mp3[tags : tags + 2048] for mark in (b"Xing", b"Info", b"VBRI"))
 
 
-def undecodable(data: bytes, said: str) -> str:
-    """The reason of bytes at which libsndfile fails with what it `said`, which for known formats can be odd."""
+def undecodable(data: bytes, message: str) -> str:
+    """The reason of bytes at which libsndfile fails with what it `message`, which for known formats can be odd."""
     if data[:4] == b"fLaC":
         return "truncated or damaged FLAC"
     layered = data[:1] == b"\xff" and len(data) > 1 and data[1] & 0xE0 == 0xE0 and data[1] & 6  # no layer: it is AAC
@@ -43,8 +43,8 @@ def undecodable(data: bytes, said: str) -> str:
     wave = data[:4] in (b"RIFF", b"RIFX", b"RF64") and (len(data) < 12 or data[8:12] == b"WAVE")
     if wave or data[:4] == b"OggS":
         kind = "WAV" if wave else "Ogg"  # both can hold codings that libsndfile does not know
-        return f"truncated or damaged {kind}, or one in a coding that cannot be read: {said}"
-    return f"does not decode: {said}"
+        return f"truncated or damaged {kind}, or one in a coding that cannot be read: {message}"
+    return f"does not decode: {message}"
 
 
 def _check_ogg_pages(data: bytes) -> None:

@@ -122,10 +122,10 @@ class Encoder:
 
     def __post_init__(self) -> None:
         """Raise ValueError for what cannot be one."""
-        for name, least in (("sample_rate", 1), ("min_samples", 0)):
+        for name, minimum in (("sample_rate", 1), ("min_samples", 0)):
             value = getattr(self, name)
-            if not isinstance(value, Integral) or value < least:
-                raise ValueError(f"{name} is {value!r}; expected a whole number of at least {least}")
+            if not isinstance(value, Integral) or value < minimum:
+                raise ValueError(f"{name} is {value!r}; expected a whole number of at least {minimum}")
         if not isinstance(self.module, torch.nn.Module):
             raise ValueError(f"module is {type(self.module).__name__}; expected a torch.nn.Module")
         for name in ("sites", "transformer_layers", "maps"):

@@ -62,9 +62,9 @@ def log_likelihood(lost_share, d, lost, gained, n):
 def test_the_ends_of_the_score_interval_are_just_rejected(lost, gained, n):
     """At either end the score, with shares found by a numerical search, is 1.96."""
     for d, sign in zip(difference_interval(lost, gained, n), (1, -1), strict=True):
-        least, most = max(0.0, -d), (1 - d) / 2
+        low, high = max(0.0, -d), (1 - d) / 2
         found = minimize_scalar(
-            lambda p, d=d: -log_likelihood(p, d, lost, gained, n), bounds=(least, most), method="bounded",
+            lambda p, d=d: -log_likelihood(p, d, lost, gained, n), bounds=(low, high), method="bounded",
             options={"xatol": 1e-13},
         )  # fmt: skip
         sd = math.sqrt(n * (2 * found.x + d - d * d))

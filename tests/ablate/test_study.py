@@ -23,7 +23,7 @@ from ..support.counting import ONCE, count_calls
 from ..support.planted_corpus import write_sounds
 from ..support.planted_encoder import CATEGORIES, NEURONS, PLANTED, RATE, planted
 
-LEAST = 1 / 201  # the least p that 200 controls can give
+SMALLEST_P = 1 / 201  # the least p that 200 controls can give
 ASKED = {"task": "t", "label": "letter", "set": "only(d)"}
 
 
@@ -79,7 +79,7 @@ def test_their_removal_ruins_that_category_alone(removed):
     """All of d is lost, no other clip moves at all, and no control of 200 does the like: p is the least there is."""
     for measure in ("accuracy", "margin", "log_loss"):
         ruined = row(removed, measure, "d")
-        assert ruined["p_rank"] == ruined["p_corrected"] == LEAST
+        assert ruined["p_rank"] == ruined["p_corrected"] == SMALLEST_P
         assert ruined["p_paired"] < 0.001
         for other in "abc":
             spared = row(removed, measure, other)
@@ -249,18 +249,18 @@ def test_a_batch_that_does_not_fit_is_halved(here, removed):
             self.blocks = here.encoder.module.blocks
 
         def forward(self, frames):
-            if len(frames) > most:
+            if len(frames) > max_clips:
                 raise torch.OutOfMemoryError("not enough")
             return here.encoder.module(frames)
 
     small = dataclasses.replace(here.encoder, module=Small())
-    most = 5
+    max_clips = 5
     result = run_study(look_up(request(controls=5), here.url), small, here.corpus)
     np.testing.assert_allclose(result["after"], removed["after"], atol=1e-4)
-    most = 1
+    max_clips = 1
     study = look_up(request(controls=0), here.url)
     run_study(study, small, here.corpus)
-    most = 0
+    max_clips = 0
     with pytest.raises(ValueError, match=r"failed on"):
         run_study(study, small, here.corpus)
 

@@ -13,12 +13,12 @@ from otoscope.analysis.exemplars import exemplar_clips, exemplars_table
 from ..support.closed_form import expected
 
 
-def by_sorting(values, counted, k, least):
+def by_sorting(values, counted, k, lowest):
     """Positions by Python's stable sort, clip by clip."""
     rows = []
     for row in values.reshape(-1, values.shape[-1]).astype(float):
         clips = [i for i in range(len(row)) if counted[i] and not np.isnan(row[i])]
-        clips.sort(key=lambda i: row[i] if least else -row[i])
+        clips.sort(key=lambda i: row[i] if lowest else -row[i])
         rows.append((clips + [-1] * k)[:k])
     return np.array(rows).reshape(*values.shape[:-1], k)
 
@@ -29,14 +29,14 @@ def make_values(seed, shape, ties):
     return values.astype(np.float16 if seed % 2 else np.float32), rng.random(shape[-1]) < 0.8
 
 
-@pytest.mark.parametrize("least", [False, True])
+@pytest.mark.parametrize("lowest", [False, True])
 @pytest.mark.parametrize("ties", [False, True])
 @pytest.mark.parametrize("seed", range(4))
-def test_positions_are_those_of_a_stable_sort(seed, ties, least):
+def test_positions_are_those_of_a_stable_sort(seed, ties, lowest):
     values, counted = make_values(seed, (2, 5, 43), ties)
     array = xr.DataArray(values, dims=("layer", "neuron", "clip"))
-    found = exemplar_clips(array, xr.DataArray(counted, dims="clip"), 7, least)
-    want = by_sorting(values, counted, 7, least)
+    found = exemplar_clips(array, xr.DataArray(counted, dims="clip"), 7, lowest)
+    want = by_sorting(values, counted, 7, lowest)
     np.testing.assert_array_equal(found["position"], want)
     there = want >= 0
     assert there.all() or ties
@@ -68,13 +68,13 @@ def test_fewer_clips_than_requested():
 def test_a_table_names_clips_and_labels(finished):
     ds = otoscope.open(finished.url)["t"].ds
     means = np.array([expected(sound)["mean"] for sound in finished.sounds])  # (clip, layer, neuron)
-    for least in (False, True):
-        table = exemplars_table(ds, [(1, 2), (0, 7)], k=4, least=least)
+    for lowest in (False, True):
+        table = exemplars_table(ds, [(1, 2), (0, 7)], k=4, lowest=lowest)
         assert table["layer"].tolist() == [1] * 4 + [0] * 4
         assert table["rank"].tolist() == [1, 2, 3, 4] * 2
         for layer, neuron in ((1, 2), (0, 7)):
             stored = means[:, layer, neuron].astype(np.float16)
-            want = by_sorting(stored, np.ones(37, bool), 4, least)
+            want = by_sorting(stored, np.ones(37, bool), 4, lowest)
             rows = table[table["layer"] == layer]
             assert rows["clip"].tolist() == ds["clip"].values[want].tolist()
             assert rows["path"].tolist() == [f"audio/{i:03d}.wav" for i in want]

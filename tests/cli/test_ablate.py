@@ -31,10 +31,10 @@ def arguments(here, *more):
 
 def test_a_run_its_table_and_its_figure(here, tmp_path):
     output = tmp_path / "r.parquet"
-    said = done(*arguments(here, "--controls", 40, "--clip-table", tmp_path / "clips.csv", "-o", output))
-    assert re.search(r"accuracy\n\| category +\| +n_clips ", said)
-    assert re.search(r"\| d +\| +8 \| +1 \| +0 \| +-1 \| .*\| +0.02439 \| +0.02439 \|", said)  # 1/41
-    assert said.splitlines()[-1] == str(output)
+    output_text = done(*arguments(here, "--controls", 40, "--clip-table", tmp_path / "clips.csv", "-o", output))
+    assert re.search(r"accuracy\n\| category +\| +n_clips ", output_text)
+    assert re.search(r"\| d +\| +8 \| +1 \| +0 \| +-1 \| .*\| +0.02439 \| +0.02439 \|", output_text)  # 1/41
+    assert output_text.splitlines()[-1] == str(output)
     frame = pd.read_parquet(output)
     assert set(frame["measure"]) == {"accuracy", "margin", "log_loss"}
     clips = pd.read_csv(tmp_path / "clips.csv")

@@ -89,8 +89,8 @@ def test_bad_questions(
     original: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], message: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    place = 2 if arguments[0] != "neurons" else 1
-    refused(message, *arguments[:place], original, *arguments[place:], watched=tmp_path)
+    position = 2 if arguments[0] != "neurons" else 1
+    refused(message, *arguments[:position], original, *arguments[position:], watched=tmp_path)
 
 
 def test_a_question_that_needs_what_was_not_kept(corpus: Path, tmp_path: Path) -> None:

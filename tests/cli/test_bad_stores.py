@@ -52,8 +52,8 @@ def test_what_is_not_a_store_of_ours(
     store: Path, command_: tuple[str, ...], spoil: Callable[[Path], object], message: str
 ) -> None:
     spoil(store)
-    place = 2 if command_[0] == "table" else 1
-    refused(message, *command_[:place], store, *command_[place:], watched=store.parent)
+    position = 2 if command_[0] == "table" else 1
+    refused(message, *command_[:position], store, *command_[position:], watched=store.parent)
 
 
 def test_an_identity_that_was_changed(corpus: Path, store: Path) -> None:
@@ -126,7 +126,7 @@ def test_a_missing_chunk(store: Path) -> None:
     assert "t/active_bits block 2 (clips 8 to 11): 1 stored objects are missing" in call("verify", store).stdout
 
 
-def test_audio_that_is_no_longer_what_was_heard(corpus: Path, original: str, tmp_path: Path) -> None:
+def test_audio_that_is_no_longer_what_was_extracted(corpus: Path, original: str, tmp_path: Path) -> None:
     shutil.copytree(corpus.parent / "audio", tmp_path / "audio")
     shutil.copy(corpus, tmp_path)
     manifest, url = tmp_path / corpus.name, tmp_path / "s"
@@ -169,7 +169,7 @@ def test_a_store_with_nothing_committed(corpus: Path, tmp_path: Path) -> None:
     )
 
 
-def test_a_place_that_cannot_be_written(corpus: Path) -> None:
+def test_a_location_that_cannot_be_written(corpus: Path) -> None:
     refused(
         r"/proc/otoscope could not be written \(.*expected a writable location",
         *extraction("/proc/otoscope", corpus),
@@ -180,8 +180,8 @@ def test_a_place_that_cannot_be_written(corpus: Path) -> None:
 def test_dry_run(corpus: Path, caplog: pytest.LogCaptureFixture) -> None:
     before = tree_of(corpus.parent)
     with caplog.at_level("INFO"):
-        said = done(*extraction(corpus.parent / "new", corpus, "--dry-run"))
-    assert said.startswith("to do: 37 clips in 10 blocks\n")
+        output = done(*extraction(corpus.parent / "new", corpus, "--dry-run"))
+    assert output.startswith("to do: 37 clips in 10 blocks\n")
     assert "37 clips of native length in 10 blocks of 4" in caplog.text
     assert tree_of(corpus.parent) == before
 

@@ -329,8 +329,8 @@ def test_watching_a_run_that_is_under_way(corpus: Path, original: str, tmp_path:
     first = watching.stdout.readline()
     assert first == "t: 37 clips, 24 ok, 0 failed, 13 pending; 6 of 10 blocks committed; 0.0 clips/s\n"
     done(*extraction(url, corpus))
-    rest, said = watching.communicate(timeout=300)
-    assert (watching.returncode, said) == (0, "")
+    rest, errors = watching.communicate(timeout=300)
+    assert (watching.returncode, errors) == (0, "")
     assert re.fullmatch(r"t: 37 clips, 37 ok, .* 10 of 10 blocks committed; [\d.]+ clips/s", rest.splitlines()[-1])
     assert done("status", original, "--watch").count("\n") == 1
     refused("--interval is 0; expected seconds above 0", "status", url, "--watch", "--interval", 0, watched=tmp_path)
@@ -345,5 +345,5 @@ def test_watching_ends_by_control_c(corpus: Path, tmp_path: Path) -> None:
     assert watching.stdout is not None
     assert watching.stdout.readline().startswith("t: 37 clips, 0 ok")
     watching.send_signal(signal.SIGINT)
-    _, said = watching.communicate(timeout=300)
-    assert (watching.returncode, said) == (130, "")
+    _, errors = watching.communicate(timeout=300)
+    assert (watching.returncode, errors) == (130, "")

@@ -19,7 +19,7 @@ def test_exemplars_are_the_clips_of_highest_and_lowest_mean(finished: Finished, 
     ds = otoscope.open(finished.url)["t"].ds
     means = ds["mean"].sel(layer=1, neuron=2).values.astype(float)
     order = np.argsort(-means, kind="stable")
-    for flags, expected in (((), order[:5]), (("--least",), np.argsort(means, kind="stable")[:5])):
+    for flags, expected in (((), order[:5]), (("--lowest",), np.argsort(means, kind="stable")[:5])):
         options = ("--task", "t", "--neuron", "1,2", "-k", 5, *flags)
         done("exemplars", finished.url, *options, "-o", tmp_path / "e.csv")
         table = pd.read_csv(tmp_path / "e.csv")

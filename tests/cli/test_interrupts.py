@@ -48,6 +48,6 @@ def test_an_interrupt_that_is_lost_is_raised_again_and_one_on_its_way_is_not(whe
     assert process.stdout is not None
     process.stdout.readline()
     process.terminate()
-    said, errors = process.communicate(timeout=300)
+    output, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
-    assert said.split("\n") == ["closed", "interrupted", "left alone", ""]
+    assert output.split("\n") == ["closed", "interrupted", "left alone", ""]

@@ -77,9 +77,9 @@ def test_every_reading_is_sampled(finished: Finished, tmp_path: Path) -> None:
 
 
 def test_the_summary_is_of_the_whole(two_tasks: str) -> None:
-    said = call("null", two_tasks, "--task", "esc50:kind", "--percentile", 2, *FEW, *FRAME).stderr
+    log = call("null", two_tasks, "--task", "esc50:kind", "--percentile", 2, *FEW, *FRAME).stderr
     assert all(
-        word in said for word in ("of 12 cells", "of 31 selected", "coverage", "neurons per category", "24 units")
+        word in log for word in ("of 12 cells", "of 31 selected", "coverage", "neurons per category", "24 units")
     )
 
 

@@ -79,13 +79,13 @@ def test_one_piece_begins_beyond_the_event_that_is_asked_for_and_no_more() -> No
 
 def test_two_pieces_are_at_work_together_and_events_keep_the_order() -> None:
     """The second ends before the first may: they must run at the same time. Never are there more than two."""
-    second_ended, at_work, most = threading.Event(), [0], [0]
+    second_ended, at_work, largest = threading.Event(), [0], [0]
     lock = threading.Lock()
 
     def work(piece: int) -> int:
         with lock:
             at_work[0] += 1
-            most[0] = max(most[0], at_work[0])
+            largest[0] = max(largest[0], at_work[0])
         if piece == 0:
             assert second_ended.wait(60)
         time.sleep(0.001)
@@ -97,7 +97,7 @@ def test_two_pieces_are_at_work_together_and_events_keep_the_order() -> None:
 
     executor = SerialExecutor()
     assert [event.piece for event in executor.run(lambda: work, range(20))] == list(range(20))
-    assert most == [2]
+    assert largest == [2]
     assert [(state.name, state.phase, state.done, state.in_flight) for state in executor.workers()] == [
         ("serial", "ended", 20, 0)
     ]

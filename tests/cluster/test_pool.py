@@ -28,11 +28,11 @@ class Chance:
 
 @dataclass
 class FakeActors:
-    """At most `limit` actors, of which `places` have room; pieces in `deadly` kill, pieces in `bad` raise."""
+    """At most `limit` actors, of which `capacity` have room; pieces in `deadly` kill, pieces in `bad` raise."""
 
     chance: Chance
     limit: int = 3
-    places: int = 3
+    capacity: int = 3
     deadly: frozenset[int] = frozenset()
     bad: frozenset[int] = frozenset()
     makes: bool = True
@@ -69,8 +69,8 @@ class FakeActors:
         there = [answer for answer in answers if answer in self.done]
         if every:
             return there + self.finish([a for a in answers if self.calls[a][1] == "end"])
-        placed = sorted(self.alive)[: self.places]
-        waiting = [answer for answer in answers if answer not in self.done and self.calls[answer][0] in placed]
+        started = sorted(self.alive)[: self.capacity]
+        waiting = [answer for answer in answers if answer not in self.done and self.calls[answer][0] in started]
         if waiting:
             self.happen(waiting[self.chance.choose(len(waiting))])
         return [answer for answer in answers if answer in self.done][:1]
@@ -109,7 +109,7 @@ class FakeActors:
         return self.limit - n_actors
 
     def shortage(self, seconds: float) -> str:
-        if not self.places:
+        if not self.capacity:
             raise OSError("no room")
         return ""
 
@@ -220,10 +220,10 @@ def test_a_piece_that_hangs_is_given_up_and_no_other(caplog: pytest.LogCaptureFi
     assert actors.begun[4] == RETRIES
     assert max(n for piece, n in actors.begun.items() if piece != 4) <= 2
     assert not actors.alive
-    said = [message for message in caplog.messages if "has answered nothing for" in message]
-    assert 3 <= len(said) <= 12  # of each of three, now and then
+    logged = [message for message in caplog.messages if "has answered nothing for" in message]
+    assert 3 <= len(logged) <= 12  # of each of three, now and then
     assert all(
-        f"actor {n} on node {n}, process 100{n}, has answered nothing for 10 minutes" in "".join(said)
+        f"actor {n} on node {n}, process 100{n}, has answered nothing for 10 minutes" in "".join(logged)
         for n in (1, 2, 3)
     )
 
@@ -251,15 +251,15 @@ def test_workers_that_cannot_be_made_end_the_run_with_their_error(caplog: pytest
     assert len(caplog.messages) == MAX_FAILED_STARTS
 
 
-def test_no_place_for_any_actor_is_an_error() -> None:
-    actors = FakeActors(Chance([]), places=0)
+def test_no_room_for_any_actor_is_an_error() -> None:
+    actors = FakeActors(Chance([]), capacity=0)
     with pytest.raises(OSError, match="no room"):
         list(Pool(actors, None, [1], RETRIES, {}, Clock()).events())
     assert not actors.alive
 
 
 def test_no_more_actors_are_asked_for_than_pieces_wait() -> None:
-    actors = FakeActors(Chance([]), limit=50, places=50)
+    actors = FakeActors(Chance([]), limit=50, capacity=50)
     assert len(list(Pool(actors, None, range(4), RETRIES, {}, Clock()).events())) == 4
     assert actors.n_asked == 4
 

@@ -162,14 +162,14 @@ def test_stopping_early_ends_the_actors_in_the_middle_of_their_pieces(folder: Pa
     assert not marks(folder, "ended")
 
 
-def refuse() -> Any:
+def cannot_start() -> Any:
     raise ValueError("weights of 3 layers; expected 12: choose another file")
 
 
 @pytest.mark.slow
 def test_a_worker_that_cannot_be_made_ends_the_run() -> None:
     with pytest.raises(ValueError, match="weights of 3 layers; expected 12"):
-        list(RayExecutor(actors=1).run(refuse, range(100)))
+        list(RayExecutor(actors=1).run(cannot_start, range(100)))
 
 
 def test_what_cannot_be_sent_is_refused() -> None:
@@ -182,10 +182,10 @@ def test_room_that_no_node_has_is_an_error_that_says_what_there_is() -> None:
     executor = RayExecutor(actors=2, gpus_per_actor=4, node_timeout=0.5)
     message = r"no node has room for an actor of 1 CPU and 4 GPUs: all of them together have 4 CPUs and 2 GPUs"
     with pytest.raises(OSError, match=message):
-        list(executor.run(refuse, [1]))
+        list(executor.run(cannot_start, [1]))
 
 
-def test_an_address_where_nothing_listens_is_an_error_before_ray_tries() -> None:
+def test_an_address_where_nothing_answers_is_an_error_before_ray_tries() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         with pytest.raises(OSError, match=r"nothing answers at 127\.0\.0\.1:.*leave --address out"):
@@ -194,7 +194,7 @@ def test_an_address_where_nothing_listens_is_an_error_before_ray_tries() -> None
 
 def test_nothing_to_do_asks_for_nothing() -> None:
     executor = RayExecutor()
-    assert list(executor.run(refuse, [])) == []
+    assert list(executor.run(cannot_start, [])) == []
     assert executor.workers() == ()
 
 

@@ -264,12 +264,12 @@ def test_a_file_that_vanishes_leaves_its_block_pending_and_the_others_go_on(fini
     assert tree_of(url) == tree_of(finished.url)
 
 
-@pytest.mark.parametrize("place", ["/proc/otoscope.zarr", "{manifest}/store"])
-def test_places_where_nothing_can_be_written(tmp_path: Path, place: str) -> None:
+@pytest.mark.parametrize("location", ["/proc/otoscope.zarr", "{manifest}/store"])
+def test_locations_where_nothing_can_be_written(tmp_path: Path, location: str) -> None:
     manifest, _ = write_corpus(tmp_path, [50])
     before = tree_of(tmp_path)
     with pytest.raises(OSError, match=r"could not be written \(.*expected a writable location") as caught:
-        run(manifest, place.format(manifest=manifest))
+        run(manifest, location.format(manifest=manifest))
     assert "\n" not in str(caught.value)
     assert tree_of(tmp_path) == before
 

@@ -147,9 +147,9 @@ def test_a_block_that_kills_only_as_a_whole_stays_pending_and_is_named(
         run(corpus, url, executor, report=tmp_path / "report.json")
     assert "\n" not in str(caught.value)
     assert [block.index for block in task_status(str(url), "t").blocks()] == [0, 1, 3, 4, 5, 6, 7, 8, 9]
-    told = json.loads((tmp_path / "report.json").read_text())
-    assert told["state"] == "stopped"
-    assert told["killed"] == [{"clips": [8, 12], "how": HOW}] * 3  # first, again, and with nothing beside it
+    written = json.loads((tmp_path / "report.json").read_text())
+    assert written["state"] == "stopped"
+    assert written["killed"] == [{"clips": [8, 12], "how": HOW}] * 3  # first, again, and with nothing beside it
     assert run(corpus, url, SerialExecutor()).n_ok == 37
     assert tree_of(url) == tree_of(whole)
 
@@ -165,8 +165,8 @@ def test_where_everything_kills_the_run_ends_soon(corpus: Path, tmp_path: Path, 
     url, report = tmp_path / "s", tmp_path / "report.json"
     with pytest.raises(OSError, match=r"6 parts of the work were tried and each killed its .*--max-failures 1"):
         run(corpus, url, Deadly(lambda clips: True), max_failures=0.1, block=block, report=report)
-    told = json.loads(report.read_text())
-    assert (told["state"], len(told["killed"])) == ("stopped", 6)
+    written = json.loads(report.read_text())
+    assert (written["state"], len(written["killed"])) == ("stopped", 6)
     assert task_status(str(url), "t").blocks() == []
 
 
@@ -181,7 +181,7 @@ def test_with_every_failure_allowed_every_clip_is_tried(corpus: Path, tmp_path: 
     assert run(corpus, tmp_path / "s", Deadly(lambda clips: bool(clips)), max_failures=1.0).n_failed == 37
 
 
-def test_unreadable_audio_among_the_suspects_leaves_the_block_pending(tmp_path: Path) -> None:
+def test_unreadable_audio_among_those_in_question_leaves_the_block_pending(tmp_path: Path) -> None:
     manifest, _ = write_corpus(tmp_path, LENGTHS)
     lost = tmp_path / "audio/010.wav"
     data = lost.read_bytes()

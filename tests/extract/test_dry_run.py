@@ -135,8 +135,8 @@ def test_what_does_not_fit_is_refused_by_a_dry_run_and_a_real_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     manifest, _ = write_corpus(tmp_path, LENGTHS)
-    told = forecast(manifest)
-    need = told.disk_left + 4096 * told.n_objects
+    expected = forecast(manifest)
+    need = expected.disk_left + 4096 * expected.n_objects
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(10**9, 10**9 - need + 1, need - 1))
     for more in ((), ("--dry-run",)):
         message = r"s task t needs .* more on disk and .* are free there; expected room for all of it"

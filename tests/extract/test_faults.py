@@ -29,7 +29,7 @@ from ..support.ray_cluster import Job, Machines, end_commands, job, machines, un
 from ..support.stored_files import tree_of
 from ..support.wav_corpora import write_wav_file
 
-log = logging.getLogger(__name__)
+output = logging.getLogger(__name__)
 pytestmark = pytest.mark.slow
 KILLS = 30
 SOON = 180.0  # seconds, on a machine that has other things to do
@@ -56,8 +56,8 @@ def committed(url: Path) -> int:
 def test_nodes_that_lack_the_package_make_the_store_of_a_serial_run(nodes: Machines, tmp_path: Path) -> None:
     """Also the command says the same on standard output, and nothing else there."""
     work = job(tmp_path / "job", 47, seconds=1.0)
-    said = work.run(nodes)
-    assert said == f"{work.url} task t: 47 clips, 47 ok, 0 failed\n"
+    output = work.run(nodes)
+    assert output == f"{work.url} task t: 47 clips, 47 ok, 0 failed\n"
     assert tree_of(work.url) == uninterrupted(tmp_path / "twin", work)
     assert list(verify(str(work.url))) == []
     assert len(work.workers()) >= 2
@@ -78,16 +78,16 @@ except OSError as error:
 def test_a_connection_of_ones_own_that_brings_no_package_is_an_error_that_says_so(
     nodes: Machines, tmp_path: Path
 ) -> None:
-    told = subprocess.run(
+    finished = subprocess.run(
         [sys.executable, "-c", PLAIN_CONNECTION, nodes.address],
         capture_output=True,
         text=True,
         cwd=tmp_path,
         check=True,
     )
-    assert told.stdout.startswith("workers could not be started 3 times in a row (")
-    assert "No module named 'otoscope'" in told.stdout
-    assert len(told.stdout.splitlines()) == 1
+    assert finished.stdout.startswith("workers could not be started 3 times in a row (")
+    assert "No module named 'otoscope'" in finished.stdout
+    assert len(finished.stdout.splitlines()) == 1
 
 
 def test_clips_that_crash_and_clips_that_are_corrupt_fail_alone(nodes: Machines, tmp_path: Path) -> None:
@@ -96,8 +96,8 @@ def test_clips_that_crash_and_clips_that_are_corrupt_fail_alone(nodes: Machines,
         work.sounds[index][0] = CRASH * 32768
         write_wav_file(work.folder / f"audio/{index:03d}.wav", work.sounds[index], 1000)
     (work.folder / "audio/030.wav").write_bytes(b"words")
-    said = work.run(nodes, "--max-failures", 0.5)
-    assert said == f"{work.url} task t: 47 clips, 44 ok, 3 failed\n"
+    output = work.run(nodes, "--max-failures", 0.5)
+    assert output == f"{work.url} task t: 47 clips, 44 ok, 3 failed\n"
     reasons = dict(failed_clips(str(work.url), "t"))
     assert sorted(reasons) == [f"audio/{index:03d}.wav" for index in (5, 22, 30)]
     for index in (5, 22):
@@ -183,7 +183,7 @@ def until_at_work(work: Job, process: "subprocess.Popen[str]") -> None:
 def test_killed_thirty_times_at_random_nothing_is_lost_or_done_for_nothing(tmp_path: Path) -> None:
     """Actors, nodes and the command itself, by kill -9 at random moments; the command is run again where it died."""
     seed = int(os.environ.get("OTOSCOPE_SEED", time.time_ns() % 10**9))
-    log.warning("seed %d: OTOSCOPE_SEED repeats it", seed)
+    output.warning("seed %d: OTOSCOPE_SEED repeats it", seed)
     rng = np.random.default_rng(seed)
     work = job(tmp_path / "job", 287, seconds=2.5)  # 71 blocks of 4 and one of 3
     kills: list[str] = []
@@ -214,7 +214,7 @@ def test_killed_thirty_times_at_random_nothing_is_lost_or_done_for_nothing(tmp_p
                 os.kill(there[rng.integers(len(there))].pid, signal.SIGKILL)
                 bound += 2
             kills.append(str(kind))
-            log.warning("kill %d: %s, of %d actors; %d blocks", len(kills), kind, len(there), committed(work.url))
+            output.warning("kill %d: %s, of %d actors; %d blocks", len(kills), kind, len(there), committed(work.url))
         assert 0 < committed(work.url) < 72  # it was in the midst of it
         work.take(0.1)
         process.communicate(timeout=300)
@@ -225,7 +225,7 @@ def test_killed_thirty_times_at_random_nothing_is_lost_or_done_for_nothing(tmp_p
     runs = work.runs_of_blocks()
     assert sorted(runs) == list(range(1, 72))
     repeated = sum(runs.values()) - 71
-    log.warning("%d blocks begun again, of %d that were in flight at most", repeated, bound)
+    output.warning("%d blocks begun again, of %d that were in flight at most", repeated, bound)
     assert repeated <= bound
     assert len(work.workers()) >= 2
 

@@ -125,10 +125,10 @@ def test_control_c_says_how_to_go_on(tmp_path: Path, uninterrupted: dict[str, by
     while not (url / "t/status/c/2").exists() and process.poll() is None:
         time.sleep(0.002)
     os.kill(process.pid, signal.SIGINT)
-    _, said = process.communicate()
-    assert process.returncode == 130, said
-    assert "Traceback" not in said
-    assert said.splitlines()[-1].startswith(
+    _, errors = process.communicate()
+    assert process.returncode == 130, errors
+    assert "Traceback" not in errors
+    assert errors.splitlines()[-1].startswith(
         "Error: interrupted; whatever is committed is kept: run the same command again"
     )
     assert otoscope("extract", url, "--corpus", manifest, *EXTRACT).returncode == 0
@@ -158,9 +158,9 @@ def test_told_to_stop_it_ends_after_the_batch_under_way_and_goes_on_from_there(t
     while not sign.exists() and process.poll() is None:
         time.sleep(0.01)
     process.terminate()
-    _, said = process.communicate(timeout=180)
-    assert process.returncode == 130, said
-    assert said.splitlines()[-1].startswith("Error: interrupted; whatever is committed is kept: run the same command")
+    _, errors = process.communicate(timeout=180)
+    assert process.returncode == 130, errors
+    assert errors.splitlines()[-1].startswith("Error: interrupted; whatever is committed is kept: run the same command")
     assert list(verify(str(url))) == [] if url.exists() else True
     assert len(batches.read_text().splitlines()) < 21  # of all
     seconds.write_text("0")

@@ -75,8 +75,8 @@ def test_a_batch_that_does_not_fit_is_halved_until_it_does(
     assert (report.n_ok, report.n_failed) == (132, 0)
     assert module.tried == [16, 8, 4, 4, 4, 4] * 8 + [4]
     assert caplog.text.count("had room for 4 of the 16 clips of a batch in block ") == 8
-    told = json.loads((tmp_path / "report.json").read_text())
-    assert told["halved"] == [{"block": i, "batch": 4, "planned": 16} for i in range(8)]
+    written = json.loads((tmp_path / "report.json").read_text())
+    assert written["halved"] == [{"block": i, "batch": 4, "planned": 16} for i in range(8)]
     *halved, whole = versions(tmp_path / "s")
     assert all(text.endswith(" batch 4 for want of memory") for text in halved)
     assert "memory" not in whole

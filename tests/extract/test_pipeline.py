@@ -34,12 +34,12 @@ class Busy(nn.Module):
     def __init__(self, happening: Callable[[Tensor], object] = lambda tokens: None) -> None:
         super().__init__()
         self.site, self.happening = nn.Identity(), happening
-        self.inside = self.most_inside = 0
+        self.inside = self.max_inside = 0
 
     def forward(self, tokens: Tensor) -> Tensor:
         if tokens.any():
             self.inside += 1
-            self.most_inside = max(self.most_inside, self.inside)
+            self.max_inside = max(self.max_inside, self.inside)
             self.happening(tokens)
             self.inside -= 1
         return self.site(tokens)
@@ -185,7 +185,7 @@ def test_a_block_is_written_while_the_next_is_computed(tmp_path: Path, monkeypat
     with bench(tmp_path, encoder(module), LENGTHS) as b:
         assert [future.result().n_ok for future in b.all_at_once(b.blocks)] == [4] * 9 + [1]
         assert met == [True]
-        assert module.most_inside == 1
+        assert module.max_inside == 1
         assert b.committed() == list(range(10))
         assert list(verify(b.url)) == []
 

@@ -66,7 +66,7 @@ def test_this_process_loads_no_encoder(tmp_path: Path, monkeypatch: pytest.Monke
     working: list[bool] = []
     calls: list[bool] = []
 
-    class Told(Elsewhere):
+    class Noted(Elsewhere):
         def run(self, make_worker: Any, pieces: Any) -> Any:
             working.append(True)
             yield from super().run(make_worker, pieces)
@@ -78,7 +78,7 @@ def test_this_process_loads_no_encoder(tmp_path: Path, monkeypatch: pytest.Monke
 
     monkeypatch.setattr("otoscope.extract.plan.load_encoder", load)
     manifest, _ = write_corpus(tmp_path, LENGTHS)
-    capture(CLOSED_FORM, manifest, str(tmp_path / "s"), executor=Told(), **options())
+    capture(CLOSED_FORM, manifest, str(tmp_path / "s"), executor=Noted(), **options())
     assert calls
     assert all(calls)
 

@@ -25,7 +25,7 @@ def run(manifest: Path, **options: Any) -> Report:
     return capture(closed_form(), manifest, str(manifest.parent / "s"), **given)
 
 
-def told(manifest: Path) -> dict[str, Any]:
+def read_report(manifest: Path) -> dict[str, Any]:
     document: dict[str, Any] = json.loads((manifest.parent / "report.json").read_text("utf-8"))
     return document
 
@@ -34,7 +34,7 @@ def test_what_a_run_did_and_where_its_time_went(tmp_path: Path) -> None:
     manifest, _ = write_corpus(tmp_path, LENGTHS)
     (tmp_path / "audio/003.wav").write_bytes(b"")
     report = run(manifest)
-    found = told(manifest)
+    found = read_report(manifest)
     assert (found["state"], found["error"], found["executor"], found["task"]) == ("finished", None, "serial", "t")
     assert found["store"] == str(tmp_path / "s")
     assert re.fullmatch(r"[0-9a-f]{32}", found["run"])
@@ -68,17 +68,17 @@ def test_it_is_written_when_the_run_stops_too(tmp_path: Path) -> None:
     seen: list[dict[str, Any]] = []
 
     def stop() -> None:
-        seen.append(told(manifest))  # from the beginning on
+        seen.append(read_report(manifest))  # from the beginning on
         interrupt()
 
     with pytest.raises(KeyboardInterrupt):
         run(manifest, executor=After(6, stop))
     assert (seen[0]["state"], seen[0]["clips"]["committed"]) == ("running", 0)
-    found = told(manifest)
+    found = read_report(manifest)
     assert (found["state"], found["error"], found["run"]) == ("stopped", "KeyboardInterrupt: ", seen[0]["run"])
     assert (found["clips"]["committed"], found["blocks"]) == (24, 6)
     run(manifest)
-    again = told(manifest)
+    again = read_report(manifest)
     assert again["clips"] == {"planned": 13, "committed": 13, "failed": 0}
     assert again["run"] != found["run"]
 
@@ -88,7 +88,7 @@ def test_an_error_is_told_and_audio_that_could_not_be_read(tmp_path: Path) -> No
     lost = tmp_path / "audio/030.wav"
     with pytest.raises(OSError, match=r"030\.wav has gone"):
         run(manifest, executor=After(2, lost.unlink))
-    found = told(manifest)
+    found = read_report(manifest)
     assert found["state"] == "stopped"
     assert "1 of 10 blocks are still pending" in found["error"]
     assert found["unreadable"] == ["audio/030.wav has gone since the run began"]
@@ -125,7 +125,7 @@ def test_a_finished_task_and_a_dry_run(tmp_path: Path) -> None:
     assert not (tmp_path / "report.json").exists()
     run(manifest, report=None)
     run(manifest)
-    assert (told(manifest)["state"], told(manifest)["clips"]["planned"]) == ("finished", 0)
+    assert (read_report(manifest)["state"], read_report(manifest)["clips"]["planned"]) == ("finished", 0)
 
 
 def test_workers_that_were_lost_are_counted_with_what_they_had(tmp_path: Path) -> None:

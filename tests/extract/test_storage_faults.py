@@ -100,8 +100,8 @@ def test_audio_that_cannot_be_read(
             obstore.put(connect(root), f"audio/{path.name}", path.read_bytes())
         more = ("--audio-root", root)
         s3.fault = failing_reads(failing)
-    told = refused(work, nodes, *more)
-    assert "2 of 12 blocks are still pending because audio could not be read" in told
+    errors = refused(work, nodes, *more)
+    assert "2 of 12 blocks are still pending because audio could not be read" in errors
     assert blocks_of(work.url) == [i for i in range(12) if i not in (7, 11)]
     assert len(work.workers()) == 2
     assert list(verify(str(work.url))) == []
@@ -163,9 +163,9 @@ def test_an_object_store_that_refuses_one_object(
     work = in_bucket(job(tmp_path / "job", 95, seconds=0.3))
     (work.folder / "short_timeouts").touch()
     s3.fault = lambda method, key: 503 if method == "PUT" and key.endswith(f"t/{failing}") else None
-    told = refused(work, nodes)
-    assert f"block 20 (clips 80 to 83) could not be written (s3://{BUCKET}/" in told
-    assert "503 Service Unavailable" in told
+    errors = refused(work, nodes)
+    assert f"block 20 (clips 80 to 83) could not be written (s3://{BUCKET}/" in errors
+    assert "503 Service Unavailable" in errors
     assert len(work.workers()) == 2
     assert 20 not in blocks_of(work.store)
     assert list(verify(work.store)) == []

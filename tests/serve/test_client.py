@@ -135,7 +135,7 @@ def test_what_passes_is_tried_again() -> None:
         assert len(received) == 5
 
 
-def test_patience_ends() -> None:
+def test_waiting_ends_at_the_timeout() -> None:
     with scripted((429, {"Retry-After": "600"}, {"error": "2 jobs are waiting"})) as (url, received):
         with pytest.raises(OSError, match="2 jobs are waiting"):
             Client(url, "", timeout=0.3).tasks()

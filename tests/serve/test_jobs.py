@@ -19,7 +19,7 @@ def job_id(i: int) -> str:
     return digest_of(i)
 
 
-class Courses(RuleBasedStateMachine):
+class JobStates(RuleBasedStateMachine):
     """Several processes, each with views that may be out of date, against a dictionary of what happened."""
 
     jobs = st.sampled_from([job_id(i) for i in range(3)])
@@ -55,12 +55,12 @@ class Courses(RuleBasedStateMachine):
     @invariant()
     def all_agree(self) -> None:
         for folder in (*self.folders_, JobFolder(self.scratch.name)):
-            for job, course in self.truth.items():
+            for job, states in self.truth.items():
                 found = folder.get(job)
                 assert found == self.views[job][-1]
-                assert found.state == course[-1]
+                assert found.state == states[-1]
                 assert folder.request(job) == {"of": job}
-            unfinished = {job for job, course in self.truth.items() if course[-1] in ("queued", "running")}
+            unfinished = {job for job, states in self.truth.items() if states[-1] in ("queued", "running")}
             assert {job.id for job in folder.waiting()} == unfinished
             assert {job.id for job in folder.latest(10)} == set(self.truth)
 
@@ -68,11 +68,11 @@ class Courses(RuleBasedStateMachine):
         self.scratch.cleanup()
 
 
-TestCourses = Courses.TestCase
-TestCourses.settings = settings(max_examples=10, stateful_step_count=15, deadline=None)
+TestJobStates = JobStates.TestCase
+TestJobStates.settings = settings(max_examples=10, stateful_step_count=15, deadline=None)
 
 
-def _claim(root: str, job: Job, start: Any, won: Any) -> None:
+def _start(root: str, job: Job, start: Any, won: Any) -> None:
     folder = JobFolder(root)
     start.wait()
     won.put(folder.advance(job, "running", by=str(os.getpid())) is not None)
@@ -82,7 +82,7 @@ def test_of_many_processes_one_gets_the_job(tmp_path: Path) -> None:
     job = JobFolder(tmp_path / "s").create(job_id(0), {})
     spawn = multiprocessing.get_context("spawn")
     start, won = spawn.Barrier(3), spawn.Queue()
-    many = [spawn.Process(target=_claim, args=(str(tmp_path / "s"), job, start, won)) for _ in range(3)]
+    many = [spawn.Process(target=_start, args=(str(tmp_path / "s"), job, start, won)) for _ in range(3)]
     for process in many:
         process.start()
     assert sorted(won.get(timeout=300) for _ in many) == [False, False, True]

@@ -73,10 +73,10 @@ def test_ray_serve_with_a_replica_killed(stored: ServedStore, tmp_path: Path) ->
     state = tmp_path / "s"
     with Served(stored, state, "--ray", "--replicas", 2, "--port", free_port()) as served:
         port = int(served.url.rpartition(":")[2])
-        listens = {found.laddr.ip for found in psutil.net_connections() if found.laddr and found.laddr.port == port}
+        bound = {found.laddr.ip for found in psutil.net_connections() if found.laddr and found.laddr.port == port}
         under_load(stored, [served.url], state, lambda pid: os.kill(pid, signal.SIGKILL))
     assert served.process.returncode == 0
-    assert listens == {"127.0.0.1"}
+    assert bound == {"127.0.0.1"}
 
 
 def free_port() -> int:

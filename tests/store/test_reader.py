@@ -93,7 +93,7 @@ def test_plain_xarray_opens_every_group_without_a_warning(known: Known, url: str
     assert tree["t"].sizes["clip"] == len(known.clips)
 
 
-def test_engine_wants_a_group_where_there_are_several(known: Known, url: str) -> None:
+def test_xarray_wants_a_group_where_there_are_several(known: Known, url: str) -> None:
     from otoscope.store.changes.tasks import add_task
 
     add_task(url, "second", known.plan, known.clips)

@@ -183,7 +183,7 @@ def bursts(starts: Samples, burst: Samples, rng: Rng) -> Samples:
     return wave[:N_SAMPLES]
 
 
-def beats(rng: Rng, low: float, high: float) -> Samples:
+def beating(rng: Rng, low: float, high: float) -> Samples:
     """Start times in s of something that repeats, not quite evenly, `low` to `high` times per second."""
     even = np.arange(rng.uniform(0.0, 0.2), 0.95, 1.0 / rng.uniform(low, high))
     return np.maximum(even + rng.normal(0.0, 0.015, len(even)), 0.0)
@@ -199,12 +199,12 @@ def bird(rng: Rng, t: Samples) -> Samples:
     """Short chirps, rising or falling, between 2 and 6 kHz."""
     x = t[: int(rng.uniform(0.05, 0.12) * SAMPLE_RATE)]
     low, sweep = rng.uniform(2500.0, 4500.0), rng.uniform(-8000.0, 12000.0)
-    return bursts(beats(rng, 3.0, 8.0), sine(low * x + sweep * x**2) * np.hanning(len(x)), rng)
+    return bursts(beating(rng, 3.0, 8.0), sine(low * x + sweep * x**2) * np.hanning(len(x)), rng)
 
 
 def clicks(rng: Rng, t: Samples) -> Samples:
     """A train of clicks of a few ms."""
-    return bursts(beats(rng, 6.0, 30.0), rng.normal(size=40) * np.exp(-t[:40] * 2000.0), rng)
+    return bursts(beating(rng, 6.0, 30.0), rng.normal(size=40) * np.exp(-t[:40] * 2000.0), rng)
 
 
 def engine(rng: Rng, t: Samples) -> Samples:
@@ -219,7 +219,7 @@ def engine(rng: Rng, t: Samples) -> Samples:
 def footsteps(rng: Rng, t: Samples) -> Samples:
     """Dull thuds, two to four in a second."""
     thud = band_noise(rng, 60.0, rng.uniform(400.0, 2500.0), 0.7)[:2400] * np.exp(-t[:2400] * 45.0)
-    return bursts(beats(rng, 2.2, 3.6), thud, rng)
+    return bursts(beating(rng, 2.2, 3.6), thud, rng)
 
 
 def glass(rng: Rng, t: Samples) -> Samples:

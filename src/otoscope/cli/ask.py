@@ -169,10 +169,10 @@ def selectors(asked: Asked, output: str | None) -> None:
 @click.option("--neuron", "pairs", multiple=True, metavar="LAYER,NEURON", help="Such as 9,347; several times for more.")
 @click.option("--neurons", "table", metavar="FILE", help="CSV or Parquet table, as of `otoscope neurons`.")
 @click.option("-k", "--top", default=10, show_default=True, metavar="N", help="Clips per neuron.")
-@click.option("--least", is_flag=True, help="The clips of lowest mean activation.")
+@click.option("--lowest", is_flag=True, help="The clips of lowest mean activation.")
 @output
 def exemplars(
-    store: str, task: str, pairs: tuple[str, ...], table: str | None, top: int, least: bool, output: str | None
+    store: str, task: str, pairs: tuple[str, ...], table: str | None, top: int, lowest: bool, output: str | None
 ) -> None:
     """One row per neuron and rank, by mean activation, with labels."""
     from ..analysis.exemplars import exemplars_table
@@ -183,7 +183,7 @@ def exemplars(
     neurons = [neuron_of(pair) for pair in pairs] + (read_pairs(table) if table is not None else [])
     if not neurons:
         raise ValueError("no neuron was named; expected --neuron LAYER,NEURON or --neurons FILE")
-    put_table(exemplars_table(task_of(tree, name, task), neurons, top, least), output)
+    put_table(exemplars_table(task_of(tree, name, task), neurons, top, lowest), output)
 
 
 def neuron_of(text: str) -> tuple[int, int]:

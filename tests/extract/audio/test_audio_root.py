@@ -75,13 +75,13 @@ def test_audio_by_the_command_and_no_secret_in_what_it_says(corpus_url: str, tmp
     store, root = tmp_path / "store", corpus_url.rpartition("/")[0]
     manifest = tmp_path / "elsewhere.csv"
     manifest.write_text((tmp_path / "corpus.csv").read_text())
-    said = call(*extraction(store, manifest, "--audio-root", root))
-    assert said.exit_code == 0, said.stderr
+    result = call(*extraction(store, manifest, "--audio-root", root))
+    assert result.exit_code == 0, result.stderr
     assert not any(SECRET.encode() in p.read_bytes() for p in store.rglob("*") if p.is_file())
-    assert SECRET not in said.stdout + said.stderr
-    said = call(*extraction(tmp_path / "other", manifest, "--audio-root", root + f"?key={SECRET}"))
-    assert said.exit_code == 2
-    assert SECRET not in said.stdout + said.stderr
+    assert SECRET not in result.stdout + result.stderr
+    result = call(*extraction(tmp_path / "other", manifest, "--audio-root", root + f"?key={SECRET}"))
+    assert result.exit_code == 2
+    assert SECRET not in result.stdout + result.stderr
 
 
 @pytest.mark.parametrize("few", [0, 100])
@@ -148,9 +148,9 @@ def test_a_read_failure_that_lasts_leaves_blocks_pending_and_a_rerun_does_the_re
 ) -> None:
     store = tmp_path / "store"
     s3.fault = lambda method, key: 503 if key.endswith(("audio/005.wav", "audio/036.wav")) and method == "GET" else None
-    said = call(*extraction(store, corpus_url))  # type: ignore[arg-type]
-    assert said.exit_code == 2
-    assert "could not be read" in said.stderr
+    result = call(*extraction(store, corpus_url))  # type: ignore[arg-type]
+    assert result.exit_code == 2
+    assert "could not be read" in result.stderr
     pending = task_status(str(store), "t").status == 0
     assert np.flatnonzero(pending).tolist() == [4, 5, 6, 7, 36]
     s3.fault = None
@@ -171,9 +171,9 @@ def test_urls_in_the_path_column_lie_under_the_audio_root(tmp_path: Path) -> Non
         with pytest.raises(ValueError, match=r"'s3://b/x/a.wav' in row 2 is not under the audio root .*give that as"):
             read_manifest(manifest, root)
     manifest.write_text(f"path\ns3://b/a.wav?sig={SECRET}\n")
-    with pytest.raises(ValueError, match="not under the audio root") as told:
+    with pytest.raises(ValueError, match="not under the audio root") as error:
         read_manifest(manifest)
-    assert SECRET not in str(told.value)
+    assert SECRET not in str(error.value)
 
 
 def test_audio_behind_other_urls(tmp_path: Path) -> None:

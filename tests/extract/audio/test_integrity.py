@@ -21,7 +21,7 @@ def test_bytes_that_are_no_audio(tmp_path, data):
 
 
 @pytest.mark.parametrize(
-    ("kind", "keep", "said"),
+    ("kind", "keep", "message"),
     [
         ("FLAC", 0.5, "truncated or damaged FLAC"),
         ("FLAC", 30, "truncated or damaged FLAC"),
@@ -29,9 +29,9 @@ def test_bytes_that_are_no_audio(tmp_path, data):
         ("WAV", 30, "truncated or damaged WAV, or one in a coding that cannot be read: .*'data' chunk marker"),
     ],
 )
-def test_known_formats_are_named(tmp_path, kind, keep, said):
+def test_known_formats_are_named(tmp_path, kind, keep, message):
     data = encoded(music(16_000, 6), 16_000, kind)
-    assert re.fullmatch(said, reason(tmp_path, data[: keep if keep > 1 else int(keep * len(data))]))
+    assert re.fullmatch(message, reason(tmp_path, data[: keep if keep > 1 else int(keep * len(data))]))
 
 
 def test_known_formats_with_something_else_inside(tmp_path):

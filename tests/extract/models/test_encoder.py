@@ -187,9 +187,9 @@ def failing(error: Exception) -> Any:
 def test_what_an_encoder_s_own_code_does_wrong_is_told_in_one_line(
     encoder: Encoder, changes: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(ValueError, match=message) as told:
+    with pytest.raises(ValueError, match=message) as raised:
         identify(replace(encoder, **changes), "audio")
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(raised.value)
 
 
 def test_weights_that_are_no_numbers_are_refused(encoder: Encoder) -> None:

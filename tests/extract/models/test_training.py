@@ -72,8 +72,8 @@ def test_the_page_tells_the_numbers_of_the_records() -> None:
     assert {"steps", "held_out_loss", "held_out_target_std", "held_out_accuracy_room", "seconds"} <= {
         row[0] for row in rows
     }
-    for key, *told in rows:
-        for name, value in zip(NAMES, told, strict=True):
+    for key, *found in rows:
+        for name, value in zip(NAMES, found, strict=True):
             known = record(name)["settings"] | record(name)["outcome"]
             assert value == str(known.get(key, "-")), (name, key)
     for name in NAMES:
@@ -150,8 +150,8 @@ def test_the_page_tells_what_a_linear_probe_finds() -> None:
         with torch.inference_mode():
             seen = [np.concatenate([e(part).numpy() for part in waves.split(128)]) for e in encoders]
         learn = np.array([factors["split"] == "train" for _, factors in made])
-        for told_task, label, *told in rows:
-            if told_task == task:
+        for row_task, label, *published in rows:
+            if row_task == task:
                 names = np.array([str(factors[label]) for _, factors in made])
                 found = [ridge_accuracy(embedding, names, learn) for embedding in seen]
-                np.testing.assert_allclose(found, [float(x) for x in told], atol=0.03, err_msg=f"{task} {label}")
+                np.testing.assert_allclose(found, [float(x) for x in published], atol=0.03, err_msg=f"{task} {label}")
