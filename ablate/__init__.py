@@ -1,7 +1,8 @@
 """What breaks when neurons are silenced: interventions, their controls, fast reruns, and what they do to a probe."""
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+import lazy_loader
 
 if TYPE_CHECKING:
     from .controls import matched_controls, published_control
@@ -13,32 +14,15 @@ if TYPE_CHECKING:
     from .study import find_neurons, look_up, run_study
 
 # Looked up on first use, as in `analysis`.
-HOMES = {
-    "Batch": "replay.rerun",
-    "Intervention": "intervention",
-    "Request": "request",
-    "Rerunner": "replay.rerun",
-    "clip_scores": "effects",
-    "clips_table": "result",
-    "compare": "effects",
-    "find_neurons": "study",
-    "look_up": "study",
-    "matched_controls": "controls",
-    "published_control": "controls",
-    "read_result": "result",
-    "result_table": "result",
-    "run_study": "study",
-    "write_result": "result",
-}
-
-__all__ = list(HOMES)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f".{HOMES[name]}", __name__), name)
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "controls": ["matched_controls", "published_control"],
+        "effects": ["clip_scores", "compare"],
+        "intervention": ["Intervention"],
+        "replay.rerun": ["Batch", "Rerunner"],
+        "request": ["Request"],
+        "result": ["clips_table", "read_result", "result_table", "write_result"],
+        "study": ["find_neurons", "look_up", "run_study"],
+    },
+)

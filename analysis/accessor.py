@@ -69,10 +69,7 @@ class OtoscopeAccessor:
         has_clips = np.bincount(read.values[read.values >= 0], minlength=len(categories)) > 0
         renumber = np.append(np.where(has_clips, np.cumsum(has_clips) - 1, -1), -1)
         dense = read.copy(data=renumber[read.values].astype(np.int32)).rename(name)
-        dense.attrs = {
-            "categories": list(categories[has_clips]),
-            "empty_categories": list(categories[~has_clips]),
-        }
+        dense.attrs = {"categories": list(categories[has_clips]), "empty_categories": list(categories[~has_clips])}
         return dense
 
     def probability(self, label: str, selection: Selection | None = None, **changes: Any) -> xr.DataArray:

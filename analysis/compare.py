@@ -120,10 +120,7 @@ def serving(members: Mapping[str, xr.DataArray]) -> xr.Dataset:
     )
     serves = serves.assign_attrs(long_name="class-specific for a category of the task")
     return xr.Dataset(
-        {
-            "serves": serves,
-            "n_tasks": serves.sum("task").assign_attrs(long_name="tasks served", units="tasks"),
-        }
+        {"serves": serves, "n_tasks": serves.sum("task").assign_attrs(long_name="tasks served", units="tasks")}
     )
 
 

@@ -28,7 +28,7 @@ from ..store.provenance import kept
 from ..store.status import task_status
 from ..store.writer import pending_blocks
 from .audio.corpus import Corpus
-from .audio.manifest import read_manifest
+from .audio.manifest import corpus_of
 from .failures import Bisection, FailureLimit, Piece, Trial, check_pending, describe_block, raise_for
 from .loader import UnreadableAudio
 from .models.encoder import Encoder
@@ -99,7 +99,7 @@ def capture(
         raise ValueError(f"max_failures is {max_failures}; expected a share between 0 and 1")
     check_parity_choice(parity)
     executor, where = executor or SerialExecutor(), f"{url} task {task}"
-    corpus = corpus if isinstance(corpus, Corpus) else read_manifest(corpus)  # type: ignore[arg-type]
+    corpus = corpus_of(corpus)
     identity, stored, status = stored_task(url, task, replan)
     clips = clip_table(corpus)
     if threads is None:

@@ -13,7 +13,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -54,21 +54,6 @@ class Settings:
     limits: Limits = field(default_factory=Limits)
     max_queued: int = MAX_QUEUED
     lease: float = LEASE_SECONDS
-
-
-def by_task(given: Sequence[str], tasks: Sequence[str], option: str) -> dict[str, str]:
-    """[TASK=]VALUE by task. Raises ValueError where it is not clear which task is meant."""
-    found: dict[str, str] = {}
-    for text in given:
-        task, _, value = text.partition("=")
-        if task not in tasks or not value:
-            if len(tasks) != 1:
-                raise ValueError(f"{option} {text} names no task; expected one of {', '.join(tasks)} before a =")
-            task, value = tasks[0], text
-        if task in found:
-            raise ValueError(f"{option} was given twice for task {task}; expected once")
-        found[task] = value
-    return found
 
 
 def build(settings: Settings) -> FastAPI:

@@ -192,11 +192,7 @@ class OtoscopeBackend(BackendEntrypoint):
     supports_groups = True
 
     def open_dataset(
-        self,
-        filename_or_obj: Any,
-        *,
-        drop_variables: str | Iterable[str] | None = None,
-        group: str | None = None,
+        self, filename_or_obj: Any, *, drop_variables: str | Iterable[str] | None = None, group: str | None = None
     ) -> xr.Dataset:
         """One task; without `group`, the only one there is."""
         url = str(filename_or_obj)

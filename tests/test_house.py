@@ -178,7 +178,7 @@ def test_nothing_is_printed_unpickled_or_evaluated(path: Path) -> None:
 DOORS = {
     "zarr": r"store/.*",
     # Between processes of our own, and to say that a checkpoint is not what it should be.
-    "pickle": r"cluster/(ray|seat)\.py|store/location\.py|analysis/published/files\.py|extract/models/checkpoint\.py",
+    "pickle": r"cluster/(ray|pool)\.py|store/location\.py|analysis/published/files\.py|extract/models/checkpoint\.py",
     "soundfile": r"extract/audio/decoding\.py",
     "soxr": r"extract/audio/decoding\.py",
     "matplotlib": r"analysis/figures/.*",

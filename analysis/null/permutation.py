@@ -189,10 +189,7 @@ def _check(sample: Sample, against: Sample | None, draws: int) -> None:
 
 
 def _select(
-    sample: Sample,
-    selection: Selection,
-    codes: NDArray[np.int64] | None = None,
-    clips: NDArray[np.intp] | None = None,
+    sample: Sample, selection: Selection, codes: NDArray[np.int64] | None = None, clips: NDArray[np.intp] | None = None
 ) -> Selected:
     """The selection as found, with other codes (clip), or with other clips (clip)."""
     codes = sample.codes if codes is None else codes

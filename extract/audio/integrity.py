@@ -34,7 +34,7 @@ def counts_its_frames(mp3: bytes) -> bool:
 
 
 def undecodable(data: bytes, message: str) -> str:
-    """The reason of bytes at which libsndfile fails with what it `message`, which for known formats can be odd."""
+    """Why bytes do not decode; libsndfile's own message is kept where it says more than the format does."""
     if data[:4] == b"fLaC":
         return "truncated or damaged FLAC"
     layered = data[:1] == b"\xff" and len(data) > 1 and data[1] & 0xE0 == 0xE0 and data[1] & 6  # no layer: it is AAC

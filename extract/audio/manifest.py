@@ -77,11 +77,7 @@ def _corpus(frame: pd.DataFrame, path: Source, home: str | Path, audio_root: str
                 f"{path}: label column {column!r} is empty in every row; expected at least one label; drop the column"
             )
     table = pd.DataFrame({"name": names, "path": files, "start": start, "stop": stop})
-    return Corpus(
-        clips=Clips(root=root, table=table),
-        labels=labels,
-        unit_sec=_unit_sec(frame, path),
-    )
+    return Corpus(clips=Clips(root=root, table=table), labels=labels, unit_sec=_unit_sec(frame, path))
 
 
 def read_labels(path: str | Path, names: Sequence[str]) -> pd.DataFrame:

@@ -21,9 +21,10 @@ from ...store.remote import read_url
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
 
 
-def read_text_table(path: Path | str) -> pd.DataFrame:
+def read_text_table(path: Path | str, separator: str | None = None) -> pd.DataFrame:
     """All columns of a table as text, in the file's order; a str is a URL.
 
+    separator: between the cells of a CSV file [a comma; a tab where its name ends in .tsv].
     CSV and TSV: UTF-8 with one header row, cells verbatim, empty lines skipped. Parquet: text and categories
     as they are, booleans "True" and "False", whole floats as whole numbers, nulls and NaN "".
     Raises FileNotFoundError; ValueError for another ending, for a file that cannot be read or has ragged
@@ -35,7 +36,9 @@ def read_text_table(path: Path | str) -> pd.DataFrame:
     if isinstance(path, Path) and not path.is_file():
         raise FileNotFoundError(f"no table {path}; expected a .csv, .tsv or .parquet file; check the path")
     data = path if isinstance(path, Path) else _fetched(path)
-    header, columns = _read_parquet(data, path) if ending == ".parquet" else _read_csv(data, path, SEPARATORS[ending])
+    header, columns = (
+        _read_parquet(data, path) if ending == ".parquet" else _read_csv(data, path, separator or SEPARATORS[ending])
+    )
     return _checked(header, columns, path)
 
 

@@ -105,21 +105,14 @@ class LogMel(torch.nn.Module):
 
     def settings(self) -> dict[str, str | int | float]:
         """Everything that fixes the numbers, as JSON values."""
-        return {
+        stated: dict[str, str | int] = {
             "kind": "log-mel",
             "mel": "slaney scale, slaney area",
             "window": "hann, periodic",
-            "ends": "centred, reflected",
-            "power": 2,
-            "log": "natural",
-            "sample_rate": self.sample_rate,
-            "n_fft": self.n_fft,
-            "hop": self.hop,
-            "n_mels": self.n_mels,
-            "fmin": float(self.fmin),
-            "fmax": float(self.fmax),
-            "eps": self.eps,
         }
+        stated |= {"ends": "centred, reflected", "power": 2, "log": "natural"}
+        numbers = {name: getattr(self, name) for name in ("sample_rate", "n_fft", "hop", "n_mels", "eps")}
+        return {**stated, **numbers, "fmin": float(self.fmin), "fmax": float(self.fmax)}
 
     def forward(self, waveforms: Tensor) -> Tensor:
         """(clip, sample) -> (clip, mel, frame). Raises ValueError for fewer than `min_samples` samples."""

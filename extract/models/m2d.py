@@ -171,29 +171,21 @@ class M2D(nn.Module):
         return torch.cat(features, dim=1)
 
 
-def frame_spans(
-    n_samples: int,
-    *,
-    input_size: tuple[int, int],
-    patch: tuple[int, int],
-    hop: int,
-    sample_rate: int,
-    band_edges: tuple[float, ...],
-) -> np.ndarray:
+def frame_spans(n_samples: int, mel: LogMel, *, input_size: tuple[int, int], patch: tuple[int, int]) -> np.ndarray:
     """Spans (frame, 4) of t0, t1 in s and f0, f1 in Hz, chunk after chunk, each after its CLS (NaN times).
 
     A frame is a patch here: its times are those of the spectrogram's frames in it, at frame * hop; its frequencies are
     the outer edges of its mel bands, so that neighbours overlap as the bands do.
     """
-    n_frames = n_samples // hop + 1
+    n_frames, edges = mel.n_frames(n_samples), mel_edges(mel.n_mels, mel.fmin, mel.fmax)
     bands = np.arange(input_size[0] // patch[0]) * patch[0]
-    low, high = np.array(band_edges)[bands], np.array(band_edges)[bands + patch[0] + 1]
-    cls = np.array([[np.nan, np.nan, band_edges[0], band_edges[-1]]])
+    low, high = edges[bands], edges[bands + patch[0] + 1]
+    cls = np.array([[np.nan, np.nan, edges[0], edges[-1]]])
     spans: list[np.ndarray] = []
     for start in range(0, n_frames, input_size[1]):
         columns = min(-(-(n_frames - start) // patch[1]), input_size[1] // patch[1])
         first = start + patch[1] * np.arange(columns)
-        time = np.tile(np.stack([first, first + patch[1]], axis=1), (len(bands), 1)) * hop / sample_rate
+        time = np.tile(np.stack([first, first + patch[1]], axis=1), (len(bands), 1)) * mel.hop / mel.sample_rate
         spans += [cls, np.column_stack([time, low.repeat(columns), high.repeat(columns)])]
     return np.concatenate(spans)
 
@@ -212,14 +204,7 @@ def as_encoder(model: M2D, *, sample_rate: int = 16_000, name: str = "m2d") -> E
         sample_rate=sample_rate,
         sites=("blocks.*.mlp.act",),
         prepare=mel,
-        frame_spans=partial(
-            frame_spans,
-            input_size=model.input_size,
-            patch=model.patch,
-            hop=mel.hop,
-            sample_rate=sample_rate,
-            band_edges=tuple(mel_edges(mel.n_mels, mel.fmin, mel.fmax)),
-        ),
+        frame_spans=partial(frame_spans, mel=mel, input_size=model.input_size, patch=model.patch),
         input_length=mel.n_frames,
         transformer_layers=("blocks.*",),
         maps=("blocks.*.mlp.fc2",),

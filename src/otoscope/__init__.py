@@ -10,7 +10,9 @@ Names are imported when first used, so that `import otoscope` costs nothing.
 """
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+import lazy_loader
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -19,8 +21,12 @@ if TYPE_CHECKING:
     from .extract.capture import capture
     from .extract.models.encoder import Encoder
 
-# Where each name is, looked up on first use.
-HOMES = {"Encoder": "extract.models.encoder", "across": "analysis.across_tasks", "capture": "extract.capture"}
+__getattr__, _, __all__ = lazy_loader.attach(
+    __name__,
+    ["analysis"],
+    {"analysis.across_tasks": ["across"], "extract.capture": ["capture"], "extract.models.encoder": ["Encoder"]},
+)
+__all__ += ["open"]
 
 _FOLDER = os.path.dirname(__file__)
 for _room in ("store", "cluster", "extract", "analysis", "ablate", "serve"):
@@ -29,8 +35,6 @@ for _room in ("store", "cluster", "extract", "analysis", "ablate", "serve"):
             f"{_FOLDER} has no folder {_room!r}; expected a symbolic link to one, which git or a copy left out: clone "
             "again by `git clone -c core.symlinks=true`, on Windows in developer mode"
         )
-
-__all__ = [*HOMES, "analysis", "open"]
 
 
 def open(url: str) -> "xr.DataTree":
@@ -45,11 +49,5 @@ def open(url: str) -> "xr.DataTree":
     return open_store(str(url))
 
 
-def __getattr__(name: str) -> Any:
-    import importlib
-
-    if name == "analysis":
-        return importlib.import_module(".analysis", __name__)
-    if name in HOMES:
-        return getattr(importlib.import_module(f".{HOMES[name]}", __name__), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+def __dir__() -> list[str]:
+    return list(__all__)

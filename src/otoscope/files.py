@@ -1,6 +1,7 @@
 """Files that appear whole or not at all, under names that are checked before the work is done."""
 
 import os
+import uuid
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,7 +28,7 @@ def whole_file(path: str | os.PathLike[str], endings: Collection[str] = ()) -> I
     Raises as `check_target`.
     """
     target = check_target(path, endings)
-    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    partial = target.with_name(f".{target.name}.{uuid.uuid4().hex}.partial")  # pids of two containers may be alike
     try:
         yield partial
         partial.replace(target)

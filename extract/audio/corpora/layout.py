@@ -108,19 +108,7 @@ def read_columns(path: Path, columns: Sequence[str], what: str, *, tabs: bool = 
     Raises FileNotFoundError, or ValueError for a table without these columns.
     """
     require_file(path, what)
-    if not tabs:
-        table = read_text_table(path)
-    else:
-        text = path.read_text(encoding="utf-8-sig")
-        lines = [line.split("\t") for line in text.splitlines() if line.strip()]
-        header = [cell.strip() for cell in lines[0]] if lines else []
-        uneven = [i for i, line in enumerate(lines, 1) if len(line) != len(header)]
-        if uneven:
-            raise ValueError(
-                f"{path}: row {uneven[0]} has {len(lines[uneven[0] - 1])} cells, expected {len(header)} as in the "
-                "header; download the file again"
-            )
-        table = pd.DataFrame(lines[1:], columns=header, dtype=str)
+    table = read_text_table(path, separator="\t" if tabs else None).rename(columns=str.strip)
     missing = [column for column in columns if column not in table]
     if missing:
         raise ValueError(

@@ -13,9 +13,7 @@ import pandas as pd
 
 from .layout import SPLITS, DataSet, contents, draw, octave, require_file, tails
 
-FAMILIES = (
-    "bass", "brass", "flute", "guitar", "keyboard", "mallet", "organ", "reed", "string", "synth_lead", "vocal",
-)  # fmt: skip
+FAMILIES = ("bass", "brass", "flute", "guitar", "keyboard", "mallet", "organ", "reed", "string", "synth_lead", "vocal")
 PIANO = range(21, 109)
 PER_FAMILY = 2000
 FIELDS = {"instrument_family_str": str, "pitch": int, "instrument_str": str}

@@ -12,9 +12,7 @@ import pandas as pd
 
 from .layout import DataSet, files, folder, parse_paths
 
-PROBED = (
-    "belt", "breathy", "inhaled", "lip_trill", "spoken", "straight", "trill", "trillo", "vibrato", "vocal_fry",
-)  # fmt: skip
+PROBED = ("belt", "breathy", "inhaled", "lip_trill", "spoken", "straight", "trill", "trillo", "vibrato", "vocal_fry")
 """The ten techniques that are probed, in the published order."""
 TECHNIQUES = (*PROBED, "fast_forte", "fast_piano", "forte", "messa", "pp", "slow_forte", "slow_piano")
 VOWELS = ("a", "e", "i", "o", "u")

@@ -157,7 +157,7 @@ def null(asked: Asked, exchange: "Exchange", draws: int, figure: str | None, row
 @output
 def selectors(asked: Asked, output: str | None) -> None:
     """Mean common neuron ratio, each selector picking as many neurons per category."""
-    from ..analysis.selection.selectors import selector_agreement
+    from ..analysis.selection.other_selectors import selector_agreement
 
     found = asked.selected()
     put_table(selector_agreement(found.ds, found.label, found.selection["member"]), output)

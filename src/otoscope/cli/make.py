@@ -191,7 +191,7 @@ def info(store: str) -> None:
 
 @click.command()
 @click.argument("store")
-@click.option("--audio", metavar="DIR", help="Audio root: check too that each file is still the one that was heard.")
+@click.option("--audio", metavar="DIR", help="Audio root: check too that each file is still the same.")
 @click.option(
     "--reset", is_flag=True, help="Put damaged blocks, and those of changed files, back for `extract` to do again."
 )

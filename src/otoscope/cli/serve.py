@@ -1,5 +1,6 @@
 """The command `ablate serve`."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ def serve(
     from ..store.group import open_root, task_names
 
     try:
-        from ..serve.app import Settings, by_task, run_on_ray, run_process
+        from ..serve.app import Settings, run_on_ray, run_process
     except ImportError as error:
         raise ImportError(f"{error}; expected the service's packages: pip install 'otoscope[serve]'") from error
     token = read_token(token_file)
@@ -98,3 +99,18 @@ def serve(
     except KeyboardInterrupt:
         pass
     click.echo("stopped; whatever is unfinished stays queued", err=True)
+
+
+def by_task(given: Sequence[str], tasks: Sequence[str], option: str) -> dict[str, str]:
+    """[TASK=]VALUE by task. Raises ValueError where it is not clear which task is meant."""
+    found: dict[str, str] = {}
+    for text in given:
+        task, _, value = text.partition("=")
+        if task not in tasks or not value:
+            if len(tasks) != 1:
+                raise ValueError(f"{option} {text} names no task; expected one of {', '.join(tasks)} before a =")
+            task, value = tasks[0], text
+        if task in found:
+            raise ValueError(f"{option} was given twice for task {task}; expected once")
+        found[task] = value
+    return found

@@ -142,7 +142,7 @@ def test_audio_that_the_tables_name_and_is_not_there(name, root):
         ("esc50", "ESC-50-master/meta/esc50.csv", "category", "class", "expected the columns filename, category"),
         ("esc50", "ESC-50-master/meta/esc50.csv", ",5,", ",6,", "is in fold '6'; expected 1 to 5"),
         ("voxceleb1", "vox1_meta.csv", "\t", ",", "expected the columns VoxCeleb1 ID, Gender, Nationality, "),
-        ("voxceleb1", "vox1_meta.csv", "\tIndia\t", "\t", "row 3 has 4 cells, expected 5"),
+        ("voxceleb1", "vox1_meta.csv", "\tIndia\t", "\t", "Row #3: Expected 5 columns, got 4"),
         ("voxceleb1", "vox1_meta.csv", "id10270", "id99999", "does not know 1 speakers, the first 'id10270'"),
         ("voxceleb1", "iden_split.txt", "2 id10002", "4 id10002", "found .4 id10002/.* in line 5; expected 1, 2 or 3"),
         ("cremad", "VideoDemographics.csv", "1002", "1003", "does not know 1 speakers, the first '1002'"),

@@ -9,7 +9,7 @@ from scipy.stats import pointbiserialr
 from sklearn.metrics import mutual_info_score
 
 from otoscope.analysis import accessor  # noqa: F401  registers ds.otoscope
-from otoscope.analysis.selection.selectors import (
+from otoscope.analysis.selection.other_selectors import (
     agreement,
     d_prime,
     highest_scores,
