@@ -11,6 +11,7 @@ and translated; ids that are digests of names are left out. Nothing is recorded:
 
 import argparse
 import json
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -27,8 +28,11 @@ from safetensors.numpy import load_file
 
 ROOT = Path(__file__).parents[1]
 
-OPTIONS = {"--splits": "--division", "--clips": "--selected-on", "--clip-table": "--clips"}
-"""Of `ablate`, as they are here and as they were."""
+OPTIONS = {
+    "ablate": {"--splits": "--division", "--clips": "--selected-on", "--clip-table": "--clips"},
+    "exemplars": {"--lowest": "--least"},
+}
+"""By command, as they are here and as they were."""
 RENAMED = {
     "named": "predicted", "named_before": "predicted_before", "named_after": "predicted_after", "pull": "target_margin",
     "clip_named_before": "clip_predicted_before", "clip_named_after": "clip_predicted_after",
@@ -38,141 +42,58 @@ RENAMED = {
 IDS = ("digest", "learnt", "train_digest", "request", "why", "long_names")
 """Keys whose values are made of names: requests by other words have other digests."""
 
-FM, EVENTS = ("--task", "fm:octave"), ("--task", "events:event")
-ABLATION = (*FM, "--percentile", "5", "--encoder", "tiny-ssl", "--controls", "12")
+SSL, SL, FM, EVENTS = "tiny-ssl.zarr", "tiny-sl.zarr", "--task fm:octave", "--task events:event"
 
 
-def commands() -> Iterator[tuple[str, ...]]:
-    """The commands, in a folder that holds what the quickstart wrote; {audio} is its audio."""
-    ssl, sl = "tiny-ssl.zarr", "tiny-sl.zarr"
-    fm, events = "audio/fm.csv", "audio/events.csv"
-    every = ("--keep", "mean,positive_frames,embedding,hidden", "--mean-dtype", "float32")
-    extract = ("extract", "kinds.zarr", "--encoder", "tiny-ssl", "--corpus")
-    yield (*extract, events, "--task", "audio", *every, "--block", "64", "--batch", "16", "--threads", "1")
-    yield (*extract, events, "--task", "cut", "--unit-sec", "0.4", "--block", "100")
+def commands() -> Iterator[str]:
+    """The commands, in a folder that holds what the quickstart wrote; its audio is in audio/."""
+    of_events = "--encoder tiny-ssl --corpus audio/events.csv"
+    every = "--keep mean,positive_frames,embedding,hidden --mean-dtype float32"
+    yield f"extract kinds.zarr {of_events} --task audio {every} --block 64 --batch 16 --threads 1"
+    yield f"extract kinds.zarr {of_events} --task cut --unit-sec 0.4 --block 100"
     for frames in ("published", "all"):
-        yield (
-            "extract",
-            f"{frames}.zarr",
-            *extract[2:],
-            events,
-            "--task",
-            "t",
-            "--frames",
-            frames,
-            "--unit-sec",
-            "1.3",
-        )
-    yield (*extract, "audio/head.csv", "--task", "grown", "--block", "40")
-    yield (*extract, events, "--task", "grown")
-    yield (
-        "extract",
-        "ray.zarr",
-        *extract[2:],
-        events,
-        "--task",
-        "t",
-        "--executor",
-        "ray",
-        "--actors",
-        "2",
-        "--threads",
-        "1",
-    )
+        yield f"extract {frames}.zarr {of_events} --task t --frames {frames} --unit-sec 1.3"
+    yield "extract kinds.zarr --encoder tiny-ssl --corpus audio/head.csv --task grown --block 40"
+    yield f"extract kinds.zarr {of_events} --task grown"
+    yield f"extract ray.zarr {of_events} --task t --executor ray --actors 2 --threads 1"
     for reading in ("clip", "frame", "any"):
         for rule in ("lape", "paper"):
-            how = ("--reading", reading, "--rule", rule, "--percentile", "5")
-            yield ("neurons", ssl, *FM, *how, "-o", f"neurons-{reading}-{rule}.csv")
-            yield ("table", "stats", ssl, sl, *how, "-o", f"stats-{reading}-{rule}.csv")
-            yield (
-                "table",
-                "overlap",
-                ssl,
-                *FM,
-                "--against",
-                "additive:octave",
-                *how,
-                "-o",
-                f"over-{reading}-{rule}.csv",
-            )
+            how, name = f"--reading {reading} --rule {rule} --percentile 5", f"{reading}-{rule}.csv"
+            yield f"neurons {SSL} {FM} {how} -o neurons-{name}"
+            yield f"table stats {SSL} {SL} {how} -o stats-{name}"
+            yield f"table overlap {SSL} {FM} --against additive:octave {how} -o over-{name}"
     for kind in ("probability", "aape", "depth", "thresholds", "paper"):
-        task = () if kind in ("thresholds", "paper") else FM
-        yield ("table", kind, ssl, *task, "--threshold", "0.05", "--percentile", "fm=4", "-o", f"{kind}.csv")
+        task = "" if kind in ("thresholds", "paper") else FM
+        yield f"table {kind} {SSL} {task} --threshold 0.05 --percentile fm=4 -o {kind}.csv"
     for by in ("labelling", "layer", "category", "neuron"):
-        over = (ssl,) if by == "neuron" else (ssl, sl)
-        task = () if by in ("labelling", "neuron") else FM
-        yield ("compare", *over, "--by", by, *task, "--percentile", "5", "-o", f"compare-{by}.csv")
-    yield ("exemplars", ssl, "--task", "fm", "--neuron", "1,7", "--neuron", "3,300", "-k", "12", "-o", "exemplars.csv")
-    yield (
-        "exemplars",
-        ssl,
-        "--task",
-        "fm",
-        "--neurons",
-        "neurons-clip-lape.csv",
-        "-k",
-        "3",
-        "--least",
-        "-o",
-        "least.csv",
-    )
-    yield ("selectors", ssl, *FM, "--percentile", "5", "-o", "selectors.csv")
-    shuffled = ("--percentile", "5", "--permutations", "60", "--seed", "3", "--bootstrap", "40")
+        stores, task = SSL if by == "neuron" else f"{SSL} {SL}", "" if by in ("labelling", "neuron") else FM
+        yield f"compare {stores} --by {by} {task} --percentile 5 -o compare-{by}.csv"
+    yield f"exemplars {SSL} --task fm --neuron 1,7 --neuron 3,300 -k 12 -o exemplars.csv"
+    yield f"exemplars {SSL} --task fm --neurons neurons-clip-lape.csv -k 3 --lowest -o least.csv"
+    yield f"selectors {SSL} {FM} --percentile 5 -o selectors.csv"
+    shuffled = "--percentile 5 --permutations 60 --seed 3 --bootstrap 40"
     for rows in ("cells", "categories", "neurons"):
-        yield ("null", ssl, *FM, *shuffled, "--rows", rows, "-o", f"null-{rows}.csv")
-    yield (
-        "null",
-        ssl,
-        *FM,
-        *shuffled,
-        "--against",
-        "additive:octave",
-        "--figure",
-        "null.png",
-        "-o",
-        "null-against.csv",
-    )
-    yield (
-        "null",
-        ssl,
-        *EVENTS,
-        *shuffled,
-        "--reading",
-        "frame",
-        "--rule",
-        "paper",
-        "--balanced",
-        "-o",
-        "null-frame.csv",
-    )
-    yield ("null", ssl, *FM, *shuffled, "--within", "split", "--reading", "any", "-o", "null-within.csv")
+        yield f"null {SSL} {FM} {shuffled} --rows {rows} -o null-{rows}.csv"
+    yield f"null {SSL} {FM} {shuffled} --against additive:octave --figure null.png -o null-against.csv"
+    yield f"null {SSL} {EVENTS} {shuffled} --reading frame --rule paper --balanced -o null-frame.csv"
+    yield f"null {SSL} {FM} {shuffled} --within split --reading any -o null-within.csv"
     for kind in ("overlap", "depth", "selectivity"):
-        yield ("figure", kind, ssl, sl, *FM, "--percentile", "5", "-o", f"{kind}.png")
-    yield ("figure", "overlap", ssl, *FM, "--percentile", "5", "--permutations", "40", "-o", "marked.svg")
-    yield ("export", ssl, *FM, "published")
-    yield ("import", "published", "imported.csv")
-    yield ("ablate", "set", ssl, *FM, "--percentile", "5", "--set", "all(2)", "-o", "set.csv")
-    run = ("ablate", "run", ssl, *ABLATION, "--corpus", fm)
+        yield f"figure {kind} {SSL} {SL} {FM} --percentile 5 -o {kind}.png"
+    yield f"figure overlap {SSL} {FM} --percentile 5 --permutations 40 -o marked.svg"
+    yield f"export {SSL} {FM} published"
+    yield "import published imported.csv"
+    yield f"ablate set {SSL} {FM} --percentile 5 --set all(2) -o set.csv"
+    run = f"ablate run {SSL} {FM} --percentile 5 --encoder tiny-ssl --controls 12 --corpus audio/fm.csv"
     for mode in ("remove", "mean", "keep", "keep-mean"):
-        yield (
-            *run,
-            "--set",
-            "shared(1,2)",
-            "--mode",
-            mode,
-            "-o",
-            f"{mode}.parquet",
-            "--clip-table",
-            f"{mode}-clips.csv",
-        )
+        yield f"{run} --set shared(1,2) --mode {mode} -o {mode}.parquet --clip-table {mode}-clips.csv"
     for mode in ("category-mean", "transplant"):
-        yield (*run, "--set", "all(3)", "--mode", mode, "--category", "5", "-o", f"{mode}.parquet", "--seed", "4")
-    yield (*run, "--set", "only(1)", "--mode", "gain", "--gain", "0.5", "--match", "rate,mean", "-o", "matched.parquet")
-    yield (*run, "--set", "(1,3) (2,200)", "--control", "published", "--probe", "published", "-o", "published.parquet")
-    yield (*run, "--set", "all(4)", "--clips", "train", "--splits", "split", "--probe", "probe", "-o", "train.parquet")
-    yield (*run, "--set", "all(4)", "--side", "either", "--probe-seed", "7", "--executor", "ray", "-o", "ray.parquet")
-    yield ("ablate", "table", "remove.parquet", "-o", "remove-table.csv")
-    yield ("figure", "ablation", "transplant.parquet", "-o", "transplant.png")
+        yield f"{run} --set all(3) --mode {mode} --category 5 -o {mode}.parquet --seed 4"
+    yield f"{run} --set only(1) --mode gain --gain 0.5 --match rate,mean -o matched.parquet"
+    yield f"{run} --set '(1,3) (2,200)' --control published --probe published -o published.parquet"
+    yield f"{run} --set all(4) --clips train --splits split --probe probe -o train.parquet"
+    yield f"{run} --set all(4) --side either --probe-seed 7 --executor ray -o ray.parquet"
+    yield "ablate table remove.parquet -o remove-table.csv"
+    yield "figure ablation transplant.parquet -o transplant.png"
 
 
 def run_all(checkout: Path, folder: Path) -> None:
@@ -188,20 +109,21 @@ def run_all(checkout: Path, folder: Path) -> None:
             raise SystemExit(f"{checkout}: otoscope {' '.join(words)}\n{done.stderr[-2000:]}")
         return done
 
-    def spelt(words: tuple[str, ...], known: str) -> list[str]:
-        if words[0] != "ablate" or "--splits " in known:
-            return list(words)
-        return [OPTIONS.get(word, word) for word in words]
+    def spelt(words: list[str]) -> list[str]:
+        """In this checkout's options; the first of a command's new ones says whose they are."""
+        names = OPTIONS.get(words[0], {})
+        if not names.keys() & set(words) or next(iter(names)) in otoscope(*words[:2], "--help", cwd=folder).stdout:
+            return words
+        return [names.get(word, word) for word in words]
 
     print(f"{checkout}: quickstart", flush=True)
     otoscope("quickstart", str(folder / "out"), cwd=folder)
     out = folder / "out"
     lines = (out / "audio/events.csv").read_text().splitlines(keepends=True)
     (out / "audio/head.csv").write_text("".join(lines[:151]))
-    known = otoscope("ablate", "run", "--help", cwd=out).stdout
     codes = []
-    for words in commands():
-        given = spelt(words, known)
+    for command in commands():
+        given = spelt(shlex.split(command))
         print(" ", *given, flush=True)
         codes.append(otoscope(*given, cwd=out, refusals=(2,)).returncode)  # a reading may saturate on these encoders
     (out / "codes.json").write_text(json.dumps(codes))
