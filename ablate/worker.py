@@ -144,8 +144,7 @@ class AblationWorker:
         base = np.empty((len(piece), study.identity.embedding), np.float32)
         alone = donors and self.loader.unit is None  # donors of one batch may be of unequal length
         for batch in ([clip] for clip in clips) if alone else self.loader.batches(clips):
-            for part, embeddings in self._fitting(batch, donors):
-                self._check_finite(embeddings)
+            for part, embeddings in self._rerun(batch, donors):
                 at = np.array([clip.index for clip in part])
                 logits = study.probe.logits(embeddings, heads[at])
                 scores[..., at], predicted[:, at] = clip_scores(logits, truth[at], study.target)
@@ -165,35 +164,34 @@ class AblationWorker:
             found.append(loaded)
         return found
 
-    def _check_finite(self, embeddings: NDArray[np.float32]) -> None:
-        """Raise ValueError where an intervention's embeddings are not finite: no probe can be asked about them."""
-        for intervention, embedding in zip(self.study.interventions, embeddings[1:], strict=True):
-            if not np.isfinite(embedding).all():
+    def _rerun(
+        self, batch: list[LoadedClip], donors: list[LoadedClip]
+    ) -> list[tuple[list[LoadedClip], NDArray[np.float32]]]:
+        """A batch and its embeddings, in parts where the device's memory does not suffice for the whole.
+
+        Raises ValueError where an intervention's embeddings are not finite: no probe can be asked about them.
+        """
+        prepare, longest = self.forward.prepare, self.forward.longest
+
+        @torch.inference_mode()
+        def attempt(size: int) -> list[tuple[list[LoadedClip], NDArray[np.float32]]]:
+            found = []
+            for part in (batch[first : first + size] for first in range(0, len(batch), size)):
+                theirs = [donors[clip.index] for clip in part] if donors else None
+                given = None if theirs is None else Batch(inputs=prepare(theirs), n_samples=longest(theirs))
+                ours = Batch(inputs=prepare(part), n_samples=longest(part), donors=given)
+                found.append((part, self.rerunner(ours, self._check_running)))
+            return found
+
+        with self._one_at_a_time, arithmetic(self.study.plan.threads):
+            parts, _ = halving(attempt, len(batch), len(batch), longest(batch))
+        for intervention, *under in zip(self.study.interventions, *(found[1:] for _, found in parts), strict=True):
+            if not all(np.isfinite(embedding).all() for embedding in under):
                 raise ValueError(
                     f"embeddings under {intervention.name or 'an intervention'} (gain {intervention.gain:g}) hold NaN "
                     "or infinity; expected numbers: use a gain nearer to 1"
                 )
-
-    def _fitting(
-        self, batch: list[LoadedClip], donors: list[LoadedClip]
-    ) -> list[tuple[list[LoadedClip], NDArray[np.float32]]]:
-        """A batch and its embeddings, in parts where the device's memory does not suffice for the whole."""
-
-        def attempt(size: int) -> list[tuple[list[LoadedClip], NDArray[np.float32]]]:
-            parts = [batch[first : first + size] for first in range(0, len(batch), size)]
-            with self._one_at_a_time, arithmetic(self.study.plan.threads):
-                return [(part, self._rerun(part, donors)) for part in parts]
-
-        n = len(batch)
-        return halving(attempt, n, n, self.forward.longest(batch))[0]
-
-    @torch.inference_mode()
-    def _rerun(self, batch: list[LoadedClip], donors: list[LoadedClip]) -> NDArray[np.float32]:
-        theirs = self._prepared([donors[clip.index] for clip in batch]) if donors else None
-        return self.rerunner(self._prepared(batch, theirs), self._check_running)
-
-    def _prepared(self, batch: list[LoadedClip], donors: Batch | None = None) -> Batch:
-        return Batch(inputs=self.forward.prepare(batch), n_samples=self.forward.longest(batch), donors=donors)
+        return parts
 
     def _check_running(self, _done: int) -> None:
         if self._ended:

@@ -129,6 +129,14 @@ def write_table(frame: pd.DataFrame, path: str | os.PathLike[str]) -> None:
         WRITERS[Path(path).suffix.lower()](frame, partial)
 
 
+def put_table(frame: pd.DataFrame, path: str | None) -> str:
+    """Write a table as `write_table` does; the file's name, or without a path the table itself as Markdown."""
+    if path is None:
+        return markdown(frame)
+    write_table(frame, path)
+    return path
+
+
 def markdown(frame: pd.DataFrame) -> str:
     """A table as Markdown, numbers with four digits."""
     escaped = frame.rename(columns=_escape_pipe).map(lambda cell: _escape_pipe(_short(cell)))

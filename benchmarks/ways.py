@@ -23,6 +23,8 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 ROOMS = ("store", "cluster", "extract", "analysis", "sae", "ablate", "serve")
+ASKED = ("Encoder", "Extraction", "Recipe", "Job", "Study", "Corpus", "Clips")
+"""The model, the list of the clips, and all that is asked: known beforehand, whoever holds them."""
 MIN_SAMPLES = 100  # floats in a row from which on they are a waveform, and not a few times or sizes
 
 
@@ -42,7 +44,7 @@ def holds_data(value: Any, tables: bool, depth: int = 2) -> bool:
         return any(holds_data(variable, tables) for variable in value.data_vars.values())
     if module == "pandas":
         return tables and name == "DataFrame"
-    if depth == 0 or name in ("Encoder", "Extraction", "Recipe", "Job", "Study"):  # the model, or all that is asked
+    if depth == 0 or name in ASKED:
         return False
     if isinstance(value, list | tuple):
         return any(holds_data(each, tables, depth - 1) for each in value[:4])

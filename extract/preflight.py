@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from ..cluster.executor import Executor, Failed, Killed
-from ..store.block_values import MAX_FLOAT16, Summary, largest_means
+from ..store.block_values import MAX_FLOAT16, Summary
 from ..store.blocks import Block, blocks
 from ..store.provenance import Identity, Plan
 from ..store.schema import sizes, template
@@ -154,7 +154,7 @@ def check_parity(worker: Worker, choice: str) -> str:
     with arithmetic(plan.threads):
         if batch:
             many = _summary(worker, batch)
-            largest = largest_means(many)
+            largest = many.largest_means
             # One clip whose means do not fit fails alone, later.
             if "mean" in plan.variables and plan.mean_dtype == "float16" and largest.min() > MAX_FLOAT16:
                 raise ValueError(

@@ -32,6 +32,12 @@ class Summary:
     hidden: np.ndarray
     """Mean hidden states (state, clip, width); no states where they are not kept."""
 
+    @property
+    def largest_means(self) -> np.ndarray:
+        """Largest mean activation of each clip, by magnitude, over all layers (clip)."""
+        largest: np.ndarray = np.max([np.abs(mean).max(axis=1, initial=0) for mean in self.means], axis=0)
+        return largest
+
 
 class BlockValues:
     """Arrays of a block by name, as `write_block` takes them, and its clips' status; at first all fill values."""
@@ -69,7 +75,7 @@ class BlockValues:
             f"longer than {MAX_FRAMES} frames: cut it by start, stop"
         )
         if "mean" in self.arrays and self.arrays["mean"].dtype == np.float16:
-            largest = largest_means(summary)
+            largest = summary.largest_means
             for i in np.flatnonzero((largest > MAX_FLOAT16) & (reasons == "")):
                 reasons[i] = f"a mean activation of {largest[i]:g}: float16 holds up to {MAX_FLOAT16:g}, keep float32"
 
@@ -91,9 +97,3 @@ class BlockValues:
                 values["mean"][layer, at, :width] = mean
             if "positive_frames" in values:
                 values["positive_frames"][layer, at, :width] = summary.positive[layer][rows]
-
-
-def largest_means(summary: Summary) -> np.ndarray:
-    """Largest mean activation of each clip, by magnitude, over all layers (clip)."""
-    largest: np.ndarray = np.max([np.abs(mean).max(axis=1, initial=0) for mean in summary.means], axis=0)
-    return largest

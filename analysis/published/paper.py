@@ -6,8 +6,10 @@ published it is our inference, as docs/published.md says. "ssl" and "sl" are how
 """
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
-import pandas as pd
+if TYPE_CHECKING:
+    import pandas as pd
 
 PERCENTILES = {"esc50": 2.0, "gise51": 2.0}
 """Share of neurons that the paper selects, in percent; 1 for any other task."""
@@ -69,13 +71,15 @@ def _suffix(training: str) -> str:
     return SUFFIXES[training]
 
 
-def paper_table(stats: pd.DataFrame) -> pd.DataFrame:
+def paper_table(stats: "pd.DataFrame") -> "pd.DataFrame":
     """Tables I and II in one: a row per labelling, two columns per store, and the average as the last row.
 
     stats: of `stats_table`. Columns task, and for each store in its order "STORE neurons" (mean number of
     class-specific neurons of a category) and "STORE coverage" (share of categories that have any); empty where a store
     lacks the labelling. The average of a store is over the labellings that it has.
     """
+    import pandas as pd  # heavy, and not needed for the names
+
     own = stats[stats["task"] != "average"]
     stores, tasks = list(dict.fromkeys(own["store"])), list(dict.fromkeys(own["task"]))
     table = pd.DataFrame({"task": [*tasks, "average"]})

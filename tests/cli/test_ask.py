@@ -8,7 +8,7 @@ import pytest
 
 from otoscope.analysis.kinds import TABLES
 
-from ..support import closed_form as making
+from ..support import closed_form
 from ..support.commands import LABELS, done, extraction, refused
 from ..support.finished_store import Finished
 from ..support.wav_corpora import write_corpus, write_manifest
@@ -102,7 +102,7 @@ def test_a_question_that_needs_what_was_not_kept(corpus: Path, tmp_path: Path) -
 
 def test_a_saturated_store_names_the_remedy_and_the_remedy_works(tmp_path: Path) -> None:
     """Through a ReLU every neuron is active in every clip, though not in every frame."""
-    source = Path(making.__file__).read_text()
+    source = Path(closed_form.__file__).read_text()
     for old, new in (
         ("self.neurons.weight =", "self.act = nn.ReLU()\n        self.neurons.weight ="),
         ("self.neurons(tokens)", "self.act(self.neurons(tokens))"),

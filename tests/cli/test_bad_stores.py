@@ -11,7 +11,7 @@ import pytest
 
 from otoscope.extract.capture import capture
 
-from ..support import closed_form as making
+from ..support import closed_form
 from ..support.commands import CLOSED_FORM, call, command, done, extraction, refused
 from ..support.interrupted_executor import After, interrupt
 from ..support.stored_files import tree_of
@@ -150,7 +150,7 @@ def test_audio_that_is_no_longer_what_was_extracted(corpus: Path, original: str,
 def test_a_store_with_nothing_committed(corpus: Path, tmp_path: Path) -> None:
     for i, length in enumerate(LENGTHS):
         (tmp_path / "audio").mkdir(exist_ok=True)
-        write_wav_file(tmp_path / f"audio/{i:03d}.wav", np.zeros(length), making.RATE)
+        write_wav_file(tmp_path / f"audio/{i:03d}.wav", np.zeros(length), closed_form.RATE)
     shutil.copy(corpus, tmp_path)
     (tmp_path / "audio/001.wav").write_text("no audio")
     assert call(*extraction(tmp_path / "s", tmp_path / corpus.name, "--block", 37, "--max-failures", 0)).exit_code == 2

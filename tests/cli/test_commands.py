@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from otoscope.cli.main import COMMANDS
 from otoscope.extract.capture import capture
 
-from ..support import closed_form as making
+from ..support import closed_form
 from ..support.commands import CLOSED_FORM, LABELS, call, command, done, extraction, otoscope, refused
 from ..support.interrupted_executor import After, interrupt
 from ..support.m2d_in_numpy import encoder_state
@@ -76,7 +76,7 @@ def test_the_real_command(original: str) -> None:
         ),
         (
             "path\naudio/000.wav\naudio/001.wav\naudio/000.wav\n",
-            "'audio/000.wav' stands in rows 2, 4 .*expected each clip once",
+            "'audio/000.wav' is in rows 2, 4 .*expected each clip once",
         ),
         ("path\nold/000.wav\nold/001.wav\n", "2 of 2 audio files are not under .*expected every file.*--audio-root"),
         ("path,start,stop\naudio/000.wav,2,1\n", "row 2 has start 2 and stop 1.*expected seconds, 0 <= start < stop"),
@@ -110,8 +110,11 @@ def test_audio_that_moved_is_found_by_its_new_root(corpus: Path, original: str, 
     [
         (("--encoder", "hubrt"), r"no encoder 'hubrt'; expected one of m2d:\.\.\., .*module:\.\.\., tiny-ssl, tiny-sl"),
         (("--encoder", "module:absent.py:build"), "no file absent.py; expected the Python file"),
-        (("--encoder", f"module:{making.__file__}:absent"), "has no function 'absent'; found "),
-        (("--encoder", f"module:{making.__file__}:in_frames"), "raised TypeError.*expected it to return an Encoder"),
+        (("--encoder", f"module:{closed_form.__file__}:absent"), "has no function 'absent'; found "),
+        (
+            ("--encoder", f"module:{closed_form.__file__}:in_frames"),
+            "raised TypeError.*expected it to return an Encoder",
+        ),
         (("--encoder", "m2d:absent"), "nothing at absent; expected an M2D checkpoint or the folder"),
         (("--task", "a:b"), "'a:b' cannot name a task; expected a word"),
         (("--unit-sec", "two"), "--unit-sec is 'two'; expected seconds such as 2.5, or native"),
@@ -132,7 +135,7 @@ def test_bad_options(corpus: Path, options: tuple[str, ...], message: str) -> No
 
 
 def test_a_site_pattern_that_matches_nothing(corpus: Path, tmp_path: Path) -> None:
-    source = Path(making.__file__).read_text().replace('["layers.*.neurons"]', '["layers.*.mlp.act"]')
+    source = Path(closed_form.__file__).read_text().replace('["layers.*.neurons"]', '["layers.*.mlp.act"]')
     (tmp_path / "mine.py").write_text(source)
     url = corpus.parent / "new"
     message = r"'layers\.\*\.mlp\.act' matches none of the model's 5 modules; .* named like layers\.0\.neurons"
@@ -170,9 +173,9 @@ def bad_audio(folder: Path) -> Path:
     (audio / "002.wav").unlink()
     (audio / "005.wav").write_bytes(b"")
     (audio / "008.wav").write_bytes((audio / "008.wav").read_bytes()[:-9])
-    write_wav_file(audio / "011.wav", np.zeros(0), making.RATE)
+    write_wav_file(audio / "011.wav", np.zeros(0), closed_form.RATE)
     (audio / "014.wav").write_text("no audio")
-    write_wav_file(audio / "017.wav", sounds[17][:9], making.RATE)
+    write_wav_file(audio / "017.wav", sounds[17][:9], closed_form.RATE)
     data = bytearray((audio / "020.wav").read_bytes())
     data[20:22], data[34:36] = (3).to_bytes(2, "little"), (32).to_bytes(2, "little")  # float32: format 3, 32 bits
     data[28:34] = (4000).to_bytes(4, "little") + (4).to_bytes(2, "little")
@@ -211,11 +214,11 @@ def test_bad_clips_enter_no_statistic(tmp_path: Path, original: str) -> None:
     found = pd.read_csv(tmp_path / "p.csv")
     sounds = write_corpus(tmp_path / "again", LENGTHS)[1]
     good = [i for i in range(37) if i not in range(2, 27, 3)]
-    active = {i: making.expected(sounds[i])["mean"] > 0 for i in good}
+    active = {i: closed_form.expected(sounds[i])["mean"] > 0 for i in good}
     for category in "abc":
         clips = [i for i in good if LABELS["kind"][i] == category]
         rates = np.mean([active[i] for i in clips], axis=0)
-        rates[1, making.WIDTHS[1] :] = np.nan
+        rates[1, closed_form.WIDTHS[1] :] = np.nan
         np.testing.assert_allclose(found[category].to_numpy().reshape(2, -1), rates)
 
 

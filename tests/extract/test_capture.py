@@ -19,8 +19,8 @@ from otoscope.store.status import task_status
 from otoscope.store.verify import verify
 from otoscope.store.writer import reset_block
 
-from ..support import closed_form as making
-from ..support.closed_form import HOP, closed_form
+from ..support.closed_form import HOP, RATE, closed_form
+from ..support.commands import CLOSED_FORM
 from ..support.finished_store import Finished
 from ..support.interrupted_executor import After, interrupt
 from ..support.stored_files import tree_of
@@ -80,7 +80,7 @@ def test_a_grown_store_equals_one_built_at_once(tmp_path: Path, encoder: str, fi
     """Real audio, of which some does not decode; 9 blocks, the last of 1 clip."""
     real = encoder == "tiny-ssl"
     lengths = [16_000 + 800 * (i % 5) for i in range(33)] if real else LENGTHS[:33]
-    rate = 16_000 if real else making.RATE
+    rate = 16_000 if real else RATE
     labels = [str(11 - i % 12) for i in range(33)]
     manifest, sounds = write_corpus(tmp_path, lengths, rate=rate, columns={"number": labels})
     (tmp_path / "audio/003.wav").write_bytes(b"")
@@ -208,7 +208,7 @@ def test_too_many_failures_stop_the_run_and_do_not_undo_it(tmp_path: Path) -> No
     report = run(manifest, url, max_failures=0.2)
     assert (report.n_ok, report.n_failed) == (33, 4)
     for i in (5, 6, 9, 30):
-        write_wav_file(tmp_path / f"audio/{i:03d}.wav", sounds[i], making.RATE)
+        write_wav_file(tmp_path / f"audio/{i:03d}.wav", sounds[i], RATE)
     changed = list(changed_audio(url, tmp_path))
     assert [what for _, what in changed] == [
         f"t: audio/{i:03d}.wav is not the file that was extracted" for i in (5, 6, 9, 30)
@@ -236,7 +236,7 @@ def test_audio_that_was_absent_and_audio_that_is_gone(tmp_path: Path) -> None:
     (tmp_path / "audio/006.wav").unlink()
     run(manifest, tmp_path / "s", allow_missing=True, max_failures=1.0)
     assert list(changed_audio(str(tmp_path / "s"), tmp_path)) == []
-    write_wav_file(tmp_path / "audio/006.wav", sounds[6], making.RATE)
+    write_wav_file(tmp_path / "audio/006.wav", sounds[6], RATE)
     (tmp_path / "audio/001.wav").unlink()
     gone, new = changed_audio(str(tmp_path / "s"), tmp_path)
     assert gone == (None, f"t: audio/001.wav is not under {tmp_path}")
@@ -286,7 +286,7 @@ def test_a_finished_store_of_a_thousand_blocks_is_done_with_in_five_seconds(tmp_
     """In a fresh process, and without its encoder, which is not there any more. Processor time, as other work on the
     machine adds to what the clock says; nothing is waited for."""
     manifest, _ = write_corpus(tmp_path, [40] * 3999)
-    encoder = f"module:{making.__file__}:closed_form"
+    encoder = CLOSED_FORM
     assert run(manifest, tmp_path / "s", encoder, batch=4, keep=("mean",)).n_ok == 3999
     before = tree_of(tmp_path / "s")
     since = resource.getrusage(resource.RUSAGE_CHILDREN)

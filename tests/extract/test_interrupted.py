@@ -19,8 +19,7 @@ from otoscope.extract.capture import capture
 from otoscope.store.status import task_status
 from otoscope.store.verify import verify
 
-from ..support import closed_form as making
-from ..support import faulty_encoder as faulty
+from ..support import closed_form, faulty_encoder
 from ..support.commands import command, otoscope
 from ..support.interrupted_executor import After, interrupt
 from ..support.stored_files import tree_of
@@ -28,7 +27,7 @@ from ..support.wav_corpora import write_corpus
 
 EXTRACT = (
     "--encoder",
-    f"module:{making.__file__}:closed_form",
+    f"module:{closed_form.__file__}:closed_form",
     "--task",
     "t",
     "--threads",
@@ -61,7 +60,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
 def test_a_full_disk_leaves_what_is_committed(tmp_path: Path, uninterrupted: dict[str, bytes]) -> None:
     """No file may be larger than 100 bytes: the shards of the means are, the status is not."""
     manifest, url = corpus_of_blocks(tmp_path), tmp_path / "s"
-    encoder = f"module:{making.__file__}:closed_form"
+    encoder = f"module:{closed_form.__file__}:closed_form"
     with pytest.raises(KeyboardInterrupt):
         capture(encoder, str(manifest), str(url), task="t", threads=1, block=2, batch=3, executor=After(6, interrupt))
     before = tree_of(url)
@@ -138,8 +137,8 @@ def test_control_c_says_how_to_go_on(tmp_path: Path, uninterrupted: dict[str, by
 @pytest.mark.parametrize("after", ["begun", "two blocks"])
 def test_told_to_stop_it_ends_after_the_batch_under_way_and_goes_on_from_there(tmp_path: Path, after: str) -> None:
     """SIGTERM, as a scheduler sends it that takes the machine away; batches take half a second, a block one."""
-    shutil.copy(str(making.__file__), tmp_path / "making.py")
-    shutil.copy(str(faulty.__file__), tmp_path / "faulty.py")
+    shutil.copy(str(closed_form.__file__), tmp_path / "closed_form.py")
+    shutil.copy(str(faulty_encoder.__file__), tmp_path / "faulty_encoder.py")
     seconds, batches = tmp_path / "seconds", tmp_path / "batches.log"
     seconds.write_text("0")
     manifest, _ = write_corpus(tmp_path, [10 * (2 + i % 5) for i in range(41)])
@@ -187,7 +186,7 @@ def extract_shakily(folder: Path, failures: dict[str, int], monkeypatch: pytest.
     monkeypatch.setattr(audio_root, "Folder", Shaky)
     monkeypatch.setattr(Shaky, "failures", failures)
     options: dict[str, Any] = {"task": "t", "threads": 1, "block": 2, "batch": 3}
-    encoder = f"module:{making.__file__}:closed_form"
+    encoder = f"module:{closed_form.__file__}:closed_form"
     capture(encoder, str(folder / "corpus.csv"), str(folder / "s"), **options)
 
 

@@ -19,13 +19,11 @@ from otoscope.extract.preflight import Preflight
 from otoscope.extract.worker import make_worker
 from otoscope.store.provenance import kept
 
-from ..support import closed_form as making
 from ..support.closed_form import closed_form
+from ..support.commands import CLOSED_FORM
 from ..support.interrupted_executor import After, interrupt
 from ..support.stored_files import tree_of
 from ..support.wav_corpora import LENGTHS, write_corpus
-
-CLOSED_FORM = f"module:{making.__file__}:closed_form"
 
 
 class Elsewhere(SerialExecutor):
@@ -108,7 +106,7 @@ def extraction(folder: Path, spec: str) -> Extraction:
 
 def test_another_encoder_where_a_worker_runs_is_refused(tmp_path: Path) -> None:
     """The same path holds another file there; in the process that looked at it nobody asks again."""
-    shutil.copy(making.__file__, tmp_path / "mine.py")
+    shutil.copy(CLOSED_FORM.split(":")[1], tmp_path / "mine.py")
     here = extraction(tmp_path, f"module:{tmp_path / 'mine.py'}:closed_form")
     make_worker(here, check=True).close()
     text = (tmp_path / "mine.py").read_text()

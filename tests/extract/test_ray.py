@@ -12,7 +12,7 @@ from otoscope.cluster.ray import RayExecutor
 from otoscope.extract.capture import capture
 from otoscope.store.verify import verify
 
-from ..support import closed_form as making
+from ..support.commands import CLOSED_FORM
 from ..support.stored_files import tree_of
 from ..support.wav_corpora import LENGTHS, write_corpus
 
@@ -34,7 +34,7 @@ def test_closed_form_at_native_lengths(tmp_path: Path) -> None:
     (tmp_path / "audio/007.wav").write_bytes(b"words")
     for name, executor in (("serial", None), ("ray", RayExecutor())):
         done = capture(
-            f"module:{making.__file__}:closed_form", str(manifest), str(tmp_path / name), task="t", block=4, batch=3,
+            CLOSED_FORM, str(manifest), str(tmp_path / name), task="t", block=4, batch=3,
             threads=1, keep=ALL, executor=executor, report=tmp_path / f"{name}.json",
         )  # fmt: skip
         assert (done.n_ok, done.n_failed) == (36, 1)
@@ -60,7 +60,7 @@ def test_bundled_encoder_with_two_threads(tmp_path: Path) -> None:
 def test_a_finished_task_asks_for_no_actor(tmp_path: Path) -> None:
     manifest, _ = write_corpus(tmp_path, LENGTHS[:9])
     given = {"task": "t", "block": 4, "batch": 3, "threads": 1}
-    encoder, url = f"module:{making.__file__}:closed_form", str(tmp_path / "s")
+    encoder, url = CLOSED_FORM, str(tmp_path / "s")
     capture(encoder, str(manifest), url, **given)  # type: ignore[arg-type]
     executor = RayExecutor()
     assert capture(encoder, str(manifest), url, executor=executor, **given).n_ok == 9  # type: ignore[arg-type]

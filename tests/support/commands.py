@@ -14,10 +14,10 @@ from click.testing import CliRunner, Result
 
 from otoscope.cli.main import cli
 
-from . import closed_form as making
+from . import closed_form
 from .stored_files import tree_of
 
-CLOSED_FORM = f"module:{making.__file__}:closed_form"
+CLOSED_FORM = f"module:{closed_form.__file__}:closed_form"
 NOTES = re.compile(
     r"[\d,]+/[\d,]+ clips .*|[\d,/]+ clips in .*|failed: .*|\.\.\. and \d+ more: .*|.* neurons \(.*\); \d+ controls; .*"
 )

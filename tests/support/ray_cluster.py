@@ -23,8 +23,7 @@ from ray.cluster_utils import Cluster
 from otoscope.cluster.executor import IN_FLIGHT
 from otoscope.extract.capture import capture
 
-from . import closed_form as making
-from . import faulty_encoder as faulty
+from . import closed_form, faulty_encoder
 from .commands import command
 from .stored_files import tree_of
 from .wav_corpora import write_corpus
@@ -234,11 +233,11 @@ def job(folder: Path, n_clips: int, block: int = 4, seconds: float = 0.0, seed: 
     assert n_clips % block
     assert n_clips > 7 * block
     manifest, sounds = write_corpus(folder, [UNIT + 10 * (i % 5) for i in range(n_clips)], seed=seed)
-    shutil.copy(str(faulty.__file__), folder / "faulty_encoder.py")
-    shutil.copy(str(making.__file__), folder / "closed_form.py")
+    shutil.copy(str(faulty_encoder.__file__), folder / "faulty_encoder.py")
+    shutil.copy(str(closed_form.__file__), folder / "closed_form.py")
     options = (
         "--encoder", f"module:{folder / 'faulty_encoder.py'}:slow", "--task", "t", "--threads", 1, "--block", block,
-        "--batch", block, "--unit-sec", UNIT / making.RATE,
+        "--batch", block, "--unit-sec", UNIT / closed_form.RATE,
     )  # fmt: skip
     built = Job(folder=folder, manifest=manifest, sounds=sounds, options=options, block=block)
     built.take(seconds)
@@ -252,6 +251,6 @@ def uninterrupted(folder: Path, like: Job) -> dict[str, bytes]:
     shutil.copytree(like.folder / "audio", folder / "audio")
     capture(
         f"module:{folder / 'faulty_encoder.py'}:slow", str(twin.manifest), str(twin.url), task="t", threads=1,
-        block=like.block, batch=like.block, unit_sec=UNIT / making.RATE,
+        block=like.block, batch=like.block, unit_sec=UNIT / closed_form.RATE,
     )  # fmt: skip
     return tree_of(twin.url)

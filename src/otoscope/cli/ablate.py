@@ -16,7 +16,6 @@ from .options import (  # fmt: skip
     on_workers,
     options_of,
     output,
-    put_table,
     record_of,
 )
 
@@ -114,11 +113,12 @@ def neuron_set(store: str, request: Request, gain: float, base: str | None, outp
     """To .json, .csv or .parquet, or to .yaml as a published list."""
     from ..ablate.study import find_neurons
     from ..analysis.published.neuron_lists import LIST_ENDINGS, write_published_list
+    from ..analysis.tables import markdown
     from ..store.neurons import write_neuron_set
 
     neurons = find_neurons(request, store)
     if output is None:
-        put_table(neurons.to_table(), None)
+        click.echo(markdown(neurons.to_table()))
         return
     if Path(output).suffix.lower() in LIST_ENDINGS:
         write_published_list(neurons, gain, output, base)
@@ -133,5 +133,6 @@ def neuron_set(store: str, request: Request, gain: float, base: str | None, outp
 def table(result: str, output: str | None) -> None:
     """A row per measure and category, and per measure over all clips."""
     from ..ablate.result import read_result, result_table
+    from ..analysis.tables import put_table
 
-    put_table(result_table(read_result(result)), output)
+    click.echo(put_table(result_table(read_result(result)), output))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ..analysis.kinds import COMPARISONS, NULL_ROWS, TABLES
-from .options import Asked, asking, by_the_paper, exchanging, output, put_table
+from .options import Asked, asking, by_the_paper, exchanging, output
 
 if TYPE_CHECKING:
     from ..analysis.null.overlaps import Exchange
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 @output
 def neurons(asked: Asked, output: str | None) -> None:
     """One row per category, layer and neuron."""
-    from ..analysis.tables import neurons_table
+    from ..analysis.tables import neurons_table, put_table
 
-    put_table(neurons_table(asked.selected().selection), output)
+    click.echo(put_table(neurons_table(asked.selected().selection), output))
 
 
 @click.command()
@@ -41,6 +41,7 @@ def table(kind: str, asked: Asked, official: str | None, output: str | None) -> 
     """
     from ..analysis.asked import labellings_table
     from ..analysis.published.paper import official_table, paper_rows
+    from ..analysis.tables import put_table
 
     if official is not None:
         if kind != "stats" or output is None or len(asked.stores) != 1:
@@ -55,7 +56,7 @@ def table(kind: str, asked: Asked, official: str | None, output: str | None) -> 
             click.echo(f"not in the paper's tables: {', '.join(others)}; --task takes them in", err=True)
         found = [x for x in found if x.name in rows]
     frame = labellings_table(kind, found, asked.selections, asked.stores, asked.against, asked.incomplete)
-    put_table(frame, output)
+    click.echo(put_table(frame, output))
 
 
 @click.command()
@@ -137,7 +138,7 @@ def null(asked: Asked, exchange: "Exchange", draws: int, figure: str | None, row
     from ..analysis.null.permutation import with_null
     from ..analysis.overlap import labelled
     from ..analysis.selection.labellings import against_labellings, select_neurons
-    from ..analysis.tables import null_table
+    from ..analysis.tables import null_table, put_table
 
     one, other = asked.selected(), None
     if asked.against is not None:
@@ -149,7 +150,7 @@ def null(asked: Asked, exchange: "Exchange", draws: int, figure: str | None, row
         panel = labelled(with_null(result), one.name, (other or one).name)
         save_figure(overlap_figure([(one.store, panel)]), figure)
         click.echo(figure)
-    put_table(null_table(result, rows), output)
+    click.echo(put_table(null_table(result, rows), output))
 
 
 @click.command()
@@ -158,9 +159,10 @@ def null(asked: Asked, exchange: "Exchange", draws: int, figure: str | None, row
 def selectors(asked: Asked, output: str | None) -> None:
     """Mean common neuron ratio, each selector picking as many neurons per category."""
     from ..analysis.selection.other_selectors import selector_agreement
+    from ..analysis.tables import put_table
 
     found = asked.selected()
-    put_table(selector_agreement(found.ds, found.label, found.selection["member"]), output)
+    click.echo(put_table(selector_agreement(found.ds, found.label, found.selection["member"]), output))
 
 
 @click.command()
@@ -177,13 +179,14 @@ def exemplars(
     """One row per neuron and rank, by mean activation, with labels."""
     from ..analysis.exemplars import exemplars_table
     from ..analysis.selection.labellings import open_stores, task_of
+    from ..analysis.tables import put_table
     from ..store.neurons import read_pairs
 
     ((name, tree),) = open_stores((store,)).items()
     neurons = [neuron_of(pair) for pair in pairs] + (read_pairs(table) if table is not None else [])
     if not neurons:
         raise ValueError("no neuron was named; expected --neuron LAYER,NEURON or --neurons FILE")
-    put_table(exemplars_table(task_of(tree, name, task), neurons, top, lowest), output)
+    click.echo(put_table(exemplars_table(task_of(tree, name, task), neurons, top, lowest), output))
 
 
 def neuron_of(text: str) -> tuple[int, int]:
@@ -205,8 +208,9 @@ def neuron_of(text: str) -> tuple[int, int]:
 def compare(asked: Asked, by: str, output: str | None) -> None:
     """As a model and its random initialisation, say."""
     from ..analysis.asked import comparison
+    from ..analysis.tables import put_table
 
     frame, note = comparison(by, asked.labellings(), asked.selections)
     if note:
         click.echo(note, err=True)
-    put_table(frame, output)
+    click.echo(put_table(frame, output))

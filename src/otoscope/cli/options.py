@@ -281,14 +281,3 @@ on_workers = gathered(
 def log_progress() -> None:
     """Log to standard error, as plain lines."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-
-
-def put_table(frame: Any, output: str | None) -> None:
-    """Write a table to a file, or as Markdown to standard output."""
-    from ..analysis.tables import markdown, write_table
-
-    if output is None:
-        click.echo(markdown(frame))
-    else:
-        write_table(frame, output)
-        click.echo(output)

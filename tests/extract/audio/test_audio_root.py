@@ -88,7 +88,7 @@ def test_audio_by_the_command_and_no_secret_in_what_it_says(corpus_url: str, tmp
 def test_absent_files_are_found_by_listing_or_asked_for_at_once(
     corpus_url: str, s3: ObjectServer, monkeypatch: pytest.MonkeyPatch, few: int
 ) -> None:
-    monkeypatch.setattr(remote, "FEW", few)
+    monkeypatch.setattr(remote, "MAX_SINGLE", few)
     corpus = read_manifest(corpus_url)
     s3.log.clear()
     assert corpus.clips.absent() == []
@@ -104,8 +104,8 @@ def test_absent_files_are_found_by_listing_or_asked_for_at_once(
 def test_a_listing_much_longer_than_the_corpus_is_given_up(
     corpus_url: str, s3: ObjectServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(remote, "FEW", 1)
-    monkeypatch.setattr(remote, "LISTED", 2)
+    monkeypatch.setattr(remote, "MAX_SINGLE", 1)
+    monkeypatch.setattr(remote, "MAX_LISTED", 2)
     bucket = root_at(corpus_url.rpartition("/")[0])
     s3.log.clear()
     assert bucket.absent(["audio/035.wav", "audio/036.wav", "audio/none.wav"]) == ["audio/none.wav"]

@@ -235,5 +235,5 @@ def test_fit_crops_or_pads_at_the_end():
 def test_decoding_in_pieces_changes_nothing(tmp_path, monkeypatch):
     data = encoded(np.column_stack([music(16_000, 2)] * 2), 16_000, "FLAC")
     whole = read(tmp_path, data)
-    monkeypatch.setattr(audio, "PIECE", 777)
+    monkeypatch.setattr(audio, "PIECE_SAMPLES", 777)
     np.testing.assert_array_equal(read(tmp_path, data), whole)
