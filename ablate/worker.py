@@ -7,15 +7,15 @@ decoded side by side, the encoder takes one batch at a time.
 
 import threading
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from ..analysis.probe.probe import Probe
 from ..analysis.probe.splits import Splits
 from ..extract.audio.corpus import Corpus
-from ..extract.forward import Forward, arithmetic, halving
+from ..extract.forward import Forward, arithmetic
 from ..extract.loader import LoadedClip, Loader
 from ..extract.models.encoder import Encoder
 from ..extract.models.registry import load_encoder
@@ -143,8 +143,25 @@ class AblationWorker:
         predicted = np.empty(shape, np.int32)
         base = np.empty((len(piece), study.identity.embedding), np.float32)
         alone = donors and self.loader.unit is None  # donors of one batch may be of unequal length
-        for batch in ([clip] for clip in clips) if alone else self.loader.batches(clips):
-            for part, embeddings in self._rerun(batch, donors):
+
+        def rerun(part: list[LoadedClip], inputs: Any, n_samples: int) -> tuple[list[LoadedClip], NDArray[np.float32]]:
+            theirs, given = [donors[clip.index] for clip in part] if donors else [], None
+            if theirs:
+                given = Batch(inputs=self.forward.prepare(theirs), n_samples=self.forward.longest(theirs))
+            batch = Batch(inputs=inputs, n_samples=n_samples, donors=given)
+            embeddings = self.rerunner(batch, self._check_running)
+            for intervention, changed in zip(study.interventions, embeddings[1:], strict=True):
+                if not np.isfinite(changed).all():  # no probe can be asked about them
+                    raise ValueError(
+                        f"embeddings under {intervention.name or 'an intervention'} (gain {intervention.gain:g}) hold "
+                        "NaN or infinity; expected numbers: use a gain nearer to 1"
+                    )
+            return part, embeddings
+
+        for batch in [[clip] for clip in clips] if alone else list(self.loader.batches(clips)):
+            with self._one_at_a_time, arithmetic(study.plan.threads):
+                parts = self.forward.prepared(batch, rerun)
+            for part, embeddings in parts:
                 at = np.array([clip.index for clip in part])
                 logits = study.probe.logits(embeddings, heads[at])
                 scores[..., at], predicted[:, at] = clip_scores(logits, truth[at], study.target)
@@ -163,35 +180,6 @@ class AblationWorker:
                 )
             found.append(loaded)
         return found
-
-    def _rerun(
-        self, batch: list[LoadedClip], donors: list[LoadedClip]
-    ) -> list[tuple[list[LoadedClip], NDArray[np.float32]]]:
-        """A batch and its embeddings, in parts where the device's memory does not suffice for the whole.
-
-        Raises ValueError where an intervention's embeddings are not finite: no probe can be asked about them.
-        """
-        prepare, longest = self.forward.prepare, self.forward.longest
-
-        @torch.inference_mode()
-        def attempt(size: int) -> list[tuple[list[LoadedClip], NDArray[np.float32]]]:
-            found = []
-            for part in (batch[first : first + size] for first in range(0, len(batch), size)):
-                theirs = [donors[clip.index] for clip in part] if donors else None
-                given = None if theirs is None else Batch(inputs=prepare(theirs), n_samples=longest(theirs))
-                ours = Batch(inputs=prepare(part), n_samples=longest(part), donors=given)
-                found.append((part, self.rerunner(ours, self._check_running)))
-            return found
-
-        with self._one_at_a_time, arithmetic(self.study.plan.threads):
-            parts, _ = halving(attempt, len(batch), len(batch), longest(batch))
-        for intervention, *under in zip(self.study.interventions, *(found[1:] for _, found in parts), strict=True):
-            if not all(np.isfinite(embedding).all() for embedding in under):
-                raise ValueError(
-                    f"embeddings under {intervention.name or 'an intervention'} (gain {intervention.gain:g}) hold NaN "
-                    "or infinity; expected numbers: use a gain nearer to 1"
-                )
-        return parts
 
     def _check_running(self, _done: int) -> None:
         if self._ended:

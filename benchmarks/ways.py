@@ -3,10 +3,11 @@
     python -m benchmarks.ways [CHECKOUT ...]       this checkout by default; another one to compare with
 
 A call counts where one of its arguments holds what travels: samples, activations, probabilities, logits or what was
-made of them (arrays and tensors of floats, cubes of bits and counts, whole or in a record, list or mapping, and
-tables), in whatever thread. A step leads from one file to another between two such calls; steps that are repeated, for
-every layer or clip, count once. Shown are the steps in the order in which they are first taken, how many there are,
-and the steps between rooms by which the way comes back to a room that it had left.
+made of them (arrays and tensors of floats, cubes of bits and counts, whole or in a record, list or mapping, and for a
+selection tables), in whatever thread. A step leads from one file to another between two such calls; steps that are
+repeated, for every layer or clip, count once. Shown are the steps in the order in which they are first taken, how many
+there are, and the steps between rooms by which the way comes back to a room that it had left. The encoder is a box on
+the way, for any torch model may stand there: its own files (adapters, front ends, hooks) are not looked at.
 """
 
 import itertools
@@ -25,6 +26,7 @@ ROOT = Path(__file__).parents[1]
 ROOMS = ("store", "cluster", "extract", "analysis", "sae", "ablate", "serve")
 ASKED = ("Encoder", "Extraction", "Recipe", "Job", "Study", "Corpus", "Clips")
 """The model, the list of the clips, and all that is asked: known beforehand, whoever holds them."""
+ENCODER = ("extract/models/", "extract/encoders/", "extract/encoder.py", "extract/tap.py", "extract/logmel.py")
 MIN_SAMPLES = 100  # floats in a row from which on they are a waveform, and not a few times or sizes
 
 
@@ -75,7 +77,7 @@ class Recorder:
         if event != "call" or self.checkout not in code.co_filename or "/.venv/" in code.co_filename:
             return
         file = str(Path(code.co_filename).resolve()).removeprefix(self.checkout).removeprefix("src/otoscope/")
-        if file.startswith(("benchmarks/", "tests/")) or (self.files and self.files[-1] == file):
+        if file.startswith(("benchmarks/", "tests/", *ENCODER)) or (self.files and self.files[-1] == file):
             return
         names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
         given = frame.f_locals
@@ -116,7 +118,7 @@ def trace(checkout: Path, scratch: Path) -> dict[str, list[str]]:
     one = scratch / "audio" / "one.csv"
     one.write_text("\n".join([header, rows[0]]) + "\n")
     store = str(scratch / "store.zarr")
-    otoscope.capture("tiny-ssl", str(manifest), store, task="fm", threads=1, block=256, batch=64)
+    otoscope.capture("tiny-ssl", str(manifest), store, task="fm", threads=1, block=256, batch=256)  # one piece
     about = ("--task", "fm:octave", "--percentile", 5)
     command("neurons", store, *about, "-o", scratch / "warm.csv")  # what is loaded and compiled once is no one's way
     extract = ("extract", scratch / "one.zarr", "--encoder", "tiny-ssl", "--task", "fm", "--threads", 1)
@@ -135,7 +137,7 @@ def trace(checkout: Path, scratch: Path) -> dict[str, list[str]]:
     }  # fmt: skip
     found = {}
     for name, way in ways.items():
-        with Recorder(checkout, tables=not name.startswith("clip")) as recorder:
+        with Recorder(checkout, tables=name.startswith("selection")) as recorder:
             way()
         found[name] = recorder.files
     return found

@@ -115,6 +115,19 @@ class Forward:
         means = [summaries.mean(layer) for layer in layers]
         return [embedding.float(), summaries.count, hidden, *means, *positive]
 
+    @torch.inference_mode()
+    def prepared(self, batch: list[LoadedClip], run: Callable[[list[LoadedClip], Any, int], Result]) -> list[Result]:
+        """What `run` makes of the module's input for a batch, or for parts of it where the device's memory lacks.
+
+        run: (clips, their input, samples of each). Raises as `halving`.
+        """
+
+        def attempt(size: int) -> list[Result]:
+            parts = [batch[i : i + size] for i in range(0, len(batch), size)]
+            return [run(part, self.prepare(part), self.longest(part)) for part in parts]
+
+        return halving(attempt, len(batch), len(batch), self.longest(batch))[0]
+
     def longest(self, batch: list[LoadedClip]) -> int:
         """Samples that the batch's clips are brought to."""
         return self.unit or max(len(clip.samples) for clip in batch)

@@ -29,9 +29,8 @@ from .plan import Extraction, identify
 CALLS = 2  # that may be under way, as many as executors have in flight
 BATCHES_AHEAD = 1  # that the device may be ahead of packing, beside the one that is packed and the one it computes
 
-Computed = tuple[
-    list[LoadedClip], Results | None, int
-]  # a batch, what it gave, and how many clips the device had room for
+Computed = tuple[list[LoadedClip], Results | None, int]
+"""A batch, what it gave, and how many clips the device had room for."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -91,9 +91,8 @@ def make_app(loop: WorkerLoop, catalogue: Catalogue, limits: Limits) -> FastAPI:
         yield
         loop.stop()
 
-    bearer = Depends(
-        HTTPBearer(auto_error=False, description="The service's token.")
-    )  # documents what the middleware demands
+    # Documents what the middleware demands.
+    bearer = Depends(HTTPBearer(auto_error=False, description="The service's token."))
     app = FastAPI(
         title="otoscope ablation",
         version="1",

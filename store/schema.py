@@ -78,14 +78,9 @@ def template(identity: Identity, plan: Plan, labels: Mapping[str, Sequence[str]]
     n_bytes, inner = -(-width // 8), min(width, NEURON_CHUNK)
     states, hidden = identity.hidden
     digested = [*plan.variables, *RECORDS]
-    length = {
-        "layer": n_layers,
-        "clip": n,
-        "neuron": width,
-        "neuron_byte": n_bytes,
-        "embedding_dim": identity.embedding,
-    }
-    length |= {"state": states, "hidden_dim": hidden, "block": -(-n // block), "digested": len(digested)}
+    length = {"layer": n_layers, "clip": n, "neuron": width, "neuron_byte": n_bytes}
+    length |= {"embedding_dim": identity.embedding, "state": states, "hidden_dim": hidden}
+    length |= {"block": -(-n // block), "digested": len(digested)}
 
     def spec(dims: str, dtype: str, chunks: tuple[int, ...], **more: Any) -> ArraySpec:
         names = tuple(dims.split())
