@@ -1,7 +1,7 @@
 """How far are captured activations from those of the library's own modules, in float32, from the waveform on?
 
 Every family at full size with random weights, in a folder that the library wrote and that both load; a sound goes
-through our front end and tap, and through the library's front end and hooks. Compared are all tokens of all layers,
+through our front end and tap, and through the library's front end and hooks. Compared are all frames of all layers,
 hidden states and the output. M2D, which is in no library, is compared with its arithmetic in float64 numpy.
 """
 
@@ -187,7 +187,7 @@ def measure(scratch: Path, size: Size) -> Measured:
         figures.append(
             Figure(
                 name=f"{family}: activations against {against}", value=worst["activations"], unit="", bound=BOUND,
-                at_least=False, how=f"{size.layers} x {size.neurons} neurons, all tokens of {size.seconds:g} s; "
+                at_least=False, how=f"{size.layers} x {size.neurons} neurons, all frames of {size.seconds:g} s; "
                 "largest difference over largest value of a layer, worst layer",
             )
         )  # fmt: skip
