@@ -19,8 +19,8 @@ from .models.encoder import Anatomy, as_frames, layer_frames
 def counted_frames(spans: np.ndarray, seconds: np.ndarray, frames: str) -> np.ndarray:
     """Which frames count, float32 (clip, frame).
 
-    spans: (frame, 4), t0 in column 0, NaN for special tokens. seconds: each clip's own length (clip), before padding.
-    frames: "audio" counts frames that start before the clip's own end; "published" all but special tokens, padding
+    spans: (frame, 4), t0 in column 0, NaN for special frames. seconds: each clip's own length (clip), before padding.
+    frames: "audio" counts frames that start before the clip's own end; "published" all but special frames, padding
         included; "all" every frame.
     """
     t0 = spans[:, 0]

@@ -1,10 +1,10 @@
 """Jobs: what was asked, how far it is and what came out, in a folder that several processes share.
 
 Goal: whatever dies, and whenever: nothing finished is lost, nothing unfinished forgotten, and nothing ends two ways.
-Conventions: a job's course is a row of files that are never changed; the last one is its state. The next one can be
+Conventions: the states of a job are a row of files that are never changed; the last one holds. The next one can be
 created by one process only, so that of several who would continue from the same state one does, and the others look
 again. Who works on a job touches its last file, as a heartbeat; without one it is replaced by the next file. JSON only.
-    jobs/ID/000000.json ...       the course: queued, running, done, failed, cancelled, queued again ...
+    jobs/ID/000000.json ...       its states: queued, running, done, failed, cancelled, queued again ...
     jobs/ID/result.000002.parquet what the run that began with 000001 and ended with 000002 found
     jobs/ID/progress.json         of the present run
     queue/TIME-ID                 where to look for unfinished jobs, oldest first; may name finished ones for a minute
