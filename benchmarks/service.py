@@ -37,10 +37,12 @@ class Size:
     seconds: float
     notes_per_octave: int
     controls: int
+    lease: float
+    """Seconds after which the job of a killed process is another's."""
 
 
-FULL = Size(clients=32, seconds=90.0, notes_per_octave=20, controls=20)
-SMALL = Size(clients=2, seconds=2.0, notes_per_octave=2, controls=1)
+FULL = Size(clients=32, seconds=90.0, notes_per_octave=20, controls=20, lease=20.0)
+SMALL = Size(clients=2, seconds=2.0, notes_per_octave=2, controls=1, lease=2.0)
 
 
 @dataclass(kw_only=True)
@@ -144,16 +146,23 @@ def load(urls: Sequence[str], asked: Request, *, clients: int, seconds: float, s
     return found
 
 
-def start(store: str, manifest: str, state: Path) -> tuple["subprocess.Popen[str]", str]:
+SERVE = """
+import json, sys
+from otoscope.serve.app import Settings, run_process
+run_process(Settings(**json.loads(sys.argv[1])), "127.0.0.1", 0, lambda url: print(url, flush=True))
+"""
+
+
+def start(store: str, manifest: str, state: Path, lease: float) -> tuple["subprocess.Popen[str]", str]:
     """A service on a free port of loopback, and its URL."""
-    command = [
-        sys.executable, "-c", "from otoscope.cli.main import main; main()", "ablate", "serve", store,
-        "--encoder", "tiny-ssl", "--corpus", f"additive={manifest}", "--state", str(state), "--port", "0",
-        "--device", "cpu",
-    ]  # fmt: skip
+    settings = {
+        "store": store, "encoder": "tiny-ssl", "corpora": {"additive": [manifest, None]}, "state": str(state),
+        "device": "cpu", "lease": lease,
+    }  # fmt: skip
+    command = [sys.executable, "-c", SERVE, json.dumps(settings)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     assert process.stdout is not None
-    return process, process.stdout.readline().split()[-1]
+    return process, process.stdout.readline().strip()
 
 
 def measure(scratch: Path, size: Size) -> Measured:
@@ -171,7 +180,7 @@ def measure(scratch: Path, size: Size) -> Measured:
         task="additive", label="octave", set="(1,5) (2,7) (3,9)", controls=size.controls,
         selection=Selection(percentile=5.0),
     )  # fmt: skip
-    (first, one), (second, two) = (start(url, str(manifest), state) for _ in range(2))
+    (first, one), (second, two) = (start(url, str(manifest), state, size.lease) for _ in range(2))
     killer = threading.Timer(size.seconds / 3, first.kill)
     try:
         killer.start()
