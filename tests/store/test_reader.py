@@ -33,7 +33,7 @@ def test_values_by_name(known: Known, url: str) -> None:
     assert [str(s) for s in ds["site"].values] == ["a", "b"]
 
 
-@pytest.mark.parametrize("chunks", [None, {}, {"clip": 7, "neuron": 11}])
+@pytest.mark.parametrize("chunks", [None, {}, {"clip": 29, "neuron": 77}])
 @pytest.mark.filterwarnings("ignore:The specified chunks separate")
 def test_any_selection_equals_that_of_numpy(known: Known, url: str, chunks: dict[str, int] | None) -> None:
     ds = xr.open_dataset(url, engine="otoscope", group="t", chunks=chunks)
