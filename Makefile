@@ -9,7 +9,7 @@ quickstart: .venv/package
 	$(BIN)/otoscope quickstart $(OUT)
 
 test: .venv/dev lint
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile
 
 test-slow: .venv/dev
 	$(BIN)/pytest -m slow
