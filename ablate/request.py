@@ -39,7 +39,7 @@ class Request(Record):
     task: str = described(MISSING, "Task of the store.")
     label: str = described(MISSING, "Label column whose categories the probe tells apart.")
     set: str = described(
-        MISSING, "Neurons: shared(A,B), only(A), all(A) of the selection, or (layer,neuron) ... by hand."
+        MISSING, "Neurons: shared(A,B), only(A), all(A) of the selection, (layer,neuron) ..., or @FILE.", metavar="SET"
     )
     selection: Selection = field(default_factory=Selection)
     """Of the neurons that categories stand for in the name of the set."""
@@ -52,19 +52,19 @@ class Request(Record):
     over those of `category`, or as in a clip of `category`, another one for each clip ("transplant"); or all other
     neurons are switched off ("keep"), or held at their mean over the task's frames.
     """
-    gain: float = described(0.0, "Factor of the activations in the mode gain.")
-    category: str = described("", "Category of the modes category-mean and transplant.")
+    gain: float = described(0.0, "Factor of the activations in the mode gain.", metavar="G")
+    category: str = described("", "Category of the modes category-mean and transplant.", metavar="B")
     """Clips are then also scored by whether they are predicted to be of it."""
-    controls: int = described(200, "Random sets to compare with, matched in number per layer.")
+    controls: int = described(200, "Random sets to compare with, matched in number per layer.", metavar="N")
     control: str = described("matched", "published: the one set of the neurons with indices one higher.", CONTROLS)
     match: tuple[str, ...] = described((), "Match the controls in these too.", FEATURES)
-    seed: int = described(0, "Of controls, donors, and tests that draw.")
+    seed: int = described(0, "Of controls, donors, and tests that draw.", metavar="N")
     side: str = described(
         "", "Change that counts as evidence [help for the modes that keep the set, else harm].", SIDES
     )
     probe: str = described("logistic", "Kind of the probe that is fitted to the store's embeddings.", PROBES)
-    probe_seed: int = described(42, "Of the probe, and of its validation clips where none are marked.")
-    splits: str = described("", "Label column of splits or folds [split, else fold].")
+    probe_seed: int = described(42, "Of the probe, and of its validation clips where none are marked.", metavar="N")
+    splits: str = described("", "Label column of splits or folds [split, else fold].", metavar="COLUMN")
 
     def __post_init__(self) -> None:
         for each in fields(self):
@@ -72,6 +72,8 @@ class Request(Record):
             values = (value,) if isinstance(value, str) else value
             if choices and value != each.default and not all(one in choices for one in values):
                 raise ValueError(f"{each.name} is {value!r}; expected one of {', '.join(choices)}")
+        if not isinstance(self.selection, Selection) or not isinstance(self.selection.threshold, float | None):
+            raise ValueError(f"selection is {self.selection!r}; expected a Selection, its threshold a number if any")
         if (self.mode in TARGETED_MODES) != bool(self.category):
             raise ValueError(
                 f"mode {self.mode!r} with category {self.category!r}; expected a category for "

@@ -18,11 +18,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import xarray as xr
 
-from ..files import check_target, whole_file
+from ..files import check_target, partial_path, whole_file
 from ..messages import one_line
 
 KEY = b"otoscope"
-FORMAT = 1
+FORMAT = 2  # of files
 CONFUSIONS = ("predicted_before", "predicted_after")
 LIST = "control_change"
 ENDINGS = (".parquet",)
@@ -97,10 +97,10 @@ def check_writable(path: str | os.PathLike[str], endings: Collection[str] = ENDI
     target = check_target(path, endings)
     if target.is_dir():
         raise IsADirectoryError(f"{target} is a folder; expected the name of a file: choose another")
-    trial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    partial = partial_path(target)
     try:
-        trial.touch()
-        trial.unlink()
+        partial.touch()
+        partial.unlink()
     except OSError as error:
         raise OSError(
             f"cannot write in {target.parent} ({error.strerror}); expected a folder that takes {target.name}: use "

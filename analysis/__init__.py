@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from .overlap import common_neuron_ratio
     from .rates import above, activation_counts, activation_probability, category_mean, frame_probability
     from .selection.rules import class_specific, coverage_ratio, depth_histogram, mean_class_specific, thresholds
+    from .selection.selection import Selection
     from .selection.selectivity import aape
 
 # Looked up on first use: xarray alone takes longer to import than `import otoscope` may.
@@ -23,6 +24,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "overlap": ["common_neuron_ratio"],
         "rates": ["above", "activation_counts", "activation_probability", "category_mean", "frame_probability"],
         "selection.rules": ["class_specific", "coverage_ratio", "depth_histogram", "mean_class_specific", "thresholds"],
+        "selection.selection": ["Selection"],
         "selection.selectivity": ["aape"],
     },
 )

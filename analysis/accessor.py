@@ -201,9 +201,9 @@ class OtoscopeAccessor:
             frames = self._variable("frame_count", purpose) if how.reading == "frame" else None
             return (positive > 0 if frames is None else positive), frames
         threshold = how.threshold
-        if threshold is not None:
+        if isinstance(threshold, xr.DataArray):
             self._check_threshold(threshold)
-        if threshold is None or (np.isscalar(threshold) and threshold == 0):
+        elif not threshold:  # None, or 0
             return self._bits(), None
         above = rates.above(self._variable("mean", "a threshold on the mean"), threshold)
         if not isinstance(threshold, xr.DataArray):
@@ -211,22 +211,18 @@ class OtoscopeAccessor:
         active = self._variable("active", "a threshold of 0")
         return active.where(threshold == 0, above).transpose(*above.dims), None
 
-    def _check_threshold(self, threshold: Any) -> None:
-        """Raise ValueError for what is not a threshold. A lazy one is not searched for NaN, which nothing exceeds."""
-        if isinstance(threshold, xr.DataArray):
-            neurons = self._ds["neuron_valid"] if "neuron_valid" in self._ds else self._variable("mean", "a threshold")
-            like = {dim: neurons.sizes[dim] for dim in ("layer", "neuron") if dim in neurons.dims}
-            found = f"{threshold.dtype} {dict(threshold.sizes)}"
-            good = threshold.dtype.kind in "iuf" and threshold.sizes in ({}, like)
-            named = [dim for dim in threshold.dims if dim in threshold.indexes and dim in neurons.indexes]
-            if good and any(not threshold.indexes[dim].equals(neurons.indexes[dim]) for dim in named):
-                good, found = False, f"{found} of other neurons than those of this data set"
-            if good and threshold.chunks is None and bool(threshold.isnull().any()):
-                valid = neurons.compute(scheduler="synchronous") if neurons.dtype == bool else True
-                good, found = not bool((threshold.isnull() & valid).any()), "NaN for neurons that exist"
-        else:
-            good = isinstance(threshold, int | float | np.integer | np.floating) and not isinstance(threshold, bool)
-            good, found = good and not np.isnan(threshold), f"{type(threshold).__name__} {str(threshold)[:40]!r}"
+    def _check_threshold(self, threshold: xr.DataArray) -> None:
+        """Raise ValueError for others than one per neuron. A lazy one is not searched for NaN; nothing exceeds it."""
+        neurons = self._ds["neuron_valid"] if "neuron_valid" in self._ds else self._variable("mean", "a threshold")
+        like = {dim: neurons.sizes[dim] for dim in ("layer", "neuron") if dim in neurons.dims}
+        found = f"{threshold.dtype} {dict(threshold.sizes)}"
+        good = threshold.dtype.kind in "iuf" and threshold.sizes in ({}, like)
+        named = [dim for dim in threshold.dims if dim in threshold.indexes and dim in neurons.indexes]
+        if good and any(not threshold.indexes[dim].equals(neurons.indexes[dim]) for dim in named):
+            good, found = False, f"{found} of other neurons than those of this data set"
+        if good and threshold.chunks is None and bool(threshold.isnull().any()):
+            valid = neurons.compute(scheduler="synchronous") if neurons.dtype == bool else True
+            good, found = not bool((threshold.isnull() & valid).any()), "NaN for neurons that exist"
         if not good:
             raise ValueError(
                 f"threshold is {' '.join(found.split())}; expected a number, or one per neuron of the data set as a "

@@ -8,14 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from .compare import (  # fmt: skip
-    categories_side_by_side,
-    count_agreement,
-    labellings_side_by_side,
-    layers_side_by_side,
-    serving,
-    serving_table,
-)
+from . import compare
 from .null.overlaps import overlaps
 from .published.paper import paper_table
 from .selection.labellings import Labelling, only, select_neurons
@@ -68,12 +61,12 @@ def comparison(by: str, asked: Sequence[Labelling], selections: Selections) -> t
     found = [select_neurons(labelling, selections.of(labelling.task)) for labelling in asked]
     if by == "labelling":
         stats = stats_table({(x.store, x.name): x.selection for x in found})
-        return labellings_side_by_side(stats), ""
+        return compare.labellings_side_by_side(stats), ""
     if by == "neuron":
-        return serving_table(serving({x.name: x.selection["member"] for x in found})), ""
+        return compare.serving_table(compare.serving({x.name: x.selection["member"] for x in found})), ""
     if by == "layer":
-        return layers_side_by_side({x.store: x.selection for x in found}), ""
+        return compare.layers_side_by_side({x.store: x.selection for x in found}), ""
     members = {x.store: x.selection["member"] for x in found}
-    agreement: Any = count_agreement(*members.values()) if len(members) == 2 else None
+    agreement: Any = compare.count_agreement(*members.values()) if len(members) == 2 else None
     note = "" if agreement is None else f"rank correlation of the counts: {agreement:.3f}"
-    return categories_side_by_side(members), note
+    return compare.categories_side_by_side(members), note

@@ -38,7 +38,7 @@ def exemplar_clips(
 
     values: numbers (..., clip), compared in float32: `ds["mean"]` or a part of it, or a share such as
         ds["positive_frames"] / ds["frame_count"].
-    counted: bool (clip), the clips that may appear, as status == 1; all if not given.
+    counted: bool (clip), the clips that may appear, as status == OK; all if not given.
     lowest: the lowest values first.
     position is the index along clip, -1 where fewer than k clips count; value is NaN there. Lazy in, lazy out.
     Raises ValueError for k below 1, and where clips do not agree.

@@ -144,7 +144,7 @@ class SerialExecutor:
             finally:  # before the pool waits for its threads
                 for _, future in ahead:
                     future.cancel()
-                getattr(worker, "close", lambda: None)()
+                close(worker)
                 self._state = replace(self._state, phase="ended", in_flight=0)
 
     def _event(self, piece: Piece, future: "Future[tuple[Result, float]]", n_behind: int) -> Event[Piece, Result]:
@@ -162,6 +162,11 @@ class SerialExecutor:
     def workers(self) -> tuple[WorkerState, ...]:
         """The one worker, once there was a run; of all runs together."""
         return (self._state,) if self._state else ()
+
+
+def close(worker: object) -> None:
+    """Call a worker's `close`, if it has one."""
+    getattr(worker, "close", lambda: None)()
 
 
 def timed(worker: Callable[[Piece], Result], piece: Piece) -> tuple[Result, float]:

@@ -32,7 +32,7 @@ from ray.exceptions import (
 )
 
 from ..messages import one_line
-from .executor import IN_FLIGHT, Event, Piece, Result, WorkerState, timed
+from .executor import IN_FLIGHT, Event, Piece, Result, WorkerState, close, timed
 from .pool import POLL_SECONDS, Lost, Pool, Raised
 from .resources import this_machine
 
@@ -73,7 +73,7 @@ class WorkerHost:
 
     def end(self) -> None:
         """Let the worker close."""
-        getattr(self.worker, "close", lambda: None)()
+        close(self.worker)
 
 
 class RayExecutor:

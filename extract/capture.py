@@ -58,6 +58,7 @@ def capture(
     url: str,
     *,
     task: str,
+    audio_root: str | Path | None = None,
     unit_sec: float | str | None = None,
     frames: str | None = None,
     keep: tuple[str, ...] | None = None,
@@ -77,7 +78,9 @@ def capture(
     """Extract what every neuron did on every clip of a corpus into a task of a store; resume, or append, likewise.
 
     encoder: an Encoder, or its name as in `load_encoder`: then each worker loads its own.
-    corpus: a Corpus, the path of its manifest, or the manifest's table.
+    corpus: a Corpus, the path of its manifest, or a DataFrame with a manifest's columns.
+    audio_root: folder or URL that relative paths start from; default the manifest's own folder, of a DataFrame the
+        current one. A Corpus has its own.
     unit_sec: seconds that clips are cropped or zero-padded to, or "native".
     frames: "audio" (frames that start before the clip's end; default), "published" (padding too) or "all" (CLS too).
     keep: variables to store, of `otoscope.store.provenance.VARIABLES`.
@@ -99,7 +102,7 @@ def capture(
         raise ValueError(f"max_failures is {max_failures}; expected a share between 0 and 1")
     check_parity_choice(parity)
     executor, where = executor or SerialExecutor(), f"{url} task {task}"
-    corpus = corpus_of(corpus)
+    corpus = corpus_of(corpus, audio_root)
     identity, stored, status = stored_task(url, task, replan)
     clips = clip_table(corpus)
     if threads is None:

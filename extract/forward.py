@@ -193,7 +193,7 @@ def now(device: torch.device) -> Any:
 
 
 def event(stream: torch.cuda.Stream) -> torch.cuda.Event:
-    """A mark in what a stream is given to do, which tells when it gets there."""
+    """A mark in what a stream is given to do: when it gets there."""
     mark: torch.cuda.Event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
     stream.record_event(mark)
     return mark

@@ -8,7 +8,7 @@ are digests of the request and of all in the store that it reads, so that equal 
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from ..analysis.probe.splits import SPLIT_COLUMNS, splits_column
 from ..analysis.selection.labellings import Labelling, select_neurons
 from ..analysis.selection.selection import Selection
 from ..analysis.selection.sets import quoted
-from ..cluster.executor import SerialExecutor
+from ..cluster.executor import SerialExecutor, close
 from ..extract.audio.corpus import Corpus
 from ..extract.models.encoder import Encoder
 from ..extract.plan import clip_table, identify
@@ -102,8 +102,6 @@ class Snapshot(OpenStore):
 
         Raises LookupError for names, ValueError where nothing can be selected.
         """
-        if selection.clips != "all":
-            raise ValueError("sets of training clips were asked for; expected clips 'all', as nothing is split here")
         key = task, label, selection
         with self._one_at_a_time:
             if key not in self._selections:
@@ -250,7 +248,7 @@ class Stoppable(SerialExecutor):
 
         def make() -> Any:
             worker = make_worker()
-            self._close = getattr(worker, "close", lambda: None)
+            self._close = partial(close, worker)
             if self._stopped:
                 self._close()
             return worker

@@ -22,7 +22,7 @@ import xarray as xr
 
 from ..ablate.request import Request
 from ..ablate.result import result_of_table
-from ..analysis.selection.selection import Selection
+from ..analysis.selection.selection import Selection, selection_of
 
 ARROW = "application/vnd.apache.arrow.stream"
 TOKEN = "OTOSCOPE_TOKEN"  # environment variable
@@ -104,8 +104,11 @@ class Client:
 
     def sets(self, task: str, label: str, selection: Selection | None = None) -> dict[str, int]:
         """Names of the sets that a selection offers, and how many neurons each has."""
-        asked = {"task": task, "label": label, **(selection or Selection()).to_json()}
-        asked = {name: value for name, value in asked.items() if value is not None}
+        how = selection_of(selection)
+        if how.clips != "all":
+            raise ValueError(f"clips {how.clips!r} given; expected 'all', as nothing is split there")
+        asked = {"task": task, "label": label, **how.to_json()}
+        asked = {name: value for name, value in asked.items() if value is not None and name != "clips"}
         return {each["set"]: each["neurons"] for each in self._json("GET", f"/selections?{urlencode(asked)}")}
 
     def probes(self) -> list[dict[str, Any]]:

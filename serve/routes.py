@@ -196,14 +196,12 @@ def _add_store_routes(app: FastAPI, catalogue: Catalogue) -> None:
         return [{"category": category, "clips": clips} for category, clips in counts.items()]
 
     @app.get("/selections", response_model=list[SetView], responses=errors(404, 422))
-    def selections(
-        task: Annotated[str, Query(max_length=MAX_NAME)],
-        label: LabelName,
-        asked: Annotated[Any, Depends(SelectionQuery)],
-    ) -> list[dict[str, Any]]:
+    def selections(query: Annotated[SelectionQuery, Query()]) -> list[dict[str, Any]]:
         """Sets of neurons that the selection of a labelling offers, as requests name them."""
+        how = query.model_dump()
+        task, label = how.pop("task"), how.pop("label")
         _or_404(lambda: catalogue.now.labelling(task, label))
-        return catalogue.now.sets(task, label, Selection(**asked.model_dump()))
+        return catalogue.now.sets(task, label, Selection(**how))
 
     @app.get("/probes", response_model=list[ProbeView], responses=errors())
     def probes() -> list[dict[str, Any]]:

@@ -33,10 +33,10 @@ BOUNDS: Mapping[str, Mapping[str, Any]] = {
 """Of the fields of requests and selections, beside what the records themselves check."""
 
 
-def model_of(record: type[Any], *, strict: bool) -> type[BaseModel]:
-    """The fields of a record as pydantic's, with `BOUNDS`; strict: other fields and numbers in text are refused."""
+def model_of(record: type[Any], *, strict: bool, without: tuple[str, ...] = ()) -> type[BaseModel]:
+    """The fields of a record as pydantic's, with `BOUNDS`. Refused are other fields and, if strict, numbers in text."""
     made: dict[str, Any] = {}
-    for each in fields(record):
+    for each in (each for each in fields(record) if each.name not in without):
         kind, choices = each.type, each.metadata.get("choices")
         about = {"description": each.metadata.get("help"), **BOUNDS.get(each.name, {})}
         if each.default_factory is not MISSING:  # a record in the record
@@ -48,7 +48,7 @@ def model_of(record: type[Any], *, strict: bool) -> type[BaseModel]:
         elif choices:
             kind = Literal[(each.default, *choices)]
         made[each.name] = kind, Field(**about)
-    config = ConfigDict(extra="forbid", strict=True) if strict else None
+    config = ConfigDict(extra="forbid", strict=strict)
     return create_model(record.__name__, __config__=config, __doc__=(record.__doc__ or "").partition("\n")[0], **made)
 
 
@@ -56,8 +56,11 @@ class Ask(model_of(Request, strict=True)):  # type: ignore[misc]
     """An ablation to be done. Equal requests are one job."""
 
 
-class SelectionQuery(model_of(Selection, strict=False)):  # type: ignore[misc]
-    """How the neurons of sets are selected."""
+class SelectionQuery(model_of(Selection, strict=False, without=("clips",))):  # type: ignore[misc]
+    """Whose neurons, and how they are selected: from all clips, for nothing is split here."""
+
+    task: str = Field(max_length=MAX_NAME, description="Task of the store.")
+    label: str = Field(max_length=MAX_NAME, description="Label column.")
 
 
 class Problem(BaseModel):

@@ -39,8 +39,8 @@ class Record:
         expected = {f.name for f in fields(cls)}  # type: ignore[arg-type]
         if set(value) != expected:
             raise ValueError(
-                f"{cls.__name__.lower()} has fields {sorted(value)}; expected {sorted(expected)}: "
-                "the store's metadata are damaged"
+                f"{cls.__name__.lower()} has fields {sorted(value)}; expected {sorted(expected)}: it is damaged, or "
+                "was written by another version"
             )
         return cls(**{k: tuple(map(_frozen, v)) if isinstance(v, list) else v for k, v in value.items()})
 

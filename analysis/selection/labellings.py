@@ -21,7 +21,7 @@ from .rules import check_selection, class_specific
 from .selection import Selection, Selections
 
 GROUPINGS = ("speaker", "source", "tone", "instrument")
-"""As the data sets' manifests call them; see `extract/corpora`."""
+"""As the data sets' manifests call them; see `extract/audio/corpora`."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,7 +23,7 @@ class AudioRoot(Protocol):
         ...
 
     def stamp(self, path: str) -> tuple[Any, ...]:
-        """What tells one file from another, and from itself once it is changed. Raises as `read`."""
+        """What differs from file to file, and once a file is changed. Raises as `read`."""
         ...
 
     def absent(self, paths: Sequence[str]) -> list[str]:

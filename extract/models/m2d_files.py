@@ -14,7 +14,7 @@ from torch import Tensor
 _NAME = re.compile(r"[^-]+-(\d+)x(\d+)p(\d+)x(\d+)(?:p(\d+)k)?(?:p[^-p]+)*(?:-.*)?")
 _NUMBERED = re.compile(r"checkpoint-(\d+)\.pth")
 _SUFFIXES = (".pth", ".safetensors")
-# What tells where the encoder sits: at the top; after "module.ar.runtime.backbone." in files saved by EVAR's
+# Its name says where the encoder sits: at the top; after "module.ar.runtime.backbone." in files saved by EVAR's
 # fine-tuning, "backbone." in those of the authors' runtime, or whatever else wrapped it ("module.", "model.").
 _MARK = "patch_embed.proj.weight"
 # What stands beside an encoder in files of whole models: decoder, target and predictor of pre-training, heads, CLAP.

@@ -21,6 +21,11 @@ def check_target(path: str | os.PathLike[str], endings: Collection[str] = ()) ->
     return target
 
 
+def partial_path(target: Path) -> Path:
+    """Where a file is written before it takes its name: a path of one process alone, also among containers."""
+    return target.with_name(f".{target.name}.{uuid.uuid4().hex[:12]}.partial")
+
+
 @contextmanager
 def whole_file(path: str | os.PathLike[str], endings: Collection[str] = ()) -> Iterator[Path]:
     """A path beside `path` to write to; it takes the place of `path` when the block ends without an exception.
@@ -28,7 +33,7 @@ def whole_file(path: str | os.PathLike[str], endings: Collection[str] = ()) -> I
     Raises as `check_target`.
     """
     target = check_target(path, endings)
-    partial = target.with_name(f".{target.name}.{uuid.uuid4().hex}.partial")  # pids of two containers may be alike
+    partial = partial_path(target)
     try:
         yield partial
         partial.replace(target)

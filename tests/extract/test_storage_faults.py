@@ -1,6 +1,6 @@
 """Whole runs of two workers in processes of their own, whose disk or object store fails them.
 
-Law: what fails for a moment is not noticed; what lasts leaves its blocks pending and is told in one line; the same
+Law: what fails for a moment is not noticed; what lasts leaves its blocks pending and is reported in one line; the same
 command then makes the store of an undisturbed serial run, byte for byte.
 """
 

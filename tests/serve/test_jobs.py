@@ -1,4 +1,4 @@
-"""Folders of jobs: each job has one course, on which all processes agree at any moment."""
+"""Folders of jobs: each job has one row of states, on which all processes agree at any moment."""
 
 import multiprocessing
 import os

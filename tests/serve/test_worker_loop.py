@@ -18,7 +18,7 @@ from otoscope.serve.worker_loop import QueueFull, RunningJob, WorkerLoop
 
 from .test_jobs import job_id
 
-LEASE = 2.0  # seconds: a busy machine beats in time
+LEASE = 2.0  # seconds
 
 
 class Work:
@@ -263,6 +263,21 @@ def _loop_that_hangs(root: str, running: Any) -> None:
     time.sleep(600)
 
 
+def test_a_heartbeat_renews_the_lease(tmp_path: Path) -> None:
+    """With a lease of no time at all every second look finds it over, unless there was a heartbeat in between."""
+    folder = JobFolder(tmp_path / "state")
+    job = folder.create(job_id(0), {"i": 0})
+    assert job is not None
+    running = folder.advance(job, "running", by="another")
+    assert running is not None
+    loop = WorkerLoop(folder, lambda *_: None, lease=0.0)
+    looks = []
+    for stamp in (1, 1, 2, 2):
+        os.utime(folder._event(running.id, running.number), ns=(stamp, stamp))
+        looks.append(loop._lease_is_over(running))
+    assert looks == [False, True, False, True]
+
+
 def test_the_job_of_a_killed_process_is_taken_over_and_what_was_done_is_kept(
     loops: Callable[..., WorkerLoop], tmp_path: Path, work: Work
 ) -> None:
@@ -271,12 +286,14 @@ def test_the_job_of_a_killed_process_is_taken_over_and_what_was_done_is_kept(
     process = spawn.Process(target=_loop_that_hangs, args=(str(tmp_path / "state"), running))
     process.start()
     assert running.wait(300)
-    loop = loops()
-    time.sleep(2 * LEASE)
-    assert state(loop, 1) == "running"  # while it lives, it is left alone
+    patient = loops(lease=600.0)
+    until(lambda: job_id(1) in patient._heartbeats)
+    assert state(patient, 1) == "running"  # while it lives, it is left alone
+    patient.stop()
     assert process.pid is not None
     os.kill(process.pid, signal.SIGKILL)
     process.join()
+    loop = loops()
     job = ended(loop, 1)
     assert (job.losses, loop.counts["taken_over"]) == (1, 1)
     assert loop.folder.result(job).read_bytes() == b'{"i": 1}'

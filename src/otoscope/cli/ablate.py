@@ -7,17 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..ablate.request import PROBES, Request, labelling_parts
-from .options import (  # fmt: skip
-    ENCODERS,
-    Decorator,
-    gathered,
-    log_progress,
-    of_corpus,
-    on_workers,
-    options_of,
-    output,
-    record_of,
-)
+from . import options
 
 if TYPE_CHECKING:
     from ..extract.audio.corpus import Corpus
@@ -31,27 +21,30 @@ SHOWN = ("category", "n_clips", "before", "after", "change", "control_mean", "p_
 def request_of(task: str, **given: Any) -> Request:
     """The options as the study takes them."""
     task, label = labelling_parts(task)
-    return record_of(Request, {**given, "task": task, "label": label})
+    return options.record_of(Request, {**given, "task": task, "label": label})
 
 
-def requesting(*names: str) -> Decorator:
+def requesting(*names: str) -> options.Decorator:
     """--task and options of a request's fields, of these names or all but the probe, as `request`."""
-    options = {name: o for name, o in options_of(Request, *names).items() if name not in ("task", "label", "probe")}
-    task = {"required": True, "metavar": "TASK:LABEL", "help": "Label column whose categories the probe tells apart."}
-    return gathered("request", request_of, task=task, **options)
+    offered = {
+        name: o for name, o in options.options_of(Request, *names).items() if name not in ("task", "label", "probe")
+    }
+    what = "Labelling whose categories the set is named by" + ("." if names else ", and that the probe tells apart.")
+    task = {"required": True, "metavar": "TASK:LABEL", "help": what}
+    return options.gathered("request", request_of, task=task, **offered)
 
 
-@click.command(epilog=f"Sets: {SETS}. Encoders: {ENCODERS}")
+@click.command(epilog=f"Sets: {SETS}. Encoders: {options.ENCODERS}")
 @click.argument("store")
 @requesting()
 @click.option("--encoder", required=True, metavar="SPEC", help="The one that the store was made with.")
-@of_corpus("The manifest that the task was made from.")
+@options.of_corpus("The manifest that the task was made from.")
 @click.option(
     "--probe", default=PROBES[0], show_default=True, metavar=f"{'|'.join(PROBES)}|PATH",
     help="Fitted to the store's embeddings; PATH is one that was saved, or is to be saved.",
 )  # fmt: skip
 @click.option("--device", metavar="D", help="cpu, cuda, cuda:1, ... [cuda where there is one].")
-@on_workers
+@options.on_workers
 @click.option("--clip-table", metavar="FILE", help="Also a table of every tested clip before and after.")
 @click.option(
     "-o", "--output", required=True, metavar="FILE", help="Result, .parquet; see ablate table, figure ablation."
@@ -76,7 +69,7 @@ def run(
     from ..analysis.tables import WRITERS, markdown, write_table
     from ..cluster.progress import Progress
 
-    log_progress()
+    options.log_progress()
     check_writable(output)
     if clip_table is not None:
         check_writable(clip_table, WRITERS)
@@ -129,7 +122,7 @@ def neuron_set(store: str, request: Request, gain: float, base: str | None, outp
 
 @click.command()
 @click.argument("result")
-@output
+@options.output
 def table(result: str, output: str | None) -> None:
     """A row per measure and category, and per measure over all clips."""
     from ..ablate.result import read_result, result_table

@@ -206,7 +206,7 @@ def neuron_of(text: str) -> tuple[int, int]:
 )  # fmt: skip
 @output
 def compare(asked: Asked, by: str, output: str | None) -> None:
-    """As a model and its random initialisation, say."""
+    """One of the models may be the random initialisation of the other."""
     from ..analysis.asked import comparison
     from ..analysis.tables import put_table
 

@@ -44,7 +44,7 @@ COMMANDS = {
     },
     "The papers' own files": {
         "export": ("papers:export", "Write a labelling as over_zero.pt, classes.txt and so on."),
-        "import": ("papers:import_", "Make a table of probabilities of such files."),
+        "import": ("papers:import_", "Make a table of probabilities of published files."),
     },
 }
 """By group: name, where it is ("module:attribute" of this folder), and what it does, in a line that fits a terminal."""
@@ -76,7 +76,7 @@ class Commands(click.Group):
         for title, group in COMMANDS.items():
             rows = [(n.removeprefix(self.prefix), line) for n, (_, line) in group.items() if n.startswith(self.prefix)]
             if rows:
-                with formatter.section(title):
+                with formatter.section("Commands" if self.prefix else title):
                     formatter.write_dl(rows)
 
     def invoke(self, ctx: click.Context) -> Any:

@@ -210,7 +210,7 @@ def verify(store: str, audio: str | None, reset: bool) -> None:
 @click.argument("table")
 @click.option("--replace", is_flag=True, help="Overwrite columns that exist with other values.")
 def label(store: str, task: str, table: str, replace: bool) -> None:
-    """They are those of TABLE (CSV, TSV, Parquet; keyed by clip, id or path)."""
+    """The columns are those of TABLE (CSV, TSV, Parquet; keyed by clip, id or path)."""
     from ..extract.audio.manifest import read_labels
     from ..store.changes.tasks import add_labels
     from ..store.status import clip_names

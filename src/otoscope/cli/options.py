@@ -63,7 +63,7 @@ def options_of(record: type, *names: str) -> dict[str, dict[str, Any]]:
 
 def _option(field: "Field[Any]") -> dict[str, Any]:
     choices = [choice for choice in field.metadata.get("choices", ()) if choice]
-    option: dict[str, Any] = {"help": field.metadata["help"]}
+    option: dict[str, Any] = {"help": field.metadata["help"], "metavar": field.metadata.get("metavar")}
     if field.default is MISSING:
         option["required"] = True
     elif field.default not in (None, "", ()):
@@ -227,18 +227,18 @@ def exchanging(permutations: int, help: str) -> Decorator:
 # Audio and workers
 
 
-def corpus_of(corpus: str, audio_root: str | None) -> "Corpus":
+def read_corpus(corpus: str, audio_root: str | None) -> "Corpus":
     """The manifest of --corpus, read."""
-    from ..extract.audio.manifest import read_manifest
+    from ..extract.audio.manifest import corpus_of
 
-    return read_manifest(corpus, audio_root)
+    return corpus_of(corpus, audio_root)
 
 
 def of_corpus(help: str) -> Decorator:
     """--corpus and --audio-root, as `corpus`."""
     root = "Folder that relative paths start from [the manifest's]."
     return gathered(
-        "corpus", corpus_of, corpus={"required": True, "metavar": "MANIFEST", "help": help},
+        "corpus", read_corpus, corpus={"required": True, "metavar": "MANIFEST", "help": help},
         audio_root={"metavar": "DIR", "help": root},
     )  # fmt: skip
 

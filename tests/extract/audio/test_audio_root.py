@@ -1,4 +1,4 @@
-"""Laws of audio and manifests in a bucket: read like those on a disk, at few requests, or else told plainly."""
+"""Laws of audio and manifests in a bucket: read like those on a disk, at few requests, or else reported plainly."""
 
 import pickle
 from pathlib import Path

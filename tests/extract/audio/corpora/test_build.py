@@ -69,7 +69,7 @@ def test_every_file_becomes_a_clip_with_each_label(name, tmp_path):
 
 
 def test_columns_that_are_no_labels_are_those_that_commands_leave_out(name, tmp_path):
-    """What groups or divides the clips of a data set is named as `analysis.survey` knows it."""
+    """What groups or divides the clips of a data set is named as `analysis.selection.labellings` knows it."""
     FILL[name](tmp_path)
     build(name, tmp_path, tmp_path / "m.csv")
     known, columns = data_set(name), set(read_manifest(tmp_path / "m.csv").labels.columns)
