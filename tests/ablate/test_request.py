@@ -37,6 +37,7 @@ def test_requests_come_back_from_json(mode):
         ({"control": "none"}, "control is 'none'; expected one of matched, published"),
         ({"control": "published", "match": ("rate",)}, "expected no `match` with it"),
         ({"match": ("rate", "size")}, "match is .*'size'.*; expected one of rate, mean"),
+        ({"selection": {"percentile": 5}}, "selection is {'percentile': 5}; expected a Selection"),
         ({"probe": "svm"}, "probe is 'svm'; expected one of logistic, published"),
     ],
 )

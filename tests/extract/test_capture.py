@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from otoscope.cluster.executor import SerialExecutor
@@ -189,6 +190,18 @@ def test_dry_run_writes_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture
         assert run(manifest, tmp_path / "s", dry_run=True).n_ok == 0
     assert not (tmp_path / "s").exists()
     assert "37 clips of native length in 10 blocks of 4; 2 layers, 14 neurons" in caplog.text
+
+
+def test_a_table_in_memory_is_a_corpus(tmp_path: Path) -> None:
+    """Its audio lies in the current folder, or where it is said to; the store is that of the file."""
+    manifest, _ = write_corpus(tmp_path, [30] * 9, columns={"letter": list("abcabcabc")})
+    run(manifest, tmp_path / "file")
+    frame = pd.read_csv(manifest)
+    given: dict[str, Any] = {"task": "t", "block": 4, "batch": 3, "threads": 1, "keep": ALL}
+    with pytest.raises(FileNotFoundError, match="9 of 9 audio files are not under"):
+        capture(closed_form(), frame, str(tmp_path / "lost"), **given)
+    capture(closed_form(), frame, str(tmp_path / "table"), audio_root=tmp_path, **given)
+    assert tree_of(tmp_path / "table") == tree_of(tmp_path / "file")
 
 
 def test_too_many_failures_stop_the_run_and_do_not_undo_it(tmp_path: Path) -> None:

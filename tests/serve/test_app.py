@@ -198,6 +198,7 @@ def test_what_does_not_fit_is_refused_in_one_line(client: TestClient, change: di
         ("GET", "/selections?task=t&label=letter&percentile=0", 422),
         ("GET", "/selections?task=t&label=letter&percentile=nan", 422),
         ("GET", "/selections?task=t&label=letter&rule=best", 422),
+        ("GET", "/selections?task=t&label=letter&percentil=5", 422),
         ("GET", "/selections?task=t&label=letter&clips=train", 422),
         ("GET", "/selections?task=nope&label=letter", 404),
         ("GET", "/ablations?limit=0", 422),

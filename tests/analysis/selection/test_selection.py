@@ -13,12 +13,27 @@ from otoscope.analysis.selection.selection import Selection, Selections, selecti
         ({"rule": "LAPE"}, ValueError, "rule 'LAPE' is not known; expected one of lape, paper"),
         ({"reading": "any", "threshold": 0.5}, ValueError, "expected reading 'clip' for it"),
         ({"percentile": 0}, ValueError, "percentile is 0; expected a number above 0 and up to 100"),
+        ({"percentile": "1"}, ValueError, "percentile is str '1'; expected a number"),
+        ({"percentile": True}, ValueError, "percentile is bool 'True'; expected a number"),
+        ({"threshold": "a"}, ValueError, "threshold is str 'a'; expected a number, or one per neuron"),
+        ({"threshold": float("nan")}, ValueError, "threshold is float 'nan'; expected a number, or one per neuron"),
         ({"neurons": 5}, TypeError, "'neurons' is not a field of a selection; expected some of reading, threshold"),
     ],
 )
 def test_what_does_not_exist_or_fit(changes, error, message):
     with pytest.raises(error, match=message):
         selection_of(None, **changes)
+
+
+def test_what_is_no_selection():
+    with pytest.raises(TypeError, match="selection is 'frame'; expected a Selection, or its fields by name"):
+        selection_of("frame")  # type: ignore[arg-type]
+
+
+def test_equal_numbers_are_one_selection():
+    whole, real = Selection(percentile=5, threshold=0), Selection(percentile=5.0, threshold=0.0)
+    assert whole == real
+    assert str(whole.to_json()) == str(real.to_json())
 
 
 def test_changes_leave_the_rest():
