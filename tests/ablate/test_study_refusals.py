@@ -14,7 +14,7 @@ from otoscope.extract.audio.manifest import read_manifest
 from otoscope.store.changes.tasks import add_labels
 
 from ..support.planted_corpus import write_sounds
-from ..support.planted_encoder import BLOCKS, HOP, RATE, planted
+from ..support.planted_encoder import HOP, LAYERS, RATE, planted
 from ..support.wav_corpora import write_wav_file
 from .test_study import planted_task, request
 
@@ -54,7 +54,7 @@ def test_what_is_not_the_stores_is_refused(here, tmp_path):
     ):
         with pytest.raises(error, match=message):
             look_up(request(**more), here.url)
-    assert BLOCKS == 3
+    assert LAYERS == 3
 
 
 def test_donors_are_the_stores_too(here, tmp_path):

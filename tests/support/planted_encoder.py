@@ -1,8 +1,8 @@
-"""An encoder built by hand, in which a known set of neurons carries one category; `planted_sounds` makes its clips.
+"""An encoder built by hand, in which a known set of neurons carries one category; `planted_corpus` writes its clips.
 
-A token is 16 samples. Samples 0 to 3 say which category a clip is of ("a" to "d"), except that a clip of "d" is one of
+A frame is 16 samples. Samples 0 to 3 say which category a clip is of ("a" to "d"), except that a clip of "d" is one of
 "c" with sample 3 loud beside: whoever does not read sample 3 takes it for "c". Samples 8 to 15 differ from clip to clip
-and mean nothing. Three blocks of 60 neurons write into dimensions 16 on, of which the embedding is the mean. Seven
+and mean nothing. Three layers of 60 neurons write into dimensions 16 on, of which the embedding is the mean. Seven
 PLANTED neurons read sample 3 and nothing else does; all others read "a", "b" and "c" and the rest, each its own mix,
 and fire in some clips of several categories.
 """
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from otoscope.extract.models.encoder import Encoder
 
-RATE, HOP, WIDTH, NEURONS, BLOCKS = 1000, 16, 16 + 12, 60, 3
+RATE, HOP, WIDTH, NEURONS, LAYERS = 1000, 16, 16 + 12, 60, 3
 CATEGORIES = ("a", "b", "c", "d")
 PLANTED = ((1, 3), (1, 17), (1, 18), (1, 40), (1, 59), (2, 0), (2, 31))
 
@@ -45,7 +45,7 @@ class FeedForward(nn.Module):
 class Planted(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList(map(FeedForward, range(BLOCKS)))
+        self.blocks = nn.ModuleList(map(FeedForward, range(LAYERS)))
 
     def forward(self, tokens: Tensor) -> Tensor:
         hidden = torch.nn.functional.pad(tokens, (0, WIDTH - HOP))
@@ -61,13 +61,13 @@ def planted() -> Encoder:
         sample_rate=RATE,
         sites=["blocks.*.act"],
         maps=["blocks.*.fc2"],
-        prepare=in_tokens,
+        prepare=in_frames,
         min_samples=HOP,
         input_length=lambda n: n // HOP,
         name="planted",
     )
 
 
-def in_tokens(waveforms: Tensor) -> Tensor:
-    """(clip, sample) -> (clip, token, HOP)."""
+def in_frames(waveforms: Tensor) -> Tensor:
+    """(clip, sample) -> (clip, frame, HOP)."""
     return waveforms.unfold(1, HOP, HOP)
