@@ -60,7 +60,7 @@ def test_a_label_column_added_later(store: Path, tmp_path: Path) -> None:
         (("table", "overlap"), r"found 3 labellings .*expected one"),
         (("table", "depth", "--task", "t:nope"), "no label column 'nope'"),
         (("table", "overlap", "--task", "t:kind", "--percentile", "40", "--against", "u"), "no task 'u'"),
-        (("neurons", "--task", "t:kind", "--percentile", "0"), "percentile is 0.0; expected a number above 0"),
+        (("neurons", "--task", "t:kind", "--percentile", "0"), "percentile is 0; expected a number above 0"),
         (
             ("neurons", "--task", "t:kind", "--percentile", "viel"),
             "--percentile is 'viel'; expected a number such as 1",

@@ -16,7 +16,7 @@ from otoscope.cluster import ray as ray_pool
 from otoscope.cluster.executor import Done, Failed, Killed, SerialExecutor
 from otoscope.cluster.ray import RayExecutor, _fit
 
-from ..support.marking_workers import Marking, alive, marks, wait_for
+from ..support.marking_workers import Marking, alive, marks, pieces_until, wait_for
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -38,8 +38,9 @@ def folder(tmp_path: Path) -> Path:
 def test_the_same_pieces_and_results_as_from_the_serial_executor(folder: Path) -> None:
     make = Marking(folder=folder, raises=frozenset([5]), seconds=0.01)
     executor = RayExecutor(actors=2)
-    events = list(executor.run(make, iter(range(40))))
-    serial = list(SerialExecutor().run(make, range(40)))
+    both_had_their_part = lambda: sum(worker.done > 5 for worker in executor.workers()) == 2  # noqa: E731
+    events = list(executor.run(make, pieces_until(both_had_their_part, 40)))
+    serial = list(SerialExecutor().run(make, range(len(events))))
     key = lambda event: event.piece  # noqa: E731
     assert [(e.piece, e.result[0]) for e in sorted(events, key=key) if isinstance(e, Done)] == [
         (e.piece, e.result[0]) for e in serial if isinstance(e, Done)
@@ -49,9 +50,9 @@ def test_the_same_pieces_and_results_as_from_the_serial_executor(folder: Path) -
     assert "marking_workers.py" in failed.error.__notes__[0]  # where it was raised
     workers = executor.workers()
     assert [worker.phase for worker in workers] == ["ended", "ended"]
-    assert sum(worker.done for worker in workers) == 39
+    assert sum(worker.done for worker in workers) == len(events) - 1
     assert sum(worker.failed for worker in workers) == 1
-    assert min(worker.done for worker in workers) > 5  # both had their part
+    assert both_had_their_part()
     by_name = {worker.name: worker for worker in workers}
     assert all(by_name[event.worker].pid == event.result[1] for event in events if isinstance(event, Done))
     assert set(marks(folder, "closed")) == {worker.pid for worker in workers} | {os.getpid()}
@@ -78,14 +79,14 @@ def test_an_actor_that_is_killed_is_replaced_and_its_pieces_done_by_others(folde
 
     thread = threading.Thread(target=kill)
     thread.start()
-    events = list(executor.run(Marking(folder=folder, seconds=0.05), iter(range(60))))
+    events = list(executor.run(Marking(folder=folder, seconds=0.05), pieces_until(lambda: killed, 60)))
     thread.join()
-    assert sorted(event.piece for event in events if isinstance(event, Done)) == list(range(60))
+    assert sorted(event.piece for event in events if isinstance(event, Done)) == list(range(len(events)))
     lost = [worker for worker in executor.workers() if worker.phase == "lost"]
     assert [worker.pid for worker in lost] == killed
-    repeated = sum(marks(folder, "begun").values()) - 60
+    repeated = sum(marks(folder, "begun").values()) - len(events)
     assert repeated <= lost[0].in_flight <= 2
-    assert sum(worker.done for worker in executor.workers()) == 60
+    assert sum(worker.done for worker in executor.workers()) == len(events)
 
 
 @pytest.mark.slow
@@ -99,9 +100,9 @@ def test_a_process_that_hangs_is_replaced(folder: Path) -> None:
 
     thread = threading.Thread(target=stop)
     thread.start()
-    events = list(executor.run(Marking(folder=folder, seconds=0.05), iter(range(200))))
+    events = list(executor.run(Marking(folder=folder, seconds=0.05), pieces_until(lambda: stopped, 200)))
     thread.join()
-    assert sorted(event.piece for event in events if isinstance(event, Done)) == list(range(200))
+    assert sorted(event.piece for event in events if isinstance(event, Done)) == list(range(len(events)))
     assert stopped[0] in [worker.pid for worker in executor.workers() if worker.phase == "lost"]
     wait_for(lambda: not alive(stopped[0]))
 

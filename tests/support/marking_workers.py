@@ -4,7 +4,7 @@ import ctypes
 import os
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,7 +51,15 @@ def marks(folder: Path, what: str) -> Counter[int]:
     return Counter(int(path.name.split(".")[1]) for path in folder.glob(f"{what}.*"))
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 180.0) -> None:
+def pieces_until(condition: Callable[[], object], at_least: int) -> Iterator[int]:
+    """0, 1, ...: so many, and more until it holds, however late the second of two workers comes on a busy machine."""
+    for piece in range(10**6):
+        if piece >= at_least and condition():
+            return
+        yield piece
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 600.0) -> None:
     """Until it holds, also on a machine that has other things to do."""
     began = time.monotonic()
     while not condition():
