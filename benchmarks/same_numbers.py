@@ -41,8 +41,8 @@ RENAMED = {
 }  # fmt: skip
 """Measures, columns and keys of results, as they were and as they are here."""
 IDS = ("digest", "learnt", "train_digest", "request", "why", "long_names", "measures", "format")
-"""Keys whose values are made of names: requests by other words have other digests, and a file of them another format. The
-measures are in the rows."""
+"""Keys whose values are made of names: requests by other words have other digests, and files of them another format.
+The measures are in the rows."""
 REWORDED = ("selectivity.png", "transplant.png")
 """Figures with an axis that is called otherwise now; what they draw is compared as tables and results."""
 
