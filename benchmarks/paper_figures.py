@@ -134,7 +134,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "depth.png": ("depth", "--task", "gtzan:genre"),
     "depth-two.png": ("depth", "--task", "esc50:category", "--task", "surge:note"),
     "selectivity.png": ("selectivity", "--task", "gtzan:genre"),
-}  # fmt: skip
+}
 
 
 def draw(folder: Path) -> None:

@@ -52,9 +52,7 @@ def _no_parity_check(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def run(folder: Path, module: nn.Module, url: str = "s", **options: Any) -> Report:
     given = {"block": 16, "batch": 16, "threads": 1, "keep": ("mean", "positive_frames")}
-    return capture(
-        encoder(module), folder / "corpus.csv", str(folder / url), task="t", **{**given, **options},
-    )  # fmt: skip
+    return capture(encoder(module), folder / "corpus.csv", str(folder / url), task="t", **{**given, **options})
 
 
 def versions(url: Path) -> list[str]:

@@ -281,7 +281,7 @@ def test_every_answer_is_documented(client: TestClient) -> None:
         ("/health/live", "get"): set(),
         ("/health/ready", "get"): set(),
         ("/metrics", "get"): set(),
-    }  # fmt: skip
+    }
     for about in operations.values():
         for status, answer in about["responses"].items():
             if not status.startswith("2"):

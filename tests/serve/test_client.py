@@ -66,7 +66,7 @@ def test_everything_can_be_listed(service: Client) -> None:
         (lambda c: Client(c.url, "another-token-altogether").tasks(), PermissionError, "no valid token"),
         (lambda c: Client(c.url, "").tasks(), PermissionError, "no valid token"),
     ],
-)  # fmt: skip
+)
 def test_refusals_are_errors_of_one_line(
     service: Client, call: Callable[[Client], object], kind: type[Exception], message: str
 ) -> None:

@@ -92,9 +92,7 @@ def every_plan() -> Iterator[tuple[Identity, Plan]]:
         encoder="e", weights="w", front_end={"sample_rate": 8000}, sites=(("a", 300), ("b", 20)), embedding=7,
         hidden=(3, 9), frames="audio",
     )  # fmt: skip
-    plan = Plan(
-        n_clips=5000, names="n", block=625, batch=32, threads=2, unit_sec=None, variables=kept(None),
-    )  # fmt: skip
+    plan = Plan(n_clips=5000, names="n", block=625, batch=32, threads=2, unit_sec=None, variables=kept(None))
     yield identity, plan
     yield identity, replace(plan, variables=kept(OPTIONAL), mean_dtype="float32", block=4096)
     yield replace(identity, sites=(("a", 5),)), replace(plan, variables=kept(()), n_clips=3, block=32)

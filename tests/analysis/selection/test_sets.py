@@ -58,9 +58,7 @@ def test_a_set_records_where_it_comes_from():
     neurons, gain = find_set(parse_set(" only( dog ) "), members, "t", "kind", identity="abc", how={"percentile": 5})
     assert gain is None
     assert neurons.name == "only( dog )"
-    assert neurons.why == {
-        "task": "t", "label": "kind", "set": "only( dog )", "identity": "abc", "percentile": 5,
-    }  # fmt: skip
+    assert neurons.why == {"task": "t", "label": "kind", "set": "only( dog )", "identity": "abc", "percentile": 5}
 
 
 names = st.text(st.sampled_from('ab ,:()"@é'), min_size=1, max_size=8).filter(lambda name: name.strip() == name)

@@ -150,7 +150,7 @@ def test_audio_that_the_tables_name_and_is_not_there(name, root):
         ("gtzan", "valid_filtered.txt", "rock/rock.00001.wav", "rock music", "found .rock.; expected lines such as"),
         ("gtzan", "valid_filtered.txt", "rock.00001", "rock.00000", "also in the list for train; expected it in one"),
     ],
-)  # fmt: skip
+)
 def test_damaged_metadata(name, metadata, old, new, match, root):
     FILL[name](root)
     if name == "gtzan":
