@@ -1,6 +1,6 @@
 """The whole extraction: resumed, grown, refused, interrupted, killed; what is committed stays, the bytes agree."""
 
-import resource
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -288,22 +288,31 @@ def test_locations_where_nothing_can_be_written(tmp_path: Path, location: str) -
 
 
 AGAIN = """
-import sys
+import json, sys
+opened = []
+sys.addaudithook(lambda event, given: opened.append(str(given[0])) if event == "open" else None)
 from otoscope.extract.capture import capture
-sys.exit(capture("module:gone.py:build", sys.argv[1], sys.argv[2], task="t").n_ok != 3999)
+assert capture("module:gone.py:build", sys.argv[1], sys.argv[2], task="t").n_ok == int(sys.argv[3])
+print(json.dumps(opened))
 """
 
 
-@pytest.mark.slow
-def test_a_finished_store_of_a_thousand_blocks_is_done_with_in_five_seconds(tmp_path: Path) -> None:
-    """In a fresh process, and without its encoder, which is not there any more. Processor time, as other work on the
-    machine adds to what the clock says; nothing is waited for."""
-    manifest, _ = write_corpus(tmp_path, [40] * 3999)
-    encoder = CLOSED_FORM
-    assert run(manifest, tmp_path / "s", encoder, batch=4, keep=("mean",)).n_ok == 3999
-    before = tree_of(tmp_path / "s")
-    since = resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run([sys.executable, "-c", AGAIN, str(manifest), str(tmp_path / "s")], check=True)
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    assert used.ru_utime + used.ru_stime - since.ru_utime - since.ru_stime < 5
-    assert tree_of(tmp_path / "s") == before
+def test_a_finished_store_is_done_with_by_its_status(tmp_path: Path) -> None:
+    """In a fresh process, and without its encoder, which is not there any more: no audio is opened, and what is opened
+    of the store does not grow with its blocks, except for the status of each."""
+    others = []
+    for n_blocks in (3, 30):
+        manifest, _ = write_corpus(tmp_path / str(n_blocks), [40] * (4 * n_blocks - 1))
+        url = tmp_path / str(n_blocks) / "s"
+        n = run(manifest, url, CLOSED_FORM, batch=4, keep=("mean",)).n_ok
+        before = tree_of(url)
+        again = [sys.executable, "-c", AGAIN, str(manifest), str(url), str(n)]
+        printed = subprocess.run(again, check=True, stdout=subprocess.PIPE, text=True).stdout
+        opened = json.loads(printed)
+        assert not [path for path in opened if path.endswith(".wav")]
+        status = [path for path in opened if path.startswith(f"{url}/t/status/")]
+        assert len(set(status)) == n_blocks
+        assert len(status) <= 2 * n_blocks
+        others.append(len([path for path in opened if path.startswith(str(url))]) - len(status))
+        assert tree_of(url) == before
+    assert others[0] == others[1]

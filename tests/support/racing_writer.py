@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import sys
+import threading
 import time
 from dataclasses import replace
 from typing import Any
@@ -40,7 +41,8 @@ def stop_after(writes: int) -> None:
             if next(left, None) is None:
                 for kind, whole in originals.items():
                     kind.set = whole  # type: ignore[method-assign]
-                os.kill(os.getpid(), signal.SIGSTOP)
+                # To this thread, which goes no further then: a signal to the process may reach another thread first.
+                signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
             await put(self, key, value)
 
         originals[store] = store.set
