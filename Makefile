@@ -12,7 +12,7 @@ test: .venv/dev lint
 	$(BIN)/pytest -n 2 --dist loadfile
 
 test-slow: .venv/dev
-	$(BIN)/pytest -m slow
+	$(BIN)/pytest -m slow -n 2 --dist loadfile
 
 bench: .venv/dev
 	$(BIN)/python -m benchmarks

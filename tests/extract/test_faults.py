@@ -5,12 +5,9 @@ and nothing more was done twice than what was in flight where something died.
 """
 
 import json
-import logging
-import os
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,20 +17,16 @@ import psutil
 import pytest
 import xarray as xr
 
-from otoscope.store.status import failed_clips, task_status
+from otoscope.store.status import failed_clips
 from otoscope.store.verify import verify
 
 from ..support.faulty_encoder import CRASH
 from ..support.marking_workers import alive, wait_for
-from ..support.ray_cluster import Job, Machines, end_commands, job, machines, uninterrupted, worker_hosts
+from ..support.ray_cluster import Machines, end_commands, job, machines, uninterrupted, worker_hosts
 from ..support.stored_files import tree_of
 from ..support.wav_corpora import write_wav_file
 
-output = logging.getLogger(__name__)
 pytestmark = pytest.mark.slow
-KILLS = 30
-SOON = 180.0  # seconds, on a machine that has other things to do
-AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")  # they do no work, and go a minute after their raylet
 
 
 @pytest.fixture(scope="module")
@@ -47,10 +40,6 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machines]:
 def leave_nothing() -> Iterator[None]:
     yield
     end_commands()
-
-
-def committed(url: Path) -> int:
-    return len(task_status(str(url), "t").blocks()) if (url / "t" / "zarr.json").exists() else 0
 
 
 def test_nodes_that_lack_the_package_make_the_store_of_a_serial_run(nodes: Machines, tmp_path: Path) -> None:
@@ -120,15 +109,15 @@ def test_told_to_stop_it_drops_what_is_under_way_and_goes_on_from_there(
 ) -> None:
     work = job(tmp_path / "job", 95, seconds=0.5)
     process = work.start(nodes)
-    wait_for(lambda: len(work.busy()) >= 2, SOON)
+    wait_for(lambda: len(work.busy()) >= 2)
     workers = [host.pid for host in nodes.worker_hosts()]
     assert workers
     process.send_signal(stop)
-    process.communicate(timeout=SOON)
+    process.communicate(timeout=600)
     assert process.returncode not in (0, -stop), work.errors()
     assert "Traceback" not in work.errors()
     wait_for(lambda: not any(map(alive, workers)))
-    assert 2 <= committed(work.url) < 24
+    assert 2 <= work.committed() < 24
     assert len(work.workers()) >= 2
     assert list(verify(str(work.url))) == []
     assert json.loads(work.report.read_text())["state"] == "stopped"
@@ -141,27 +130,29 @@ def test_told_to_stop_while_ray_starts_it_ends_and_says_so(tmp_path: Path) -> No
     work = job(tmp_path / "job", 47)
     process = work.start(None, "--actors", 2)
     command = psutil.Process(process.pid)
-    wait_for(lambda: any("gcs_server" in child.name() for child in command.children(recursive=True)), SOON)
+    wait_for(lambda: any("gcs_server" in child.name() for child in command.children(recursive=True)))
     process.terminate()
-    process.communicate(timeout=SOON)
+    process.communicate(timeout=600)
     assert process.returncode == 130, work.errors()
     assert work.errors().splitlines()[-1].startswith("Error: interrupted; whatever is committed is kept")
 
 
 def test_a_node_that_is_added_gets_workers(nodes: Machines, tmp_path: Path) -> None:
     """And one that is lost loses no block."""
-    work = job(tmp_path / "job", 199, seconds=3.0)
+    work = job(tmp_path / "job", 199, seconds=1.0)
     process = work.start(nodes)
-    wait_for(lambda: committed(work.url) >= 1, SOON)
+    wait_for(lambda: work.committed() >= 1)
+    work.take(3600)  # nobody goes on until the newcomer is there, however long that takes it
     added = nodes.add(cpus=1)
-    wait_for(lambda: worker_hosts(nodes.raylet(added)), SOON)
-    work.take(1.0)
+    wait_for(lambda: worker_hosts(nodes.raylet(added)))
     (newcomer,) = (host.pid for host in worker_hosts(nodes.raylet(added)))
 
-    def at_work() -> bool:
-        return sum(pid == newcomer for _, pid in work.batches()) > 2
+    def begun() -> int:
+        return sum(pid == newcomer for _, pid in work.batches())
 
-    wait_for(at_work, SOON)
+    wait_for(begun)
+    work.take(1.0)
+    wait_for(lambda: begun() > 2)
     nodes.strike(added)
     work.take(0.05)
     process.communicate(timeout=300)
@@ -172,77 +163,3 @@ def test_a_node_that_is_added_gets_workers(nodes: Machines, tmp_path: Path) -> N
     assert tree_of(work.url) == uninterrupted(tmp_path / "twin", work)
     assert list(verify(str(work.url))) == []
     assert len(work.workers()) >= 3
-
-
-def until_at_work(work: Job, process: "subprocess.Popen[str]") -> None:
-    """Until another block begins, or the command ends."""
-    before = sum(work.runs_of_blocks().values())
-    wait_for(lambda: sum(work.runs_of_blocks().values()) > before or process.poll() is not None, SOON)
-
-
-def test_killed_thirty_times_at_random_nothing_is_lost_or_done_for_nothing(tmp_path: Path) -> None:
-    """Actors, nodes and the command itself, by kill -9 at random moments; the command is run again where it died."""
-    seed = int(os.environ.get("OTOSCOPE_SEED", time.time_ns() % 10**9))
-    output.warning("seed %d: OTOSCOPE_SEED repeats it", seed)
-    rng = np.random.default_rng(seed)
-    work = job(tmp_path / "job", 287, seconds=2.5)  # 71 blocks of 4 and one of 3
-    kills: list[str] = []
-    bound = 0  # blocks in flight on what was killed
-    with machines(tmp_path, 2) as nodes:
-        process = work.start(nodes)
-        while len(kills) < KILLS:
-            if not kills or rng.random() < 0.7:  # blocks are under way; else whatever there is, such as mere starts
-                until_at_work(work, process)
-            time.sleep(rng.uniform(0.0, 1.5))
-            if process.poll() is not None:  # the look at the encoder was struck again and again
-                assert process.returncode == 2, work.errors()
-                process = work.start(nodes)
-            wait_for(nodes.worker_hosts, SOON)
-            there, kind = nodes.worker_hosts(), rng.choice(["actor"] * 12 + ["node"] * 3 + ["driver"] * 2)
-            if kind == "driver" and len(kills) < KILLS - 4:
-                process.kill()
-                process.communicate()
-                process = work.start(nodes)
-                bound += 2 * len(there)
-            elif kind == "node":
-                node = nodes.nodes[rng.integers(len(nodes.nodes))]
-                bound += 2 * len(worker_hosts(nodes.raylet(node)))
-                nodes.strike(node)
-                nodes.add()
-            else:
-                kind = "actor"
-                os.kill(there[rng.integers(len(there))].pid, signal.SIGKILL)
-                bound += 2
-            kills.append(str(kind))
-            output.warning("kill %d: %s, of %d actors; %d blocks", len(kills), kind, len(there), committed(work.url))
-        assert 0 < committed(work.url) < 72  # it was in the midst of it
-        work.take(0.1)
-        process.communicate(timeout=300)
-        assert process.returncode == 0, work.errors()
-    assert {"actor", "node", "driver"} <= set(kills)
-    assert tree_of(work.url) == uninterrupted(tmp_path / "twin", work)
-    assert list(verify(str(work.url))) == []
-    runs = work.runs_of_blocks()
-    assert sorted(runs) == list(range(1, 72))
-    repeated = sum(runs.values()) - 71
-    output.warning("%d blocks begun again, of %d that were in flight at most", repeated, bound)
-    assert repeated <= bound
-    assert len(work.workers()) >= 2
-
-
-def test_the_command_killed_on_a_machine_of_its_own_leaves_nothing_behind(tmp_path: Path) -> None:
-    """Without --address: the cluster it started goes with it."""
-    work = job(tmp_path / "job", 47, seconds=0.3)
-    process = work.start(None, "--actors", 2)
-    wait_for(lambda: committed(work.url) >= 2, SOON)
-    children = psutil.Process(process.pid).children(recursive=True)
-    assert len([child for child in children if child.cmdline()[0].startswith("ray::WorkerHost")]) == 2
-    left = [child.pid for child in children if not child.cmdline()[0].startswith(AGENTS)]
-    process.kill()
-    process.communicate()
-    wait_for(lambda: not any(map(alive, left)))
-    assert list(verify(str(work.url))) == []
-    work.take(1.0)
-    work.run(None, "--actors", 2)
-    assert tree_of(work.url) == uninterrupted(tmp_path / "twin", work)
-    assert len(work.workers()) == 2

@@ -20,7 +20,6 @@ from ..support.s3_server import BUCKET, ObjectServer
 from ..support.stored_files import tree_of
 
 pytestmark = pytest.mark.slow
-SOON = 180.0  # seconds, on a machine that has other things to do
 N_CLIPS = 47  # eleven blocks of four and one of three
 PASSING, LASTING = {"009": 2, "020": 1}, {"030": 999, "046": 999}  # clips of blocks 2, 5, 7 and 11
 
@@ -41,7 +40,7 @@ def leave_nothing() -> Iterator[None]:
 def refused(work: Job, nodes: Machines, *more: object) -> str:
     """Run the command to an end that it explains in one line; its last words."""
     process = work.start(nodes, *more)
-    process.communicate(timeout=SOON)
+    process.communicate(timeout=600)
     assert process.returncode == 2, work.errors()
     assert "Traceback" not in work.errors()
     return work.errors().splitlines()[-1]
@@ -61,9 +60,9 @@ def test_a_disk_that_is_full_in_the_middle_of_a_block(nodes: Machines, tmp_path:
     """From some moment on no file may grow beyond 100 bytes: means are larger, the status of a block is not."""
     work = job(tmp_path / "job", 95, seconds=0.5)
     process = work.start(nodes)
-    wait_for(lambda: len(work.busy()) == 2, SOON)
+    wait_for(lambda: len(work.busy()) == 2)
     (work.folder / "room").write_text("100")
-    process.communicate(timeout=SOON)
+    process.communicate(timeout=600)
     assert process.returncode == 2, work.errors()
     assert "Traceback" not in work.errors()
     last = work.errors().splitlines()[-1]
@@ -179,13 +178,13 @@ def test_workers_and_nodes_that_die_while_they_write_to_an_object_store(
 ) -> None:
     work = in_bucket(job(tmp_path / "job", 95, seconds=0.5))
     process = work.start(nodes)
-    wait_for(lambda: len(work.busy()) == 2, SOON)
+    wait_for(lambda: len(work.busy()) == 2)
     nodes.worker_hosts()[0].kill()
-    wait_for(lambda: len(work.busy()) == 3 or process.poll() is not None, SOON)
+    wait_for(lambda: len(work.busy()) == 3 or process.poll() is not None)
     nodes.strike(nodes.nodes[0])
     nodes.add(cpus=1)
     work.take(0.1)
-    process.communicate(timeout=SOON)
+    process.communicate(timeout=600)
     assert process.returncode == 0, work.errors()
     assert len(work.workers()) >= 2
     assert list(verify(work.store)) == []

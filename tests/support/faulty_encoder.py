@@ -1,9 +1,10 @@
 """An encoder file for runs that are to go wrong: that of closed_form.py, beside which this one is copied.
 
 Conventions: what it does is told by files beside it, so that workers in other processes can be told while they run:
-`seconds` that a batch takes; `room`, the bytes that a file may have as on a disk that is full; `unreadable/NAME`, how
-often the audio file NAME cannot be read; `short_timeouts`, where requests are to fail soon. It notes each batch in
-`batches.log`: CRC-32 of its waveforms, process.
+`seconds` that a batch takes, also one that is under way; `workers`, how many must have begun a batch before any of them
+goes on; `room`, the bytes that a file may have as on a disk that is full; `unreadable/NAME`, how often the audio file
+NAME cannot be read; `short_timeouts`, where requests are to fail soon. It notes each batch in `batches.log`: CRC-32 of
+its waveforms, process. The first process there only looks at the encoder, or is alone; it waits for nobody.
 """
 
 import ctypes
@@ -41,10 +42,25 @@ def prepare(waveforms: Tensor) -> Tensor:
         file.write(f"{zlib.crc32(waveforms.contiguous().numpy().tobytes())} {os.getpid()}\n")
     if (waveforms[:, 0] == CRASH).any():
         ctypes.string_at(0)
-    time.sleep(float((FOLDER / "seconds").read_text()))
+    while os.getpid() != (begun := processes())[0] and len(set(begun)) <= told("workers"):
+        time.sleep(0.02)
+    began = time.monotonic()
+    while time.monotonic() - began < told("seconds"):
+        time.sleep(0.02)
     limit_files(FOLDER / "room")
     frames: Tensor = copied().in_frames(waveforms)
     return frames
+
+
+def told(name: str) -> float:
+    """The number in a file, or 0 where it is not there."""
+    path = FOLDER / name
+    return float(path.read_text()) if path.exists() else 0.0
+
+
+def processes() -> list[int]:
+    """The process of each batch so far."""
+    return [int(line.split()[1]) for line in (FOLDER / "batches.log").read_text().splitlines()]
 
 
 def limit_files(room: Path | None) -> None:

@@ -22,6 +22,7 @@ from ray.cluster_utils import Cluster
 
 from otoscope.cluster.executor import IN_FLIGHT
 from otoscope.extract.capture import capture
+from otoscope.store.status import task_status
 
 from . import closed_form, faulty_encoder
 from .commands import command
@@ -163,8 +164,13 @@ class Job:
     def report(self) -> Path:
         return self.folder / "report.json"
 
+    def committed(self) -> int:
+        """Blocks that are."""
+        begun = (self.url / "t" / "zarr.json").exists()
+        return len(task_status(str(self.url), "t").blocks()) if begun else 0
+
     def take(self, seconds: float) -> None:
-        """From now on a batch takes so long."""
+        """From now on a batch takes so long, one that is under way included."""
         (self.folder / "seconds.new").write_text(str(seconds))
         (self.folder / "seconds.new").replace(self.folder / "seconds")
 
@@ -228,7 +234,7 @@ class Job:
 
 
 def job(folder: Path, n_clips: int, block: int = 4, seconds: float = 0.0, seed: int = 0) -> Job:
-    """Blocks of one batch each, with a ragged last one."""
+    """Blocks of one batch each, with a ragged last one; the first two workers begin together."""
     folder.mkdir(exist_ok=True)
     assert n_clips % block
     assert n_clips > 7 * block
@@ -240,6 +246,7 @@ def job(folder: Path, n_clips: int, block: int = 4, seconds: float = 0.0, seed: 
         "--batch", block, "--unit-sec", UNIT / closed_form.RATE,
     )  # fmt: skip
     built = Job(folder=folder, manifest=manifest, sounds=sounds, options=options, block=block)
+    (folder / "workers").write_text("2")
     built.take(seconds)
     return built
 
