@@ -262,7 +262,8 @@ class _RayActors:
         return answer
 
     def ready(self, answers: list[Any], seconds: float, every: bool = False) -> list[Any]:
-        return ray.wait(answers, num_returns=len(answers) if every else 1, timeout=seconds)[0]
+        done: list[Any] = ray.wait(answers, num_returns=len(answers) if every else 1, timeout=seconds)[0]
+        return done
 
     def value(self, answer: Any) -> Any:
         try:
@@ -289,13 +290,13 @@ class _RayActors:
             return 0
         self.looked, needs = time.monotonic(), self.executor.needs
         beside_ours = self.executor.capacity() - n_actors
-        free = _fit(needs, ray.available_resources()) - n_not_located  # type: ignore[no-untyped-call]
+        free = _fit(needs, ray.available_resources()) - n_not_located
         return max(min(beside_ours, free), not n_actors)
 
     def shortage(self, seconds: float) -> str:
         """Raises OSError where no node has what an actor takes."""
         asked = _listed(self.executor.needs)
-        has = _listed(ray.cluster_resources())  # type: ignore[no-untyped-call]
+        has = _listed(ray.cluster_resources())
         if any(_fit(self.executor.needs, node) for node in _nodes()):
             return f"waiting for room for an actor of {asked}: the cluster has {has}, but others use it"
         if self.executor.on_this_machine or seconds > self.executor.node_timeout:
@@ -308,7 +309,7 @@ class _RayActors:
 
 def _nodes() -> list[dict[str, float]]:
     """What each node has that is alive."""
-    nodes = ray.nodes()  # type: ignore[no-untyped-call]
+    nodes = ray.nodes()
     return [node["Resources"] for node in nodes if node["Alive"]]
 
 

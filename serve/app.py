@@ -137,7 +137,7 @@ def run_on_ray(
         (until or threading.Event()).wait()
     finally:
         if address is None:
-            serve.shutdown()  # type: ignore[no-untyped-call]
+            serve.shutdown()
         else:  # others may serve there too
             serve.delete(APPLICATION)
         if ours:

@@ -65,7 +65,7 @@ def serving() -> Iterator[ObjectServer]:
     from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
     from werkzeug.serving import make_server
 
-    class Silent(MotoRequestHandler):
+    class Silent(MotoRequestHandler):  # type: ignore[misc]
         protocol_version = "HTTP/1.1"  # connections are kept, as a real server does
 
         def log(self, *_: Any) -> None:
