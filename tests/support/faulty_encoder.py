@@ -42,17 +42,17 @@ def prepare(waveforms: Tensor) -> Tensor:
         file.write(f"{zlib.crc32(waveforms.contiguous().numpy().tobytes())} {os.getpid()}\n")
     if (waveforms[:, 0] == CRASH).any():
         ctypes.string_at(0)
-    while os.getpid() != (begun := processes())[0] and len(set(begun)) <= told("workers"):
+    while os.getpid() != (begun := processes())[0] and len(set(begun)) <= number_in("workers"):
         time.sleep(0.02)
     began = time.monotonic()
-    while time.monotonic() - began < told("seconds"):
+    while time.monotonic() - began < number_in("seconds"):
         time.sleep(0.02)
     limit_files(FOLDER / "room")
     frames: Tensor = copied().in_frames(waveforms)
     return frames
 
 
-def told(name: str) -> float:
+def number_in(name: str) -> float:
     """The number in a file, or 0 where it is not there."""
     path = FOLDER / name
     return float(path.read_text()) if path.exists() else 0.0
