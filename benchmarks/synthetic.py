@@ -9,19 +9,25 @@ import numpy as np
 
 from otoscope.extract.audio.decoding import write_wav
 from otoscope.store.blocks import Block, blocks
-from otoscope.store.changes.staged import ClipTable
+from otoscope.store.changes.staged import ClipTable, Origin
 from otoscope.store.changes.tasks import add_task, create
 from otoscope.store.provenance import Identity, Plan, kept
+from otoscope.store.schema import FAILED, OK
 from otoscope.store.writer import write_block
 
 LAYERS, WIDTH = 12, 3072
 TASK, LABEL = "made", "category"
 
 
-def write_store(url: str, *, n_clips: int, n_categories: int, keep: tuple[str, ...] = (), block: int = 2048) -> None:
+def write_store(
+    url: str, *, n_clips: int, n_categories: int, keep: tuple[str, ...] = (), block: int = 2048, n_labels: int = 1,
+    failed: float = 0.0,
+) -> None:  # fmt: skip
     """A finished store of random bits and, if kept, means of their sign.
 
     A neuron is active in 62.5 % of the clips of about half of the categories and in 25 % of the others'.
+    n_labels: columns of labels, the first one the categories, the others of one category more each.
+    failed: share of the clips that failed, here and there.
     """
     names = [f"clip {i:06}" for i in range(n_clips)]
     category = np.arange(n_clips) % n_categories
@@ -30,23 +36,30 @@ def write_store(url: str, *, n_clips: int, n_categories: int, keep: tuple[str, .
         path=[f"audio/{name}.wav" for name in names],
         start=np.full(n_clips, np.nan),
         stop=np.full(n_clips, np.nan),
-        labels={LABEL: [f"category {c}" for c in category]},
+        labels={
+            LABEL if i == 0 else f"{LABEL} {i}": [f"category {c}" for c in np.arange(n_clips) % (n_categories + i)]
+            for i in range(n_labels)
+        },
     )
     identity = Identity(
         encoder="synthetic", weights="0" * 64, front_end={"sample_rate": 16_000},
         sites=tuple((f"blocks.{layer}.mlp.act", WIDTH) for layer in range(LAYERS)),
         embedding=768, hidden=(0, 0), frames="audio",
     )  # fmt: skip
-    plan = Plan(
-        n_clips=n_clips, names=clips.digest, block=block, batch=32, threads=1, unit_sec=None, variables=kept(keep)
-    )
-    create(url, identity)
-    add_task(url, TASK, plan, clips)
-    rng = np.random.default_rng(0)
+    plan = Plan(n_clips=n_clips, **clips.digests, block=block, batch=32, threads=1, unit_sec=None, variables=kept(keep))
+    create(url)
+    add_task(url, TASK, Origin(identity=identity, check=np.zeros(identity.n_check)), plan, clips)
+    rng, lost = np.random.default_rng(0), np.random.default_rng(1).random(n_clips) < failed
     liked = rng.integers(0, 256, (LAYERS, n_categories, WIDTH // 8), dtype=np.uint8)
     for each in blocks(TASK, n_clips, block):
         values = block_values(each, category, liked, rng, means="mean" in keep)
-        write_block(url, each, values, np.ones(len(each), np.uint8), "made up")
+        gone = lost[each.clips]
+        values["active_bits"][:, gone] = 0
+        values["frame_count"][gone] = 0
+        values["reason"][gone] = "made up"
+        if "mean" in keep:
+            values["mean"][:, gone] = np.nan
+        write_block(url, each, values, np.where(gone, FAILED, OK).astype(np.uint8), "made up")
 
 
 def block_values(
