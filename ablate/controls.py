@@ -15,7 +15,6 @@ from scipy.stats import rankdata
 
 from ..analysis.rates import activation_probability, category_mean
 from ..store.neurons import NeuronSet
-from ..store.schema import OK
 from .request import FEATURES
 
 NEAREST = 20  # neurons that one neuron's control is drawn from at least
@@ -81,8 +80,7 @@ def neuron_features(ds: xr.Dataset, names: Sequence[str] = FEATURES) -> dict[str
     unknown = [name for name in names if name not in FEATURES]
     if unknown:
         raise LookupError(f"no feature {unknown[0]!r} to match controls by; expected some of {', '.join(FEATURES)}")
-    everyone = ((ds["status"] == OK).astype("int32") - 1).assign_attrs(categories=["all"])
-    everyone = everyone.compute(scheduler="synchronous")
+    everyone = xr.zeros_like(ds["position"], "int32").assign_attrs(categories=["all"])
     found: dict[str, Floats] = {}
     for name in names:
         variable = {"rate": "active_bits", "mean": "mean"}[name]

@@ -21,16 +21,16 @@ from numpy.typing import NDArray
 
 from ..analysis.probe.probe import Probe, Recipe, fit_probe, load_probe, save_probe
 from ..analysis.probe.splits import Splits, make_splits, splits_column
-from ..analysis.selection.labellings import Labelling, labellings, select_neurons
+from ..analysis.selection.labellings import Labelling, check_one_encoder, labellings, select_neurons
 from ..analysis.selection.sets import find_set
 from ..cluster.executor import Done, Executor, Failed, SerialExecutor
 from ..extract.audio.corpus import Corpus
 from ..extract.models.encoder import Encoder
 from ..extract.models.registry import load_encoder
-from ..extract.plan import clip_table, identify, to_device
-from ..store.group import open_root, read_identity, read_plan
+from ..extract.plan import clip_table, origin_of, to_device
+from ..store.group import open_root, open_task
 from ..store.neurons import NeuronSet
-from ..store.provenance import Identity, digest_of
+from ..store.provenance import Identity, TaskRecord, digest_of
 from ..store.reader import open_store
 from .controls import matched_controls, neuron_features, published_control
 from .effects import compare
@@ -50,7 +50,10 @@ class OpenStore:
 
     def __init__(self, url: str) -> None:
         self.url, self.root, self.tree = url, open_root(url, mode="r"), open_store(url)
-        self.identity: Identity = read_identity(self.root)
+
+    def record(self, task: str) -> TaskRecord:
+        """What the store says of a task. Raises LookupError naming the tasks that exist."""
+        return open_task(self.root, task)[1]
 
     def labelling(self, task: str, label: str) -> Labelling:
         """Raises LookupError naming the tasks or labels that exist."""
@@ -65,8 +68,8 @@ def look_up(request: Request, store: OpenStore | str, probe: Probe | None = None
     """
     store = OpenStore(store) if isinstance(store, str) else store
     ds = store.labelling(request.task, request.label).ds
-    plan = read_plan(store.root, request.task)
-    assert plan is not None
+    record = store.record(request.task)
+    identity = digest_of(record.identity.to_json())
     if ds.attrs["n_pending"]:
         raise ValueError(
             f"{store.url} task {request.task} is not finished, {ds.attrs['n_pending']} clips are pending; expected "
@@ -78,7 +81,7 @@ def look_up(request: Request, store: OpenStore | str, probe: Probe | None = None
         raise LookupError(f"no category {request.category!r} in {request.labelling}; expected {', '.join(categories)}")
     splits, names = _splits(request, ds, codes)
     neurons, gain = _neurons(request, store, splits)
-    widths = [width for _, width in store.identity.sites]
+    widths = [width for _, width in record.identity.sites]
     if request.control == "published":
         controls = published_control(neurons, widths)
     else:
@@ -88,9 +91,9 @@ def look_up(request: Request, store: OpenStore | str, probe: Probe | None = None
     used = splits.train | splits.valid
     train_digest = digest_of([[[names[i], int(codes.values[i])] for i in np.flatnonzero(own).tolist()] for own in used])
     if probe is None:
-        probe = _fit(request, ds, codes, splits, store.identity)
+        probe = _fit(request, ds, codes, splits, record.identity)
         probe = replace(probe, about={**probe.about, "train_digest": train_digest})
-    probe.require(digest_of(store.identity.to_json()), request.labelling)
+    probe.require(identity, request.labelling)
     if probe.about.get("train_digest", train_digest) != train_digest:
         raise ValueError(
             f"the probe of {probe.labelling} was trained on other clips than those that the store now has for "
@@ -105,11 +108,12 @@ def look_up(request: Request, store: OpenStore | str, probe: Probe | None = None
     stored = ds[["embedding", "audio_digest"]].isel(clip=tested).compute(scheduler="synchronous")
     donors = draw_donors(request, codes.values, categories, names, tested)
     donor_audio = ds["audio_digest"].isel(clip=donors).compute(scheduler="synchronous").values
+    position = ds["position"].values
     return Study(
-        request=request, identity=store.identity, plan=plan, categories=categories,
+        request=request, identity=record.identity, plan=record.plan, categories=categories,
         interventions=tuple(intervention(neurons=each, name=each.name) for each in (neurons, *controls)), probe=probe,
-        splits=splits, truth=codes.values[tested].astype(np.int64), clips=tested,
-        names=tuple(names[i] for i in tested), donors=donors, donor_audio=donor_audio,
+        heads=splits.test_fold[tested], truth=codes.values[tested].astype(np.int64), clips=position[tested],
+        names=tuple(names[i] for i in tested), donors=position[donors], donor_audio=donor_audio,
         embedding=stored["embedding"].values, audio=stored["audio_digest"].values,
     )  # fmt: skip
 
@@ -130,7 +134,7 @@ def find_neurons(request: Request, url: str) -> NeuronSet:
     train_only = request.selection.clips == "train"
     splits = _splits(request, ds, ds.otoscope.codes(request.label))[0] if train_only else None
     neurons, _ = _neurons(request, store, splits)
-    neurons.check([width for _, width in store.identity.sites])
+    neurons.check([width for _, width in store.record(request.task).identity.sites])
     return neurons
 
 
@@ -145,10 +149,11 @@ def _splits(request: Request, ds: xr.Dataset, codes: xr.DataArray) -> tuple[Spli
 
 def _neurons(request: Request, store: OpenStore, splits: Splits | None) -> tuple[NeuronSet, float | None]:
     """The set that a request names, by the selection that it asks for, and a published list's gain."""
-    asked = request.selection
+    asked, own = request.selection, store.labelling(request.task, request.label)
 
     def member(task: str, label: str) -> xr.DataArray:
         found = store.labelling(task, label)
+        check_one_encoder(own, found)
         if asked.clips == "train" and task == request.task and splits is not None:
             if len(splits.heads) > 1:
                 raise ValueError(
@@ -160,7 +165,7 @@ def _neurons(request: Request, store: OpenStore, splits: Splits | None) -> tuple
         selected: xr.DataArray = select_neurons(found, asked).selection["member"]
         return selected
 
-    identity = digest_of(store.identity.to_json())
+    identity = digest_of(store.record(request.task).identity.to_json())
     how: dict[str, object] = {"selection": asked.to_json()}
     return find_set(request.named_set, member, request.task, request.label, identity=identity, how=how)
 
@@ -234,7 +239,7 @@ def run_study(
 
     encoder: the one that the store was made with, or its name, which an executor then has loaded where it runs.
     corpus: the manifest of the task, with its audio.
-    identity: the encoder's, as of `identify`, if it is known: the weights are then not read again.
+    identity: the encoder's, as of `origin_of`, if it is known: the weights are then not read again.
     progress: called with the clips done and all clips.
     Beside the effects the result holds, per tested clip, its category, and its predictions and scores before and after;
     and in its attributes the request, the sets of neurons, and the digests of all that it depends on.
@@ -243,11 +248,11 @@ def run_study(
     executor = executor or SerialExecutor()
     model = load_encoder(encoder) if isinstance(encoder, str) else encoder
     if identity is None:
-        identity = identify(to_device(model, "cpu" if executor.remote else device), study.identity.frames)
+        identity = origin_of(to_device(model, "cpu" if executor.remote else device), study.identity.frames).identity
         if executor.remote:  # then the devices are the workers'
             identity = replace(identity, device=study.identity.device)
     check_encoder(study.identity, identity)
-    if clip_table(corpus).digest != study.plan.names:
+    if not clip_table(corpus).match(study.plan):
         raise ValueError(
             f"the corpus has not the clips that task {study.request.task} was extracted from ({len(corpus)} against "
             f"{study.plan.n_clips}, or other names or paths); expected the same manifest"

@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..analysis.probe.probe import Probe
-from ..analysis.probe.splits import Splits
 from ..extract.audio.corpus import Corpus
 from ..extract.forward import Forward, arithmetic
 from ..extract.loader import LoadedClip, Loader
@@ -45,7 +44,8 @@ class Study:
     interventions: tuple[Intervention, ...]
     """The one in question, then its controls."""
     probe: Probe
-    splits: Splits
+    heads: NDArray[np.int64]
+    """Heads of the probe that the clips are tested by."""
     truth: NDArray[np.int64]
     """Codes of the clips' categories."""
     clips: NDArray[np.int64]
@@ -89,7 +89,8 @@ class Study:
         asked = {name: value for name, value in self.request.to_json().items() if name != "set"}  # its neurons count
         read = {
             "request": asked, "gain": self.interventions[0].gain, "identity": self.identity.to_json(),
-            "probe": self.probe.digest, "neurons": self.neurons.digest, "clips": self.plan.names,
+            "probe": self.probe.digest, "neurons": self.neurons.digest,
+            "clips": digest_of([self.plan.names, self.plan.sources, self.plan.prompts]),
             "tested": digest_of(self.clips.tolist()), "truth": digest_of(self.truth.tolist()),
             "audio": digest_of(self.audio.tolist()), "donor_audio": digest_of(self.donor_audio.tolist()),
         }  # fmt: skip
@@ -137,7 +138,7 @@ class AblationWorker:
         study, rows = self.study, slice(piece.start, piece.stop)
         clips = self._load(study.clips[rows], study.audio[rows])
         donors = self._load(study.donors[rows], study.donor_audio[rows])
-        truth, heads = study.truth[rows], study.splits.test_fold[study.clips[rows]]
+        truth, heads = study.truth[rows], study.heads[rows]
         shape = 1 + len(study.interventions), len(piece)
         scores = np.empty((len(MEASURES) - (study.target is None) * len(TARGET_MEASURES), *shape))
         predicted = np.empty(shape, np.int32)

@@ -3,8 +3,8 @@
 Goal: thin methods over the pure functions of this room; they fetch what the store keeps and mask what may not
 count.
 Conventions: `ds` is one task as the reader shows it. Clips without a label, and clips that failed, count
-nowhere. Only the label column and the status are read at once, a few bytes per clip, because the categories
-that have clips are an axis of the result; everything else stays lazy.
+nowhere. Only the label column is read at once, because the categories that have clips are an axis of the result;
+everything else stays lazy.
 """
 
 from collections.abc import Sequence
@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from ..store.labels import LABEL_PREFIX, label_columns
-from ..store.schema import OK
+from ..store.labels import decode, encode
+from ..store.schema import DIMENSIONS, OK, SHOWN_BESIDE
 from . import compare, overlap, rates
 from .exemplars import exemplar_clips
 from .null.resampling import Sample, take_sample
@@ -34,13 +34,21 @@ class OtoscopeAccessor:
 
     def __init__(self, ds: xr.Dataset) -> None:
         self._ds = ds
+        self._codes: dict[str, xr.DataArray] = {}
 
     @property
     def labels(self) -> list[str]:
-        """Names of the label columns."""
+        """Names of the label columns: coordinates of the clips, those that a user gave them included."""
         if self._given:
             return [GIVEN]
-        return label_columns(self._ds.data_vars)
+        others = {*DIMENSIONS, *SHOWN_BESIDE}
+        return [str(name) for name, x in self._ds.coords.items() if x.dims == ("clip",) and name not in others]
+
+    @property
+    def counted(self) -> xr.DataArray:
+        """bool (clip): the clip was extracted, so that it counts. Read at once."""
+        there = self._read("status") == OK if "status" in self._ds else np.ones(self._ds.sizes["clip"], bool)
+        return self._of_clips(there)
 
     def categories(self, label: str) -> list[str]:
         """The categories of a label column that have clips."""
@@ -49,28 +57,30 @@ class OtoscopeAccessor:
         return list(self.codes(label).attrs["categories"])
 
     def label(self, name: str) -> xr.DataArray:
-        """Category of each clip: (clip) strings, "" where there is none. Lazy."""
-        codes = self._label_codes(name)
-        names = np.array([*map(str, codes.attrs["categories"]), ""])  # code -1 finds the last one
-        decoded: xr.DataArray = xr.apply_ufunc(
-            names.__getitem__, codes, dask="parallelized", output_dtypes=[names.dtype], keep_attrs=False
-        )
-        return decoded.rename(name)
+        """Category of each clip: (clip) strings, "" where there is none or the clip does not count. Read at once."""
+        codes = self.codes(name)
+        return self._of_clips(decode(codes.values, codes.attrs["categories"]), name)
 
     def codes(self, name: str) -> xr.DataArray:
-        """Codes (clip) of the clips that count, -1 for all others; categories without a clip are dropped.
+        """Codes (clip) of the clips that count, -1 for all others; attrs: categories. Read at once."""
+        if name not in self.labels:
+            known = ", ".join(self.labels) or "none: add some with `otoscope label`"
+            raise LookupError(f"no label column {name!r} in this task; those that exist: {known}")
+        if name not in self._codes:
+            codes, categories = encode(np.where(self.counted, self._read(name).astype(object), np.nan))
+            self._codes[name] = self._of_clips(codes, name).assign_attrs(categories=categories)
+        return self._codes[name]
 
-        attrs: categories, and empty_categories, the ones dropped. Read at once.
-        """
-        codes = self._label_codes(name)
-        status = self._variable("status", "which clips were extracted")
-        read = codes.where(status == OK, -1).compute(scheduler="synchronous")
-        categories = np.array([*map(str, codes.attrs["categories"])], dtype=object)
-        has_clips = np.bincount(read.values[read.values >= 0], minlength=len(categories)) > 0
-        renumber = np.append(np.where(has_clips, np.cumsum(has_clips) - 1, -1), -1)
-        dense = read.copy(data=renumber[read.values].astype(np.int32)).rename(name)
-        dense.attrs = {"categories": list(categories[has_clips]), "empty_categories": list(categories[~has_clips])}
-        return dense
+    def _of_clips(self, values: np.ndarray, name: str | None = None) -> xr.DataArray:
+        """Values (clip) by the clips' names; no other coordinate, for to copy those is to read them."""
+        clips = {n: self._ds.variables[n] for n in ("clip",) if n in self._ds.coords}
+        indexes = {n: index for n, index in self._ds.xindexes.items() if n == "clip"}
+        return xr.DataArray(values, xr.Coordinates(clips, indexes), dims="clip", name=name)
+
+    def _read(self, name: str) -> np.ndarray:
+        """A variable (clip), and no other: coordinates of the same clips, such as other labels, stay as they are."""
+        values: np.ndarray = self._ds[name].variable.compute(scheduler="synchronous").values
+        return values
 
     def probability(self, label: str, selection: Selection | None = None, **changes: Any) -> xr.DataArray:
         """Activation probability (layer, neuron, category), in one of the readings.
@@ -89,15 +99,14 @@ class OtoscopeAccessor:
                     f"reading {how.reading!r}, threshold {how.threshold} given for probabilities that were made "
                     "elsewhere; expected neither: they have the reading that they were made with"
                 )
-            return self._given_probability(label).assign_attrs(reading="given", empty_categories=[])
+            return self._given_probability(label).assign_attrs(reading="given")
         codes = self.codes(label)
         active, frames = self._active(how)
         if frames is None:
             p = rates.activation_probability(active, codes)
         else:
             p = rates.frame_probability(active, frames, codes)
-        attrs = {**p.attrs, "reading": how.reading, "empty_categories": codes.attrs["empty_categories"]}
-        return self._where_valid(p).assign_attrs(attrs)
+        return self._where_valid(p).assign_attrs(p.attrs, reading=how.reading)
 
     def aape(
         self, label: str, selection: Selection | None = None, *, normalised: bool = False, **changes: Any
@@ -125,18 +134,26 @@ class OtoscopeAccessor:
     def exemplars(
         self, layer: int | list[int], neuron: int | list[int], k: int = 10, lowest: bool = False
     ) -> xr.Dataset:
-        """The clips that drive a neuron most, or least: `clip` (name), `value` (mean) and `position`, each (rank).
+        """The clips that drive a neuron most, or least: `clip` (name), `value`, `position` (in the plan), (rank).
 
         With a list of layers or neurons (layer, neuron, rank). Lazy; see `analysis.exemplar_clips`.
         """
         means = self._variable("mean", "exemplars").sel(layer=layer, neuron=neuron)
-        counted = self._variable("status", "which clips were extracted") == OK
-        found = exemplar_clips(means, counted, k, lowest)
-        names = np.append(np.asarray(self._ds["clip"].values, object), "")  # position -1 finds the last one
-        clips: xr.DataArray = xr.apply_ufunc(
-            names.__getitem__, found["position"], dask="parallelized", output_dtypes=[object], keep_attrs=False
-        )
-        return found.assign(clip=clips)
+        found = exemplar_clips(means, self.counted, k, lowest)
+        # -1, where fewer clips count, finds the last one of each.
+        own = {
+            "clip": np.append(np.asarray(self._ds["clip"].values, object), ""),
+            "position": np.append(self._ds["position"].values, -1),
+        }
+        return found.assign(
+            {
+                name: xr.apply_ufunc(
+                    values.__getitem__, found["position"], dask="parallelized", output_dtypes=[values.dtype],
+                    keep_attrs=False,
+                )
+                for name, values in own.items()
+            }
+        )  # fmt: skip
 
     def sample(
         self,
@@ -238,12 +255,6 @@ class OtoscopeAccessor:
 
     def _where_valid(self, values: xr.DataArray) -> xr.DataArray:
         return values.where(self._ds["neuron_valid"]) if "neuron_valid" in self._ds else values
-
-    def _label_codes(self, name: str) -> xr.DataArray:
-        if LABEL_PREFIX + name not in self._ds:
-            known = ", ".join(self.labels) or "none: add some with `otoscope label`"
-            raise LookupError(f"no label column {name!r} in this task; those that exist: {known}")
-        return self._ds[LABEL_PREFIX + name]
 
     def _variable(self, name: str, purpose: str) -> xr.DataArray:
         if name not in self._ds:

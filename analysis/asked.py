@@ -11,7 +11,7 @@ import pandas as pd
 from . import compare
 from .null.overlaps import overlaps
 from .published.paper import paper_table
-from .selection.labellings import Labelling, only, select_neurons
+from .selection.labellings import Labelling, check_one_encoder, only, select_neurons
 from .selection.rules import depth_histogram
 from .selection.selection import Selections
 from .selection.selectivity import aape
@@ -63,6 +63,7 @@ def comparison(by: str, asked: Sequence[Labelling], selections: Selections) -> t
         stats = stats_table({(x.store, x.name): x.selection for x in found})
         return compare.labellings_side_by_side(stats), ""
     if by == "neuron":
+        check_one_encoder(*found)
         return compare.serving_table(compare.serving({x.name: x.selection["member"] for x in found})), ""
     if by == "layer":
         return compare.layers_side_by_side({x.store: x.selection for x in found}), ""

@@ -21,9 +21,6 @@ import xarray as xr
 from dask.delayed import delayed
 from numpy.typing import NDArray
 
-from ..store.labels import LABEL_PREFIX, decode, label_columns
-from ..store.schema import OK
-
 Keys = NDArray[np.int64]
 """A value and the position of its clip in one integer: higher value first, then earlier clip. So no two are equal."""
 
@@ -87,14 +84,14 @@ def exemplars_table(
     if "mean" not in ds:
         raise LookupError("this task keeps no 'mean', expected for exemplars: extract with --keep mean")
     _check_exist(ds, neurons)
-    counted = (ds["status"] == OK).compute(scheduler="synchronous")
+    counted = ds.otoscope.counted
     found = {}
     for layer in dict.fromkeys(layer for layer, _ in neurons):
         wanted = sorted({neuron for of, neuron in neurons if of == layer})
         means = ds["mean"].sel(layer=layer, neuron=wanted)
         found[layer] = exemplar_clips(means, counted, k, lowest).compute(scheduler="synchronous")
     columns = ["clip", *(name for name in ("path", "start", "stop") if name in ds)]
-    labels = label_columns(ds.data_vars)
+    labels = ds.otoscope.labels
     rows = []
     for layer, neuron in dict.fromkeys(neurons):
         ranked = found[layer].sel(neuron=neuron)
@@ -105,20 +102,19 @@ def exemplars_table(
                     "layer": layer,
                     "neuron": neuron,
                     "rank": ranked["rank"].values + 1,
-                    "position": ranked["position"].values,
+                    "at": ranked["position"].values,
                     "mean": ranked["value"].values.astype(np.float64),
                 }
             )
         )
     table = pd.concat(rows, ignore_index=True)
-    at = np.asarray(table.pop("position"))
+    at = np.asarray(table.pop("at"))
     shown, inverse = np.unique(at, return_inverse=True)
-    clips = ds[[*columns, *(LABEL_PREFIX + name for name in labels)]].isel(clip=shown).compute(scheduler="synchronous")
+    clips = ds[[*columns, *labels]].isel(clip=shown).compute(scheduler="synchronous")
     for i, name in enumerate(columns):
         table.insert(3 + i, name, clips[name].values[inverse])
     for name in labels:
-        codes = clips[LABEL_PREFIX + name]
-        table[name] = decode(codes.values[inverse], [str(category) for category in codes.attrs["categories"]])
+        table[name] = clips[name].fillna("").astype(str).values[inverse]
     return table
 
 

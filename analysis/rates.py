@@ -115,7 +115,7 @@ def _categories(labels: xr.DataArray) -> list[str]:
     if "categories" not in labels.attrs or labels.dims != ("clip",) or labels.dtype.kind not in "iu":
         raise ValueError(
             f"labels are {labels.dtype} {labels.dims} with attributes {sorted(labels.attrs)}; expected "
-            "integer codes along clip with attrs['categories']: take a variable `label_...` of the store"
+            "integer codes along clip with attrs['categories']: take those of `ds.otoscope.codes(label)`"
         )
     return [str(name) for name in labels.attrs["categories"]]
 

@@ -30,6 +30,7 @@ STEP_BYTES = 256 << 20  # read in one step, a block at a time; or four times its
 CHAINS = 4  # of steps, each with totals of its own: so many threads are kept busy, small inputs' too
 CLIPS_PER_CATEGORY = 20  # enough for adding to outweigh unpacking; small chunks are joined up to it
 JOINED_BYTES = 48 << 20  # but no further than this
+SMALL_BYTES = 1 << 18  # of values; smaller blocks are joined up to it, for each costs milliseconds of its own
 MAX_ROWS = 255  # bools of so many clips sum to a byte
 
 
@@ -41,7 +42,9 @@ def count_bits(bits: Any, codes: Any, n_categories: int, n_neurons: int) -> Any:
     Raises ValueError for codes that do not fit the clips or the categories.
     """
     if isinstance(bits, da.Array):
-        bits = bits.rechunk({0: -1, 1: tuple(_joined(bits, n_categories)), 2: -1})
+        bytes_per_clip = max(1, bits.shape[0] * bits.shape[2])
+        limit = min(CLIPS_PER_CATEGORY * n_categories, JOINED_BYTES // bytes_per_clip)
+        bits = bits.rechunk({0: -1, 1: tuple(_joined(bits.chunks[1], limit)), 2: -1})
     return _total(bits, codes, _add_bits, (n_categories, bits.shape[0], n_neurons), np.dtype(np.int32))
 
 
@@ -50,6 +53,10 @@ def sum_values(values: Any, codes: Any, n_categories: int) -> Any:
 
     Bools give int32, integers int64; floats are summed in float64.
     """
+    if isinstance(values, da.Array):
+        layers, _, neurons = map(max, values.chunks)
+        limit = SMALL_BYTES // max(1, layers * neurons * values.dtype.itemsize)
+        values = values.rechunk({1: tuple(_joined(values.chunks[1], limit))})
     dtype = np.dtype({"b": np.int32, "f": np.float64}.get(values.dtype.kind, np.int64))
     return _total(values, codes, _add_values, (n_categories, values.shape[0], values.shape[2]), dtype)
 
@@ -162,12 +169,10 @@ def _steps(lengths: Sequence[int], enough: int) -> Iterator[list[int]]:
             group, n_clips = [], 0
 
 
-def _joined(bits: da.Array, n_categories: int) -> Iterator[int]:
-    """Lengths along clips after joining chunks until the adders have clips enough of each category."""
-    bytes_per_clip = max(1, bits.shape[0] * bits.shape[2])
-    limit = min(CLIPS_PER_CATEGORY * n_categories, JOINED_BYTES // bytes_per_clip)
+def _joined(lengths: Sequence[int], limit: int) -> Iterator[int]:
+    """Lengths along clips after joining chunks, to no more clips than the limit; a longer chunk stays as it is."""
     n_clips = 0
-    for length in bits.chunks[1]:
+    for length in lengths:
         if n_clips and n_clips + length > limit:
             yield n_clips
             n_clips = 0

@@ -21,7 +21,7 @@ from otoscope.cluster.executor import Done, SerialExecutor
 from otoscope.store.bits import pack
 from otoscope.store.block_values import BlockValues
 from otoscope.store.blocks import Block, blocks
-from otoscope.store.changes.staged import ClipTable
+from otoscope.store.changes.staged import ClipTable, Origin
 from otoscope.store.changes.tasks import add_task, create
 from otoscope.store.provenance import Identity, Plan, kept
 from otoscope.store.writer import write_block
@@ -134,11 +134,11 @@ def made(url: str, n_clips: int, block: int) -> tuple[Identity, Plan]:
         embedding=768, hidden=(0, 0), frames="audio",
     )  # fmt: skip
     plan = Plan(
-        n_clips=n_clips, names=clips.digest, block=block, batch=BATCH, threads=1, unit_sec=None,
+        n_clips=n_clips, **clips.digests, block=block, batch=BATCH, threads=1, unit_sec=None,
         variables=kept(("mean",)),
     )  # fmt: skip
-    create(url, identity)
-    add_task(url, TASK, plan, clips)
+    create(url)
+    add_task(url, TASK, Origin(identity=identity, check=np.zeros(identity.n_check)), plan, clips)
     return identity, plan
 
 

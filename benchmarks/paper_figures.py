@@ -20,7 +20,7 @@ from otoscope.cli.main import cli
 from otoscope.extract.audio.corpora.build import data_set
 from otoscope.store.bits import pack
 from otoscope.store.blocks import blocks
-from otoscope.store.changes.staged import ClipTable
+from otoscope.store.changes.staged import ClipTable, Origin
 from otoscope.store.changes.tasks import add_task, create
 from otoscope.store.provenance import Identity, Plan, kept
 from otoscope.store.writer import write_block
@@ -88,7 +88,7 @@ def write(url: str, *, each: int, depth: float, share: float, seed: int) -> None
         sites=tuple((f"blocks.{i}.mlp.act", WIDTH) for i in range(LAYERS)),
         embedding=768, hidden=(0, 0), frames="audio",
     )  # fmt: skip
-    create(url, identity)
+    create(url)
     for task, labels in tasks(share).items():
         rows = list(zip(*labels.values(), strict=True))
         kinds = sorted(set(rows))
@@ -103,9 +103,9 @@ def write(url: str, *, each: int, depth: float, share: float, seed: int) -> None
         never = np.full(len(rows), np.nan)
         clips = ClipTable(name=names, path=names, start=never, stop=never, labels=labels)
         plan = Plan(
-            n_clips=len(rows), names=clips.digest, block=1024, batch=32, threads=1, unit_sec=None, variables=kept(())
+            n_clips=len(rows), **clips.digests, block=1024, batch=32, threads=1, unit_sec=None, variables=kept(())
         )
-        add_task(url, task, plan, clips)
+        add_task(url, task, Origin(identity=identity, check=np.zeros(identity.n_check)), plan, clips)
         for block in blocks(task, len(rows), plan.block):
             dice = np.frombuffer(rng.bytes(len(block) * LAYERS * WIDTH), np.uint8).reshape(-1, LAYERS, WIDTH)
             values = {

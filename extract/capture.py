@@ -22,16 +22,17 @@ from ..cluster.executor import Executor, Failed, Killed, SerialExecutor
 from ..cluster.progress import Progress
 from ..cluster.resources import this_machine
 from ..store.blocks import Block
-from ..store.changes.tasks import add_task, create
+from ..store.changes.tasks import add_task, check_origin, stored_origin
 from ..store.location import is_url
 from ..store.provenance import kept
-from ..store.status import task_status
+from ..store.status import block_versions, task_status
 from ..store.writer import pending_blocks
 from .audio.corpus import Corpus
 from .audio.manifest import corpus_of
 from .failures import Bisection, FailureLimit, Piece, Trial, check_pending, describe_block, raise_for
 from .loader import UnreadableAudio
 from .models.encoder import Encoder
+from .models.registry import source_of
 from .plan import (
     Extraction,
     Model,
@@ -45,7 +46,7 @@ from .plan import (
 )
 from .preflight import Preflight, check_parity_choice, forecast
 from .report import Report, RunRecorder
-from .worker import BlockReport, make_worker
+from .worker import ON, BlockReport, make_worker
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +72,7 @@ def capture(
     max_failures: float = 0.1,
     parity: str = "refuse",
     replan: bool = False,
+    same_device: bool = False,
     dry_run: bool = False,
     report: str | Path | None = None,
     executor: Executor | None = None,
@@ -82,7 +84,8 @@ def capture(
     audio_root: folder or URL that relative paths start from; default the manifest's own folder, of a DataFrame the
         current one. A Corpus has its own.
     unit_sec: seconds that clips are cropped or zero-padded to, or "native".
-    frames: "audio" (frames that start before the clip's end; default), "published" (padding too) or "all" (CLS too).
+    frames: "audio" (frames that start before the clip's end; default), "published" (padding too), "all" (CLS too) or
+        "last" (the last of "audio").
     keep: variables to store, of `otoscope.store.provenance.VARIABLES`.
     mean_dtype: "float16" (default) or "float32".
     block, batch, threads: clips per block, clips per forward pass, threads of the arithmetic.
@@ -91,19 +94,24 @@ def capture(
     max_failures: stop once more than this share of the task's clips has failed, in [0, 1].
     parity: "refuse" a model that gives clips in a batch other results than alone, or only "warn".
     replan: plan a task anew of which nothing is committed; no other run may be at work on it.
+    same_device: refuse workers on another device, or with another kernel that reduces frames, than the task's blocks.
     dry_run: only report what would be done, how large it would be and how long it would take; write nothing.
     report: file that says what the run did, as JSON, from its beginning on.
     executor: where workers run; default one worker in this process.
     Raises ValueError for options or files that do not fit together or with the store, FileNotFoundError for absent
     audio, OSError where reading or writing fails or there is no room; committed blocks stay, and the same call goes on
-    from there. A finished task needs no encoder: one given by its name is not loaded, and its weights not compared.
+    from there. A finished task needs no encoder: one given by its name, from the same source, is not loaded, and its
+    weights are not compared.
     """
     if not 0 <= max_failures <= 1:
         raise ValueError(f"max_failures is {max_failures}; expected a share between 0 and 1")
     check_parity_choice(parity)
     executor, where = executor or SerialExecutor(), f"{url} task {task}"
     corpus = corpus_of(corpus, audio_root)
-    identity, stored, status = stored_task(url, task, replan)
+    status = stored_task(url, task, replan)
+    stored = None if status is None else status.plan
+    origin = None if status is None else stored_origin(url, task)
+    used = _one_hardware(url, task) if same_device and status else ""
     clips = clip_table(corpus)
     if threads is None:
         cpus = this_machine(None).cores if executor.cpus_per_worker is None else executor.cpus_per_worker
@@ -113,32 +121,32 @@ def capture(
         stored, corpus, clips, unit_sec=unit_sec, variables=variables, mean_dtype=mean_dtype, block=block, batch=batch,
         threads=threads,
     )  # fmt: skip
-    if stored is not None and replace(plan, n_clips=stored.n_clips, names=stored.names) != stored:
-        add_task(url, task, plan, clips)  # refuses, naming what differs, before an encoder is loaded
+    if origin is not None and stored is not None and plan.with_clips_of(stored) != stored:
+        add_task(url, task, origin, plan, clips)  # refuses, naming what differs, before an encoder is loaded
     code = f"otoscope {version('otoscope')} torch {torch.__version__}"
     about = {"store": url, "task": task, "executor": executor.name, "code": code, "plan": plan.to_json()}
     recorder = RunRecorder(path=None if report is None or dry_run else Path(report), about=about, batch=plan.batch)
     limit = FailureLimit(share=max_failures, n_clips=len(clips), n_failed=status.n_failed if status else 0)
     finished = status is not None and plan == stored and bool(status.committed.all())
-    if finished and identity is not None and isinstance(encoder, str) and not dry_run:
-        check_options(identity, family=encoder.partition(":")[0], frames=frames, device=device)
-        log.info("%s", describe(url, task, identity, plan))
-        add_task(url, task, plan, clips)  # refuses clips and labels that are not the store's
+    extraction = Extraction(
+        url=url, clips=corpus.clips, plan=plan, model=Model(encoder=encoder, device=device), code=code,
+        allow_missing=allow_missing,
+    )  # fmt: skip
+    preflight = partial(Preflight, extraction, frames or (origin.identity.frames if origin else "audio"))
+    if finished and origin is not None and isinstance(encoder, str) and not dry_run:
+        check_options(origin.identity, family=encoder.partition(":")[0], frames=frames, device=device)
+        log.info("%s", describe(url, task, origin.identity, plan))
+        if source_of(encoder) != origin.source:
+            origin = preflight(None).run(executor).origin
+        add_task(url, task, origin, plan, clips)  # refuses another encoder, clips and labels that are not the store's
         limit.check(where, [])
         return _end(recorder, url, task, executor)
     if not allow_missing:
         check_files(corpus.clips, committed=status.committed if status else None)
-    model = Model(encoder=encoder, device=device)
-    extraction = Extraction(url=url, clips=corpus.clips, plan=plan, model=model, code=code, allow_missing=allow_missing)
-    found = Preflight(
-        extraction=extraction,
-        frames=frames or (identity.frames if identity else "audio"),
-        parity=None if finished or dry_run else parity,
-        calibrate=dry_run and not finished,
-    ).run(executor)
-    if identity is not None:
-        create(url, found.identity)  # refuses another identity
-    log.info("%s", describe(url, task, found.identity, plan))
+    found = preflight(None if finished or dry_run else parity, calibrate=dry_run and not finished).run(executor)
+    if origin is not None:
+        check_origin(url, task, origin, found.origin)
+    log.info("%s", describe(url, task, found.origin.identity, plan))
     expected = forecast(found, plan, map(str, corpus.labels), status, executor.max_workers())
     this_machine(None if is_url(url) else url).check_fits(
         where,
@@ -150,9 +158,10 @@ def capture(
         return Report(n_clips=len(clips), n_ok=0, n_failed=0, n_extracted=0, failures=(), forecast=expected)
     recorder.write("running")
     pa.default_memory_pool().release_unused()  # Arrow keeps ten times what a manifest needs
-    extraction = replace(extraction, identity=found.identity, code=code + found.parity)
+    hardware = (used or found.hardware) if same_device else ""
+    extraction = replace(extraction, origin=found.origin, code=code + found.parity, hardware=hardware)
     try:
-        prepare_store(url, task, found.identity, plan, clips, replan)
+        prepare_store(url, task, found.origin, plan, clips, replan)
         limit = replace(limit, n_failed=task_status(url, task).n_failed)
         run = Run(executor=executor, extraction=extraction, recorder=recorder, limit=limit, where=where)
         run.all(pending_blocks(url, task))
@@ -160,6 +169,17 @@ def capture(
         recorder.write("stopped", executor.workers(), error)
         raise
     return _end(recorder, url, task, executor)
+
+
+def _one_hardware(url: str, task: str) -> str:
+    """The hardware that a task's blocks come from, "" where there are none. Raises ValueError for several."""
+    found = {version.partition(ON)[2] for version in block_versions(url, task)}
+    if len(found) > 1:
+        raise ValueError(
+            f"{url} task {task} has blocks from {' and '.join(sorted(found))}; expected one with --same-device: leave "
+            "it out"
+        )
+    return found.pop() if found else ""
 
 
 @dataclass(kw_only=True)

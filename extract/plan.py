@@ -13,9 +13,9 @@ import torch
 
 from ..messages import one_line
 from ..store.blocks import default_block_size
-from ..store.changes.staged import ClipTable
+from ..store.changes.staged import ClipTable, Origin
 from ..store.changes.tasks import add_task, create
-from ..store.group import check_task_name, nothing_at, open_root, read_identity, read_plan
+from ..store.group import check_task_name, nothing_at, open_root, read_record
 from ..store.provenance import Identity, Plan, kept
 from ..store.schema import sizes
 from ..store.status import TaskStatus, task_status
@@ -51,10 +51,18 @@ class Extraction:
     model: Model
     code: str = ""
     """Versions of what computes, recorded with each block."""
-    identity: Identity | None = None
+    origin: Origin | None = None
     """None until the encoder was loaded and asked for it."""
     allow_missing: bool = False
     """Whether absent files are recorded as failed."""
+    hardware: str = ""
+    """Device and kernel that alone may extract (see `hardware_of`); "" allows all."""
+
+    @property
+    def identity(self) -> Identity:
+        """That of the encoder, once it is known."""
+        assert self.origin is not None
+        return self.origin.identity
 
 
 def to_device(encoder: Encoder, device: str | None) -> Encoder:
@@ -68,8 +76,11 @@ def to_device(encoder: Encoder, device: str | None) -> Encoder:
         ) from error
 
 
-def identify(encoder: Encoder, frames: str) -> Identity:
-    """The identity of stores made with an encoder on its present device."""
+def origin_of(encoder: Encoder, frames: str) -> Origin:
+    """What the numbers come from that an encoder gives on its present device.
+
+    Raises ValueError for an encoder that fails, or whose weights are not numbers.
+    """
     unfit = next((name for name, part in encoder.module.named_parameters() if bool(torch.isnan(part).any())), None)
     if unfit is not None:
         raise ValueError(
@@ -83,13 +94,14 @@ def identify(encoder: Encoder, frames: str) -> Identity:
         if not is_foreign(error):
             raise
         raise ValueError(
-            f"encoder {encoder.name} failed on a second of silence ({type(error).__name__}: {one_line(error)}); "
+            f"encoder {encoder.name} failed on a second of sound ({type(error).__name__}: {one_line(error)}); "
             "expected a module that takes what its `prepare` gives, and an `embed` that takes what it returns: check "
             "them (otoscope --debug shows where)"
         ) from error
     device = encoder.silence(1).device
+    tf32 = device.type == "cuda" and torch.backends.cuda.matmul.allow_tf32
     n_blocks = len(match_sites(encoder.module, encoder.transformer_layers)) if encoder.transformer_layers else 0
-    return Identity(
+    identity = Identity(
         encoder=encoder.name,
         weights=weights_digest(encoder.module),
         front_end={"sample_rate": int(encoder.sample_rate), **encoder.front_end},
@@ -97,36 +109,36 @@ def identify(encoder: Encoder, frames: str) -> Identity:
         embedding=anatomy.embedding,
         hidden=(n_blocks + 1, anatomy.hidden) if n_blocks else (0, 0),
         frames=frames,
-        device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        precision="tf32" if tf32 and anatomy.precision == "float32" else anatomy.precision,
+        device=device.type,
     )
+    return Origin(identity=identity, source=encoder.source, check=anatomy.check)
 
 
-def stored_task(url: str, task: str, replan: bool) -> tuple[Identity | None, Plan | None, TaskStatus | None]:
-    """What there is already: the store's identity, the task's plan and how it stands.
+def stored_task(url: str, task: str, replan: bool) -> TaskStatus | None:
+    """What there is already of a task, and how it stands.
 
     replan: whether a plan of which nothing is committed counts as none; ValueError where something is.
     """
     check_task_name(task)
     if nothing_at(url):
-        return None, None, None
-    root = open_root(url, mode="r")
-    identity, plan = read_identity(root), read_plan(root, task)
-    if plan is None:
-        return identity, None, None
+        return None
+    if read_record(open_root(url, mode="r"), task) is None:
+        return None
     status = task_status(url, task)
     if replan and status.committed.any():
         raise ValueError(
             f"{url} task {task} has {len(status.blocks())} committed blocks; expected none for --replan: leave it out, "
             "or choose another task name"
         )
-    return (identity, None, None) if replan else (identity, plan, status)
+    return None if replan else status
 
 
-def prepare_store(url: str, task: str, identity: Identity, plan: Plan, clips: ClipTable, replan: bool) -> None:
+def prepare_store(url: str, task: str, origin: Origin, plan: Plan, clips: ClipTable, replan: bool) -> None:
     """Make the store and the task, or check that they are there as planned. Raises OSError where neither can be."""
     try:
-        create(url, identity)
-        add_task(url, task, plan, clips, replan=replan)
+        create(url)
+        add_task(url, task, origin, plan, clips, replan=replan)
     except OSError as error:
         raise OSError(
             f"{url} could not be written ({one_line(error)}); expected a writable location with free space: mend "
@@ -142,6 +154,7 @@ def clip_table(corpus: Corpus) -> ClipTable:
         path=table["path"].tolist(),
         start=table["start"].to_numpy(float),
         stop=table["stop"].to_numpy(float),
+        prompt=table["prompt"].tolist() if "prompt" in table else None,
         labels={str(column): corpus.labels[column].tolist() for column in corpus.labels},
     )
 
@@ -160,7 +173,7 @@ def make_plan(stored: Plan | None, corpus: Corpus, clips: ClipTable, **given: An
             given[name] = getattr(stored, name) if stored else default
     if given["unit_sec"] == "native":
         given["unit_sec"] = None
-    return Plan(n_clips=len(clips), names=clips.digest, **given)
+    return Plan(n_clips=len(clips), **clips.digests, **given)  # type: ignore[arg-type]
 
 
 def describe(url: str, task: str, identity: Identity, plan: Plan) -> str:
@@ -209,21 +222,21 @@ def check_plan(encoder: Encoder, identity: Identity, plan: Plan) -> None:
 
 
 def check_options(identity: Identity, *, family: str, frames: str | None, device: str | None) -> None:
-    """Raise ValueError where options cannot be those of a store's identity, as far as is known without the encoder.
+    """Raise ValueError where options cannot be those of a task's identity, as far as is known without the encoder.
 
-    family: the encoder's name up to its first colon. device: "cpu" or another; which kind of GPU is not known from it.
+    family: the encoder's name up to its first colon. device: "cpu", or another with its number.
     """
     different = []
     if family != identity.encoder:
         different.append(f'encoder: "{family}", not "{identity.encoder}"')
     if frames is not None and frames != identity.frames:
         different.append(f'frames: "{frames}", not "{identity.frames}"')
-    if device is not None and (device == "cpu") != (identity.device == "cpu"):
+    if device is not None and device.partition(":")[0] != identity.device:
         different.append(f'device: "{device}", not "{identity.device}"')
     if different:
         raise ValueError(
-            f"the store holds activations of another identity ({'; '.join(different)}); expected the same encoder and "
-            "options: choose another store"
+            f"the task holds activations of another identity ({'; '.join(different)}); expected the same encoder and "
+            "options: choose another task name"
         )
 
 

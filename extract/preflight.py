@@ -18,13 +18,14 @@ import torch
 from ..cluster.executor import Executor, Failed, Killed
 from ..store.block_values import MAX_FLOAT16, Summary
 from ..store.blocks import Block, blocks
-from ..store.provenance import Identity, Plan
+from ..store.changes.staged import Origin
+from ..store.provenance import Plan
 from ..store.schema import sizes, template
 from ..store.status import TaskStatus
 from .failures import Trial
-from .forward import arithmetic
+from .forward import arithmetic, hardware_of
 from .loader import LoadedClip, UnreadableAudio
-from .plan import Extraction, check_plan, identify, in_bytes
+from .plan import Extraction, check_plan, in_bytes, origin_of
 from .worker import BATCHES_AHEAD, CALLS, Worker
 
 log = logging.getLogger(__name__)
@@ -52,7 +53,9 @@ class Throughput:
 class PreflightResult:
     """What can only be found out where the encoder is."""
 
-    identity: Identity
+    origin: Origin
+    hardware: str
+    """As of `hardware_of`."""
     weights_bytes: int
     """Size of the module's parameters and buffers."""
     parity: str = ""
@@ -60,16 +63,16 @@ class PreflightResult:
     throughput: Throughput | None = None
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Preflight:
     """Looks at an encoder where workers run; as an executor's worker its one piece of work is to answer."""
 
     extraction: Extraction
-    """Without its identity."""
+    """Without its origin."""
     frames: str
     parity: str | None
     """What to do about a model without parity; None leaves the check out."""
-    calibrate: bool
+    calibrate: bool = False
     """Whether to measure the throughput on a few of the clips."""
 
     def __call__(self) -> Callable[[str], PreflightResult]:
@@ -79,13 +82,14 @@ class Preflight:
     def look(self, _: str = "") -> PreflightResult:
         """Load the encoder and answer. Raises ValueError and LookupError for what does not fit together."""
         encoder = self.extraction.model.load()
-        identity = identify(encoder, self.frames)
-        check_plan(encoder, identity, self.extraction.plan)
+        origin = origin_of(encoder, self.frames)
+        check_plan(encoder, origin.identity, self.extraction.plan)
         tensors = [*encoder.module.parameters(), *encoder.module.buffers()]
-        result = PreflightResult(identity=identity, weights_bytes=sum(t.numel() * t.element_size() for t in tensors))
+        size = sum(t.numel() * t.element_size() for t in tensors)
+        result = PreflightResult(origin=origin, hardware=hardware_of(encoder), weights_bytes=size)
         if self.parity is None and not self.calibrate:
             return result
-        with closing(Worker(replace(self.extraction, identity=identity), encoder)) as worker:
+        with closing(Worker(replace(self.extraction, origin=origin), encoder)) as worker:
             parity = check_parity(worker, self.parity) if self.parity is not None else ""
             throughput = measure_throughput(worker, CALIBRATION_SECONDS) if self.calibrate else None
         return replace(result, parity=parity, throughput=throughput)
@@ -285,7 +289,7 @@ def forecast(
 
     labels: names of the label columns. status: how the task stands, None where there is none yet.
     """
-    identity, throughput = found.identity, found.throughput
+    identity, throughput = found.origin.identity, found.throughput
     committed = np.zeros(plan.n_clips, bool)
     if status is not None:
         committed[: len(status.committed)] = status.committed
@@ -294,7 +298,7 @@ def forecast(
     seconds_each = throughput.seconds / throughput.n_clips if throughput else 0.0
     workers = max(1, min(max_workers, len(pending)))
     disk = sizes(identity, plan)
-    specs = template(identity, plan, {name: () for name in labels})
+    specs = template(identity, plan, labels)
     # Objects that hold values, and one document for each array and the group.
     n_objects = len(specs) + 1
     for spec in specs.values():

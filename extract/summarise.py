@@ -21,17 +21,20 @@ def counted_frames(spans: np.ndarray, seconds: np.ndarray, frames: str) -> np.nd
 
     spans: (frame, 4), t0 in column 0, NaN for special frames. seconds: each clip's own length (clip), before padding.
     frames: "audio" counts frames that start before the clip's own end; "published" all but special frames, padding
-        included; "all" every frame.
+        included; "all" every frame; "last" the last of those that "audio" counts.
     """
     t0 = spans[:, 0]
     if frames == "audio":
         counted = t0 < seconds[:, None]  # NaN compares as False
+    elif frames == "last":
+        inside = t0 < seconds[:, None]
+        counted = inside & (np.cumsum(inside, axis=1) == inside.sum(axis=1, keepdims=True))
     elif frames == "published":
         counted = np.broadcast_to(~np.isnan(t0), (len(seconds), len(t0)))
     elif frames == "all":
         counted = np.ones((len(seconds), len(t0)), dtype=bool)
     else:
-        raise ValueError(f"{frames!r} is not a valid rule for frames; expected audio, published or all")
+        raise ValueError(f"{frames!r} is not a valid rule for frames; expected audio, published, all or last")
     return counted.astype(np.float32)
 
 
@@ -48,7 +51,7 @@ class FrameSum:
         first, self.shown = self.shown, self.shown + frames.shape[1]
         if frames.shape[2] != self.total.shape[1]:
             raise ValueError(
-                f"{self.name} shows {frames.shape[2]} neurons where a second of silence showed {self.total.shape[1]}; "
+                f"{self.name} shows {frames.shape[2]} neurons where a second of sound showed {self.total.shape[1]}; "
                 "expected (clip, frame, neuron), of as many neurons for any length: give the encoder `neurons=`, a "
                 "function that arranges it so"
             )

@@ -20,14 +20,16 @@ from ..store.blocks import Block
 from ..store.schema import FAILED
 from ..store.writer import write_block
 from .failures import Piece, Remainder, Trial
-from .forward import Forward, Results, arithmetic
+from .forward import Forward, Results, arithmetic, hardware_of
 from .loader import DECODERS, LoadedClip, Loader, failed_clip
 from .models.encoder import Encoder
 from .pipeline import InOrder, Queue, Stopped, Stopwatch, ahead
-from .plan import Extraction, identify
+from .plan import Extraction, origin_of
 
 CALLS = 2  # that may be under way, as many as executors have in flight
 BATCHES_AHEAD = 1  # that the device may be ahead of packing, beside the one that is packed and the one it computes
+
+ON = " on "  # in a block's version, before the hardware
 
 Computed = tuple[list[LoadedClip], Results | None, int]
 """A batch, what it gave, and how many clips the device had room for."""
@@ -54,11 +56,11 @@ class Worker:
 
     def __init__(self, extraction: Extraction, encoder: Encoder):
         """`encoder`: the extraction's, whose identity is known."""
-        assert extraction.identity is not None
         self.extraction, self.identity, self.plan = extraction, extraction.identity, extraction.plan
         self.encoder, clips = encoder, extraction.clips
         self.loader = Loader(clips, encoder, self.plan, allow_missing=extraction.allow_missing)
         self.forward = Forward(encoder, self.identity, self.plan)
+        self.hardware = hardware_of(encoder)
         self._decoders = ThreadPoolExecutor(DECODERS, thread_name_prefix="decode")
         self._device = ThreadPoolExecutor(1, thread_name_prefix="device")
         self._writing = threading.Lock()  # held for a block at a time: encoding takes its size in memory again
@@ -85,7 +87,8 @@ class Worker:
         if values is None:
             return BlockReport(n_ok=0, batch=batch, seconds={**clock.seconds, "waiting": waiting})
         extraction = self.extraction
-        version = extraction.code + (f" batch {batch} for want of memory" if batch < self.plan.batch else "")
+        less = f" batch {batch} for want of memory" if batch < self.plan.batch else ""
+        version = f"{extraction.code}{less}{ON}{self.hardware}"
         with self._writing, clock.on("write"):
             write_block(extraction.url, block, values.arrays, values.status, version, plan=self.plan)
         names = extraction.clips.table["name"].iloc[block.clips]
@@ -173,10 +176,16 @@ def make_worker(extraction: Extraction, *, check: bool) -> Worker:
     Raises ValueError where it is.
     """
     encoder = extraction.model.load()
-    assert extraction.identity is not None
-    if check and (differences := extraction.identity.differences(identify(encoder, extraction.identity.frames))):
+    assert extraction.origin is not None
+    if check and (differences := extraction.origin.differences(origin_of(encoder, extraction.identity.frames))):
         raise ValueError(
             f"encoder {encoder.name} is not the same for all workers ({'; '.join(differences)}); expected the "
-            "same files, and devices of one kind, wherever a worker runs"
+            "same files, and devices of one kind (cpu or cuda), wherever a worker runs"
         )
-    return Worker(extraction, encoder)
+    worker = Worker(extraction, encoder)
+    if extraction.hardware not in ("", worker.hardware):
+        raise ValueError(
+            f"a worker has {worker.hardware}, and the task's other blocks come from {extraction.hardware}; expected "
+            "the same with --same-device: run where that device is, or leave the option out"
+        )
+    return worker

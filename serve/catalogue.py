@@ -26,10 +26,9 @@ from ..analysis.selection.sets import quoted
 from ..cluster.executor import SerialExecutor, close
 from ..extract.audio.corpus import Corpus
 from ..extract.models.encoder import Encoder
-from ..extract.plan import clip_table, identify
-from ..store.group import read_plan
+from ..extract.plan import clip_table, origin_of
 from ..store.neurons import NeuronSet
-from ..store.provenance import digest_of
+from ..store.provenance import Identity, digest_of
 from .worker_loop import RunningJob
 
 FORMAT = 1  # raised when the same request would give another result
@@ -68,15 +67,14 @@ class Snapshot(OpenStore):
         return self._categories[task, label]
 
     def digest(self, task: str, label: str) -> str:
-        """Digest of all that results read of a labelling: plan, clips, audio, status, categories."""
+        """Digest of all that results read of a labelling: identity, plan, clips, audio, categories."""
         key = task, label
         if key not in self._digests:
-            ds, plan = self.labelling(task, label).ds, read_plan(self.root, task)
-            read = ds[["status", "audio_digest"]].compute(scheduler="synchronous")
-            names = ds.otoscope.label(label).compute(scheduler="synchronous").values.tolist()
-            about = [None if plan is None else plan.to_json(), names]
-            values = [read[name].values.tolist() for name in ("status", "audio_digest")]
-            self._digests[key] = digest_of([*about, *values])
+            ds, record = self.labelling(task, label).ds, self.record(task)
+            names = ds.otoscope.label(label).values.tolist()
+            audio = ds["audio_digest"].compute(scheduler="synchronous").values.tolist()
+            about = [record.identity.to_json(), record.plan.to_json(), ds["position"].values.tolist()]
+            self._digests[key] = digest_of([*about, names, audio])
         return self._digests[key]
 
     def job(self, request: Request) -> str:
@@ -85,12 +83,12 @@ class Snapshot(OpenStore):
         read |= {(each.task, each.label) for each in request.named_set.categories if each.task}
         digests = {f"{task}:{label}": self.digest(task, label) for task, label in sorted(read)}
         asked = replace(request, side=request.evidence, set=request.named_set.text).to_json()
-        return digest_of([FORMAT, asked, self.identity.to_json(), digests])
+        return digest_of([FORMAT, asked, digests])
 
     def probe(self, request: Request) -> str:
         """Name of the probe that a request needs."""
         read = [self.digest(*name) for name in self._labellings(request)]
-        return digest_of([FORMAT, self.identity.to_json(), request.label, read, request.probe, request.probe_seed])[:32]
+        return digest_of([FORMAT, request.label, read, request.probe, request.probe_seed])[:32]
 
     def _labellings(self, request: Request) -> list[tuple[str, str]]:
         """Task and label of what the probe of a request tells apart, and of its splits or folds."""
@@ -127,13 +125,15 @@ class Catalogue:
         self.probe_folder = probes
         probes.mkdir(parents=True, exist_ok=True)
         self.now = Snapshot(url)
-        self.identity = identify(encoder, self.now.identity.frames)
-        check_encoder(self.now.identity, self.identity)
+        identity = origin_of(encoder, "audio").identity
+        self.identities: dict[str, Identity] = {}
         for task, corpus in self.corpora.items():
             if task not in self.now.labels:
                 raise LookupError(f"a corpus for task {task!r}; expected one of {', '.join(sorted(self.now.labels))}")
-            plan = read_plan(self.now.root, task)
-            if plan is None or clip_table(corpus).digest != plan.names:
+            record = self.now.record(task)
+            self.identities[task] = replace(identity, frames=record.identity.frames)
+            check_encoder(record.identity, self.identities[task])
+            if not clip_table(corpus).match(record.plan):
                 raise ValueError(
                     f"the corpus has other clips than task {task} of {url}; expected the manifest that the task was "
                     "extracted from"
@@ -189,7 +189,7 @@ class Catalogue:
         if named.kind == "file":
             raise ValueError("a set from a file was asked for; expected neurons by name or by hand: no file is opened")
         if named.kind == "hand":
-            widths = [width for _, width in now.identity.sites]
+            widths = [width for _, width in now.record(request.task).identity.sites]
             NeuronSet(pairs=named.pairs, name=named.text).check(widths)
         wanted = [(each.task or request.task, each.label or request.label, each.name) for each in named.categories]
         if request.category:
@@ -218,7 +218,7 @@ class Catalogue:
         running.progress(0, len(study.clips))
         result = run_study(
             study, self.encoder, self.corpora[request.task], executor=executor, device=self.device,
-            identity=self.identity, progress=running.progress,
+            identity=self.identities[request.task], progress=running.progress,
         )  # fmt: skip
         write_result(result, target)
 

@@ -16,18 +16,20 @@ from typing import Any, Literal
 
 import numpy as np
 import zarr
-from zarr.abc.store import Store
-from zarr.storage import LocalStore, StorePath
+from zarr.abc.buffer import Buffer, BufferPrototype
+from zarr.abc.store import ByteRequest, Store
+from zarr.storage import LocalStore, StorePath, WrapperStore
 
 from ..messages import one_line
 from .blocks import Block
+from .labels import LABEL_PREFIX
 from .location import Unreachable, zarr_store
 from .objects import get, names_in
-from .provenance import Identity, Plan, digest_of
-from .schema import FORMAT_VERSION
+from .provenance import TaskRecord, digest_of
+from .schema import FORMAT_VERSION, MAX_NAME_BYTES, check_label_name
 
 KEY = "otoscope"
-TASK_NAME = re.compile(r"(?!__)[^/:\s.][^/:]*")
+TASK_NAME = re.compile(r"(?!__)[^/\\:\s.\0-\x1f][^/\\:\0-\x1f]*")
 
 Mode = Literal["r", "r+"]
 
@@ -52,7 +54,7 @@ def open_root(url: str, mode: Mode = "r+") -> zarr.Group:
             f"{url} is not an otoscope store, or its zarr.json is damaged ({one_line(e)}); "
             "expected a folder made by `otoscope extract`: choose another path"
         ) from e
-    if not isinstance(about, dict) or "format" not in about or "identity" not in about:
+    if not isinstance(about, dict) or "format" not in about:
         raise ValueError(
             f"{url} is a Zarr group without otoscope's attributes; expected a store made by `otoscope extract`"
         )
@@ -79,53 +81,57 @@ def _group(store: Store, path: str, document: dict[str, Any]) -> zarr.Group:
 
 
 def task_names(root: zarr.Group) -> list[str]:
-    """Names of the tasks, sorted; a group without a plan is none."""
-    return [name for name, document in task_documents(root).items() if "plan" in about_in(document)]
+    """Names of the tasks, sorted; a group that is none of ours is none."""
+    return [name for name, document in task_documents(root).items() if about_in(document)]
 
 
 def task_documents(root: zarr.Group) -> dict[str, dict[str, Any]]:
     """The own document of everything in a root, by name, sorted."""
-    return _documents_in(root.store, "")
-
-
-def read_identity(root: zarr.Group) -> Identity:
-    """The store's identity. Raises ValueError where it does not match its digest."""
-    about: Any = root.attrs[KEY]
-    if digest_of(about["identity"]) != about.get("identity_digest"):
-        raise ValueError(f"the identity of {root.store_path} does not match its digest; its zarr.json is damaged")
-    return Identity.from_json(about["identity"])
+    return documents_in(root.store, "")
 
 
 def check_task_name(task: str) -> None:
     """Raise ValueError for a name that no task can have."""
-    if not TASK_NAME.fullmatch(task):
-        raise ValueError(f"{task!r} cannot name a task; expected a word without '/' and ':' that starts with no dot")
+    if not TASK_NAME.fullmatch(task) or len(task.encode()) > MAX_NAME_BYTES:
+        raise ValueError(
+            f"{task!r} cannot name a task; expected at most 200 bytes without '/', '\\' and ':', and no dot first"
+        )
 
 
-def read_plan(root: zarr.Group, task: str) -> Plan | None:
-    """A task's plan; None where the task does not exist.
+def read_record(root: zarr.Group, task: str) -> TaskRecord | None:
+    """What a task's document says of it; None where the task does not exist.
 
-    Raises ValueError for a name that no task can have, and for a plan that does not match its digest.
+    Raises ValueError for a name that no task can have, and for a document that does not match its digests.
     """
     check_task_name(task)
-    return plan_of(task, task_document(root.store, task))
+    return record_in(task, task_document(root.store, task))
 
 
-def plan_of(task: str, document: dict[str, Any] | None) -> Plan | None:
-    """The plan in a task's document, None where there is none. Raises ValueError where it is damaged."""
+def record_in(task: str, document: dict[str, Any] | None) -> TaskRecord | None:
+    """What a task's document says of it, None where there is none. Raises ValueError where it is damaged."""
     about = about_in(document)
-    if "plan" not in about:
+    if document is None or not about:
         return None
-    if digest_of(about["plan"]) != about.get("plan_digest"):
-        raise ValueError(f"the plan of task {task} does not match its digest; its zarr.json is damaged")
-    return Plan.from_json(about["plan"])
+    try:
+        record = TaskRecord.from_json(about)
+        for name, label in record.labels.items():
+            check_label_name(name)
+            if not re.fullmatch(re.escape(LABEL_PREFIX + name) + r"(\.\d+)?", label.array):
+                raise ValueError(f"its label column {name!r} is said to be in {label.array!r}")
+        if not {label.array for label in record.labels.values()} <= set(copies_in(document) or ()):
+            raise ValueError("its document names label columns that it does not describe")
+        if digest_of(copies_in(document)) != record.metadata:
+            raise ValueError("the arrays' metadata in it do not match their digest; its zarr.json is damaged")
+    except (ValueError, LookupError, TypeError, AttributeError) as e:
+        raise ValueError(f"task {task} is damaged: {one_line(e)}; `otoscope verify` says what to do") from e
+    return record
 
 
-def open_task(root: zarr.Group, task: str) -> tuple[zarr.Group, Plan]:
-    """A task's group and plan, as they were at one moment. Raises LookupError naming the tasks that exist.
+def open_task(root: zarr.Group, task: str) -> tuple[zarr.Group, TaskRecord]:
+    """A task's group and what its document says, as they were at one moment.
 
-    Both come from one document, whose copy of the arrays' metadata changes together with the plan; where the copy
-    is damaged, the arrays' own documents are read as they are asked for.
+    Raises LookupError naming the tasks that exist, ValueError as `read_record`. Both come from one document, whose copy
+    of the arrays' metadata changes together with the plan.
     """
     check_task_name(task)
     found = task_at(root.store, task)
@@ -135,15 +141,37 @@ def open_task(root: zarr.Group, task: str) -> tuple[zarr.Group, Plan]:
     return found
 
 
-def task_at(store: Store, task: str) -> tuple[zarr.Group, Plan] | None:
-    """A task's group and plan as in `open_task`, by one request; None where there is no such task."""
+def task_at(store: Store, task: str) -> tuple[zarr.Group, TaskRecord] | None:
+    """A task's group and record as in `open_task`, by one request; None where there is no such task."""
     document = task_document(store, task)
-    plan = plan_of(task, document)
-    if document is None or plan is None:
-        return None
-    if copies_of(document) is None:
-        document = {**document, "consolidated_metadata": None}
-    return _group(store, task, document), plan
+    record = record_in(task, document)
+    return None if document is None or record is None else (_group(store, task, document), record)
+
+
+class Complete(WrapperStore[Store]):
+    """A store of which every object that is asked for must be there: an absent one would read as fill values.
+
+    Those would be inactive neurons that nobody measured. No request more is made than for reading.
+    """
+
+    async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
+        """Bytes of an object. Raises FileNotFoundError where there is none."""
+        found = await super().get(key, prototype, byte_range)
+        if found is None:
+            raise FileNotFoundError(
+                f"{key} is missing from {self._store}; expected every committed object: `otoscope verify` lists what "
+                "is missing and says what to do"
+            )
+        return found
+
+    def __str__(self) -> str:
+        return str(self._store)
+
+
+def complete(array: zarr.Array[Any]) -> zarr.Array[Any]:
+    """The same array, of which every object that is asked for must be there."""
+    metadata: Any = array.metadata
+    return zarr.Array(zarr.AsyncArray(metadata, StorePath(Complete(array.store_path.store), array.path)))
 
 
 def array_of(group: zarr.Group, name: str) -> zarr.Array[Any]:
@@ -156,11 +184,25 @@ def array_of(group: zarr.Group, name: str) -> zarr.Array[Any]:
     return array.with_config({"write_empty_chunks": True})  # an absent object is damage, so none may be left out
 
 
-def values_of(group: zarr.Group, name: str, where: Any = ...) -> np.ndarray:
-    """Values of an array, or of a selection of it. Raises as `array_of` and `reading` do."""
-    array = array_of(group, name)
+def values_of(group: zarr.Group, name: str, where: Any = ..., absent: bool = False) -> np.ndarray:
+    """Values of an array, or of a selection of it. Raises as `array_of` and `reading` do.
+
+    absent: whether objects may be missing, as those of pending blocks are; they read as fill values.
+    """
+    array = array_of(group, name) if absent else complete(array_of(group, name))
     with reading(f"{group.path}/{name}"):
         return np.asarray(array[where])
+
+
+def column_of(group: zarr.Group, name: str, digest: str) -> list[str]:
+    """An array of strings, whole. Raises as `values_of`, and ValueError where it does not match a digest."""
+    column: list[str] = values_of(group, name).tolist()
+    if digest_of(column) != digest:
+        raise ValueError(
+            f"{group.path}/{name} is damaged (its values are others than those that were written); expected those of "
+            "the digest in the task's zarr.json: `otoscope verify` says what to do"
+        )
+    return column
 
 
 @contextmanager
@@ -170,7 +212,7 @@ def reading(what: str) -> Iterator[None]:
         yield
     except (FileNotFoundError, Unreachable):
         raise
-    except (ValueError, RuntimeError, OSError) as e:
+    except (ValueError, RuntimeError, OSError, MemoryError) as e:
         raise ValueError(
             f"{what} is damaged ({one_line(e)}); expected intact checksums: `otoscope verify` says what is damaged and "
             "what to do"
@@ -178,19 +220,15 @@ def reading(what: str) -> Iterator[None]:
 
 
 def arrays_of(group: zarr.Group) -> dict[str, zarr.Array[Any]]:
-    """All arrays of a group, by name. Raises ValueError where their metadata are damaged."""
+    """All arrays that a task's document names, by name. Raises ValueError where their metadata are damaged."""
     copies = group.metadata.consolidated_metadata
+    assert copies is not None  # `record_in` has looked
     # One by one: zarr's own listing leaves unfinished tasks behind where one of them cannot be read.
-    names = sorted(copies.metadata) if copies else list(array_documents(group))
-    return {name: array_of(group, name) for name in names}
+    return {name: array_of(group, name) for name in sorted(copies.metadata)}
 
 
-def array_documents(group: zarr.Group) -> dict[str, dict[str, Any]]:
-    """Metadata of all arrays of a group as they are written, by name, sorted."""
-    return _documents_in(group.store, f"{group.path}/")
-
-
-def _documents_in(store: Store, prefix: str) -> dict[str, dict[str, Any]]:
+def documents_in(store: Store, prefix: str) -> dict[str, dict[str, Any]]:
+    """The documents of all groups or arrays that lie directly below a prefix, by name, sorted."""
     names = [name for name in names_in(store, prefix.rstrip("/")) if name != "zarr.json"]
     found = {name: document_at(store, f"{prefix}{name}/zarr.json") for name in names}
     return {name: document for name, document in found.items() if document is not None}
@@ -222,12 +260,9 @@ def object_keys(array: zarr.Array[Any], block: Block | None = None) -> list[str]
     return [f"{array.path}/{array.metadata.encode_chunk_key(at)}" for at in itertools.product(*grid)]
 
 
-def copies_of(document: dict[str, Any] | None) -> dict[str, Any] | None:
-    """The metadata of a task's arrays as its own document has them; None where they do not match their digest."""
-    copies = ((document or {}).get("consolidated_metadata") or {}).get("metadata")
-    return (
-        copies if isinstance(copies, dict) and digest_of(copies) == about_in(document).get("metadata_digest") else None
-    )
+def copies_in(document: dict[str, Any]) -> Any:
+    """The metadata of a task's arrays as its own document has them, by name."""
+    return (document.get("consolidated_metadata") or {}).get("metadata")
 
 
 def about_in(document: dict[str, Any] | None) -> dict[str, Any]:

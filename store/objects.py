@@ -59,7 +59,7 @@ def names_in(store: Store, folder: str) -> list[str]:
 
 
 def keys_below(store: Store, prefix: str) -> list[str]:
-    """Keys of all objects that begin with a prefix, sorted."""
+    """Keys of all objects that begin with a prefix, a folder with its "/", sorted."""
     return sync(_sorted(store.list_prefix(prefix)))
 
 
@@ -71,6 +71,11 @@ def delete(store: Store, keys: Iterable[str]) -> None:
     """Delete objects, one after the other, where they are."""
     for key in keys:
         sync(store.delete(key))
+
+
+def delete_folder(store: Store, folder: str) -> None:
+    """Delete all that lies in a folder, and the folder."""
+    sync(store.delete_dir(folder))
 
 
 def put_new(store: Store, key: str, data: bytes) -> bool:

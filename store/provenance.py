@@ -1,19 +1,19 @@
-"""What made a store: identity (what may never differ) and plan (what was to be done).
+"""What made a task: identity (what may never differ) and plan (what was to be done).
 
-Goal: two runs may share a store only if their numbers mean the same, and the error names the fields that differ.
+Goal: two runs may share a task only if their numbers mean the same, and the error names the fields that differ.
 Conventions: JSON values only; digests are SHA-256 of canonical JSON (sorted keys, no spaces, UTF-8), in hex.
 """
 
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, fields
-from typing import Any, Self
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, ClassVar, Self
 
 from .blocks import MAX_OBJECT_CLIPS
 
 SEMANTICS = 1  # raised when the meaning of a stored number changes
-FRAME_RULES = ("audio", "published", "all")
+FRAME_RULES = ("audio", "published", "all", "last")
 VARIABLES = ("active_bits", "mean", "positive_frames", "frame_count", "embedding", "hidden")
 ALWAYS_KEPT = ("active_bits", "frame_count")
 MEAN_DTYPES = ("float16", "float32")
@@ -29,15 +29,19 @@ def digest_of(value: Any) -> str:
 class Record:
     """To and from JSON, and comparison by field, for the frozen dataclasses below."""
 
+    OPTIONAL: ClassVar[frozenset[str]] = frozenset()
+    """Fields that are not written where they are None."""
+
     def to_json(self) -> dict[str, Any]:
-        """JSON object of all fields; `from_json(to_json())` is equal to the record."""
-        return json.loads(json.dumps(asdict(self)))  # type: ignore[call-overload, no-any-return]
+        """JSON object of the fields, without optional ones that are None; `from_json(to_json())` equals the record."""
+        value: dict[str, Any] = json.loads(json.dumps(asdict(self)))  # type: ignore[call-overload]
+        return {k: v for k, v in value.items() if v is not None or k not in self.OPTIONAL}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Self:
         """Record of a JSON object. Raises ValueError where fields are missing or unknown."""
         expected = {f.name for f in fields(cls)}  # type: ignore[arg-type]
-        if set(value) != expected:
+        if not expected - cls.OPTIONAL <= set(value) <= expected:
             raise ValueError(
                 f"{cls.__name__.lower()} has fields {sorted(value)}; expected {sorted(expected)}: it is damaged, or "
                 "was written by another version"
@@ -68,7 +72,9 @@ def _short(value: Any) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Identity(Record):
-    """What must match on every append to a store, and for any comparison of numbers."""
+    """What must match on every append to a task, and for any comparison of numbers."""
+
+    OPTIONAL = frozenset({"derived_from"})
 
     encoder: str
     """Family, as "m2d" or "tiny-ssl"."""
@@ -83,15 +89,19 @@ class Identity(Record):
     hidden: tuple[int, int]
     """(states, width) of the hidden states; (0, 0) where the encoder offers none."""
     frames: str
-    """Which frames count: "audio", "published" or "all"."""
+    """Which frames count: "audio", "published", "all" or "last"."""
     precision: str = "float32"
-    """Arithmetic of the forward pass."""
+    """Type of the numbers that the forward pass gave at the sites, as "float32" or "bfloat16"."""
     device: str = "cpu"
-    """Device class."""
+    """Kind of device, "cpu" or "cuda"; which one it was is in each block's version."""
     semantics: int = SEMANTICS
     """Version of the meaning of the stored numbers."""
+    derived_from: Mapping[str, Any] | None = None
+    """Of a derived task: `identity`, the digest of the source task's identity, and what it was derived by."""
 
     def __post_init__(self) -> None:
+        if self.semantics != SEMANTICS:
+            raise ValueError(f"semantics is {self.semantics}; expected {SEMANTICS}: take the otoscope that wrote it")
         if self.frames not in FRAME_RULES:
             raise ValueError(f"no frames rule {self.frames!r}; expected one of {', '.join(FRAME_RULES)}")
         if not self.sites:
@@ -102,14 +112,23 @@ class Identity(Record):
         """Neurons of the widest layer: the length of the neuron axis."""
         return max(width for _, width in self.sites)
 
+    @property
+    def n_check(self) -> int:
+        """Values of the array `check`: the embedding's and all sites'."""
+        return self.embedding + sum(width for _, width in self.sites)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Plan(Record):
     """What is to be done for one task; extended only by appending clips."""
 
+    OPTIONAL = frozenset({"prompts"})
+
     n_clips: int
     names: str
-    """SHA-256 over the clips' names and sources, in order."""
+    """SHA-256 over the clips' names, in order."""
+    sources: str
+    """SHA-256 over the clips' paths and spans, in order."""
     block: int
     """Clips per block."""
     batch: int
@@ -122,6 +141,13 @@ class Plan(Record):
     """Kept variables, in the order of `VARIABLES`."""
     mean_dtype: str = "float16"
     """Stored type of `mean`: "float16" or "float32"."""
+    prompts: str | None = None
+    """SHA-256 over the clips' prompts, in order, where they have any."""
+
+    def with_clips_of(self, other: "Plan") -> "Plan":
+        """The same for the clips of another plan."""
+        names = ("n_clips", "names", "sources", "prompts")
+        return replace(self, **{name: getattr(other, name) for name in names})
 
     def __post_init__(self) -> None:
         for name in ("n_clips", "block", "batch", "threads"):
@@ -143,3 +169,51 @@ def kept(names: tuple[str, ...] | None) -> tuple[str, ...]:
     """The variables a run stores for `--keep`: those asked for and those always kept, in the order of VARIABLES."""
     wanted = set(KEPT_BY_DEFAULT if names is None else names) | set(ALWAYS_KEPT)
     return tuple(v for v in VARIABLES if v in wanted) + tuple(sorted(wanted - set(VARIABLES)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredLabel(Record):
+    """Where a label column is, and what it holds."""
+
+    array: str
+    """Name of the array: the column's valid generation."""
+    digest: str
+    """SHA-256 over its values, in order."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskRecord:
+    """What a task's own document says of it."""
+
+    identity: Identity
+    plan: Plan
+    labels: Mapping[str, StoredLabel]
+    """By column."""
+    source: str
+    """Digest of the file that an encoder was made by, "" where it was none of the user's."""
+    check: int
+    """CRC-32C of the array `check`."""
+    metadata: str
+    """SHA-256 over the metadata of all arrays."""
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON object of all fields, and `digest`, over them."""
+        value = {
+            "identity": self.identity.to_json(),
+            "plan": self.plan.to_json(),
+            "labels": {name: label.to_json() for name, label in self.labels.items()},
+            "source": self.source,
+            "check": self.check,
+            "metadata": self.metadata,
+        }
+        return {**value, "digest": digest_of(value)}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> "TaskRecord":
+        """Record of a JSON object. Raises ValueError where it does not match its digest, or is out of range."""
+        given = {name: field for name, field in value.items() if name != "digest"}
+        if digest_of(given) != value.get("digest") or set(given) != {f.name for f in fields(cls)}:
+            raise ValueError("it does not match its digest; its zarr.json is damaged")
+        labels = {name: StoredLabel.from_json(label) for name, label in given["labels"].items()}
+        parts = {"identity": Identity.from_json(given["identity"]), "plan": Plan.from_json(given["plan"])}
+        return cls(**{**given, **parts, "labels": labels})

@@ -1,11 +1,14 @@
-"""Read a store as xarray: lazily, by name, committed clips only.
+"""Read a store as xarray: lazily, by name, extracted clips only.
 
 Goal: `otoscope.open(url)` gives a DataTree with one Dataset per task; `engine="otoscope"` gives one of them.
-Conventions: dimensions are shown as (layer, neuron, clip); `active` is the bits as bool, decoded when asked for.
+Conventions: dimensions are shown as (layer, neuron, clip); `active` is the bits as bool, decoded when asked for. A
+label column is a coordinate under its own name, NaN where a clip has no label; `position` is a clip's place in the
+plan.
 """
 
 import contextlib
 from collections.abc import Iterable
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,51 +16,43 @@ import pandas as pd
 import pyarrow as pa
 import xarray as xr
 import zarr
+from dask.base import tokenize
 from xarray.backends import BackendArray, BackendEntrypoint
 from xarray.core import indexing
 from xarray.indexes import PandasIndex
-from zarr.abc.buffer import Buffer, BufferPrototype
-from zarr.abc.store import ByteRequest, Store
-from zarr.storage import LocalStore, StorePath, WrapperStore
+from zarr.storage import LocalStore
 
 from .direct import ShardBytes, can_read, read_shards, share_of_chunks
-from .group import arrays_of, dims_of, open_root, open_task, read_identity, reading, task_names, values_of
-from .schema import PENDING
+from .group import (
+    arrays_of,
+    column_of,
+    complete,
+    dims_of,
+    open_root,
+    open_task,
+    reading,
+    task_at,
+    task_names,
+    values_of,
+)
+from .labels import decode, encode
+from .provenance import StoredLabel
+from .schema import FAILED, LONG_NAMES, OK, PENDING, anatomy_values
 
 SHOWN_DIMS: dict[tuple[str, ...], tuple[str, ...]] = {("layer", "clip", "neuron"): ("layer", "neuron", "clip")}
 MAX_WHOLE_BYTES = 2**28  # of an object that is read whole
 MIN_WHOLE_SHARE = 0.5  # share of an object's inner chunks from which on one request for all of it beats one for each
 MAX_DOWNLOADS = 3  # objects under way from an object store at a time, for each reading thread
-HIDDEN_VARIABLES = ("digest", "version")  # per block, not per clip
-
-
-class Complete(WrapperStore[Store]):
-    """A store of which every object that is asked for must be there: an absent one would read as fill values.
-
-    Those would be inactive neurons that nobody measured. No request more is made than for reading.
-    """
-
-    async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
-        """Bytes of an object. Raises FileNotFoundError where there is none."""
-        found = await super().get(key, prototype, byte_range)
-        if found is None:
-            raise FileNotFoundError(
-                f"{key} is missing from {self._store}; expected every committed object: `otoscope verify` lists what "
-                "is missing and says what to do"
-            )
-        return found
-
-    def __str__(self) -> str:
-        return str(self._store)
+RECORDED = ("status", "reason")  # shown with the clips that failed
+HIDDEN = ("digest", "version", "check", "layer", "site", "neuron", "neuron_valid", "clip")  # or made of the identity
+FAILED_CHOICES = ("hide", "keep")
 
 
 class StoredArray(BackendArray):
     """One Zarr array, its dimensions in the order shown; a damaged or missing object is an error that names it."""
 
     def __init__(self, array: zarr.Array[Any]):
-        complete = StorePath(Complete(array.store_path.store), array.path)
-        metadata: Any = array.metadata
-        self.array: zarr.Array[Any] = zarr.Array(zarr.AsyncArray(metadata, complete))
+        self.array = complete(array)
         disk = dims_of(array)
         self.dims: tuple[str, ...] = SHOWN_DIMS.get(disk, disk)
         self.order = [disk.index(d) for d in self.dims]  # order[i] is the disk axis of shown axis i
@@ -122,9 +117,9 @@ class ActiveArray(StoredArray):
         """Bool values of an outer selection."""
         layer, neuron, clip = key
         wanted = np.atleast_1d(np.arange(self.shape[1])[neuron])
-        axes = [axis for axis in key if not isinstance(axis, int | np.integer)]
         if not wanted.size:
-            return np.zeros([len(np.arange(n)[k]) for n, k in zip(self.shape, key, strict=True) if k in axes], bool)
+            places = [np.arange(n)[k] for n, k in zip(self.shape, key, strict=True)]
+            return np.zeros([len(place) for place in places if np.ndim(place)], bool)
         first, last = int(wanted.min()) // 8, int(wanted.max()) // 8
         packed = super().read((_as_slice(layer), _as_slice(clip), slice(first, last + 1)))
         bits = packed[..., wanted // 8 - first] >> (wanted % 8).astype(np.uint8) & 1  # (layer, clip, neuron)
@@ -137,38 +132,84 @@ def _as_slice(axis: Any) -> Any:
     return slice(int(axis), int(axis) + 1) if isinstance(axis, int | np.integer) else axis
 
 
-def read_task(url: str, task: str) -> xr.Dataset:
-    """One task as a lazy Dataset of its committed clips.
+class LabelColumn(BackendArray):
+    """A label column as names of categories, NaN for none; read whole when first used, and compared with its digest."""
+
+    def __init__(self, group: zarr.Group, label: StoredLabel, n: int):
+        self.group, self.label = group, label
+        self.shape, self.dtype = (n,), np.dtype(object)
+
+    @cached_property
+    def values(self) -> np.ndarray:
+        """Names of categories (clip)."""
+        try:
+            column = column_of(self.group, self.label.array, self.label.digest)
+        except (ValueError, FileNotFoundError) as error:
+            now = task_at(self.group.store, self.group.path)
+            if now is None or self.label not in now[1].labels.values():
+                raise ValueError(
+                    f"{self.group.path}/{self.label.array} is gone: its label column was replaced since the store was "
+                    "opened; expected to be read before the change after next: open the store again"
+                ) from error
+            raise
+        codes, categories = encode(column)
+        return decode(codes, categories, missing=np.nan)
+
+    def __getitem__(self, key: indexing.ExplicitIndexer) -> np.ndarray:
+        values: np.ndarray = indexing.explicit_indexing_adapter(
+            key, self.shape, indexing.IndexingSupport.OUTER, lambda where: self.values[where]
+        )
+        return values
+
+
+def read_task(url: str, task: str, failed: str = "hide") -> xr.Dataset:
+    """One task as a lazy Dataset of its extracted clips; with `failed` "keep", of those that failed, too.
 
     Status is read first: a block that is committed afterwards is not shown, so that reading beside a running
     extraction gives no half-written values.
     """
-    root = open_root(url, mode="r")
-    group, plan = open_task(root, task)
-    status = values_of(group, "status", slice(plan.n_clips))
-    arrays = arrays_of(group)
-    lost = [name for name in plan.variables if name not in arrays]
-    if lost:
-        raise ValueError(
-            f"{url} task {task} has lost {', '.join(lost)}; expected all of its plan: `otoscope verify` says what to do"
-        )
+    if failed not in FAILED_CHOICES:
+        raise ValueError(f"failed is {failed!r}; expected {' or '.join(map(repr, FAILED_CHOICES))}")
+    group, record = open_task(open_root(url, mode="r"), task)
+    status = values_of(group, "status", slice(record.plan.n_clips), absent=True)
+    position = np.flatnonzero(status != PENDING if failed == "keep" else status == OK)
+    labels = {label.array: name for name, label in record.labels.items()}
     variables: dict[str, xr.Variable] = {}
-    for name, array in arrays.items():
-        if name not in HIDDEN_VARIABLES:
-            variables[name] = _variable(StoredArray(array), dict(array.attrs))
-            if name == "active_bits":
-                variables["active"] = _variable(ActiveArray(array), {"long_name": "mean activation above 0"})
-    coordinates = {name: variables.pop(name) for name in ("layer", "site", "neuron", "clip", "neuron_valid")}
-    clips = _index(coordinates["clip"])
-    coordinates |= clips.create_variables(coordinates)
-    n_pending = int((status == PENDING).sum())
-    about = {"task": task, "encoder": read_identity(root).encoder, "n_pending": n_pending}
-    dataset = xr.Dataset(variables, xr.Coordinates(coordinates, indexes={"clip": clips}), attrs=about)
-    if len(status) < dataset.sizes["clip"]:  # the task is being grown at this moment
-        dataset = dataset.isel(clip=slice(len(status)))
-    if n_pending:
-        dataset = dataset.isel(clip=np.flatnonzero(status != PENDING))
-    return dataset
+    for name, array in arrays_of(group).items():
+        if name in HIDDEN or (name in RECORDED and failed == "hide"):
+            continue
+        if name == "status":  # as it was read, whatever becomes of it
+            variables[name] = xr.Variable(("clip",), status, dict(array.attrs))
+            continue
+        if name in labels:
+            lazy = indexing.LazilyIndexedArray(LabelColumn(group, record.labels[labels[name]], len(status)))
+            variables[labels[name]] = xr.Variable(("clip",), lazy)
+            continue
+        variables[name] = _variable(StoredArray(array), dict(array.attrs))
+        if name == "active_bits":
+            variables["active"] = _variable(ActiveArray(array), {"long_name": "mean activation above 0"})
+    shown = {name: _shown(variable, position, len(status)) for name, variable in variables.items()}
+    names = np.array(column_of(group, "clip", record.plan.names), dtype=object)
+    clips, anatomy = _index(names[position]), anatomy_values(record.identity)
+    valid = {"long_name": LONG_NAMES["neuron_valid"]}
+    indexes = {"clip": clips, **{dim: PandasIndex(anatomy[dim], dim) for dim in ("layer", "neuron")}}
+    coordinates = {
+        **clips.create_variables(),
+        "position": xr.Variable(("clip",), position, {"long_name": "place of the clip in the plan"}),
+        "layer": xr.Variable(("layer",), anatomy["layer"]),
+        "site": xr.Variable(("layer",), anatomy["site"]),
+        "neuron": xr.Variable(("neuron",), anatomy["neuron"]),
+        "neuron_valid": xr.Variable(("layer", "neuron"), anatomy["neuron_valid"], valid),
+        **{name: shown.pop(name) for name in record.labels},
+    }
+    about = {
+        "task": task,
+        "encoder": record.identity.encoder,
+        "weights": record.identity.weights,
+        "n_pending": int((status == PENDING).sum()),
+        "n_failed": int((status == FAILED).sum()),
+    }
+    return xr.Dataset(shown, xr.Coordinates(coordinates, indexes=indexes), attrs=about)
 
 
 def _variable(array: StoredArray, attrs: dict[str, Any]) -> xr.Variable:
@@ -176,13 +217,24 @@ def _variable(array: StoredArray, attrs: dict[str, Any]) -> xr.Variable:
     return xr.Variable(array.dims, lazy, attrs, {"preferred_chunks": array.preferred_chunks})
 
 
-def _index(names: xr.Variable) -> PandasIndex:
+def _shown(variable: xr.Variable, position: np.ndarray, n: int) -> xr.Variable:
+    """A variable at these clips of n; its chunks still hold whole stored objects, whatever is left of each."""
+    if "clip" not in variable.dims or len(position) == n:
+        return variable
+    shown = variable.isel(clip=position)
+    chunks = dict(variable.encoding.get("preferred_chunks", {}))
+    if chunks:
+        left = np.bincount(position // chunks["clip"])
+        chunks["clip"] = tuple(left[left > 0].tolist()) or (0,)
+    shown.encoding = {"preferred_chunks": chunks} if chunks else {}
+    return shown
+
+
+def _index(names: np.ndarray) -> PandasIndex:
     """The index of clips by name: the one that pandas makes of strings, without the ten times its size it takes to."""
-    encoded = [name.encode() for name in names.values]
-    ends = np.cumsum([0, *map(len, encoded)], dtype=np.int64)
-    strings = pa.LargeStringArray.from_buffers(len(encoded), pa.py_buffer(ends), pa.py_buffer(b"".join(encoded)))
+    strings = pa.array(names, pa.large_string())
     array = pd.arrays.ArrowStringArray(strings, dtype=pd.StringDtype(na_value=np.nan))  # type: ignore[call-arg]  # stubs lag
-    return PandasIndex(pd.Index(array), "clip", coord_dtype=names.dtype)
+    return PandasIndex(pd.Index(array), "clip", coord_dtype=np.dtypes.StringDType())
 
 
 class OtoscopeBackend(BackendEntrypoint):
@@ -192,32 +244,49 @@ class OtoscopeBackend(BackendEntrypoint):
     supports_groups = True
 
     def open_dataset(
-        self, filename_or_obj: Any, *, drop_variables: str | Iterable[str] | None = None, group: str | None = None
+        self,
+        filename_or_obj: Any,
+        *,
+        drop_variables: str | Iterable[str] | None = None,
+        group: str | None = None,
+        failed: str = "hide",
     ) -> xr.Dataset:
         """One task; without `group`, the only one there is."""
         url = str(filename_or_obj)
         names = task_names(open_root(url, mode="r"))
         if group is None and len(names) != 1:
             raise ValueError(f"{url} holds {len(names)} tasks ({', '.join(names)}); name one: group={names[:1]}")
-        dataset = read_task(url, (group or names[0]).strip("/"))
+        dataset = read_task(url, (group or names[0]).strip("/"), failed)
         return dataset.drop_vars(drop_variables or ())
 
     def open_groups_as_dict(
-        self, filename_or_obj: Any, *, drop_variables: str | Iterable[str] | None = None
+        self, filename_or_obj: Any, *, drop_variables: str | Iterable[str] | None = None, failed: str = "hide"
     ) -> dict[str, xr.Dataset]:
-        """Every task by its path, and the root with the identity in its attributes."""
+        """Every task by its path."""
         url = str(filename_or_obj)
-        root = open_root(url, mode="r")
-        tree = {"/": xr.Dataset(attrs={"identity": read_identity(root).to_json()})}
-        for name in task_names(root):
-            tree[f"/{name}"] = read_task(url, name).drop_vars(drop_variables or ())
-        return tree
+        names = task_names(open_root(url, mode="r"))
+        return {"/": xr.Dataset()} | {
+            f"/{name}": read_task(url, name, failed).drop_vars(drop_variables or ()) for name in names
+        }
 
     def open_datatree(self, filename_or_obj: Any, **kwargs: Any) -> xr.DataTree:
         """All tasks as a DataTree."""
         return xr.DataTree.from_dict(self.open_groups_as_dict(filename_or_obj, **kwargs))
 
 
-def open_store(url: str) -> xr.DataTree:
+def open_store(url: str, failed: str = "hide") -> xr.DataTree:
     """A store as a lazy DataTree, one child per task; see `otoscope.open`."""
-    return xr.open_datatree(url, engine=OtoscopeBackend, chunks={})
+    tasks = OtoscopeBackend().open_groups_as_dict(url, failed=failed)
+    return xr.DataTree.from_dict({path: _chunked(url, dataset) for path, dataset in tasks.items()})
+
+
+def _chunked(url: str, dataset: xr.Dataset) -> xr.Dataset:
+    """A task in Dask's chunks, but for coordinates: xarray compares and groups by what it can read at once."""
+    about = (url, dataset.attrs, dataset["position"].values) if dataset.attrs else ()
+    token = tokenize(about)
+    chunked = {
+        name: variable.chunk(variable.encoding["preferred_chunks"], name=f"{name}-{token}")
+        for name, variable in ((str(name), dataset.variables[name]) for name in dataset.data_vars)
+        if "preferred_chunks" in variable.encoding
+    }
+    return dataset.assign(chunked)

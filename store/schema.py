@@ -4,23 +4,37 @@ Goal: say everything about a store before a byte is written; FORMAT.md states th
 Conventions: dimensions in disk order. An object is one stored key: a shard where an array has shards, else a chunk.
 """
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from .blocks import MAX_OBJECT_CLIPS
-from .labels import LABEL_PREFIX
 from .provenance import Identity, Plan
 
-FORMAT_VERSION = "1.0"
+FORMAT_VERSION = "2.0"
 PENDING, OK, FAILED = 0, 1, 2  # values of `status`
 NEURON_CHUNK = 128  # neurons in an inner chunk of means: one neuron over all clips stays cheap to read
 NAME_CHUNK = 65_536  # clips in a chunk of names and labels
 STRING = "string"
+LABEL_NAME = re.compile(r"(?!__)[^/\\\0-\x1f]+")
+MAX_NAME_BYTES = 200  # of a task or a label column, whose array's name is longer: file systems allow 255
 
 RECORDS = ("reason", "audio_digest")  # written with every block, beside the kept variables
+COMMITTING = ("version", "status")  # written with a block's digests, which cover them, and after them
+
+DIMENSIONS = (
+    "layer", "neuron", "clip", "neuron_byte", "embedding_dim", "check_value", "state", "hidden_dim", "block",
+    "digested",
+)  # fmt: skip
+ARRAYS = (
+    "layer", "site", "neuron", "neuron_valid", "clip", "path", "start", "stop", "prompt", "check", "active_bits",
+    "mean", "positive_frames", "frame_count", "embedding", "hidden", "reason", "audio_digest", "version", "digest",
+    "status",
+)  # fmt: skip
+SHOWN_BESIDE = ("active", "position", "probability")  # what a reader makes, or takes from published files
 
 LONG_NAMES = {
     "active_bits": "mean activation above 0, one bit per neuron",
@@ -32,8 +46,10 @@ LONG_NAMES = {
     "status": "state of extraction",
     "reason": "why extraction failed",
     "audio_digest": "BLAKE2b-64 of the audio file",
+    "check": "embedding of a fixed sound, and the sites' means over its frames",
+    "prompt": "what was asked about the clip",
     "digest": "CRC-32C of the block's values",
-    "version": "code that wrote the block",
+    "version": "code and device that wrote the block",
     "neuron_valid": "neuron exists in the layer",
 }
 
@@ -66,20 +82,39 @@ class ArraySpec:
         return int(np.prod(whole)) * np.dtype(self.dtype).itemsize
 
 
+def check_label_name(name: str) -> None:
+    """Raise ValueError for a name that no label column can have, since a stored task shows something else under it."""
+    if name in {*ARRAYS, *DIMENSIONS, *SHOWN_BESIDE}:
+        raise ValueError(
+            f"{name!r} cannot name a label column: a variable or dimension of every task has this name; expected "
+            "another name: rename the column"
+        )
+    if not LABEL_NAME.fullmatch(name) or len(name.encode()) > MAX_NAME_BYTES:
+        raise ValueError(
+            f"{name!r} cannot name a label column; expected at most 200 bytes without '/' and '\\' that do not begin "
+            "with '__': rename it"
+        )
+
+
 def object_clips(block: int) -> int:
     """Clips in one stored object of a block."""
     return min(block, MAX_OBJECT_CLIPS)
 
 
-def template(identity: Identity, plan: Plan, labels: Mapping[str, Sequence[str]] | None = None) -> dict[str, ArraySpec]:
-    """Every array of a task's group, by name. `labels` gives the categories of each label column."""
+def template(identity: Identity, plan: Plan, labels: Iterable[str] = ()) -> dict[str, ArraySpec]:
+    """Every array of a task's group, by name. labels: names of the arrays of label columns, one generation of each."""
     n, block, rows = plan.n_clips, plan.block, object_clips(plan.block)
     n_layers, width = len(identity.sites), identity.n_neurons
     n_bytes, inner = -(-width // 8), min(width, NEURON_CHUNK)
     states, hidden = identity.hidden
-    digested = [*plan.variables, *RECORDS]
+    digested = [*plan.variables, *RECORDS, *COMMITTING]
     length = {"layer": n_layers, "clip": n, "neuron": width, "neuron_byte": n_bytes}
-    length |= {"embedding_dim": identity.embedding, "state": states, "hidden_dim": hidden}
+    length |= {
+        "embedding_dim": identity.embedding,
+        "check_value": identity.n_check,
+        "state": states,
+        "hidden_dim": hidden,
+    }
     length |= {"block": -(-n // block), "digested": len(digested)}
 
     def spec(dims: str, dtype: str, chunks: tuple[int, ...], **more: Any) -> ArraySpec:
@@ -102,8 +137,10 @@ def template(identity: Identity, plan: Plan, labels: Mapping[str, Sequence[str]]
         "neuron_valid": spec("layer neuron", "bool", (n_layers, width), fill=False),
         "clip": spec("clip", STRING, **named, fill=""),
         "path": spec("clip", STRING, **named, fill=""),
+        "prompt": spec("clip", STRING, **named, fill=""),
         "start": spec("clip", "float64", **named, fill=np.nan, attrs={"units": "s"}),
         "stop": spec("clip", "float64", **named, fill=np.nan, attrs={"units": "s"}),
+        "check": spec("check_value", "float32", (identity.n_check,), fill=np.nan),
         "active_bits": cube("layer clip neuron_byte", "uint8", n_bytes, n_bytes, attrs=packed),
         "mean": cube("layer clip neuron", plan.mean_dtype, inner, padded, fill=np.nan),
         "positive_frames": cube("layer clip neuron", "uint16", inner, padded),
@@ -117,9 +154,9 @@ def template(identity: Identity, plan: Plan, labels: Mapping[str, Sequence[str]]
         "status": spec("clip", "uint8", (block,), attrs=flags),
     }
     optional = {"mean", "positive_frames", "embedding", "hidden"} - set(plan.variables)
+    optional |= {"prompt"} if plan.prompts is None else set()
     arrays = {name: spec for name, spec in everything.items() if name not in optional}
-    for column, categories in (labels or {}).items():
-        arrays[LABEL_PREFIX + column] = spec("clip", "int32", **named, fill=-1, attrs={"categories": list(categories)})
+    arrays |= {name: spec("clip", STRING, **named, fill="") for name in labels}
     return {
         name: replace(spec, attrs={"long_name": LONG_NAMES[name], **spec.attrs}) if name in LONG_NAMES else spec
         for name, spec in arrays.items()
@@ -130,3 +167,14 @@ def sizes(identity: Identity, plan: Plan) -> dict[str, int]:
     """Bytes on disk of each kept variable, whole objects, before any file-system overhead."""
     arrays = template(identity, plan)
     return {name: arrays[name].nbytes for name in plan.variables}
+
+
+def anatomy_values(identity: Identity) -> dict[str, np.ndarray]:
+    """Values of the arrays that say what the layers and neurons are."""
+    widths = np.array([width for _, width in identity.sites])
+    return {
+        "layer": np.arange(len(widths), dtype="i4"),
+        "site": np.array([name for name, _ in identity.sites], dtype=object),
+        "neuron": np.arange(identity.n_neurons, dtype="i4"),
+        "neuron_valid": np.arange(identity.n_neurons) < widths[:, None],
+    }

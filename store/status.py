@@ -4,6 +4,7 @@ Goal: completeness is read from the status, never inferred.
 Conventions: every task is read as it was at one moment.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -12,9 +13,9 @@ import numpy as np
 import zarr
 
 from .blocks import Block, blocks
-from .group import about_in, arrays_of, document_at, open_root, open_task, read_identity, task_names, values_of
-from .labels import LABEL_PREFIX, label_columns
-from .provenance import Plan
+from .group import about_in, column_of, document_at, open_root, open_task, task_names, values_of
+from .labels import encode
+from .provenance import Plan, TaskRecord
 from .schema import FAILED, OK, PENDING, sizes
 
 
@@ -23,9 +24,14 @@ class TaskStatus:
     """How far a task has come."""
 
     task: str
-    plan: Plan
+    record: TaskRecord
     status: np.ndarray
     """uint8 (clip): 0 pending, 1 ok, 2 failed."""
+
+    @property
+    def plan(self) -> Plan:
+        """What was to be done."""
+        return self.record.plan
 
     @property
     def committed(self) -> np.ndarray:
@@ -54,14 +60,15 @@ class TaskStatus:
         return [block for block in every if self.committed[block.clips].all()]
 
 
-def _open(url: str, task: str) -> tuple[zarr.Group, Plan]:
+def _open(url: str, task: str) -> tuple[zarr.Group, TaskRecord]:
     return open_task(open_root(url, mode="r"), task)
 
 
 def task_status(url: str, task: str) -> TaskStatus:
     """How a task stands. Raises LookupError where there is none of this name."""
-    group, plan = _open(url, task)
-    return TaskStatus(task=task, plan=plan, status=values_of(group, "status", slice(plan.n_clips)))
+    group, record = _open(url, task)
+    status = values_of(group, "status", slice(record.plan.n_clips), absent=True)
+    return TaskStatus(task=task, record=record, status=status)
 
 
 def store_status(url: str) -> list[TaskStatus]:
@@ -69,43 +76,56 @@ def store_status(url: str) -> list[TaskStatus]:
     return [task_status(url, task) for task in task_names(open_root(url, mode="r"))]
 
 
+def block_versions(url: str, task: str) -> Counter[str]:
+    """What wrote the committed blocks of a task, and how many of them."""
+    group, _ = _open(url, task)
+    written = [block.index for block in task_status(url, task).blocks()]
+    return Counter(map(str, values_of(group, "version", np.array(written)))) if written else Counter()
+
+
 def clip_names(url: str, task: str) -> list[str]:
     """Names of a task's clips, committed or not."""
-    group, plan = _open(url, task)
-    return [str(name) for name in values_of(group, "clip", slice(plan.n_clips))]
+    group, record = _open(url, task)
+    return column_of(group, "clip", record.plan.names)
 
 
 def failed_clips(url: str, task: str) -> list[tuple[str, str]]:
     """(name, reason) of every clip that failed."""
     failed = np.flatnonzero(task_status(url, task).status == FAILED)
-    group, _ = _open(url, task)
-    names, reasons = (values_of(group, name)[failed] for name in ("clip", "reason"))
-    return [(str(name), str(reason)) for name, reason in zip(names, reasons, strict=True)]
+    names = clip_names(url, task)
+    reasons = values_of(_open(url, task)[0], "reason", failed) if failed.size else failed
+    return [(names[i], str(reason)) for i, reason in zip(failed, reasons, strict=True)]
 
 
 def audio_digests(url: str, task: str) -> Iterator[tuple[Block, str, int, str]]:
     """(block, path, digest of the file, why it failed) of every committed clip; digest 0 where none was read."""
     status = task_status(url, task)
     group, _ = _open(url, task)
-    columns = [values_of(group, name) for name in ("path", "audio_digest", "reason")]
+    paths = values_of(group, "path")
     for block in status.blocks():
-        for path, digest, reason in zip(*(column[block.clips] for column in columns), strict=True):
+        digests, reasons = (values_of(group, name, block.clips) for name in ("audio_digest", "reason"))
+        for path, digest, reason in zip(paths[block.clips], digests, reasons, strict=True):
             yield block, str(path), int(digest), str(reason)
 
 
 def describe(url: str) -> dict[str, Any]:
-    """Format, identity, and per task its plan, state and label columns, as JSON values."""
-    root = open_root(url, mode="r")
-    identity, tasks = read_identity(root), {}
+    """Format, and per task its identity, plan, state, label columns and what wrote its blocks, as JSON values."""
+    root, tasks = open_root(url, mode="r"), {}
     for status in store_status(url):
-        arrays = arrays_of(open_task(root, status.task)[0])
+        group, record = open_task(root, status.task)
+        categories = {
+            name: encode(column_of(group, label.array, label.digest))[1] for name, label in record.labels.items()
+        }
         tasks[status.task] = {
-            "plan": status.plan.to_json(),
+            "identity": record.identity.to_json(),
+            "source": record.source,
+            "plan": record.plan.to_json(),
             "ok": status.n_ok,
             "failed": status.n_failed,
             "pending": status.n_pending,
-            "bytes": sizes(identity, status.plan),
-            "labels": {name: arrays[LABEL_PREFIX + name].attrs["categories"] for name in label_columns(arrays)},
+            "bytes": sizes(record.identity, record.plan),
+            "labels": categories,
+            "versions": dict(block_versions(url, status.task)),
         }
     stored_format = about_in(document_at(root.store, "zarr.json")).get("format")
-    return {"format": stored_format, "identity": identity.to_json(), "tasks": tasks}
+    return {"format": stored_format, "tasks": tasks}

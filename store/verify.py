@@ -15,21 +15,19 @@ import zarr
 
 from ..messages import one_line
 from .blocks import Block, blocks
-from .changes.lock import STATE_DIGITS, locked_states
-from .changes.staged import root_document, state_of
+from .changes.lock import describe, locks_on
+from .changes.staged import ClipTable, root_document, stage_documents
 from .group import (
     about_in,
-    array_documents,
     array_of,
     arrays_of,
-    copies_of,
     digested_in,
     dims_of,
     document_at,
     object_keys,
     open_root,
     open_task,
-    read_identity,
+    record_in,
     task_document,
     task_documents,
     task_names,
@@ -37,10 +35,13 @@ from .group import (
 )
 from .labels import LABEL_PREFIX
 from .location import Unreachable
-from .objects import exist
-from .provenance import digest_of
-from .schema import FAILED, OK, PENDING
-from .writer import digest_values
+from .objects import exist, names_in
+from .provenance import TaskRecord, digest_of
+from .schema import FAILED, FORMAT_VERSION, OK, PENDING, anatomy_values
+from .writer import digest_block, digest_values
+
+RESTORE = "put the task's documents back by `otoscope verify --reset`, if no other run is at work on it"
+OTHERS = "values are others than those that were written"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,6 +56,13 @@ class Damage:
     what: str
     remedy: str = ""
     """What mends it, where that is neither a reset of its block nor new labels."""
+    pending: bool = False
+    """The block counts as not extracted, so that nothing wrong is shown: the next run extracts it."""
+
+    @property
+    def of_documents(self) -> bool:
+        """It is mended by putting the task's documents back."""
+        return self.remedy.endswith(RESTORE)
 
     @property
     def of_labels(self) -> bool:
@@ -80,98 +88,160 @@ def remedies(found: list[Damage]) -> list[str]:
 
 
 def verify(url: str) -> Iterator[Damage]:
-    """Read everything back and yield what is damaged: metadata, checksums, missing objects, blocks mixed of two writes.
+    """Read everything back and yield what is damaged: documents, checksums, missing objects, names and labels that are
+    not those written, blocks mixed of two writes or in another one's place, changes that were not completed.
 
+    Not found: the complete earlier state of a block or of a task, put back.
     Raises as `open_root` does for a store that cannot be opened at all; OSError where it cannot be reached, which says
     nothing about what is stored.
     """
     root = open_root(url, mode="r")
-    read_identity(root)
-    yield from _verify_root(root)
+    unfinished = dict(_unfinished(root))
+    yield from _verify_root(root, set(unfinished))
+    yield from unfinished.values()
     for task in task_names(root):
         try:
-            group, plan = open_task(root, task)
-            damaged = list(_verify_metadata(task, group))
+            group, record = open_task(root, task)
+            damaged = list(_verify_documents(task, group, record, changing=task in unfinished))
         except (ValueError, LookupError, TypeError) as e:
             damaged = [Damage(task=task, array="zarr.json", what=one_line(e))]
         if damaged:  # what the arrays hold cannot be told without knowing how they are stored
             yield from damaged
             continue
-        yield from _verify_shared(task, group)
-        for block in blocks(task, plan.n_clips, plan.block):
+        yield from _verify_shared(task, group, record)
+        for block in blocks(task, record.plan.n_clips, record.plan.block):
             try:
-                status = values_of(group, "status", block.clips)
+                status = values_of(group, "status", block.clips, absent=True)
             except ValueError as e:
                 yield Damage(task=task, array="status", block=block, what=one_line(e))
                 continue
             if not np.isin(status, (PENDING, OK, FAILED)).all():
-                yield Damage(task=task, array="status", block=block, what="values other than 0, 1 and 2")
-            elif (status != PENDING).all():
+                what = f"status {sorted(set(status.tolist()))}; expected {PENDING}, {OK} or {FAILED}"
+                yield Damage(task=task, array="status", block=block, what=what)
+            elif (status == PENDING).any():
+                yield from _verify_pending(task, group, block)
+            else:
                 yield from _verify_block(task, group, block)
 
 
-def _verify_root(root: zarr.Group) -> Iterator[Damage]:
+def _unfinished(root: zarr.Group) -> Iterator[tuple[str, Damage]]:
+    """Changes of tasks that were begun and not completed, or are under way, by task."""
+    for task in (name for name in names_in(root.store, "") if name != "zarr.json"):
+        for lock in locks_on(root.store, task):
+            what = f"a change was begun and not completed: the task {describe(lock)}"
+            undo = f"; or {RESTORE}" if about_in(task_document(root.store, task)) else ""
+            remedy = f"run it again: {lock.get('command')}{undo}"
+            yield task, Damage(task=task, array="zarr.json", what=what, remedy=remedy)
+
+
+def _verify_root(root: zarr.Group, changing: set[str]) -> Iterator[Damage]:
     """The root's copy of the tasks' metadata, and tasks that only it knows, where no change is under way."""
     document = document_at(root.store, "zarr.json")
+    if about_in(document).get("format") != FORMAT_VERSION:
+        what = f"format {about_in(document).get('format')}; expected {FORMAT_VERSION}, or another version verifies it"
+        yield Damage(task="", array="zarr.json", what=what, remedy="run the otoscope that wrote it")
+        return
     known = ((document or {}).get("consolidated_metadata") or {}).get("metadata") or {}
-    tasks = {name: task for name, task in task_documents(root).items() if "plan" in about_in(task)}
+    tasks = {name: task for name, task in task_documents(root).items() if about_in(task)}
     again = "run the same `otoscope extract` again, with the options that each task was begun with"
-    changing = {name for name in {*tasks, *(key.split("/")[0] for key in known)} if locked_states(root.store, name)}
     lost = sorted({key for key in known if "/" not in key} - set(tasks) - changing)
     for name in lost:
         what = "the task's own document is gone, which says what its plan is and that there is a task"
         yield Damage(task=name, array="zarr.json", what=what, remedy=again)
-    if lost or changing or any(copies_of(task) is None for task in tasks.values()):
+    if lost or changing or not all(_is_intact(name, task) for name, task in tasks.items()):
         return  # a copy of what is damaged is not what is to be compared with
-    if document != json.loads(root_document(about_in(document), tasks)):
+    if document != json.loads(root_document(tasks)):
         what = "the root's copy of the tasks' metadata, from which xarray opens them, is not theirs"
         yield Damage(task="", array="zarr.json", what=what, remedy=again)
 
 
-def _verify_metadata(task: str, group: zarr.Group) -> Iterator[Damage]:
-    document = task_document(group.store, task)
-    if digest_of(array_documents(group)) != about_in(document).get("metadata_digest"):
-        what = "the arrays' metadata do not match their digest"
-        if state_of(document)[:STATE_DIGITS] in locked_states(group.store, task):
-            what = "a change of the task was begun and not completed: run the same command again"
-        yield Damage(task=task, array="zarr.json", what=what)
-    if copies_of(document) is None:
-        yield Damage(task=task, array="zarr.json", what="the consolidated metadata do not match their digest")
+def _is_intact(task: str, document: dict[str, Any]) -> bool:
+    try:
+        return record_in(task, document) is not None
+    except ValueError:
+        return False
 
 
-def _verify_shared(task: str, group: zarr.Group) -> Iterator[Damage]:
+def _verify_documents(task: str, group: zarr.Group, record: TaskRecord, changing: bool) -> Iterator[Damage]:
+    """Whether documents are those of the identity, the plan and the labels; of arrays not while they are changed."""
+    for key, staged in stage_documents(task, record).items():
+        own, expected = key == f"{task}/zarr.json", json.loads(staged)
+        try:
+            found = document_at(group.store, key)
+        except ValueError as e:
+            found = {"damaged": one_line(e)}
+        if found != expected and (own or not changing):
+            what = "its document is missing" if found is None else "its document is not that of the plan"
+            array = "zarr.json" if own else key.split("/")[1]
+            remedy = "" if own or array.startswith(LABEL_PREFIX) else RESTORE
+            yield Damage(task=task, array=array, what=what, remedy=remedy)
+
+
+def _verify_shared(task: str, group: zarr.Group, record: TaskRecord) -> Iterator[Damage]:
     """Arrays that belong to no block: coordinates, names, sources, labels."""
-    block_wise = {"digest", "version", "status", *digested_in(group)}
+    anatomy, labels = anatomy_values(record.identity), {label.array: label for label in record.labels.values()}
+    columns: dict[str, np.ndarray] = {}
     for name, array in arrays_of(group).items():
-        if name not in block_wise:
-            _, problem = _read(array, None, ...)
-            if problem:
-                yield Damage(task=task, array=name, what=problem)
+        if name in {"digest", *digested_in(group)}:
+            continue
+        values, problem = _read(array, None, ...)
+        if values is None:
+            yield Damage(task=task, array=name, what=problem)
+            continue
+        columns[name] = values
+        if name in anatomy and not np.array_equal(values.astype(anatomy[name].dtype), anatomy[name]):
+            yield Damage(task=task, array=name, what="values are not those of the identity")
+        if name == "check" and digest_values(values) != record.check:
+            yield Damage(task=task, array=name, what=OTHERS)
+        if name in labels and digest_of(values.tolist()) != labels[name].digest:
+            yield Damage(task=task, array=name, what=OTHERS)
+    if {"clip", "path", "start", "stop"} <= set(columns) and (record.plan.prompts is None or "prompt" in columns):
+        prompt = columns["prompt"].tolist() if "prompt" in columns else None
+        clips = ClipTable(
+            name=columns["clip"].tolist(), path=columns["path"].tolist(), start=columns["start"], stop=columns["stop"],
+            prompt=prompt,
+        )  # fmt: skip
+        for field, digest in clips.digests.items():
+            if digest != getattr(record.plan, field):
+                of = {"names": "clip", "sources": "path", "prompts": "prompt"}[field]
+                yield Damage(task=task, array=of, what=f"{field} are not those of the plan")
+
+
+def _verify_pending(task: str, group: zarr.Group, block: Block) -> Iterator[Damage]:
+    digests, problem = _read(array_of(group, "digest"), block, slice(block.index, block.index + 1), absent=True)
+    if problem or (digests is not None and digests.any()):
+        what = problem or "interrupted, or its status was removed (the two cannot be told apart): extract again"
+        yield Damage(task=task, array="status", block=block, what=what, pending=not problem)
 
 
 def _verify_block(task: str, group: zarr.Group, block: Block) -> Iterator[Damage]:
     digested, expected = digested_in(group), dict[str, int]()
     ranges = {"clip": block.clips, "block": slice(block.index, block.index + 1)}
-    for name in ("digest", "version", "status", *digested):
+    for name in ("digest", *digested):
         array = array_of(group, name)
         values, problem = _read(array, block, tuple(ranges.get(dim, slice(None)) for dim in dims_of(array)))
         if name == "digest" and values is not None:
             expected = dict(zip(digested, values[0].tolist(), strict=True))
-        elif values is not None and name in expected and digest_values(values) != expected[name]:
-            problem = "values do not match the block's digest: a mixture of two writes"
+        elif values is not None and name in expected and digest_block(block, name, values) != expected[name]:
+            problem = "values do not match the block's digest: a mixture of two writes, or another block's or array's"
         if problem:
             yield Damage(task=task, array=name, block=block, what=problem)
 
 
-def _read(array: zarr.Array[Any], block: Block | None, where: Any) -> tuple[np.ndarray | None, str]:
-    """Values of a block, or of the whole array, and what is wrong with them; "" if nothing."""
+def _read(
+    array: zarr.Array[Any], block: Block | None, where: Any, absent: bool = False
+) -> tuple[np.ndarray | None, str]:
+    """Values of a block, or of the whole array, and what is wrong with them; "" if nothing.
+
+    absent: whether objects may be missing.
+    """
     keys = object_keys(array, block)
-    absent = [key for key, there in zip(keys, exist(array.store_path.store, keys), strict=True) if not there]
-    if absent:
-        return None, f"{len(absent)} stored objects are missing, the first {absent[0]}"
+    missing = [key for key, there in zip(keys, exist(array.store_path.store, keys), strict=True) if not there]
+    if missing:
+        return None, "" if absent else f"{len(missing)} stored objects are missing, the first {missing[0]}"
     try:
         return np.asarray(array[where]), ""
     except Unreachable:
         raise
-    except (ValueError, RuntimeError, OSError) as e:
+    except (ValueError, RuntimeError, OSError, MemoryError) as e:
         return None, one_line(e)

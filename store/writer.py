@@ -18,20 +18,27 @@ from .group import array_of, digested_in, dims_of, open_root, open_task, task_at
 from .location import zarr_store
 from .objects import put_parts
 from .provenance import Plan
-from .schema import PENDING
+from .schema import COMMITTING, PENDING
 
 
 def pending_blocks(url: str, task: str) -> list[Block]:
     """Blocks that are not committed, in order."""
-    group, plan = open_task(open_root(url), task)
-    status = values_of(group, "status", slice(plan.n_clips))
+    group, record = open_task(open_root(url), task)
+    plan = record.plan
+    status = values_of(group, "status", slice(plan.n_clips), absent=True)
     return [b for b in blocks(task, plan.n_clips, plan.block) if (status[b.clips] == PENDING).any()]
 
 
 def reset_block(url: str, block: Block) -> None:
     """Put a block back to pending, so that the next run extracts it again."""
     group, _ = open_task(open_root(url), block.task)
+    put_pending(group, block)
+
+
+def put_pending(group: zarr.Group, block: Block) -> None:
+    """Write a block as one that was never committed: its status, then no digests."""
     put_values(group, block, {"status": np.full(len(block), PENDING, "uint8")})
+    put_values(group, block, {"digest": np.zeros((1, len(digested_in(group))), "uint32")})
 
 
 def write_block(
@@ -42,32 +49,35 @@ def write_block(
 
     values: every kept variable, `reason` and `audio_digest`, in disk order, restricted to the block's clips.
     status: uint8 (clip), `OK` or `FAILED`. Writing the same block again gives the same bytes.
+    version: of the code and the device that it comes from.
     plan: what the block was extracted by. Raises ValueError where it is the store's no longer, before anything is
     written and again before the commit; OSError where something could not be written: the block is then not committed.
     """
     group, begun = _open_as_planned(url, block.task, plan)  # one document: all that is read for a block
     digested = digested_in(group)
-    if set(digested) != set(values):
-        raise ValueError(f"block {block.index} brings {sorted(values)}; the plan keeps {sorted(digested)}")
+    if set(digested) != {*values, *COMMITTING}:
+        kept = sorted(set(digested) - set(COMMITTING))
+        raise ValueError(f"block {block.index} brings {sorted(values)}; the plan keeps {kept}")
     if status.shape != (len(block),) or (status == PENDING).any():
         raise ValueError(f"block {block.index} brings no final status for each of its {len(block)} clips")
-    put_values(group, block, {name: values[name] for name in digested})
-    digests = np.array([[digest_values(values[name]) for name in digested]], dtype="uint32")
+    put_values(group, block, {name: values[name] for name in digested if name in values})
+    whole = {**values, "version": np.array([version], dtype=object), "status": status}
+    digests = np.array([[digest_block(block, name, whole[name]) for name in digested]], dtype="uint32")
     _open_as_planned(url, block.task, begun)
-    put_values(group, block, {"digest": digests, "version": np.array([version], dtype=object)})
+    put_values(group, block, {"digest": digests, "version": whole["version"]})
     put_values(group, block, {"status": status})
 
 
 def _open_as_planned(url: str, task: str, plan: Plan | None) -> tuple[zarr.Group, Plan]:
     """A task's group and plan, to be written. Raises ValueError where the plan is another, or gone."""
     found = task_at(zarr_store(url).with_read_only(False), task)
-    if found is None or plan not in (None, found[1]):
-        how = "; ".join(found[1].differences(plan)) if found and plan else "it is gone"
+    if found is None or plan not in (None, found[1].plan):
+        how = "; ".join(found[1].plan.differences(plan)) if found and plan else "it is gone"
         raise ValueError(
             f"{url} task {task} was begun anew or appended to while this run was at work ({how}); expected the plan "
             "that it began with: what is committed is kept, run the command again"
         )
-    return found
+    return found[0], found[1].plan
 
 
 def put_values(group: zarr.Group, block: Block, values: Mapping[str, np.ndarray]) -> None:
@@ -92,11 +102,18 @@ def _parts(
         yield f"{array.path}/{key}", array, part
 
 
-def digest_values(values: np.ndarray) -> int:
-    """CRC-32C of an array's values: little-endian, C order; strings as UTF-8 joined by NUL."""
+def digest_block(block: Block, name: str, values: np.ndarray) -> int:
+    """CRC-32C of a block's values of an array, after the task's, the array's and the block's name."""
+    return digest_values(values, google_crc32c.value(f"{block.task}/{name}/{block.index}\0".encode()))
+
+
+def digest_values(values: np.ndarray, crc: int = 0) -> int:
+    """CRC-32C of an array's values: little-endian, C order; strings as UTF-8 joined by NUL.
+
+    crc: that of what comes before.
+    """
     if values.dtype.kind in "TOU":
-        return int(google_crc32c.value("\0".join(map(str, values)).encode()))
-    crc = 0
+        return int(google_crc32c.extend(crc, "\0".join(map(str, values)).encode()))
     for part in values if values.ndim > 1 else [values]:
         little = np.ascontiguousarray(part, dtype=part.dtype.newbyteorder("<"))
         crc = google_crc32c.extend(crc, little.tobytes())

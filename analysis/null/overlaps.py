@@ -11,7 +11,7 @@ from typing import Any
 import xarray as xr
 
 from ..overlap import common_neuron_ratio, labelled
-from ..selection.labellings import SelectedLabelling, against_labellings, select_neurons
+from ..selection.labellings import SelectedLabelling, against_labellings, check_one_encoder, select_neurons
 from ..selection.selection import Selections
 from .permutation import bootstrap, permutation_null, with_null
 from .resampling import Sample
@@ -69,6 +69,7 @@ def overlaps(
         other = None
         if against is not None:
             labelling = others[one.store]
+            check_one_encoder(one, labelling)
             other = select_neurons(labelling, selections.of(labelling.task))
         if exchange is not None and exchange.permutations:
             ratio = with_null(against_null(one, other, exchange))

@@ -109,7 +109,7 @@ class Probe:
 
     @property
     def digest(self) -> str:
-        """SHA-256 over everything that scores depend on: the store's identity, labelling, categories, tensors."""
+        """SHA-256 over everything that scores depend on: the task's identity, labelling, categories, tensors."""
         text = digest_of([self.identity, self.labelling, list(self.categories), list(self.heads)])
         return hashlib.sha256(text.encode() + self.tensors()).hexdigest()
 

@@ -16,7 +16,7 @@ import xarray as xr
 
 from ...files import whole_file
 from ...messages import one_line
-from ...store.labels import LABEL_PREFIX
+from ...store.labels import decode
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,7 +30,7 @@ def read_published(folder: str | os.PathLike[str]) -> xr.Dataset:
     """What a folder of published files holds, as arrays.
 
     `probability` (layer, neuron, category) in [0, 1], float64. Where the files are there: `embedding` float32 (clip,
-    embedding_dim), and `label_class` int32 (clip), codes into attrs["categories"], -1 for none. LAPE's counts become
+    embedding_dim), and the coordinate `class` (clip), names of categories, NaN for none. LAPE's counts become
     over_zero / n; its categories are named by the second part of the file names, as in "activation.en.train.llama-7b",
     else by the whole name, in alphabetical order.
     Raises FileNotFoundError where neither kind of file is, ValueError for contents that are not as described.
@@ -48,11 +48,11 @@ def read_published(folder: str | os.PathLike[str]) -> xr.Dataset:
         clips["embedding"] = (("clip", "embedding_dim"), features.float().numpy(), {"long_name": "embedding"})
     if (root / LABELS).is_file():
         codes = _read_codes(root / LABELS, categories)
-        clips[LABEL_PREFIX + LABEL] = (("clip",), codes, {"categories": categories})
+        clips[LABEL] = (("clip",), decode(codes, categories, missing=np.nan), {})
     lengths = {name: len(values) for name, (_, values, _) in clips.items()}
     if len(set(lengths.values())) > 1:
         raise ValueError(f"{root}: {FEATURES} and {LABELS} have {lengths} clips; expected the same clips in both")
-    return data.assign(clips)
+    return data.assign(clips).set_coords([LABEL] if LABEL in clips else [])
 
 
 def _dataset(p: np.ndarray, categories: list[str], root: Path) -> xr.Dataset:

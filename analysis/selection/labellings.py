@@ -169,6 +169,19 @@ def against_labellings(stores: Sequence[str], against: str, incomplete: bool) ->
     return {store: only([x for x in found if x.store == store]) for store in dict.fromkeys(x.store for x in found)}
 
 
+def check_one_encoder(one: Labelling, *others: Labelling) -> None:
+    """Raise ValueError where labellings are of tasks of unlike encoders: a neuron of one is none of the other's."""
+    for other in others:
+        (a, our_sites), (b, their_sites) = ((x.ds.attrs, x.ds.get("site")) for x in (one, other))
+        same_sites = our_sites is None or their_sites is None or our_sites.equals(their_sites)
+        if a.get("weights") != b.get("weights") or not same_sites:
+            raise ValueError(
+                f"{one.store} task {one.task} is of the encoder {a.get('encoder')}, task {other.task} of "
+                f"{b.get('encoder')} with other weights or sites; expected tasks of one encoder, as neurons of two are "
+                "not the same ones: name another task"
+            )
+
+
 def only(labellings: Sequence[Labelling]) -> Labelling:
     """The one labelling there is. Raises ValueError for none or several."""
     if len(labellings) != 1:

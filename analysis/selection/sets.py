@@ -82,7 +82,7 @@ def find_set(
     """The neurons of a named set, and the gain where a published list states one.
 
     members: gives the selection of a labelling of the store; task, label: the request's labelling.
-    identity, how: digest of the store's identity and the options of the selection, recorded in the set's `why`.
+    identity, how: digest of the task's identity and the options of the selection, recorded in the set's `why`.
     Raises LookupError naming the categories that exist, ValueError for a set without neurons, and what reading a file
     raises.
     """

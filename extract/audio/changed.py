@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ...store.blocks import Block
+from ...store.changes.tasks import restore_documents
 from ...store.status import audio_digests, store_status
 from ...store.verify import remedies, verify
 from ...store.writer import reset_block
@@ -47,13 +48,15 @@ def changed_audio(url: str, audio_root: str | Path) -> Iterator[tuple[Block | No
 def check_store(url: str, audio_root: str | None, *, reset: bool, report: Callable[[str], None]) -> list[str]:
     """Report damage of a store, and with an audio root changed files, a line each; returns what to do about it.
 
-    reset: put the blocks in question back, for the same extraction to do again.
+    reset: put the blocks in question back, for the same extraction to do again, and documents as their task's own has
+        them, which undoes a change that was begun and not completed.
     """
     found = list(verify(url))
     for damage in found:
         report(str(damage))
-    again = {damage.block for damage in found if damage.block}
-    todo = remedies(found)
+    damaged = [damage for damage in found if not damage.pending]
+    again = {damage.block for damage in damaged if damage.block}
+    todo = remedies(damaged)
     if audio_root is not None:
         changed = list(changed_audio(url, audio_root))
         for line in dict.fromkeys(what for _, what in changed):
@@ -65,6 +68,9 @@ def check_store(url: str, audio_root: str | None, *, reset: bool, report: Callab
         if any(not block for block, _ in changed):
             todo.append("put absent files back")
     if reset:
+        for task in sorted({damage.task for damage in damaged if damage.of_documents}):
+            restore_documents(url, task)
+            report(f"{task}: documents are those of the task again")
         for block in sorted(again, key=lambda block: (block.task, block.index)):
             reset_block(url, block)
             report(f"{block.task} block {block.index} is pending again")

@@ -15,3 +15,5 @@ class Clip:
     """Seconds; None is the beginning of the file."""
     stop: float | None = None
     """Seconds; None is the end of the file."""
+    prompt: str | None = None
+    """What a model is asked about it, where it is asked anything."""

@@ -22,7 +22,7 @@ class Clips:
     root: AudioRoot
     """The folder or URL that clip paths start from."""
     table: pd.DataFrame
-    """One row per clip: name, path (text), start, stop (float64 seconds, NaN where open)."""
+    """One row per clip: name, path (text), start, stop (float64 seconds, NaN where open), and prompt (text), if any."""
 
     def __len__(self) -> int:
         return len(self.table)
@@ -31,7 +31,8 @@ class Clips:
         """Clip number `i` of the manifest, counted from 0."""
         row: dict[str, Any] = {str(column): self.table[column].iat[i] for column in self.table}
         start, stop = (None if np.isnan(row[edge]) else float(row[edge]) for edge in ("start", "stop"))
-        return Clip(name=str(row["name"]), path=str(row["path"]), start=start, stop=stop)
+        prompt = str(row["prompt"]) if "prompt" in row else None
+        return Clip(name=str(row["name"]), path=str(row["path"]), start=start, stop=stop, prompt=prompt)
 
     def absent(self, clips: Sequence[int] | None = None) -> list[str]:
         """Names of the clips (all, or those numbered) whose file does not exist; looks each file up once."""

@@ -3,7 +3,7 @@
 Goal: read a table (CSV, TSV, Parquet or DataFrame) strictly, so that no clip or label is guessed.
 Conventions: paths are relative to the audio root with "/" between folders; times in seconds; labels are text
 as the table has it, "" meaning no label. Rows in messages count as in a spreadsheet: the header is row 1.
-Columns: `path` (or `file_name`), optional `id`, `start`, `stop`, `unit_sec`; every other column is a label,
+Columns: `path` (or `file_name`), optional `id`, `start`, `stop`, `prompt`, `unit_sec`; every other column is a label,
 `split` and `fold` included.
 """
 
@@ -18,12 +18,13 @@ import pandas as pd
 
 from ...messages import clean
 from ...store.location import URL, is_url
+from ...store.schema import check_label_name
 from .audio_root import AudioRoot, Folder, root_at
 from .corpus import Clips, Corpus
 from .text_table import as_text_table, read_text_table
 
 PATHS = ("path", "file_name")
-RESERVED = (*PATHS, "id", "start", "stop", "unit_sec")
+RESERVED = (*PATHS, "id", "start", "stop", "prompt", "unit_sec")
 Source = str | Path  # of a table, for messages: a local path, a URL, or what else it is
 
 
@@ -77,6 +78,8 @@ def _corpus(frame: pd.DataFrame, path: Source, home: str | Path, audio_root: str
                 f"{path}: label column {column!r} is empty in every row; expected at least one label; drop the column"
             )
     table = pd.DataFrame({"name": names, "path": files, "start": start, "stop": stop})
+    if "prompt" in frame:
+        table["prompt"] = frame["prompt"]
     return Corpus(clips=Clips(root=root, table=table), labels=labels, unit_sec=_unit_sec(frame, path))
 
 
@@ -97,7 +100,7 @@ def read_labels(path: str | Path, names: Sequence[str]) -> pd.DataFrame:
     else:
         keys = frame[key]
     _check_duplicates(keys, path, remedy="keep one row per clip")
-    columns = [column for column in _label_columns(frame, path) if column != key]
+    columns = _label_columns(frame.drop(columns=key), path)
     if not columns:
         raise ValueError(f"{path}: expected label columns beside {key!r}, found none; add one")
     unknown = keys[~keys.isin(list(names))]
@@ -135,11 +138,10 @@ def _label_columns(frame: pd.DataFrame, path: Source) -> list[str]:
                 f"{path}: column {column!r} is a row index or has no name; expected a label column; "
                 "write the table with index=False, or name the column"
             )
-        if "/" in column or column.startswith("__"):
-            raise ValueError(
-                f"{path}: found a label column {column!r}; expected a name without '/' that does not begin "
-                "with '__'; rename it"
-            )
+        try:
+            check_label_name(column)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
     return labels
 
 

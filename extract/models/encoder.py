@@ -40,6 +40,10 @@ class Anatomy:
     """Width of the embedding."""
     hidden: int
     """Width of the hidden states; 0 where the encoder names no transformer layers."""
+    precision: str
+    """Type of the numbers that the sites gave, as "float32"; several are joined by "+"."""
+    check: np.ndarray
+    """Of a fixed second of sound: its embedding, then the mean over frames of each site, float32 (check_value)."""
 
 
 def as_frames(output: Any) -> Tensor:
@@ -119,6 +123,8 @@ class Encoder:
     """Family, recorded in the identity."""
     front_end: Mapping[str, Any] = field(default_factory=dict)
     """Whatever fixes the numbers between file and module, JSON values only; recorded in the identity."""
+    source: str = ""
+    """Digest of the file that it was made by, where that is a user's own; recorded beside the identity."""
 
     def __post_init__(self) -> None:
         """Raise ValueError for what cannot be one."""
@@ -148,9 +154,16 @@ class Encoder:
         tensors = [*self.module.parameters(), *self.module.buffers()]
         return torch.zeros(1, n_samples, device=tensors[0].device if tensors else "cpu")
 
+    def fixed_sound(self) -> Tensor:
+        """A tone of a second, or of `min_samples`, that rises to 0.4 of the sample rate (1, sample) on the device."""
+        silence = self.silence(max(self.sample_rate, self.min_samples))
+        t = np.arange(silence.shape[1]) / self.sample_rate
+        rate = 0.4 * self.sample_rate / t[-1]  # in Hz per second
+        return silence + torch.from_numpy((0.5 * np.sin(np.pi * rate * t**2)).astype(np.float32)).to(silence.device)
+
     @torch.inference_mode()
     def anatomy(self) -> Anatomy:
-        """Sites with their widths, and the widths of embedding and hidden states, by a pass over silence.
+        """What a pass over a second of sound tells.
 
         Raises LookupError for a site pattern that matches nothing or a site that never fires, ValueError for
         a site whose output is not arranged as (clip, frame, neuron).
@@ -158,16 +171,20 @@ class Encoder:
         sites = match_sites(self.module, self.sites)
         layers = match_sites(self.module, self.transformer_layers) if self.transformer_layers else ()
         with tap(self.module, [*sites, *(layer for layer in layers if layer not in sites)]) as seen:
-            embedding = self(self.silence(max(self.sample_rate, self.min_samples)))
+            embedding = self(self.fixed_sound())
         if not isinstance(embedding, Tensor) or embedding.ndim != 2 or len(embedding) != 1:
             raise ValueError(
                 f"`embed` gave {_shape(embedding)} for one clip; expected a tensor (1, width): "
                 "reduce it to one vector per clip"
             )
+        frames = [torch.cat([self.neurons(output) for output in seen[site]], dim=1)[0] for site in sites]
+        check = [embedding[0], *(values.float().mean(dim=0) for values in frames)]
         return Anatomy(
-            sites=tuple(Site(name=s, width=self.neurons(seen[s][0]).shape[-1]) for s in sites),
-            embedding=embedding.shape[-1],
+            sites=tuple(Site(name=s, width=values.shape[1]) for s, values in zip(sites, frames, strict=True)),
+            embedding=embedding.shape[1],
             hidden=layer_frames(seen[layers[0]][0]).shape[-1] if layers else 0,
+            precision="+".join(sorted({str(values.dtype).removeprefix("torch.") for values in frames})),
+            check=torch.cat([part.float() for part in check]).cpu().numpy(),
         )
 
     def ffn_maps(self, sites: Sequence[Site]) -> tuple[str, ...]:

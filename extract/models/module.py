@@ -18,15 +18,12 @@ from .encoder import Encoder
 
 
 def load(path: str, family: str = "module") -> Encoder:
-    """What the named factory returns, with the SHA-256 of the file that defines it in its front end.
+    """What the named factory returns, with its source: see `source_of`.
 
-    Neither the file's path nor the module's name is recorded: the same source elsewhere is the same encoder.
     Raises FileNotFoundError or ValueError for a file, module or function that is not there, for a factory
     that fails, and for anything returned that is not an Encoder.
     """
-    source, colon, factory = path.rpartition(":")
-    if not (source and colon and factory.isidentifier()):
-        raise ValueError(f"no factory in {path!r}; expected FILE.py:factory or pkg.mod:factory")
+    source, factory = _parts(path)
     module = _from_file(Path(source)) if source.endswith(".py") else _from_package(source)
     make = getattr(module, factory, None)
     if not callable(make):
@@ -41,15 +38,39 @@ def load(path: str, family: str = "module") -> Encoder:
             f"{path} returned {type(encoder).__name__}; expected an Encoder (otoscope.extract.models.encoder), "
             "which pairs a module with its sites and front end"
         )
-    if module.__file__ is None:
-        raise ValueError(f"{module.__name__} has no source file; expected one whose content can be recorded")
-    digest = hashlib.sha256(Path(module.__file__).read_bytes()).hexdigest()
-    front_end = {**encoder.front_end, "source_sha256": digest, "factory": factory}
     try:
-        json.dumps(front_end, allow_nan=False)
+        json.dumps(dict(encoder.front_end), allow_nan=False)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: front_end is not JSON ({error}); expected plain values") from error
-    return replace(encoder, name=family, front_end=front_end)
+    return replace(encoder, name=family, source=source_of(path))
+
+
+def source_of(path: str) -> str:
+    """SHA-256 of a factory's name and of the file that defines it, which is not run.
+
+    Neither the file's path nor the module's name is in it: the same source elsewhere is the same. Raises as `load`.
+    """
+    source, factory = _parts(path)
+    if source.endswith(".py"):
+        file = Path(source)
+    else:
+        try:
+            spec = importlib.util.find_spec(source)
+        except ImportError as error:
+            raise _not_imported(source, error) from error
+        if spec is None or not spec.has_location or spec.origin is None:
+            raise ValueError(f"module {source!r} has no source file; expected one whose content can be recorded")
+        file = Path(spec.origin)
+    if not file.is_file():
+        raise FileNotFoundError(f"no file {file}; expected the Python file that defines the factory")
+    return hashlib.sha256(f"{factory}\0".encode() + file.read_bytes()).hexdigest()
+
+
+def _parts(path: str) -> tuple[str, str]:
+    source, colon, factory = path.rpartition(":")
+    if not (source and colon and factory.isidentifier()):
+        raise ValueError(f"no factory in {path!r}; expected FILE.py:factory or pkg.mod:factory")
+    return source, factory
 
 
 def _from_file(path: Path) -> ModuleType:
@@ -74,10 +95,14 @@ def _from_package(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except Exception as error:
-        raise ValueError(
-            f"module {name!r} could not be imported: {_in_one_line(error)}; "
-            "install it, set PYTHONPATH, or give the file as FILE.py:factory"
-        ) from error
+        raise _not_imported(name, error) from error
+
+
+def _not_imported(name: str, error: Exception) -> ValueError:
+    return ValueError(
+        f"module {name!r} could not be imported: {_in_one_line(error)}; "
+        "install it, set PYTHONPATH, or give the file as FILE.py:factory"
+    )
 
 
 def _in_one_line(error: Exception) -> str:

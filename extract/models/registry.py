@@ -8,6 +8,7 @@ import importlib
 from collections.abc import Callable
 from functools import cache
 
+from . import module
 from .encoder import Encoder
 
 FAMILIES = {
@@ -24,6 +25,17 @@ FAMILIES = {
     "tiny-sl": ("tiny", "bundled, supervised, 4 layers of 384 neurons"),
 }
 """Family -> its module here, and what stands after the colon."""
+
+
+def source_of(encoder: Encoder | str) -> str:
+    """Digest of the file that an encoder of a user's own is made by, without running it; "" for all others.
+
+    Raises as `load_encoder` for a name that is not known, or a file that is not there.
+    """
+    if not isinstance(encoder, str):
+        return encoder.source
+    family, _, path = encoder.partition(":")
+    return module.source_of(path) if family == "module" and path else ""
 
 
 @cache

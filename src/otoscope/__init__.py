@@ -37,16 +37,19 @@ for _room in ("store", "cluster", "extract", "analysis", "ablate", "serve"):
         )
 
 
-def open(url: str) -> "xr.DataTree":
+def open(url: str, failed: str = "hide") -> "xr.DataTree":
     """Store at a path or URL as a lazy DataTree, one child per task; registers the accessor `ds.otoscope`.
 
-    Shows committed clips only, and computes nothing but names and status. Raises FileNotFoundError where nothing is,
-    ValueError for what is not a store, is damaged, or has another major version of the format.
+    Shows the clips that were extracted, each label column as a coordinate of `clip` under its own name, and `position`,
+    a clip's place in the plan; computes nothing but names and status.
+    failed: "hide" clips that failed, or "keep" them, with `status` and `reason` of every clip.
+    Raises FileNotFoundError where nothing is, ValueError for what is not a store, is damaged, or has another major
+    version of the format.
     """
     from .analysis import accessor  # registers ds.otoscope
     from .store.reader import open_store
 
-    return open_store(str(url))
+    return open_store(str(url), failed)
 
 
 def __dir__() -> list[str]:

@@ -1,10 +1,9 @@
-"""Locks: who may change a task's metadata, when several processes would at the same instant.
+"""Locks: who may change a task, when several processes would at the same instant.
 
-Goal: from each state of a task exactly one successor is chosen, by an object that only one of them can create; whoever
-wants the same successor helps (all write the same bytes), whoever wants another is refused, or waits until it is done.
+Goal: from each state of a task exactly one successor is chosen, by an object that only one of them can create. Whoever
+wants the same successor waits, and goes on where that one was killed; whoever wants another waits, and is refused.
 Conventions: a lock is TASK/lock.STATE, where STATE is what the change starts from (`state_of`), so that a lock on a
-state that is past means nothing. It is deleted when the change is complete, and stays behind a writer that was killed:
-the same command, run again, finishes what was begun. Beside it lies the undo log, TASK/undo.STATE (see undo.py).
+state that is past means nothing. It is deleted when the change is complete.
 """
 
 import json
@@ -12,7 +11,10 @@ import os
 import platform
 import shutil
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
+from typing import Any
 
 from zarr.abc.store import Store
 from zarr.storage import LocalStore
@@ -24,43 +26,78 @@ from .staged import NEW
 TIMEOUT_SECONDS = 20.0  # for a change by another run to be completed; none takes longer, but for millions of clips
 POLL_SECONDS = 0.2
 STATE_DIGITS = 16  # of the state in a lock's name
+AT_WORK: set[str] = set()  # locks under which this process is at work
 
 
-def acquire(store: Store, task: str, state: str, successor: str) -> bool:
-    """Lock a task in a state for the change to a successor (a digest of all that the change writes).
+class Held(ValueError):
+    """A task is locked for another change."""
 
-    True: the lock is held, by this process or by another one that does the same. False: it was held for something
-    else and is released by now: look at the task again.
-    Raises ValueError where it stays held for something else: who holds it, since when, and what to do.
+
+@contextmanager
+def acquired(store: Store, url: str, task: str, state: str, lock: dict[str, Any]) -> Iterator[bool]:
+    """Lock a task in a state for a change, for the length of a `with` statement; whoever completes it releases it.
+
+    lock: `successor`, a digest of all that the change writes; `command`, what ends it, for whoever finds the lock after
+        we were killed; and what else they need for that.
+    True: the lock is held, by this process or by one that would do the same and is gone. False: it was held by another
+    one and is released by now: look at the task again.
+    Raises `Held` where it stays held for something else: who holds it, since when, and what to do.
     """
     key = lock_key(task, state)
+    here = f"{store}/{key}"
     deadline = time.monotonic() + TIMEOUT_SECONDS
-    while not put_new(store, key, _content(successor)):
+    while not put_new(store, key, _content(lock)):
         theirs = document_at(store, key)
         if theirs is None:
-            return False
-        if theirs.get("successor") == successor:
-            return True
-        if time.monotonic() > deadline:
-            raise ValueError(
-                f"{store} task {task} is being changed otherwise, since {theirs.get('since')} by {theirs.get('by')}, "
-                "or that was killed; expected one change at a time: wait, or finish it by the same command as then; "
-                "a task without a committed block can be begun anew by --replan"
+            yield False
+            return
+        if _is_gone(theirs, here) or time.monotonic() > deadline:
+            if theirs.get("successor") == lock["successor"]:
+                break
+            raise Held(
+                f"{url} task {task} {describe(theirs)}; expected one change at a time: end that one by the same "
+                f"command as then, {theirs.get('command')}; a task without a committed block can be begun anew by "
+                "--replan"
             )
         time.sleep(POLL_SECONDS)
-    return True
+    AT_WORK.add(here)
+    try:
+        yield True
+    finally:
+        AT_WORK.discard(here)
+
+
+def describe(lock: dict[str, Any]) -> str:
+    """Who holds a lock, and since when."""
+    return (
+        f"is being changed, or was when that was killed, by process {lock.get('process')} on {lock.get('machine')} "
+        f"since {lock.get('since')}"
+    )
+
+
+def _is_gone(lock: dict[str, Any], here: str) -> bool:
+    """Whether the process that holds a lock has ended for certain, or is this one, which has left it behind."""
+    process = lock.get("process")
+    if lock.get("machine") != platform.node() or not isinstance(process, int):
+        return False
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False
+    return process == os.getpid() and here not in AT_WORK
 
 
 def release(store: Store, task: str, state: str) -> None:
-    """Delete the lock and the undo log of a change that is complete or was not begun."""
-    delete(store, (undo_key(task, state), lock_key(task, state)))
+    """Delete the lock of a change that is complete or was not begun."""
+    delete(store, [lock_key(task, state)])
 
 
 def delete_past(store: Store, task: str, state: str) -> None:
-    """Delete locks and undo logs of other states than the present one: their writers were killed at the end."""
-    present = {lock_key(task, state), undo_key(task, state)}
-    found = (f"{task}/{name}" for name in names_in(store, task) if name.startswith(("lock.", "undo.")))
-    delete(store, [key for key in found if key not in present and not key.endswith(".partial")])
+    """Delete locks on other states than the present one: their writers were killed at the end."""
+    found = [f"{task}/{name}" for name in names_in(store, task) if name.startswith("lock.")]
+    delete(store, [key for key in found if key != lock_key(task, state) and not key.endswith(".partial")])
 
 
 def delete_task(store: Store, task: str) -> None:
@@ -69,7 +106,7 @@ def delete_task(store: Store, task: str) -> None:
     If this is killed, the lock on a task without a plan stays, and refuses others until all is deleted.
     """
     key = lock_key(task, NEW)
-    put_all(store, {key: _content("delete")})
+    put_all(store, {key: _content({"successor": "delete", "command": "`otoscope extract ... --replan`"})})
     delete(store, [f"{task}/zarr.json"])
     delete(store, [found for found in keys_below(store, f"{task}/") if found != key])
     if isinstance(store, LocalStore):
@@ -79,9 +116,11 @@ def delete_task(store: Store, task: str) -> None:
     release(store, task, NEW)
 
 
-def locked_states(store: Store, task: str) -> list[str]:
-    """First digits of the states from which a change is under way, or was left by a writer that was killed."""
-    return [name.removeprefix("lock.") for name in names_in(store, task) if name.startswith("lock.")]
+def locks_on(store: Store, task: str) -> list[dict[str, Any]]:
+    """The locks on a task: of a change that is under way, or was left by a writer that was killed."""
+    names = [name for name in names_in(store, task) if name.startswith("lock.") and not name.endswith(".partial")]
+    found = [document_at(store, f"{task}/{name}") for name in names]
+    return [lock for lock in found if lock is not None]
 
 
 def lock_key(task: str, state: str) -> str:
@@ -89,11 +128,6 @@ def lock_key(task: str, state: str) -> str:
     return f"{task}/lock.{state[:STATE_DIGITS]}"
 
 
-def undo_key(task: str, state: str) -> str:
-    """Key of the undo log of a change from a state."""
-    return f"{task}/undo.{state[:STATE_DIGITS]}"
-
-
-def _content(successor: str) -> bytes:
-    by, since = f"process {os.getpid()} on {platform.node()}", datetime.now(UTC).isoformat(timespec="seconds")
-    return json.dumps({"successor": successor, "by": by, "since": since}).encode()
+def _content(lock: dict[str, Any]) -> bytes:
+    since = datetime.now(UTC).isoformat(timespec="seconds")
+    return json.dumps({**lock, "process": os.getpid(), "machine": platform.node(), "since": since}).encode()

@@ -1,7 +1,7 @@
 """Staged changes: a task's group made in memory, every metadata document and every value that belongs to no block.
 
-Goal: what creating, appending and labelling write is known, to the byte, before anything is written, so that it can be
-written by several at once, or by one that was killed and begins again, and be the same.
+Goal: what creating, appending and labelling write is known, to the byte, before anything is written, so that one who
+was killed and begins again writes the same.
 Conventions: a staged change maps keys of the store to bytes; the task's own document, TASK/zarr.json, is the one that
 decides.
 """
@@ -9,7 +9,7 @@ decides.
 import json
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -20,13 +20,44 @@ from zarr.codecs import BytesCodec, Crc32cCodec, ZstdCodec
 from zarr.storage import MemoryStore
 
 from ..group import KEY, about_in
-from ..labels import LABEL_PREFIX, encode
-from ..provenance import Identity, Plan, digest_of
-from ..schema import STRING, ArraySpec, template
+from ..provenance import Identity, Plan, StoredLabel, TaskRecord, digest_of
+from ..schema import FORMAT_VERSION, STRING, ArraySpec, anatomy_values, template
+from ..writer import digest_values
 
 NEW = "new"  # the state of a task without a plan
 Staged = dict[str, bytes]
-Documents = Mapping[str, Mapping[str, Any]]  # metadata of arrays, by name
+CHECK_TOLERANCE = 1e-3  # of the largest value: devices and libraries move float32 by a hundredth of that
+COARSE_TOLERANCE = 0.05  # where arithmetic is coarser than float32
+FLOOR = 1e-6  # below it values are rounding alone
+FINE = ("float32", "float64")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Origin:
+    """What the numbers of a task come from."""
+
+    identity: Identity
+    source: str = ""
+    """Digest of the file that the encoder was made by, "" where it is none of the user's."""
+    check: np.ndarray
+    """Embedding of a fixed sound, then the mean over its frames of each site, float32 (check_value)."""
+
+    def differences(self, other: "Origin") -> list[str]:
+        """What differs, as `Identity.differences`; of a fixed sound what rounding does not explain."""
+        found = self.identity.differences(other.identity)
+        if found:
+            return found
+        tolerance = CHECK_TOLERANCE if self.identity.precision in FINE else COARSE_TOLERANCE
+        names = ["the embedding", *(f"site {name}" for name, _ in self.identity.sites)]
+        edges = np.cumsum([self.identity.embedding, *(width for _, width in self.identity.sites)])[:-1]
+        for name, ours, theirs in zip(names, np.split(self.check, edges), np.split(other.check, edges), strict=True):
+            largest = max(float(np.nanmax(np.abs(theirs), initial=0.0)), FLOOR)
+            moved = np.where(np.isnan(ours) & np.isnan(theirs), 0, np.abs(ours - theirs)).max(initial=0.0) / largest
+            if not moved <= tolerance:  # a value beside NaN moves by NaN
+                found.append(
+                    f"{name} of a fixed sound differs by {moved:.2g} of its largest value, beyond {tolerance:g}"
+                )
+        return found[:1]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +74,8 @@ class ClipTable:
     """Seconds into the file, NaN where the clip begins with it."""
     stop: np.ndarray
     """Seconds into the file, NaN where the clip ends with it."""
+    prompt: Sequence[str] | None = None
+    """What a model is asked about each clip, where it is asked anything."""
     labels: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """One string per clip and column, "" where it has no label."""
 
@@ -50,68 +83,73 @@ class ClipTable:
         return len(self.name)
 
     @property
-    def digest(self) -> str:
-        """SHA-256 over names and sources, in order."""
+    def digests(self) -> dict[str, str | None]:
+        """The plan's digests of the clips: `names`, `sources` and `prompts`."""
         times = [np.nan_to_num(seconds, nan=-1).tolist() for seconds in (self.start, self.stop)]
-        return digest_of([list(self.name), list(self.path), *times])
+        prompts = None if self.prompt is None else digest_of(list(self.prompt))
+        return {
+            "names": digest_of(list(self.name)), "sources": digest_of([list(self.path), *times]), "prompts": prompts,
+        }  # fmt: skip
+
+    def match(self, plan: Plan) -> bool:
+        """Whether these are the clips of a plan."""
+        return self.digests == {"names": plan.names, "sources": plan.sources, "prompts": plan.prompts}
 
     def head(self, n: int) -> "ClipTable":
         """The first n clips."""
-        sources = {name: getattr(self, name)[:n] for name in ("name", "path", "start", "stop")}
-        return ClipTable(**sources, labels={name: column[:n] for name, column in self.labels.items()})
+        columns = {name: getattr(self, name)[:n] for name in ("name", "path", "start", "stop")}
+        prompt = None if self.prompt is None else self.prompt[:n]
+        labels = {name: column[:n] for name, column in self.labels.items()}
+        return ClipTable(**columns, prompt=prompt, labels=labels)
 
 
-def stage_task(task: str, identity: Identity, plan: Plan, clips: ClipTable) -> Staged:
-    """A whole task without its blocks."""
-    widths = np.array([width for _, width in identity.sites])
-    values = {
-        "layer": np.arange(len(widths)),
-        "site": [name for name, _ in identity.sites],
-        "neuron": np.arange(identity.n_neurons),
-        "neuron_valid": np.arange(identity.n_neurons) < widths[:, None],
-        "clip": clips.name,
-        "path": clips.path,
-        "start": clips.start,
-        "stop": clips.stop,
-    }
-    return _stage(task, identity, plan, clips.labels, values, {})
+def stage_task(task: str, origin: Origin, plan: Plan, clips: ClipTable, arrays: Mapping[str, str]) -> Staged:
+    """A whole task without its blocks. arrays: names of the arrays of its label columns."""
+    identity, check = origin.identity, np.asarray(origin.check, "f4")
+    values: dict[str, Any] = {**anatomy_values(identity), "check": check}
+    values |= {"clip": clips.name, "path": clips.path, "start": clips.start, "stop": clips.stop}
+    values |= {} if clips.prompt is None else {"prompt": clips.prompt}
+    record = TaskRecord(
+        identity=identity, plan=plan, source=origin.source, check=digest_values(check), labels={}, metadata="",
+    )  # fmt: skip
+    record = replace(record, labels=described(clips.labels, arrays))
+    return _stage(task, record, values | {arrays[name]: column for name, column in clips.labels.items()})
 
 
 def stage_labels(
-    task: str, identity: Identity, plan: Plan, columns: Mapping[str, Sequence[str]], documents: Documents
+    task: str, record: TaskRecord, columns: Mapping[str, Sequence[str]], arrays: Mapping[str, str]
 ) -> Staged:
-    """Label columns for an existing task whose arrays are described by `documents`, and the documents that change."""
-    return _stage(task, identity, plan, columns, {}, documents)
+    """Label columns for an existing task, and its document. arrays: names of the arrays that the columns get."""
+    labels = dict(sorted({**record.labels, **described(columns, arrays)}.items()))
+    staged = _stage(task, replace(record, labels=labels), {arrays[name]: column for name, column in columns.items()})
+    wanted = {f"{task}/{arrays[name]}/" for name in columns}
+    return {key: data for key, data in staged.items() if key == f"{task}/zarr.json" or key.startswith(tuple(wanted))}
 
 
-def _stage(
-    task: str, identity: Identity, plan: Plan, columns: Mapping[str, Sequence[str]], values: Mapping[str, Any],
-    documents: Documents,
-) -> Staged:  # fmt: skip
-    """All arrays, with these values and label columns; only these columns beside the arrays of `documents`, if any."""
-    coded = {name: encode(column) for name, column in columns.items()}
-    values = {**values, **{LABEL_PREFIX + name: codes for name, (codes, _) in coded.items()}}
-    specs = template(identity, plan, {name: categories for name, (_, categories) in coded.items()})
-    if documents:
-        specs = {name: specs[name] for name in values}
-    kept = {name: document for name, document in documents.items() if name not in specs}
-    memory: dict[str, Buffer] = {
-        f"{task}/{name}/zarr.json": CpuBuffer.from_bytes(json.dumps(document).encode())
-        for name, document in kept.items()
-    }
+def stage_documents(task: str, record: TaskRecord) -> Staged:
+    """Every metadata document of a task as it must be."""
+    return {key: data for key, data in _stage(task, record, {}).items() if key.endswith("zarr.json")}
+
+
+def described(columns: Mapping[str, Sequence[str]], arrays: Mapping[str, str]) -> dict[str, StoredLabel]:
+    """What a task's document says of label columns."""
+    return {name: StoredLabel(array=arrays[name], digest=digest_of(list(c))) for name, c in sorted(columns.items())}
+
+
+def _stage(task: str, record: TaskRecord, values: Mapping[str, Any]) -> Staged:
+    """The documents of all arrays and of the group, and the objects of those arrays whose values are given."""
+    memory: dict[str, Buffer] = {}
     store = MemoryStore(memory)
     group = zarr.create_group(store, path=task, zarr_format=3)
+    specs = template(record.identity, record.plan, (label.array for label in record.labels.values()))
     for name, spec in specs.items():
         array = _create_array(group, name, spec)
         if name in values:
             array[...] = np.asarray(values[name], dtype=array.dtype)
-    metadata = {name: json.loads(memory[f"{task}/{name}/zarr.json"].to_bytes()) for name in {*kept, *specs}}
-    fields = plan.to_json()
-    about: dict[str, Any] = {"plan": fields, "plan_digest": digest_of(fields), "metadata_digest": digest_of(metadata)}
-    group.attrs.put({KEY: about})
+    metadata = {name: json.loads(memory[f"{task}/{name}/zarr.json"].to_bytes()) for name in specs}
+    group.attrs.put({KEY: replace(record, metadata=digest_of(metadata)).to_json()})
     _consolidate(store, task)
-    ours = {key for key in memory if key.startswith(f"{task}/") and key.split("/")[1] not in kept}
-    return {key: memory[key].to_bytes() for key in sorted(ours)}
+    return {key: memory[key].to_bytes() for key in sorted(memory) if key.startswith(f"{task}/")}
 
 
 def _create_array(group: zarr.Group, name: str, spec: ArraySpec) -> zarr.Array[Any]:
@@ -133,11 +171,11 @@ def _create_array(group: zarr.Group, name: str, spec: ArraySpec) -> zarr.Array[A
     )
 
 
-def root_document(about: Mapping[str, Any], tasks: Mapping[str, Mapping[str, Any]]) -> bytes:
-    """The root's zarr.json: our attributes, and a copy of the metadata of tasks, given by their documents."""
+def root_document(tasks: Mapping[str, Mapping[str, Any]]) -> bytes:
+    """The root's zarr.json: the format, and a copy of the metadata of tasks, given by their documents."""
     memory: dict[str, Buffer] = {}
     store = MemoryStore(memory)
-    zarr.create_group(store, zarr_format=3, attributes={KEY: dict(about)})
+    zarr.create_group(store, zarr_format=3, attributes={KEY: {"format": FORMAT_VERSION}})
     for task, document in tasks.items():
         copies = document.get("consolidated_metadata", {}).get("metadata", {})
         for key, value in {"": document, **{f"/{name}": copy for name, copy in copies.items()}}.items():
@@ -147,9 +185,8 @@ def root_document(about: Mapping[str, Any], tasks: Mapping[str, Mapping[str, Any
 
 
 def state_of(document: dict[str, Any] | None) -> str:
-    """What a task's document says of its plan and arrays, as a digest in hex; "new" where there is no plan yet."""
-    about = about_in(document)
-    return digest_of(about) if "plan" in about else NEW
+    """Digest, in hex, of what a task's document says of it; "new" where there is no task yet."""
+    return str(about_in(document).get("digest", NEW))
 
 
 def _consolidate(store: MemoryStore, path: str) -> None:

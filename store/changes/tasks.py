@@ -1,155 +1,219 @@
 """Create a store, add tasks, clips and labels: all that is written but blocks. FORMAT.md is the norm.
 
 Goal: whatever happens, and whoever else does the same or something else at the same instant, a task exists whole or
-not at all, under one plan.
-Conventions: a root exists if and only if it has an identity, a task if and only if its group has a plan, which is
-therefore written last. A change is staged in memory (staged.py), locked (lock.py), then written.
+not at all, and every reader sees its former state or the next one.
+Conventions: what decides is the task's own document, which is written last. A change is staged in memory (staged.py),
+locked (lock.py), then written.
 """
 
+import base64
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import zarr
 from zarr.abc.store import Store
 
+from ..blocks import Block
 from ..group import (
-    KEY,
-    array_documents,
-    array_of,
-    arrays_of,
+    about_in,
     check_task_name,
-    copies_of,
+    column_of,
     document_at,
     nothing_at,
     open_root,
     open_task,
-    plan_of,
-    read_identity,
-    read_plan,
+    read_record,
+    record_in,
     task_document,
     task_documents,
-    task_names,
     values_of,
 )
-from ..labels import label_columns
+from ..labels import LABEL_PREFIX, next_arrays
 from ..location import zarr_store
-from ..objects import MAX_REQUESTS, get, names_in, put_all, put_new
-from ..provenance import Identity, Plan, digest_of
-from ..schema import FORMAT_VERSION, PENDING
-from .lock import acquire, delete_past, delete_task, release
-from .staged import ClipTable, Staged, root_document, stage_labels, stage_task, state_of
-from .undo import read_column, read_columns, write_undo_log
+from ..objects import MAX_REQUESTS, delete_folder, get, names_in, put_all, put_new
+from ..provenance import Plan, TaskRecord, digest_of
+from ..schema import PENDING, check_label_name
+from ..writer import put_pending
+from .lock import Held, acquired, delete_past, delete_task, lock_key, release
+from .staged import NEW, ClipTable, Origin, Staged, root_document, stage_documents, stage_labels, stage_task, state_of
 
 Document = dict[str, Any] | None  # a task's zarr.json
 
 
-def create(url: str, identity: Identity) -> None:
-    """Make the store, or check that an existing one has this identity.
+def create(url: str) -> None:
+    """Make the store, or look that there is one.
 
-    Of several that make it at the same instant one does, and the others check.
-    Raises ValueError naming the fields that differ, or when something else lies at the url.
+    Of several that make it at the same instant one does. Raises ValueError when something else lies at the url.
     """
     if nothing_at(url):
-        fields = identity.to_json()
-        about = {"format": FORMAT_VERSION, "identity": fields, "identity_digest": digest_of(fields)}
-        put_new(zarr_store(url).with_read_only(False), "zarr.json", root_document(about, {}))
-    root = open_root(url)
-    differences = identity.differences(read_identity(root))
-    if differences:
-        empty = not any(_has_commits(root, task) for task in task_names(root))
-        raise ValueError(
-            f"{url} holds activations of another identity ({'; '.join(differences)}); "
-            "expected the same encoder and options: choose another store"
-            + (", or delete this one, in which nothing is committed" if empty else "")
-        )
+        put_new(zarr_store(url).with_read_only(False), "zarr.json", root_document({}))
+    open_root(url)
 
 
-def add_task(url: str, task: str, plan: Plan, clips: ClipTable, *, replan: bool = False) -> None:
+def add_task(url: str, task: str, origin: Origin, plan: Plan, clips: ClipTable, *, replan: bool = False) -> None:
     """Make a task's arrays, or append clips to an existing task, or check that nothing is to be added.
 
     Appending: the stored clips come first, in the same order. A partial last block goes back to pending, so that a
-    grown store equals one built at once.
+    grown task equals one built at once. The origin of a task that is there stays the one that it was begun with.
     replan: begin anew a task in which nothing is committed, whatever its plan; only while no other run is at work.
-    Raises ValueError where the stored plan, clips or labels differ, or another run changes the task otherwise.
+    Raises ValueError where the stored identity, plan, clips or labels differ, or another run changes the task
+    otherwise.
     """
     check_task_name(task)
     root = open_root(url)
-    identity = read_identity(root)
+    for name in clips.labels:
+        check_label_name(name)
+    command = f"`otoscope extract {url} --task {task} ...` with {len(clips)} clips, the first {clips.name[0]!r}"
 
     def change(document: Document) -> Change | None:
-        stored = plan_of(task, document)
+        stored = record_in(task, document)
         if stored is None:
-            return Change(staged=stage_task(task, identity, plan, clips))
-        group, _ = open_task(root, task)
-        _check_plan(url, root, task, stored, plan)
-        _check_clips(url, root, task, stored, clips)
-        columns = _check_labels(url, task, group, state_of(document), clips.head(stored.n_clips))
-        if len(clips) == stored.n_clips:
+            begun = _begun_origin(root.store, task, origin)
+            staged = stage_task(task, begun, plan, clips, next_arrays(clips.labels, {}))
+            return Change(staged=staged, command=command, origin=begun)
+        check_origin(url, task, stored_origin(url, task), origin)
+        _check_plan(url, root, task, stored.plan, plan)
+        _check_clips(url, root, task, stored.plan, clips)
+        n = stored.plan.n_clips
+        _check_labels(url, task, stored, clips.head(n))
+        if len(clips) == n:
             return None
-        unlabelled = [""] * len(clips)
+        group, unlabelled = open_task(root, task)[0], [""] * len(clips)
         labels = {
-            name: [*column, *clips.labels.get(name, unlabelled)[stored.n_clips :]] for name, column in columns.items()
+            name: [*column_of(group, label.array, label.digest), *clips.labels.get(name, unlabelled)[n:]]
+            for name, label in stored.labels.items()
         }
-        staged = stage_task(task, identity, plan, replace(clips, labels=labels))
-        return Change(staged=staged, stored=stored, rewritten=columns)
+        arrays = {name: label.array for name, label in stored.labels.items()}
+        staged = stage_task(task, stored_origin(url, task), plan, replace(clips, labels=labels), arrays)
+        return Change(staged=staged, stored=stored, command=command)
 
-    if replan and read_plan(root, task) != plan and not _has_commits(root, task):
-        delete_task(root.store, task)
-    _carry_out(root, task, change)
+    if replan and not _has_commits(root, task):
+        stored = read_record(root, task)
+        if stored is None or (stored.plan, stored.identity) != (plan, origin.identity):
+            delete_task(root.store, task)
+    _carry_out(root, url, task, change)
+
+
+def _begun_origin(store: Store, task: str, origin: Origin) -> Origin:
+    """That under which a task is being created already, where only rounding or a source differs; else the one given."""
+    lock = document_at(store, lock_key(task, NEW)) or {}
+    check = np.frombuffer(base64.b64decode(lock.get("check", "")), "<f4")
+    if len(check) != len(origin.check):
+        return origin
+    begun = replace(origin, source=lock["source"], check=check)
+    return origin if origin.differences(begun) else begun
+
+
+def stored_origin(url: str, task: str) -> Origin:
+    """What the numbers of a task come from. Raises as `open_task`."""
+    group, record = open_task(open_root(url), task)
+    return Origin(identity=record.identity, source=record.source, check=values_of(group, "check"))
+
+
+def check_origin(url: str, task: str, stored: Origin, origin: Origin) -> None:
+    """Raise ValueError where numbers of an origin may not enter a task of another one."""
+    if differences := origin.differences(stored):
+        raise ValueError(
+            f"{url} task {task} holds activations of another identity ({'; '.join(differences)}); expected the same "
+            "encoder and options: choose another task name, or --replan where nothing is committed"
+        )
 
 
 def add_labels(url: str, task: str, columns: Mapping[str, Sequence[str]], *, overwrite: bool = False) -> None:
     """Add label columns (one string per clip, "" for none) to a task, while a run extracts it or not.
 
-    Raises ValueError for a column that exists with other values, unless `overwrite`.
+    Raises ValueError for a column that exists with other values, unless `overwrite`, which also mends damaged ones.
     """
     root = open_root(url)
-    identity = read_identity(root)
+    for name in columns:
+        check_label_name(name)
+    more = " --replace" if overwrite else ""
+    command = f"`otoscope label {url} --task {task} TABLE{more}` with the table of {', '.join(sorted(columns))}"
 
     def change(document: Document) -> Change | None:
-        group, plan = open_task(root, task)
+        group, stored = open_task(root, task)
         for name, column in columns.items():
-            if len(column) != plan.n_clips:
+            if len(column) != stored.plan.n_clips:
                 raise ValueError(
-                    f"{url} task {task} has {plan.n_clips} clips, label column {name!r} {len(column)}; expected one "
-                    "label per clip, empty for none: run the command again if clips were appended meanwhile"
+                    f"{url} task {task} has {stored.plan.n_clips} clips, label column {name!r} {len(column)}; expected "
+                    "one label per clip, empty for none: run the command again if clips were appended meanwhile"
                 )
-        there = [name for name in label_columns(arrays_of(group)) if name in columns]
-        stored = read_columns(group, state_of(document), there)
-        other = {name: column for name, column in columns.items() if stored.get(name) != list(column)}
-        taken = [name for name in other if name in stored]
+        damaged = [
+            name for name in columns if overwrite and name in stored.labels and not _is_intact(group, stored, name)
+        ]
+        other = {name: c for name, c in columns.items() if name in damaged or not _is_stored(stored, name, c)}
+        taken = [name for name in other if name in stored.labels]
         if taken and not overwrite:
             raise ValueError(
                 f"{url} task {task} has a label column {taken[0]!r} with other values; expected a new name, "
                 "or --replace to overwrite it"
             )
-        staged = stage_labels(task, identity, plan, other, copies_of(document) or array_documents(group))
-        rewritten = {name: column for name, column in stored.items() if name in other and column is not None}
-        return Change(staged=staged, stored=plan, rewritten=rewritten) if other else None
+        arrays = next_arrays(other, {name: label.array for name, label in stored.labels.items()})
+        staged = stage_labels(task, stored, other, arrays)
+        return Change(staged=staged, stored=stored, command=command) if other else None
 
-    _carry_out(root, task, change)
+    _carry_out(root, url, task, change)
+
+
+def restore_documents(url: str, task: str) -> None:
+    """Write the arrays' documents of a task as its own one has them, and delete its locks, which undoes a change that
+    was begun and not completed; only while no other run is at work on it.
+
+    A task that was never created whole has no document, and is left as it is.
+    """
+    root = open_root(url)
+    record = read_record(root, task)
+    if record is None:
+        return
+    documents = stage_documents(task, record)
+    put_all(root.store, {key: data for key, data in documents.items() if key != f"{task}/zarr.json"})
+    _refresh(root)
+    delete_past(root.store, task, "")
+
+
+def _is_intact(group: zarr.Group, record: TaskRecord, name: str) -> bool:
+    """Whether a label column and its document are as they were written."""
+    label = record.labels[name]
+    key = f"{group.path}/{label.array}/zarr.json"
+    try:
+        column_of(group, label.array, label.digest)
+        return get(group.store, key) == stage_documents(group.path, record)[key]
+    except (ValueError, FileNotFoundError):
+        return False
+
+
+def _is_stored(record: TaskRecord, name: str, column: Sequence[str]) -> bool:
+    return name in record.labels and record.labels[name].digest == digest_of(list(column))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Change:
-    """What is to become of a task: its new documents and values, and the plan that it has, if any."""
+    """What is to become of a task: its new documents and values, and what there is, if anything."""
 
     staged: Staged
-    stored: Plan | None = None
-    rewritten: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    """Label columns that there are, as they are."""
+    stored: TaskRecord | None = None
+    command: str
+    """What ends it, where it was killed."""
+    origin: Origin | None = None
+    """Of a new task: its check and source, which another device or comment would give otherwise."""
 
     @property
-    def digest(self) -> str:
-        """SHA-256 over all that is written."""
-        return digest_of({key: hashlib.sha256(data).hexdigest() for key, data in self.staged.items()})
+    def lock(self) -> dict[str, Any]:
+        """What a lock for it says: a digest over all that is written, and what is needed to write the same."""
+        successor = digest_of({key: hashlib.sha256(data).hexdigest() for key, data in self.staged.items()})
+        lock = {"successor": successor, "command": self.command}
+        if self.origin is not None:
+            check = base64.b64encode(np.asarray(self.origin.check, "<f4").tobytes()).decode()
+            lock |= {"source": self.origin.source, "check": check}
+        return lock
 
 
-def _carry_out(root: zarr.Group, task: str, change: Callable[[Document], Change | None]) -> None:
+def _carry_out(root: zarr.Group, url: str, task: str, change: Callable[[Document], Change | None]) -> None:
     """Change a task, under one lock, until nothing is left to change; then refresh the root's copy of its metadata."""
     store = root.store
     while True:
@@ -162,26 +226,40 @@ def _carry_out(root: zarr.Group, task: str, change: Callable[[Document], Change 
                 continue  # another run changed the task while it was looked at
             raise
         if wanted is None:
+            _refresh(root)
             delete_past(store, task, state)
-            break
-        if acquire(store, task, state, wanted.digest):
-            if state_of(task_document(store, task)) == state:
-                _publish(root, task, state, wanted)
-                _refresh(root)  # under the lock, so that a writer killed in between leaves a sign of it
-            release(store, task, state)
-    _refresh(root)
+            return
+        try:
+            with acquired(store, url, task, state, wanted.lock) as locked:
+                if locked:
+                    _publish(root, url, task, state, wanted)
+                    _refresh(root)  # under the lock, so that a writer killed in between leaves a sign of it
+                    release(store, task, state)
+        except Held:
+            again = change(document)  # by what the lock says, which was not there at first
+            if again is None or again.lock == wanted.lock:
+                raise
 
 
-def _publish(root: zarr.Group, task: str, state: str, change: Change) -> None:
-    """Write a staged change; the task's own document last, before it the length of the status."""
+def _publish(root: zarr.Group, url: str, task: str, state: str, change: Change) -> None:
+    """Write a staged change, the task's own document last, as long as the task is in the state that it starts from.
+
+    That is asked before each object: a writer that slept, and whose change others have completed, changes no more.
+    """
     store, staged = root.store, dict(change.staged)
-    own, length = f"{task}/zarr.json", f"{task}/status/zarr.json"
-    decisive = {own: staged.pop(own)}
+    own = f"{task}/zarr.json"
+    decisive = staged.pop(own)
+
+    def is_due() -> bool:
+        return state_of(task_document(store, task)) == state
+
+    if not is_due():
+        return
     if change.stored is None:
         if other := _other_object(store, task, staged):
             release(store, task, state)  # nothing was done under it, and it would be in the way of the right command
             raise ValueError(
-                f"{other} in {store} is of a task that was begun otherwise; expected the same command, with the same "
+                f"{other} in {url} is of a task that was begun otherwise; expected the same command, with the same "
                 "options, as then, or --replan to begin anew where nothing of it is committed, if no other run is at "
                 "work on it"
             )
@@ -192,20 +270,41 @@ def _publish(root: zarr.Group, task: str, state: str, change: Change) -> None:
 
         with ThreadPoolExecutor(MAX_REQUESTS) as pool:
             for key, ours in zip(staged, pool.map(is_ours, staged), strict=True):
-                if not ours:
-                    raise ValueError(
-                        f"{key} in {store} was written by another run at this moment; run the command again"
-                    )
-    else:
-        if change.rewritten:
-            write_undo_log(store, task, state, change.rewritten)
-        partial = change.stored.n_clips % change.stored.block if length in staged else 0
-        if partial:
-            array_of(open_task(root, task)[0], "status")[-partial:] = PENDING
-        put_all(store, {key: data for key, data in staged.items() if key != length})
-        put_all(store, {key: data for key, data in staged.items() if key == length})
-    if state_of(task_document(store, task)) == state:
-        put_all(store, decisive)
+                if not ours and is_due():
+                    raise ValueError(f"{key} in {url} was written by another run at this moment; run the command again")
+        put_new(store, own, decisive)
+        return
+    _delete_former(store, task, change, is_due)
+    if f"{task}/status/zarr.json" in staged and is_due():
+        _reset_partial(root, task, change.stored.plan)
+
+    def put(key: str) -> None:
+        if is_due():
+            put_all(store, {key: staged[key]})
+
+    with ThreadPoolExecutor(MAX_REQUESTS) as pool:
+        list(pool.map(put, staged))
+    if is_due():
+        put_all(store, {own: decisive})
+
+
+def _delete_former(store: Store, task: str, change: Change, is_due: Callable[[], bool]) -> None:
+    """Delete the generations of label columns that the change before replaced; its readers were given until now."""
+    assert change.stored is not None
+    current = {f"{task}/{label.array}" for label in change.stored.labels.values()}
+    current |= {key.rpartition("/zarr.json")[0] for key in change.staged}
+    for name in names_in(store, task):
+        if name.startswith(LABEL_PREFIX) and f"{task}/{name}" not in current and is_due():
+            delete_folder(store, f"{task}/{name}")
+
+
+def _reset_partial(root: zarr.Group, task: str, plan: Plan) -> None:
+    """Put the last block back to pending if it is partial: it is to hold more clips."""
+    start = plan.n_clips // plan.block * plan.block
+    if start < plan.n_clips:
+        put_pending(
+            open_task(root, task)[0], Block(task=task, index=start // plan.block, start=start, stop=plan.n_clips)
+        )
 
 
 def _other_object(store: Store, task: str, staged: Staged) -> str:
@@ -219,21 +318,19 @@ def _other_object(store: Store, task: str, staged: Staged) -> str:
 
 def _refresh(root: zarr.Group) -> None:
     """Make the root's copy of the tasks' metadata anew until it is current, others writing it too."""
-    document = document_at(root.store, "zarr.json")
-    while document is not None:
-        tasks = {name: task for name, task in task_documents(root).items() if plan_of(name, task)}
-        current = root_document(document["attributes"][KEY], tasks)
-        if document == json.loads(current):
+    while True:
+        tasks = {name: task for name, task in task_documents(root).items() if about_in(task)}
+        current = root_document(tasks)
+        if document_at(root.store, "zarr.json") in (None, json.loads(current)):
             return
         put_all(root.store, {"zarr.json": current})
-        document = document_at(root.store, "zarr.json")
 
 
 def _has_commits(root: zarr.Group, task: str) -> bool:
     """Whether a task has a committed block: one without may be planned anew."""
-    if read_plan(root, task) is None:  # its own document was lost, what was committed may be there
+    if read_record(root, task) is None:  # its own document was lost, what was committed may be there
         return bool(names_in(root.store, f"{task}/status/c"))
-    return bool((values_of(open_task(root, task)[0], "status") != PENDING).any())
+    return bool((values_of(open_task(root, task)[0], "status", absent=True) != PENDING).any())
 
 
 def _remedy(root: zarr.Group, task: str, otherwise: str) -> str:
@@ -243,7 +340,7 @@ def _remedy(root: zarr.Group, task: str, otherwise: str) -> str:
 
 
 def _check_plan(url: str, root: zarr.Group, task: str, stored: Plan, plan: Plan) -> None:
-    differences = replace(plan, n_clips=stored.n_clips, names=stored.names).differences(stored)
+    differences = plan.with_clips_of(stored).differences(stored)
     if differences:
         raise ValueError(
             f"{url} task {task} was planned otherwise ({'; '.join(differences)}); "
@@ -253,23 +350,21 @@ def _check_plan(url: str, root: zarr.Group, task: str, stored: Plan, plan: Plan)
 
 
 def _check_clips(url: str, root: zarr.Group, task: str, stored: Plan, clips: ClipTable) -> None:
-    if len(clips) < stored.n_clips or clips.head(stored.n_clips).digest != stored.names:
+    if len(clips) < stored.n_clips or not clips.head(stored.n_clips).match(stored):
         raise ValueError(
             f"{url} task {task} holds {stored.n_clips} clips that the manifest does not begin with "
             f"(it has {len(clips)}, the first {clips.name[0]!r}); to append, list the stored clips first, in the same "
-            "order and from the same audio root; " + _remedy(root, task, "for other clips choose another task name")
+            "order, from the same audio root and with the same prompts; "
+            + _remedy(root, task, "for other clips choose another task name")
         )
 
 
-def _check_labels(url: str, task: str, group: zarr.Group, state: str, clips: ClipTable) -> dict[str, list[str]]:
-    """The label columns that are stored, where those of the clips are among them. Raises ValueError otherwise."""
-    found = read_columns(group, state, label_columns(arrays_of(group)))
-    columns = {name: read_column(group, name) if column is None else column for name, column in found.items()}
+def _check_labels(url: str, task: str, stored: TaskRecord, clips: ClipTable) -> None:
+    """Raise ValueError where labels of the clips are not those that are stored."""
     for name, column in clips.labels.items():
-        if columns.get(name) != list(column):
-            what = "has other values for" if name in columns else "lacks"
+        if not _is_stored(stored, name, column):
+            what = "has other values for" if name in stored.labels else "lacks"
             raise ValueError(
                 f"{url} task {task} {what} the manifest's label column {name!r}; "
                 f"expected the labels of its first extraction: change them with `otoscope label {url} --task {task}`"
             )
-    return columns

@@ -208,7 +208,7 @@ def test_folds_and_clips_of_unequal_length(tmp_path):
     assert row(result, "margin", "d")["p_corrected"] == 1 / 21
     assert row(result, "margin", "a")["change"] == 0
     study = look_up(request(controls=20), there.url)
-    logits = study.probe.logits(study.embedding, study.splits.test_fold[study.clips])
+    logits = study.probe.logits(study.embedding, study.heads)
     own = logits[np.arange(96), study.truth]
     others = np.where(np.eye(4, dtype=bool)[study.truth], -np.inf, logits).max(axis=1)
     np.testing.assert_allclose(result["clip_before"].sel(measure="margin"), own - others, atol=1e-4)

@@ -14,13 +14,12 @@ from otoscope.analysis.selection.selection import Selection
 
 def clips_of(ds, label, category):
     """Clips that were extracted and bear the category, from the columns themselves."""
-    codes = ds[f"label_{label}"]
-    return (codes.values == codes.attrs["categories"].index(category)) & (ds["status"].values == 1)
+    return (ds[label].values == category) & (ds["status"].values == 1)
 
 
 def expected_share(ds, label, active):
     """Share of clips over existing neurons: active (layer, neuron, clip) -> (layer, neuron, category)."""
-    categories = ds[f"label_{label}"].attrs["categories"]
+    categories = sorted(set(ds[label].where(ds["status"] == 1).dropna("clip").values))
     p = np.stack([active[..., clips_of(ds, label, c)].mean(-1) for c in categories], -1)
     return np.where(ds["neuron_valid"].values[..., None], p, np.nan)
 
@@ -75,17 +74,18 @@ def test_the_other_methods_follow_from_the_probability(task):
 
 def test_labels_by_name(task):
     assert task.otoscope.labels == ["animal", "size"]
-    codes = task["label_animal"].values
-    expected = [["dog", "cat", "hen", ""][code] for code in codes]
+    counted = task["status"].values == 1
+    expected = task["animal"].where(counted).fillna("").values.tolist()
     assert task.otoscope.label("animal").values.tolist() == expected
+    assert set(expected) == {"dog", "cat", "hen", ""}
+    mine = task.assign_coords(mine=("clip", np.arange(task.sizes["clip"]) // 60))
+    assert mine.otoscope.categories("mine") == ["0", "1"]
 
 
-def test_categories_without_clips_are_dropped_and_named(task):
-    codes = task["label_animal"]
-    task["label_animal"] = codes.where(codes != 1, -1).assign_attrs(categories=["dog", "cat", "hen"])
+def test_categories_without_clips_are_dropped(task):
+    task = task.assign_coords(animal=task["animal"].where(task["animal"] != "cat"))
     p = task.otoscope.probability("animal")
     assert p["category"].values.tolist() == ["dog", "hen"]
-    assert p.attrs["empty_categories"] == ["cat"]
     hens = task["active"].values[..., clips_of(task, "animal", "hen")].mean(-1)
     np.testing.assert_array_equal(p.sel(category="hen"), np.where(task["neuron_valid"], hens, np.nan))
     failed = task.assign(status=xr.full_like(task["status"], 2))
@@ -119,7 +119,7 @@ def test_across_tasks_by_name(task, new_task):
     p = across(tree, lambda ds: ds.otoscope.probability("animal"))
     assert p.dims == ("task", "layer", "neuron", "category")
     assert p["task"].values.tolist() == ["one", "two"]
-    assert p["category"].values.tolist() == ["dog", "cat", "hen", "emu"]
+    assert p["category"].values.tolist() == ["cat", "dog", "hen", "emu"]
     for name, ds in (("one", task), ("two", other)):
         own = ds.otoscope.probability("animal")
         np.testing.assert_array_equal(p.sel(task=name, category=own["category"]), own)

@@ -156,7 +156,7 @@ def test_a_threshold_per_neuron(example):
 
 
 def test_nothing_computes_until_needed_and_results_travel(task, nothing_computes):
-    labels, mean = task["label_animal"], task["mean"]
+    labels, mean = task.otoscope.codes("animal"), task["mean"]
     with nothing_computes():
         lazy = [
             activation_counts(task["active_bits"], labels),
@@ -172,7 +172,7 @@ def test_nothing_computes_until_needed_and_results_travel(task, nothing_computes
 
 
 def test_asking_twice_is_one_computation(task):
-    names = [activation_probability(task["active_bits"], task["label_animal"]).data.name for _ in range(2)]
+    names = [activation_probability(task["active_bits"], task.otoscope.codes("animal")).data.name for _ in range(2)]
     assert names[0] == names[1]
 
 

@@ -54,7 +54,10 @@ def test_a_label_column_added_later(store: Path, tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         (("neurons", "--task", "t:one"), r"t:one has 1 category with clips \('x'\); expected at least 2"),
-        (("neurons", "--task", "t:nope"), "no label column 'nope' in this task; those that exist: kind, one, split"),
+        (
+            ("neurons", "--task", "t:nope"),
+            "no label column 'nope' in this task; those that exist: kind, one, split",
+        ),
         (("neurons", "--task", "u"), "no task 'u' in store; it holds t"),
         (("neurons", "--task", "t"), r"found 4 labellings \(store t:kind, .*expected one: name it as TASK:LABEL"),
         (("table", "overlap"), r"found 3 labellings .*expected one"),

@@ -8,13 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import xarray as xr
 
+import otoscope
 from otoscope.extract.capture import capture
 
 from ..support import closed_form
 from ..support.commands import CLOSED_FORM, call, command, done, extraction, refused
 from ..support.interrupted_executor import After, interrupt
-from ..support.stored_files import tree_of
+from ..support.stored_files import stop_after, tree_of
 from ..support.wav_corpora import LENGTHS, write_wav_file
 
 
@@ -37,7 +39,7 @@ READERS = (("status",), ("info",), ("verify",), ("neurons", "--task", "t:kind"),
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda s: replace_text(s / "zarr.json", '"format": "1.0"', '"format": "2.1"'), "has format 2.1; expected 1.x"),
+        (lambda s: replace_text(s / "zarr.json", '"format": "2.0"', '"format": "1.0"'), "has format 1.0; expected 2.x"),
         (
             lambda s: replace_text(s / "zarr.json", '"otoscope"', '"stethoscope"'),
             "without otoscope's attributes; expected",
@@ -57,9 +59,12 @@ def test_what_is_not_a_store_of_ours(
 
 
 def test_an_identity_that_was_changed(corpus: Path, store: Path) -> None:
-    replace_text(store / "zarr.json", '"precision": "float32"', '"precision": "float16"')
-    for given in (("info", store), ("verify", store), ("table", "stats", store), extraction(store, corpus)):
-        refused("the identity of .* does not match its digest; its zarr.json is damaged", *given, watched=store)
+    replace_text(store / "t/zarr.json", '"precision": "float32"', '"precision": "float16"')
+    damaged = "task t is damaged: it does not match its digest; its zarr.json is damaged"
+    for given in (("info", store), ("table", "stats", store), extraction(store, corpus)):
+        refused(damaged, *given, watched=store)
+    refused("is not as it was written", "verify", store, watched=store)
+    assert damaged in call("verify", store).stdout
 
 
 @pytest.mark.parametrize("name", ["zarr.json", "t/zarr.json"])
@@ -71,6 +76,23 @@ def test_extract_refuses_a_store_that_is_not_ours_or_damaged(corpus: Path, store
     (store.parent / "mine").mkdir()
     (store.parent / "mine/thesis.txt").write_text("three years of work")
     refused("mine is not an otoscope store", *extraction(store.parent / "mine", corpus), watched=store.parent)
+
+
+def test_documents_are_put_back_and_a_change_undone_that_nobody_will_complete(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = tree_of(store)
+    (tmp_path / "more.csv").write_text("clip,kind\naudio/000.wav,other\n")
+    stop_after(3, monkeypatch)
+    assert call("label", store, "--task", "t", tmp_path / "more.csv", "--replace").exit_code == 2
+    monkeypatch.undo()
+    (store / "t/mean/zarr.json").write_text("{}")
+    error = refused("is not as it was written", "verify", store, watched=store)
+    assert "run it again: `otoscope label " in error
+    assert "by `otoscope verify --reset`, if no other run is at work on it" in error
+    assert "t: documents are those of the task again" in done("verify", store, "--reset")
+    assert done("verify", store) == "intact\n"
+    assert {name: data for name, data in tree_of(store).items() if "label_kind.2" not in name} == before
 
 
 @pytest.mark.parametrize("array", ["active_bits", "status", "label_kind"])
@@ -204,20 +226,25 @@ def test_damage_that_belongs_to_no_block_has_a_remedy_that_works(corpus: Path, o
     assert "`otoscope label STORE --task t MANIFEST --replace`" in result.stderr
     done("label", store, "--task", "t", corpus, "--replace")
     assert done("verify", store) == "intact\n"
-    assert tree_of(store) == tree_of(Path(original))
+    assert "label_kind.2" in (store / "t" / "zarr.json").read_text()
+    xr.testing.assert_identical(otoscope.open(store)["t"].compute(), otoscope.open(original)["t"].compute())
 
 
 def test_damaged_metadata_of_an_array_are_found_though_readers_have_a_copy(corpus: Path, store: Path) -> None:
     path = store / "t" / "mean" / "zarr.json"
     path.write_text(path.read_text().replace('"endian"', '"eodian"'))
     assert "37 ok" in done(*extraction(store, corpus))  # nothing is left to do, so it is not looked at
-    refused("into a new store", "verify", store, watched=store)
+    refused("put the task's documents back by `otoscope verify --reset`", "verify", store, watched=store)
+    done("verify", store, "--reset")
+    assert done("verify", store) == "intact\n"
 
 
 def test_a_lost_variable_is_damage_not_a_choice(store: Path) -> None:
     shutil.rmtree(store / "t" / "mean")
     refused("mean/.* is missing from", "exemplars", store, "--task", "t", "--neuron", "0,3", watched=store)
-    refused("into a new store", "verify", store, watched=store)
+    refused("put the task's documents back by `otoscope verify --reset`", "verify", store, watched=store)
+    done("verify", store, "--reset")
+    refused("put damaged blocks back by `otoscope verify --reset`, then extract again", "verify", store, watched=store)
 
 
 def test_with_nothing_committed_the_plan_may_change(corpus: Path, tmp_path: Path) -> None:

@@ -116,7 +116,7 @@ def test_audio_that_moved_is_found_by_its_new_root(corpus: Path, original: str, 
             "raised TypeError.*expected it to return an Encoder",
         ),
         (("--encoder", "m2d:absent"), "nothing at absent; expected an M2D checkpoint or the folder"),
-        (("--task", "a:b"), "'a:b' cannot name a task; expected a word"),
+        (("--task", "a:b"), "'a:b' cannot name a task; expected at most 200 bytes"),
         (("--unit-sec", "two"), "--unit-sec is 'two'; expected seconds such as 2.5, or native"),
         (("--unit-sec", "-1"), "unit_sec is -1.0; expected seconds above 0, or native"),
         (("--unit-sec", "nan"), "unit_sec is nan; expected seconds above 0"),
@@ -238,21 +238,25 @@ def test_more_than_a_share_of_failures_stops_and_the_same_command_says_so_again(
 # What is there already
 
 
-def test_a_finished_store_needs_neither_encoder_nor_audio(original: str, corpus: Path, tmp_path: Path) -> None:
-    """The encoder's file is gone, and so are the clips; what can be compared without them still is."""
+def test_a_finished_store_needs_neither_encoder_nor_audio(
+    original: str, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The encoder is not loaded, and the clips are gone; what can be compared without them still is."""
     shutil.copytree(original, tmp_path / "s")
     shutil.copy(corpus, tmp_path)
     before = tree_of(tmp_path)
-    gone = ("--encoder", "module:gone.py:build")
+    monkeypatch.setattr("otoscope.extract.plan.load_encoder", None)
+    own = ("--encoder", CLOSED_FORM)
     again = ("extract", tmp_path / "s", "--corpus", tmp_path / corpus.name, "--task", "t")
-    assert done(*again, *gone) == f"{tmp_path / 's'} task t: 37 clips, 37 ok, 0 failed\n"
+    assert done(*again, *own) == f"{tmp_path / 's'} task t: 37 clips, 37 ok, 0 failed\n"
     assert tree_of(tmp_path) == before
-    identity = "the store holds activations of another identity"
+    identity = "the task holds activations of another identity"
     for options, message in (
-        ((*gone, "--frames", "all"), rf'{identity} \(frames: "all", not "audio"\); expected the same encoder'),
+        ((*own, "--frames", "all"), rf'{identity} \(frames: "all", not "audio"\); expected the same encoder'),
         (("--encoder", "tiny-ssl"), rf'{identity} \(encoder: "tiny-ssl", not "module"\)'),
-        ((*gone, "--device", "cuda"), rf'{identity} \(device: "cuda", not "cpu"\)'),
-        ((*gone, "--block", 5), r"planned otherwise \(block: 5, not 4\); expected the same"),
+        ((*own, "--device", "cuda"), rf'{identity} \(device: "cuda", not "cpu"\)'),
+        ((*own, "--block", 5), r"planned otherwise \(block: 5, not 4\); expected the same"),
+        (("--encoder", "module:gone.py:build"), "no file gone.py; expected the Python file that defines the factory"),
     ):
         refused(message, *again, *options, watched=tmp_path)
 

@@ -1,5 +1,6 @@
 """The commands that look closer: exemplars, compare, null, selectors, export and import, on a finished store."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +40,35 @@ def test_a_store_compared_with_itself_differs_in_nothing(finished: Finished, tmp
         stores = (finished.url,) if by == "neuron" else (finished.url, twin)
         done("compare", *stores, "--by", by, "--task", "t:kind", *HOW, "-o", tmp_path / f"{by}.csv")
         assert len(pd.read_csv(tmp_path / f"{by}.csv")) > 0
+
+
+def test_tasks_of_two_encoders_share_a_store_and_their_neurons_are_not_matched(
+    finished: Finished, tmp_path: Path
+) -> None:
+    url = str(tmp_path / "two.zarr")
+    for task, encoder in (("t", "tiny-ssl"), ("u", "tiny-sl")):
+        otoscope.capture(encoder, finished.manifest, url, task=task, threads=1)
+    table = pd.read_csv(finished.manifest)
+    split = table.assign(split=np.where(np.arange(len(table)) % 2, "train", "test"))[["path", "split"]]
+    split.to_csv(tmp_path / "split.csv", index=False)
+    done("label", url, tmp_path / "split.csv", "--task", "t")
+    how = (*HOW, "--reading", "frame")
+    done("table", "stats", url, *how, "-o", tmp_path / "s.csv")
+    assert set(pd.read_csv(tmp_path / "s.csv")["task"]) >= {"t:kind", "u:kind"}
+    weights = {task: each["identity"]["weights"] for task, each in json.loads(done("info", url))["tasks"].items()}
+    assert weights["t"] != weights["u"]
+    own = ("--task", "t:kind", *how)
+    other, out = ("--against", "u:kind"), ("-o", tmp_path / "x.pdf")
+    for question in (
+        ("compare", url, "--by", "neuron", *own, "--task", "u:kind"),
+        ("figure", "overlap", url, *own, *other, *out),
+        ("null", url, *own, *other, "--permutations", 20),
+        (
+            "ablate", "run", url, *own, "--set", "shared(t:kind:a, u:kind:a)", "--encoder", "tiny-ssl",
+            "--corpus", finished.manifest, "-o", tmp_path / "a.parquet",
+        ),
+    ):  # fmt: skip
+        refused("expected tasks of one encoder", *question, watched=tmp_path)
 
 
 def test_the_null_is_a_row_per_cell_and_a_figure(finished: Finished, tmp_path: Path) -> None:

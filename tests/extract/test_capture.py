@@ -118,7 +118,7 @@ def test_a_second_task_leaves_the_first_as_it_is(finished: Finished, tmp_path: P
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"frames": "all"}, r'another identity \(frames: "all", not "audio"\).*choose another store'),
+        ({"frames": "all"}, r'another identity \(frames: "all", not "audio"\).*choose another task name'),
         ({"block": 5}, r"planned otherwise \(block: 5, not 4\)"),
         ({"batch": 4, "threads": 2}, r"\(batch: 4, not 3; threads: 2, not 1\).*choose another task name"),
         ({"unit_sec": 0.05}, "unit_sec: 0.05, not null"),
@@ -156,7 +156,7 @@ def test_another_model_of_the_same_shape_is_refused(finished: Finished) -> None:
 def test_a_model_that_fails_on_silence_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     manifest, _ = write_corpus(tmp_path, [50])
     with pytest.raises(
-        ValueError, match=r"closed-form failed on a second of silence \(.*\); expected a module that takes"
+        ValueError, match=r"closed-form failed on a second of sound \(.*\); expected a module that takes"
     ):
         run(manifest, tmp_path / "s", closed_form(prepare=lambda x: x[:, None, : HOP + 1]))
     assert not (tmp_path / "s").exists()
@@ -291,22 +291,23 @@ AGAIN = """
 import json, sys
 opened = []
 sys.addaudithook(lambda event, given: opened.append(str(given[0])) if event == "open" else None)
-from otoscope.extract.capture import capture
-assert capture("module:gone.py:build", sys.argv[1], sys.argv[2], task="t").n_ok == int(sys.argv[3])
+from otoscope.extract import capture, plan
+plan.load_encoder = None
+assert capture.capture(sys.argv[4], sys.argv[1], sys.argv[2], task="t").n_ok == int(sys.argv[3])
 print(json.dumps(opened))
 """
 
 
 def test_a_finished_store_is_done_with_by_its_status(tmp_path: Path) -> None:
-    """In a fresh process, and without its encoder, which is not there any more: no audio is opened, and what is opened
-    of the store does not grow with its blocks, except for the status of each."""
+    """In a fresh process, and without loading its encoder: no audio is opened, and what is opened of the store does not
+    grow with its blocks, except for the status of each."""
     others = []
     for n_blocks in (3, 30):
         manifest, _ = write_corpus(tmp_path / str(n_blocks), [40] * (4 * n_blocks - 1))
         url = tmp_path / str(n_blocks) / "s"
         n = run(manifest, url, CLOSED_FORM, batch=4, keep=("mean",)).n_ok
         before = tree_of(url)
-        again = [sys.executable, "-c", AGAIN, str(manifest), str(url), str(n)]
+        again = [sys.executable, "-c", AGAIN, str(manifest), str(url), str(n), CLOSED_FORM]
         printed = subprocess.run(again, check=True, stdout=subprocess.PIPE, text=True).stdout
         opened = json.loads(printed)
         assert not [path for path in opened if path.endswith(".wav")]

@@ -13,7 +13,7 @@ from otoscope.extract.models.encoder import Encoder
 from otoscope.extract.preflight import Forecast, in_time
 from otoscope.extract.report import Report
 
-from ..support.closed_form import closed_form, spans
+from ..support.closed_form import closed_form, of_clips, spans
 from ..support.commands import call, done, extraction, refused
 from ..support.interrupted_executor import After, interrupt
 from ..support.stored_files import tree_of
@@ -28,7 +28,7 @@ class Slow(nn.Module):
         self.site, self.seconds, self.now = nn.Identity(), seconds, 0.0
 
     def forward(self, tokens: Tensor) -> Tensor:
-        if tokens.any():
+        if of_clips(tokens):
             self.now += self.seconds
         return self.site(tokens)
 

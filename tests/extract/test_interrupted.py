@@ -22,7 +22,7 @@ from otoscope.store.verify import verify
 from ..support import closed_form, faulty_encoder
 from ..support.commands import command, otoscope
 from ..support.interrupted_executor import After, interrupt
-from ..support.stored_files import tree_of
+from ..support.stored_files import damage, tree_of
 from ..support.wav_corpora import write_corpus
 
 EXTRACT = (
@@ -75,7 +75,7 @@ def test_a_full_disk_leaves_what_is_committed(tmp_path: Path, uninterrupted: dic
     changed = {name for name in after if before.get(name) != after[name]}
     assert not any(name.startswith("t/status") for name in changed)
     assert len(task_status(str(url), "t").blocks()) == 6
-    assert list(verify(str(url))) == []
+    assert damage(str(url)) == []
     assert otoscope("extract", url, "--corpus", manifest, *EXTRACT).returncode == 0
     assert tree_of(url) == uninterrupted
 
@@ -111,7 +111,7 @@ def test_killed_at_any_moment_the_same_command_finishes(
     time.sleep(float(np.random.default_rng(seed).uniform(0.0, 0.7)))
     process.kill()
     process.communicate()
-    assert list(verify(str(url))) == []
+    assert damage(str(url)) == []
     again = otoscope("extract", url, "--corpus", manifest, *EXTRACT)
     assert again.returncode == 0, again.stderr
     assert tree_of(url) == uninterrupted
@@ -160,7 +160,7 @@ def test_told_to_stop_it_ends_after_the_batch_under_way_and_goes_on_from_there(t
     _, errors = process.communicate(timeout=180)
     assert process.returncode == 130, errors
     assert errors.splitlines()[-1].startswith("Error: interrupted; whatever is committed is kept: run the same command")
-    assert list(verify(str(url))) == [] if url.exists() else True
+    assert damage(str(url)) == [] if url.exists() else True
     assert len(batches.read_text().splitlines()) < 21  # of all
     seconds.write_text("0")
     capture(encoder, str(manifest), str(url), **given)

@@ -17,7 +17,7 @@ from otoscope.store.block_values import BlockValues
 from otoscope.store.verify import verify
 from otoscope.store.writer import write_block
 
-from ..support.closed_form import RATE, closed_form, spans
+from ..support.closed_form import RATE, closed_form, of_clips, spans
 from ..support.wav_corpora import write_wav_file
 from ..support.worker_bench import bench
 
@@ -37,7 +37,7 @@ class Busy(nn.Module):
         self.inside = self.max_inside = 0
 
     def forward(self, tokens: Tensor) -> Tensor:
-        if tokens.any():
+        if of_clips(tokens):
             self.inside += 1
             self.max_inside = max(self.max_inside, self.inside)
             self.happening(tokens)

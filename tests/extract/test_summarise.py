@@ -25,6 +25,7 @@ SPANS = np.array([[np.nan, np.nan], [0.0, 0.1], [0.1, 0.2], [0.2, 0.3]])
         ("audio", [[0, 1, 0, 0], [0, 1, 1, 0], [0, 1, 1, 1]]),  # a token that starts where the clip ends is padding
         ("published", [[0, 1, 1, 1]] * 3),
         ("all", [[1, 1, 1, 1]] * 3),
+        ("last", [[0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]),
     ],
 )
 def test_which_tokens_count(frames: str, expected: list[list[int]]) -> None:
@@ -34,7 +35,9 @@ def test_which_tokens_count(frames: str, expected: list[list[int]]) -> None:
 
 
 def test_an_unknown_rule_is_refused() -> None:
-    with pytest.raises(ValueError, match="'some' is not a valid rule for frames; expected audio, published or all"):
+    with pytest.raises(
+        ValueError, match="'some' is not a valid rule for frames; expected audio, published, all or last"
+    ):
         counted_frames(SPANS, np.array([1.0]), "some")
 
 
@@ -64,7 +67,13 @@ def test_mean_active_and_positive_against_plain_numpy(runs: int) -> None:
     activations = [rng.standard_normal((4, 9, width)).astype("f4") for width in (16, 5)]
     activations[0][:, :, 3] = 0.0  # exactly zero is not positive
     weights = np.array([[0, *[1.0] * k, *[0.0] * (8 - k)] for k in (8, 5, 1, 2)], "f4")  # the first token is special
-    anatomy = Anatomy(sites=(Site(name="layers.0", width=16), Site(name="layers.1", width=5)), embedding=1, hidden=0)
+    anatomy = Anatomy(
+        sites=(Site(name="layers.0", width=16), Site(name="layers.1", width=5)),
+        embedding=1,
+        check=np.zeros(6, "f4"),
+        hidden=0,
+        precision="float32",
+    )
     network = Network(activations, runs)
     summaries = Summaries(anatomy, torch.from_numpy(weights))
     with tap(network, summaries.sites, read=summaries.read, read_input=summaries.read_input):
@@ -152,14 +161,20 @@ def test_an_encoder_with_cls_chunks_and_hidden_states_against_plain_hooks(
 
 
 def test_a_site_as_wide_as_its_input_is_long_is_refused_by_its_arrangement() -> None:
-    sums = Summaries(Anatomy(sites=(Site(name="a", width=5),), embedding=1, hidden=0), torch.ones(2, 3))
-    with pytest.raises(ValueError, match=r"site a shows 7 neurons where a second of silence showed 5; .*`neurons=`"):
+    sums = Summaries(
+        Anatomy(sites=(Site(name="a", width=5),), embedding=1, check=np.zeros(6, "f4"), hidden=0, precision="float32"),
+        torch.ones(2, 3),
+    )
+    with pytest.raises(ValueError, match=r"site a shows 7 neurons where a second of sound showed 5; .*`neurons=`"):
         sums.read("a", torch.zeros(2, 3, 7))
 
 
 def test_half_precision_is_summed_in_single() -> None:
     tokens = torch.randn(2, 300, 5, generator=torch.Generator().manual_seed(0)).to(torch.bfloat16)
-    sums = Summaries(Anatomy(sites=(Site(name="a", width=5),), embedding=1, hidden=0), torch.ones(2, 300))
+    sums = Summaries(
+        Anatomy(sites=(Site(name="a", width=5),), embedding=1, check=np.zeros(6, "f4"), hidden=0, precision="float32"),
+        torch.ones(2, 300),
+    )
     sums.read("a", tokens)
     exact = tokens.double().mean(dim=1)
     torch.testing.assert_close(sums.mean(0).double(), exact, atol=1e-6, rtol=0)

@@ -18,7 +18,7 @@ from otoscope.extract.models.registry import load_encoder
 from otoscope.extract.report import Report
 from otoscope.store.status import failed_clips
 
-from ..support.closed_form import HOP, RATE, WIDTHS, closed_form, expected, in_frames, spans
+from ..support.closed_form import HOP, RATE, WIDTHS, closed_form, expected, in_frames, of_clips, spans
 from ..support.finished_store import Finished
 from ..support.wav_corpora import LENGTHS, write_corpus, write_wav_file
 
@@ -92,7 +92,7 @@ def _no_parity_check(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Counting(nn.Module):
-    """Records the shape of each batch, and the threads; silence, which only asks for the widths, is left out."""
+    """Records the shape of each batch, and the threads; the sound that only asks for the widths is left out."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -102,7 +102,7 @@ class Counting(nn.Module):
         self.sounding: list[list[bool]] = []
 
     def forward(self, tokens: Tensor) -> Tensor:
-        if tokens.any():
+        if of_clips(tokens):
             self.shapes.append(tuple(tokens.shape[:2]))
             self.threads.append(torch.get_num_threads())
             self.sounding.append(tokens.flatten(1).any(dim=1).tolist())

@@ -28,7 +28,7 @@ def test_the_default_is_an_eighth_within_limits(n_clips: int, size: int) -> None
 @given(st.integers(1, 10**7))
 def test_the_default_makes_a_possible_plan(n_clips: int) -> None:
     size = default_block_size(n_clips)
-    Plan(n_clips=n_clips, names="", block=size, batch=1, threads=1, unit_sec=None, variables=kept(None))
+    Plan(n_clips=n_clips, names="", sources="", block=size, batch=1, threads=1, unit_sec=None, variables=kept(None))
     assert size == 32 or -(-n_clips // size) >= 8 or n_clips < 8 * 32
     assert size <= MAX_OBJECT_CLIPS
 

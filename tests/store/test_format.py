@@ -49,14 +49,15 @@ def sizes(identity: Identity, plan: Plan) -> dict[str, int]:
     return {
         "layers": len(identity.sites), "clips": plan.n_clips, "neurons": neurons, "bytes": (neurons + 7) // 8,
         "embedding": identity.embedding, "states": states, "hidden": hidden, "block": plan.block,
-        "blocks": (plan.n_clips + plan.block - 1) // plan.block, "digested": len(plan.variables) + 2,
+        "checked": identity.embedding + sum(width for _, width in identity.sites),
+        "blocks": (plan.n_clips + plan.block - 1) // plan.block, "digested": len(plan.variables) + 4,
         "rows": min(plan.block, 2048), "inner": inner, "neurons up to inner": (neurons + inner - 1) // inner * inner,
     }  # fmt: skip
 
 
 SIZE_OF_DIM = {
     "layer": "layers", "clip": "clips", "neuron": "neurons", "neuron_byte": "bytes", "embedding_dim": "embedding",
-    "state": "states", "hidden_dim": "hidden", "block": "blocks", "digested": "digested",
+    "check_value": "checked", "state": "states", "hidden_dim": "hidden", "block": "blocks", "digested": "digested",
 }  # fmt: skip
 
 
@@ -69,7 +70,7 @@ def stated(identity: Identity, plan: Plan, labels: list[str]) -> Iterator[tuple[
     known = sizes(identity, plan)
     for row in ARRAYS:
         name = row["array"].strip("`")
-        if name in OPTIONAL and name not in plan.variables:
+        if (name in OPTIONAL and name not in plan.variables) or (name == "prompt" and plan.prompts is None):
             continue
         dims = tuple(row["dimensions"].split(", "))
         about = {
@@ -92,9 +93,11 @@ def every_plan() -> Iterator[tuple[Identity, Plan]]:
         encoder="e", weights="w", front_end={"sample_rate": 8000}, sites=(("a", 300), ("b", 20)), embedding=7,
         hidden=(3, 9), frames="audio",
     )  # fmt: skip
-    plan = Plan(n_clips=5000, names="n", block=625, batch=32, threads=2, unit_sec=None, variables=kept(None))
+    plan = Plan(
+        n_clips=5000, names="n", sources="s", block=625, batch=32, threads=2, unit_sec=None, variables=kept(None)
+    )
     yield identity, plan
-    yield identity, replace(plan, variables=kept(OPTIONAL), mean_dtype="float32", block=4096)
+    yield identity, replace(plan, variables=kept(OPTIONAL), mean_dtype="float32", block=4096, prompts="p")
     yield replace(identity, sites=(("a", 5),)), replace(plan, variables=kept(()), n_clips=3, block=32)
     yield replace(identity, sites=tuple((str(i), 3072) for i in range(12))), replace(plan, block=2048, n_clips=100_000)
     yield replace(identity, sites=(("a", 128), ("b", 129))), replace(plan, variables=kept(("hidden",)), block=1)
@@ -105,26 +108,28 @@ PLANS = list(every_plan())
 
 @pytest.mark.parametrize(("identity", "plan"), PLANS)
 def test_the_template_is_what_the_page_says(identity: Identity, plan: Plan) -> None:
-    labels = {"octave": ["1", "2"], "kind, exactly": ["é"]}
-    template = schema.template(identity, plan, labels)
-    expectations = dict(stated(identity, plan, list(labels)))
+    labels = ["octave", "kind, exactly"]
+    template = schema.template(identity, plan, [f"label_{label}" for label in labels])
+    expectations = dict(stated(identity, plan, labels))
     assert template.keys() == expectations.keys()
     for name, about in expectations.items():
         spec = template[name]
         found = {key: getattr(spec, key) for key in about}
         assert np.array_equal(found.pop("fill"), about.pop("fill"), equal_nan=about["dtype"].startswith("float")), name
         assert found == about, name
-    assert template["label_octave"].attrs["categories"] == ["1", "2"]
     assert template["status"].attrs["flag_values"] == [0, 1, 2]
     assert template["status"].attrs["flag_meanings"] == "pending ok failed"
     assert template["active_bits"].attrs.keys() >= {"packed_dim", "bitorder", "n_neurons"}
-    assert template["digest"].attrs["digested"] == [*plan.variables, "reason", "audio_digest"]
+    assert template["digest"].attrs["digested"] == [*plan.variables, "reason", "audio_digest", "version", "status"]
+    assert {*template} <= {*schema.ARRAYS, *(f"label_{label}" for label in labels)}
 
 
 def test_the_records_have_the_fields_that_the_page_lists() -> None:
     assert fields_of("**Identity**: what") == [field.name for field in fields(Identity)]
     assert fields_of("**Plan**: what") == [field.name for field in fields(Plan)]
-    assert {row["array"].strip("`") for row in ARRAYS} >= set(VARIABLES)
+    assert {row["array"].strip("`") for row in ARRAYS} == {*schema.ARRAYS, "label_*"}
+    assert {*schema.ARRAYS} >= set(VARIABLES)
+    assert {dim for row in ARRAYS for dim in row["dimensions"].split(", ")} == set(schema.DIMENSIONS)
 
 
 def test_the_version_and_the_values_of_status_are_those_of_the_page() -> None:
@@ -163,20 +168,19 @@ def test_a_written_store_is_what_the_page_says(finished: Finished) -> None:
     root = json.loads(Path(finished.url, "zarr.json").read_text("utf-8"))
     about = root["attributes"]["otoscope"]
     assert set(about) == set(fields_of("The root group has one attribute"))
-    assert about["format"] == "1.0"
-    assert about["identity_digest"] == canonical_digest(about["identity"])
+    assert about["format"] == "2.0"
     task = json.loads(Path(finished.url, "t/zarr.json").read_text("utf-8"))
     of_task = task["attributes"]["otoscope"]
     assert set(of_task) == set(fields_of("A task's group has one attribute"))
-    assert of_task["plan_digest"] == canonical_digest(of_task["plan"])
+    assert of_task["digest"] == canonical_digest({k: v for k, v in of_task.items() if k != "digest"})
     arrays = {
         path.parent.name: json.loads(path.read_text("utf-8")) for path in Path(finished.url, "t").glob("*/zarr.json")
     }
-    assert of_task["metadata_digest"] == canonical_digest(arrays)
+    assert of_task["metadata"] == canonical_digest(arrays)
     assert task["consolidated_metadata"]["metadata"] == arrays
     assert set(root["consolidated_metadata"]["metadata"]) == {"t", *(f"t/{name}" for name in arrays)}
 
-    identity, plan = Identity.from_json(about["identity"]), Plan.from_json(of_task["plan"])
+    identity, plan = Identity.from_json(of_task["identity"]), Plan.from_json(of_task["plan"])
     assert (plan.n_clips, plan.block, identity.hidden) == (37, 4, (3, 10))
     expectations = dict(stated(identity, plan, ["kind", "number"]))
     assert arrays.keys() == expectations.keys()
@@ -201,14 +205,14 @@ def test_nothing_that_could_be_run_or_that_names_a_folder_is_stored(finished: Fi
 
 def test_a_reader_refuses_another_major_version_and_takes_another_minor_one(known: Known, tmp_path: Path) -> None:
     url = str(tmp_path / "s")
-    create(url, known.identity)
+    create(url)
     path = Path(url, "zarr.json")
     text = path.read_text("utf-8")
-    path.write_text(text.replace('"1.0"', '"1.7"'), "utf-8")
-    add_task(url, "t", known.plan, known.clips)
-    path.write_text(text.replace('"1.0"', '"10.0"'), "utf-8")
-    with pytest.raises(ValueError, match=r"has format 10.0; expected 1.x: read it with the otoscope that wrote it"):
-        add_task(url, "t", known.plan, known.clips)
+    path.write_text(text.replace('"2.0"', '"2.7"'), "utf-8")
+    add_task(url, "t", known.origin, known.plan, known.clips)
+    path.write_text(text.replace('"2.0"', '"20.0"'), "utf-8")
+    with pytest.raises(ValueError, match=r"has format 20.0; expected 2.x: read it with the otoscope that wrote it"):
+        add_task(url, "t", known.origin, known.plan, known.clips)
 
 
 @pytest.mark.parametrize(("identity", "plan"), PLANS)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from otoscope.store.labels import decode, encode
+from otoscope.store.labels import decode, encode, next_arrays
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=5)
 COLUMNS = st.lists(st.one_of(TEXT, st.integers(-30, 30).map(str), st.just("")), max_size=30)
@@ -45,8 +45,20 @@ def test_numbers_by_size_and_words_by_code_point(column: list[str], names: list[
 
 
 def test_a_column_as_the_array_that_numpy_or_pandas_gives() -> None:
-    codes, names = encode(np.array(["b", "a", ""], dtype=np.dtypes.StringDType()))
-    assert (codes.tolist(), names) == ([1, 0, -1], ["a", "b"])
+    for dtype in (np.dtypes.StringDType(), object):
+        codes, names = encode(np.array(["b", "a", ""], dtype=dtype))
+        assert (codes.tolist(), names) == ([1, 0, -1], ["a", "b"])
+    codes, names = encode(np.array(["b", np.nan, "", None], dtype=object))
+    assert (codes.tolist(), names) == ([0, -1, -1, -1], ["b"])
+
+
+def test_generations_have_names_of_their_own() -> None:
+    assert next_arrays(["x", "x.2"], {}) == {"x": "label_x", "x.2": "label_x.2"}
+    assert next_arrays(["x"], {"x": "label_x"}) == {"x": "label_x.2"}
+    assert next_arrays(["x"], {"x": "label_x", "x.2": "label_x.2"}) == {"x": "label_x.3"}
+    both = {"x": "label_x.2", "x.2": "label_x.2.2"}
+    assert next_arrays(["x", "x.2"], both) == {"x": "label_x.3", "x.2": "label_x.2.3"}
+    assert next_arrays(["x.2"], {"x": "label_x.2"}) == {"x.2": "label_x.2.2"}
 
 
 def test_categories_in_their_order() -> None:

@@ -5,6 +5,7 @@ import warnings
 from pathlib import Path
 
 import dask
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import xarray as xr
@@ -22,7 +23,7 @@ def forbidden(*_: object, **__: object) -> None:
 
 
 def test_values_by_name(known: Known, url: str) -> None:
-    ds = open_store(url)["t"].to_dataset()
+    ds = open_store(url, failed="keep")["t"].to_dataset()
     active = (known.mean > 0).transpose(0, 2, 1)
     assert ds["active"].dims == ds["mean"].dims == ds["positive_frames"].dims == ("layer", "neuron", "clip")
     assert ds["active"].dtype == bool
@@ -33,14 +34,16 @@ def test_values_by_name(known: Known, url: str) -> None:
     assert [str(s) for s in ds["site"].values] == ["a", "b"]
 
 
+@pytest.mark.parametrize("failed", ["keep", "hide"])
 @pytest.mark.parametrize("chunks", [None, {}, {"clip": 29, "neuron": 77}])
 @pytest.mark.filterwarnings("ignore:The specified chunks separate")
-def test_any_selection_equals_that_of_numpy(known: Known, url: str, chunks: dict[str, int] | None) -> None:
-    ds = xr.open_dataset(url, engine="otoscope", group="t", chunks=chunks)
+def test_any_selection_equals_that_of_numpy(known: Known, url: str, chunks: dict[str, int] | None, failed: str) -> None:
+    ds = xr.open_dataset(url, engine="otoscope", group="t", chunks=chunks, failed=failed)
     rng = np.random.default_rng(0)
+    clips = known.status == 1 if failed == "hide" else slice(None)
     whole = {
-        "active": (known.mean > 0).transpose(0, 2, 1),
-        "mean": known.mean.astype("f2").transpose(0, 2, 1),
+        "active": (known.mean > 0).transpose(0, 2, 1)[..., clips],
+        "mean": known.mean.astype("f2").transpose(0, 2, 1)[..., clips],
     }
     for _ in range(25):
         keys = {
@@ -48,7 +51,7 @@ def test_any_selection_equals_that_of_numpy(known: Known, url: str, chunks: dict
             "neuron": [int(rng.integers(300)), rng.integers(0, 300, 4), slice(5, 290, 13), slice(0, 0)][
                 rng.integers(4)
             ],
-            "clip": [int(rng.integers(261)), np.sort(rng.integers(0, 261, 6)), slice(200, 20, -9)][rng.integers(3)],
+            "clip": [int(rng.integers(259)), np.sort(rng.integers(0, 259, 6)), slice(200, 20, -9)][rng.integers(3)],
         }
         for name, values in whole.items():
             expected = values
@@ -75,12 +78,53 @@ def test_a_store_being_written_shows_committed_clips_only(known: Known, tmp_path
     known.begin(url)
     assert open_store(url)["t"].sizes["clip"] == 0
     known.write(url, [known.blocks()[i] for i in (8, 2)])
-    ds = open_store(url)["t"].to_dataset()
+    ds = open_store(url, failed="keep")["t"].to_dataset()
     shown = [*range(64, 96), *range(256, 261)]
     assert [str(c) for c in ds["clip"].values] == [known.clips.name[i] for i in shown]
     np.testing.assert_array_equal(ds["active"], (known.mean > 0).transpose(0, 2, 1)[..., shown])
     known.write(url, known.blocks()[:1])  # a reader that is open keeps what it has seen
     np.testing.assert_array_equal(ds["mean"], known.mean.astype("f2").transpose(0, 2, 1)[..., shown])
+
+
+def test_failed_clips_are_hidden_unless_they_are_asked_for(known: Known, url: str) -> None:
+    """Whatever is hidden, a chunk of Dask is what is left of one stored object."""
+    ds = open_store(url)["t"].to_dataset()
+    ok = np.flatnonzero(known.status == 1)
+    assert ds["position"].values.tolist() == ok.tolist()
+    assert [str(name) for name in ds["clip"].values] == [known.clips.name[i] for i in ok]
+    np.testing.assert_array_equal(ds["active"].mean("clip").T, (known.mean > 0)[:, ok].mean(axis=1).T)
+    assert "status" not in ds
+    assert ds["mean"].chunks[2] == (31, *[32] * 7, 4)
+    kept = open_store(url, failed="keep")["t"].to_dataset()
+    np.testing.assert_array_equal(kept["status"], known.status)
+    assert str(kept["reason"][3].values) == "schlecht, très mauvais"
+    assert kept["mean"].chunks[2] == (*[32] * 8, 5)
+    assert (ds.attrs["n_failed"], ds.attrs["n_pending"]) == (2, 0)
+    with pytest.raises(ValueError, match="failed is 'drop'; expected 'hide' or 'keep'"):
+        open_store(url, failed="drop")
+
+
+def test_a_label_is_a_coordinate_that_xarray_groups_and_selects_by(known: Known, url: str) -> None:
+    ds = open_store(url)["t"].to_dataset()
+    digits = np.array(known.clips.labels["digit"], dtype=object)[ds["position"].values]
+    found = ds["digit"].values
+    assert [x for x in found if isinstance(x, str)] == [x for x in digits if x]
+    assert sum(x != x for x in found) == (digits == "").sum()  # NaN
+    mean = ds["mean"].sel(layer=1, neuron=7).astype("f8").groupby(ds["digit"]).mean()
+    values = known.mean[1, ds["position"].values, 7].astype("f2").astype("f8")
+    for digit in mean["digit"].values:
+        assert float(mean.sel(digit=digit)) == pytest.approx(values[digits == digit].mean())
+    three = ds.sel(clip=ds["digit"] == "3")
+    assert three["position"].values.tolist() == ds["position"].values[digits == "3"].tolist()
+
+
+def test_plots_and_sorting_by_a_label_that_every_clip_has(url: str) -> None:
+    ds = open_store(url)["t"].to_dataset()
+    name = "who, exactly"
+    ds["embedding"].groupby(name).mean("clip").plot.line(x="embedding_dim", hue=name)
+    ds.isel(embedding_dim=0).reset_coords("position").plot.scatter(x="position", y="embedding", hue=name)
+    assert ds.sortby(name)[name].values.tolist() == sorted(ds[name].values.tolist())
+    plt.close("all")
 
 
 def test_plain_xarray_opens_every_group_without_a_warning(known: Known, url: str) -> None:
@@ -96,7 +140,7 @@ def test_plain_xarray_opens_every_group_without_a_warning(known: Known, url: str
 def test_xarray_wants_a_group_where_there_are_several(known: Known, url: str) -> None:
     from otoscope.store.changes.tasks import add_task
 
-    add_task(url, "second", known.plan, known.clips)
+    add_task(url, "second", known.origin, known.plan, known.clips)
     with pytest.raises(ValueError, match=r"holds 2 tasks \(second, t\)"):
         xr.open_dataset(url, engine="otoscope")
     assert set(xr.open_datatree(url, engine="otoscope").children) == {"second", "t"}
@@ -116,8 +160,8 @@ def test_what_is_not_a_valid_store_is_refused_in_one_sentence(tmp_path: Path, ur
         with pytest.raises(ValueError, match="expected a"):
             open_root(str(tmp_path / name))
     path = Path(url) / "zarr.json"
-    path.write_text(path.read_text().replace('"format": "1.0"', '"format": "2.0"'))
-    with pytest.raises(ValueError, match=r"has format 2.0; expected 1.x"):
+    path.write_text(path.read_text().replace('"format": "2.0"', '"format": "1.0"'))
+    with pytest.raises(ValueError, match=r"has format 1.0; expected 2.x"):
         open_root(url)
 
 

@@ -27,7 +27,7 @@ from otoscope.store.writer import pending_blocks, reset_block, write_block
 from ..support.commands import call
 from ..support.known_store import Known
 from ..support.s3_server import BUCKET, SECRET, ObjectServer
-from ..support.stored_files import files, stored
+from ..support.stored_files import damage, files, stored
 
 PER_BLOCK = {"GET": 2, "PUT": 8 + 3}  # the task's document twice; eight arrays, then digest, version and status
 
@@ -65,8 +65,13 @@ def test_reading_verifying_and_labelling_a_bucket(known: Known, url: str, bucket
     known.write(bucket_url)
     add_labels(bucket_url, "t", {"x": ["y"] * len(known.clips)})
     assert list(verify(bucket_url)) == []
+    s3.log.clear()
     there, here = otoscope.open(bucket_url)["t"].to_dataset(), otoscope.open(url)["t"].to_dataset()
-    xr.testing.assert_identical(there.drop_vars("label_x").compute(), here.compute())
+    assert s3.count() == {"GET": 4 + 9 + 1, "LIST": 1}  # root and task twice, the status of each block, the names
+    s3.log.clear()
+    assert there.otoscope.categories("x") == ["y"]
+    assert s3.count() == {"GET": 1}  # and no other label
+    xr.testing.assert_identical(there.drop_vars("x").compute(), here.compute())
     one = xr.open_dataset(bucket_url, engine="otoscope", group="t", chunks={})
     assert SECRET.encode() not in pickle.dumps(one)
     s3.log.clear()
@@ -150,7 +155,7 @@ def test_a_failure_that_lasts_leaves_the_block_pending(
         else:
             write(bucket_url, known, index)
     assert [block.index for block in pending_blocks(bucket_url, "t")] == [4]
-    assert list(verify(bucket_url)) == []
+    assert damage(bucket_url) == []
     s3.fault = None
     write(bucket_url, known, 4)
     assert stored(bucket_url, s3) == files(url)
@@ -180,7 +185,7 @@ def test_where_nothing_is_and_where_something_else_is(known: Known, s3: ObjectSe
         open_root(f"s3://{BUCKET}/never/store")
     obstore.put(connect(f"s3://{BUCKET}/taken"), "x.wav", b"")
     with pytest.raises(ValueError, match="is not an otoscope store"):
-        create(f"s3://{BUCKET}/taken", known.identity)
+        create(f"s3://{BUCKET}/taken")
     with pytest.raises(OSError, match=r"NoSuchBucket"):
         otoscope.open("s3://no-such-bucket/store")
 
@@ -229,7 +234,6 @@ def test_large_objects_go_in_parts_and_appear_whole(
     monkeypatch.setattr(location, "PART_BYTES", 5 * 2**20)  # the least that S3 takes
     big = known.head(1)
     big = replace(big, identity=replace(big.identity, embedding=2**20 + 5))
-    create(bucket_url, big.identity)
     big.begin(bucket_url)
     block = big.blocks()[0]
     values = {**big.values(block), "embedding": np.arange(2**20 + 5, dtype="f4")[None] + 1}
@@ -266,7 +270,7 @@ def test_killed_at_any_instant_a_rerun_finishes_the_rest(
             os.kill(process.pid, signal.SIGKILL)
         process.wait()
         process.stdout.close()
-    assert list(verify(bucket_url)) == []
+    assert damage(bucket_url) == []
     known.begin(bucket_url)
     s3.log.clear()
     rest = pending_blocks(bucket_url, "t")

@@ -32,8 +32,8 @@ def data_files(url: str) -> list[str]:
 def test_every_flipped_byte_is_found(url: str) -> None:
     rng = np.random.default_rng(0)
     names = data_files(url)
-    kinds = {name.split("/c")[0]: name for name in names}
-    assert len(kinds) == 21  # one file of every array
+    kinds = {name.partition("/c/")[0]: name for name in names}
+    assert len(kinds) == 22  # one file of every array
     for name in [*kinds.values(), *rng.choice(names, 20)]:
         path = Path(url) / name
         intact = path.read_bytes()
@@ -76,7 +76,7 @@ def test_a_task_whose_document_is_gone_is_found_and_begun_again_as_it_was(known:
     ]
     for replan in (False, True):
         with pytest.raises(ValueError, match=r"was begun otherwise; expected the same command"):
-            add_task(url, "t", replace(known.plan, block=64), known.clips, replan=replan)
+            add_task(url, "t", known.origin, replace(known.plan, block=64), known.clips, replan=replan)
         assert files(url) == {name: data for name, data in whole.items() if name != "t/zarr.json"}
     known.begin(url)
     assert own.read_bytes() == intact
@@ -92,14 +92,34 @@ def test_a_root_that_is_behind_its_tasks_is_found_unless_a_change_is_under_way(k
     assert [str(found).partition(":")[0] for found in verify(url)] == ["zarr.json"]
     lock = Path(url) / "t/lock.0123456789abcdef"
     lock.write_text("{}")
-    assert list(verify(url)) == []
+    (found,) = verify(url)
+    assert "a change was begun and not completed" in found.what
     lock.unlink()
     known.begin(url)
     assert root.read_bytes() == after
 
 
+@pytest.mark.parametrize("key", ["t/label_digit/zarr.json", "t/label_digit/c/0"])
+def test_a_damaged_label_is_mended_as_the_remedy_says(known: Known, url: str, key: str) -> None:
+    for broken in (b"{}", b"", None):
+        add_labels(url, "t", {"digit": known.clips.labels["digit"]}, overwrite=True)
+        label = max(Path(url).glob("t/label_digit*"), key=lambda path: path.stat().st_mtime_ns)
+        object_ = Path(url) / key.replace("label_digit", label.name)
+        object_.unlink() if broken is None else object_.write_bytes(broken)
+        found = list(verify(url))
+        assert "otoscope label STORE --task t MANIFEST --replace" in " ".join(remedies(found))
+        add_labels(url, "t", {"digit": known.clips.labels["digit"]}, overwrite=True)
+        assert list(verify(url)) == []
+
+
+def test_a_missing_check_is_an_error_that_names_it(known: Known, url: str) -> None:
+    (Path(url) / "t/check/c/0").unlink()
+    with pytest.raises(FileNotFoundError, match="t/check/c/0 is missing"):
+        known.begin(url)
+
+
 def test_every_missing_or_empty_object_is_found(url: str) -> None:
-    kinds = {name.split("/c")[0]: name for name in data_files(url)}
+    kinds = {name.partition("/c/")[0]: name for name in data_files(url)}
     for kind, name in kinds.items():
         if kind == "t/status":
             continue  # a block without status is pending

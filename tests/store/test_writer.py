@@ -5,24 +5,24 @@ import shutil
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import zarr
-from zarr.storage import LocalStore
 
-from otoscope.store import objects
-from otoscope.store.changes.tasks import add_labels, add_task, create
+from otoscope.store.changes.tasks import add_labels, add_task, create, restore_documents
 from otoscope.store.provenance import Identity, Plan
+from otoscope.store.reader import open_store
 from otoscope.store.status import task_status
 from otoscope.store.verify import verify
 from otoscope.store.writer import digest_values, pending_blocks, reset_block, write_block
 
 from ..support.known_store import BLOCK, N_CLIPS, Known
-from ..support.stored_files import files
+from ..support.shown import rows_of, shown
+from ..support.stored_files import damage, files, stop_after
 
 
 def test_any_order_and_twice_gives_the_same_bytes(known: Known, url: str, tmp_path: Path) -> None:
@@ -68,9 +68,7 @@ def test_values_are_stored_as_plain_numpy_has_them(known: Known, url: str) -> No
     )
     np.testing.assert_array_equal(group["positive_frames"][:], known.positive)
     assert group["reason"][3] == "schlecht, très mauvais"
-    assert group["label_digit"].attrs["categories"] == [str(i) for i in range(11)]
-    digits = np.array([int(d) if d else -1 for d in known.clips.labels["digit"]])
-    np.testing.assert_array_equal(group["label_digit"][:], digits)
+    assert group["label_digit"][:].tolist() == list(known.clips.labels["digit"])
     np.testing.assert_array_equal(group["neuron_valid"][:].sum(axis=1), [300, 20])
 
 
@@ -113,7 +111,7 @@ def test_killed_at_any_instant_a_rerun_finishes_the_rest(known: Known, url: str,
         os.kill(process.pid, signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     process.stdout.close()
-    assert list(verify(killed)) == []
+    assert damage(killed) == []
     known.begin(killed)
     known.write(killed, pending_blocks(killed, "t"))
     left = {name: data for name, data in files(killed).items() if not name.endswith(".partial")}
@@ -136,50 +134,63 @@ def test_a_task_that_was_begun_otherwise_and_never_finished_is_begun_anew_on_req
     known: Known, url: str, tmp_path: Path
 ) -> None:
     begun = str(tmp_path / "begun.zarr")
-    create(begun, known.identity)
+    create(begun)
     zarr.open_group(begun, mode="r+").create_group("t").create_array("mean", shape=(3,), dtype="i4")
     with pytest.raises(
         ValueError, match=r"t/mean/zarr.json in .* was begun otherwise; expected the same command.*--replan"
     ):
         known.begin(begun)
     assert not list(Path(begun).rglob("lock.*"))
-    add_task(begun, "t", known.plan, known.clips, replan=True)
+    add_task(begun, "t", known.origin, known.plan, known.clips, replan=True)
     known.write(begun)
     assert files(begun) == files(url)
 
 
 def test_another_identity_is_refused_naming_the_fields(known: Known, url: str) -> None:
-    other = replace(known.identity, frames="all", front_end={"sample_rate": 32_000})
+    other = replace(known, identity=replace(known.identity, frames="all", front_end={"sample_rate": 32_000}))
     before = files(url)
     with pytest.raises(ValueError, match=r'frames: "all", not "audio"; front_end.sample_rate: 32000, not 16000'):
-        create(url, other)
+        other.begin(url)
     assert files(url) == before
-    empty = url + ".empty"
-    known.begin(empty)
-    with pytest.raises(ValueError, match="choose another store, or delete this one, in which nothing is committed"):
-        create(empty, other)
+    add_task(url, "other", other.origin, other.plan, other.clips)  # beside it
+    assert list(verify(url)) == []
+
+
+@pytest.mark.parametrize(("moved", "refused"), [(5e-4, False), (2e-3, True), (np.nan, True)])
+def test_an_origin_is_compared_by_its_check(known: Known, url: str, moved: float, refused: bool) -> None:
+    """Whatever its source: rounding passes, another embedding does not, and the first source stays."""
+    before = files(url)
+    check = known.origin.check.copy()
+    check[2] += moved
+    other = replace(known.origin, source="another file", check=check)
+    if refused:
+        with pytest.raises(ValueError, match="the embedding of a fixed sound differs by"):
+            add_task(url, "t", other, known.plan, known.clips)
+    else:
+        add_task(url, "t", other, known.plan, known.clips)
+    assert files(url) == before
 
 
 def test_another_plan_or_corpus_is_refused(known: Known, url: str) -> None:
     before = files(url)
     with pytest.raises(ValueError, match="batch: 8, not 4"):
-        add_task(url, "t", replace(known.plan, batch=8), known.clips)
+        add_task(url, "t", known.origin, replace(known.plan, batch=8), known.clips)
     with pytest.raises(ValueError, match="list the stored clips first"):
         known.head(40).begin(url)
     moved = replace(known.clips, path=["x", *known.clips.path[1:]])
     with pytest.raises(ValueError, match="same audio root"):
-        add_task(url, "t", replace(known.plan, names=moved.digest), moved)
+        add_task(url, "t", known.origin, replace(known.plan, **moved.digests), moved)
     relabelled = replace(known.clips, labels={"digit": ["9"] * N_CLIPS})
     with pytest.raises(ValueError, match=r"other values for the manifest's label column 'digit'.*otoscope label"):
-        add_task(url, "t", known.plan, relabelled)
+        add_task(url, "t", known.origin, known.plan, relabelled)
     assert files(url) == before
 
 
 @pytest.mark.parametrize("name", ["a/b", "", "__x", ".hidden", "t:label"])
 def test_a_task_name_is_one_plain_word(known: Known, tmp_path: Path, name: str) -> None:
-    create(str(tmp_path / "s"), known.identity)
+    create(str(tmp_path / "s"))
     with pytest.raises(ValueError, match="cannot name a task"):
-        add_task(str(tmp_path / "s"), name, known.plan, known.clips)
+        add_task(str(tmp_path / "s"), name, known.origin, known.plan, known.clips)
 
 
 def test_labels_are_added_later_and_replaced_only_on_request(known: Known, url: str, tmp_path: Path) -> None:
@@ -190,8 +201,20 @@ def test_labels_are_added_later_and_replaced_only_on_request(known: Known, url: 
         add_labels(url, "t", {"colour": ["x"] * N_CLIPS})
     with pytest.raises(ValueError, match=r"has 261 clips, label column 'colour' 3; expected one label per clip"):
         add_labels(url, "t", {"colour": ["x"] * 3})
-    add_labels(url, "t", {"colour": ["x"] * N_CLIPS}, overwrite=True)
-    assert list(verify(url)) == []
+    for generation, colour in ((2, "x"), (3, "y"), (4, "x")):  # the former one stays for those who read, no other
+        reader = open_store(url)
+        add_labels(url, "t", {"colour": [colour] * N_CLIPS}, overwrite=True)
+        assert list(verify(url)) == []
+        assert sorted(path.name for path in Path(url).glob("t/label_colour*")) == [
+            "label_colour" if n == 1 else f"label_colour.{n}" for n in (generation - 1, generation)
+        ]
+        if generation == 3:
+            assert set(reader["t"]["colour"].values.tolist()) == {"x"}
+    add_labels(url, "t", {"colour": colours}, overwrite=True)
+    with pytest.raises(
+        ValueError, match=r"label_colour\.3 is gone: its label column was replaced .* open the store again"
+    ):
+        reader["t"]["colour"].load()
 
 
 def test_incomplete_values_never_reach_the_store(known: Known, url: str) -> None:
@@ -226,37 +249,13 @@ def test_impossible_plans_are_refused(known: Known, change: dict[str, object], m
         replace(known.plan, **change)  # type: ignore[arg-type]
 
 
-def stop_after(n: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let every change of a file fail, after the first n: what is on disk is what a killed writer leaves."""
-    done = iter(range(n))
-
-    def allow() -> None:
-        if next(done, None) is None:
-            raise OSError("killed")
-
-    def stopping(original: Any) -> Any:
-        async def wrapped(*given: Any) -> None:
-            allow()
-            await original(*given)
-
-        return wrapped
-
-    def link(path: Path, data: bytes, original: Any = objects._link_new) -> bool:
-        allow()
-        return bool(original(path, data))
-
-    for name in ("set", "delete"):
-        monkeypatch.setattr(LocalStore, name, stopping(getattr(LocalStore, name)))
-    monkeypatch.setattr(objects, "_link_new", link)
-
-
 @pytest.mark.parametrize("what", [*(pytest.param(w, marks=pytest.mark.slow) for w in ("plan", "grow")), "label"])
 def test_stopped_before_any_write_of_metadata_a_rerun_gives_the_same_bytes(
     known: Known, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
     before, whole = str(tmp_path / "before"), str(tmp_path / "whole")
     if what == "plan":
-        create(before, known.identity)
+        create(before)
     elif what == "grow":
         known.head(N_CLIPS - 3).begin(before)
         known.head(N_CLIPS - 3).write(before)
@@ -264,17 +263,20 @@ def test_stopped_before_any_write_of_metadata_a_rerun_gives_the_same_bytes(
         shutil.copytree(url, before)
 
     def change(url: str) -> None:
-        if what == "label":  # with other categories, so that codes and categories do not fit while it is written
+        if what == "label":
             add_labels(url, "t", {"digit": ["x", "a", "b"] * (N_CLIPS // 3)}, overwrite=True)
         else:
             known.begin(url)
 
     shutil.copytree(before, whole)
+    former = shown(before)
     change(whole)
+    states = (former, shown(whole))
     n_writes, finished = 0, False
     while not finished:
         other = str(tmp_path / f"{n_writes}.zarr")
         shutil.copytree(before, other)
+        reader = open_store(other, failed="keep")
         stop_after(n_writes, monkeypatch)
         try:
             change(other)
@@ -282,8 +284,21 @@ def test_stopped_before_any_write_of_metadata_a_rerun_gives_the_same_bytes(
         except OSError:
             n_writes += 1
         monkeypatch.undo()
-        for damage in verify(other):
-            assert "was begun and not completed" in damage.what
+        assert damage(other) == []
+        assert shown(other) in states
+        stop_after(1, monkeypatch)  # and once more, by whoever would end it
+        with suppress(OSError):
+            change(other)
+        monkeypatch.undo()
+        assert damage(other) == []
+        assert rows_of(reader) == former
+        if what != "plan" and not finished:
+            undone = str(tmp_path / "undone.zarr")
+            shutil.rmtree(undone, ignore_errors=True)
+            shutil.copytree(other, undone)
+            restore_documents(undone, "t")
+            assert damage(undone) == [d.what for d in verify(undone) if not d.pending] == []
+            assert shown(undone) in states
         change(other)
         assert files(other) == files(whole), n_writes
     assert n_writes > 5

@@ -49,6 +49,11 @@ def in_frames(waveforms: Tensor) -> Tensor:
     return waveforms.unfold(1, HOP, HOP)
 
 
+def of_clips(tokens: Tensor) -> bool:
+    """Whether a batch is of clips, not the second of sound by which an encoder is looked at."""
+    return tokens.shape[1] != RATE // HOP
+
+
 def spans(n_samples: int) -> np.ndarray:
     """CLS first, then HOP samples per token."""
     t0 = np.arange(n_samples // HOP) * HOP / RATE

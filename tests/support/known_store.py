@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from otoscope.store.blocks import Block, blocks
-from otoscope.store.changes.staged import ClipTable
+from otoscope.store.changes.staged import ClipTable, Origin
 from otoscope.store.changes.tasks import add_task, create
 from otoscope.store.provenance import Identity, Plan, kept
 from otoscope.store.writer import write_block
@@ -23,6 +23,10 @@ class Known:
     mean: np.ndarray  # (layer, clip, neuron), NaN beyond a layer's width
     positive: np.ndarray
     status: np.ndarray
+
+    @property
+    def origin(self) -> Origin:
+        return Origin(identity=self.identity, source="00", check=np.linspace(-1, 1, self.identity.n_check, dtype="f4"))
 
     def values(self, block: Block) -> dict[str, np.ndarray]:
         at = block.clips
@@ -42,8 +46,8 @@ class Known:
         return list(blocks("t", len(self.clips), BLOCK))
 
     def begin(self, url: str) -> None:
-        create(url, self.identity)
-        add_task(url, "t", self.plan, self.clips)
+        create(url)
+        add_task(url, "t", self.origin, self.plan, self.clips)
 
     def write(self, url: str, wanted: list[Block] | None = None) -> None:
         for block in self.blocks() if wanted is None else wanted:
@@ -51,7 +55,7 @@ class Known:
 
     def head(self, n: int) -> "Known":
         clips = self.clips.head(n)
-        return replace(self, clips=clips, plan=replace(self.plan, n_clips=n, names=clips.digest))
+        return replace(self, clips=clips, plan=replace(self.plan, n_clips=n, **clips.digests))
 
 
 def make_known(n: int = N_CLIPS) -> Known:
@@ -75,7 +79,7 @@ def make_known(n: int = N_CLIPS) -> Known:
         embedding=5, hidden=(3, 7), frames="audio",
     )  # fmt: skip
     plan = Plan(
-        n_clips=n, names=clips.digest, block=BLOCK, batch=4, threads=1, unit_sec=None,
+        n_clips=n, **clips.digests, block=BLOCK, batch=4, threads=1, unit_sec=None,
         variables=kept(("mean", "positive_frames", "embedding", "hidden")),
     )  # fmt: skip
     positive = (np.nan_to_num(mean) > 0).astype("u2") * 3

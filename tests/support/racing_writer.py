@@ -28,6 +28,7 @@ def planned(known: Known, given: dict[str, Any]) -> Known:
     """The known store, by another plan, or the beginning of it, or louder."""
     known = known.head(given["clips"]) if "clips" in given else known
     known = replace(known, plan=replace(known.plan, **given.get("plan", {})))
+    known = replace(known, identity=replace(known.identity, **given.get("identity", {})))
     louder = given.get("louder", 0)
     return replace(known, mean=known.mean + louder, positive=known.positive + louder)
 
@@ -65,12 +66,14 @@ def known_write(url: str, known: Known, block: Block) -> None:
 
 def act(given: dict[str, Any]) -> None:
     known, url = planned(make_known(), given), given["url"]
-    if given["role"] not in ("create", "take"):
-        create(url, known.identity)
+    if given["role"] != "take":
+        create(url)
     time.sleep(max(0.0, given["at"] - time.time()))
     match given["role"]:
         case "plan":
-            add_task(url, given.get("task", "t"), known.plan, known.clips, replan=given.get("replan", False))
+            add_task(
+                url, given.get("task", "t"), known.origin, known.plan, known.clips, replan=given.get("replan", False)
+            )
         case "extract":
             extract(url, known)
         case "label":
@@ -86,8 +89,6 @@ def act(given: dict[str, Any]) -> None:
                 time.sleep(max(0.0, given["at"] + given["apart"] * i - time.time()))  # all at the same instants
                 took.append(put_new(store, f"taken/{i}", str(os.getpid()).encode()))
             report(json.dumps(took))
-        case "create":
-            create(url, replace(known.identity, weights=given["weights"]))
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any, cast
@@ -71,6 +71,7 @@ def serving() -> Iterator[ObjectServer]:
         def log(self, *_: Any) -> None:
             pass
 
+    conditional = threading.Lock()  # a real server looks and writes at once
     behind = DomainDispatcherApplication(create_backend_app)
     state = ObjectServer(port=0)
 
@@ -79,7 +80,8 @@ def serving() -> Iterator[ObjectServer]:
         if isinstance(what, float):
             time.sleep(what)
         if not isinstance(what, int):
-            return cast(Iterable[bytes], behind(environ, start_response))
+            with conditional if "HTTP_IF_NONE_MATCH" in environ else nullcontext():
+                return cast(Iterable[bytes], behind(environ, start_response))
         environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
         answer = b"<Error><Code>SlowDown</Code><Message>Please wait</Message></Error>"
         start_response(f"{what} {HTTPStatus(what).phrase}", [("Content-Length", str(len(answer)))])

@@ -11,7 +11,7 @@ import numpy as np
 
 from otoscope.extract.audio.manifest import read_manifest
 from otoscope.extract.models.encoder import Encoder
-from otoscope.extract.plan import Extraction, Model, clip_table, identify, make_plan, prepare_store
+from otoscope.extract.plan import Extraction, Model, clip_table, make_plan, origin_of, prepare_store
 from otoscope.extract.worker import BlockReport, Worker
 from otoscope.store.blocks import Block
 from otoscope.store.provenance import kept
@@ -46,10 +46,10 @@ def bench(folder: Path, encoder: Encoder, lengths: list[int], **options: Any) ->
     given = {"block": 4, "batch": 3, "threads": 1, "variables": ("mean",), "unit_sec": None, "mean_dtype": None}
     given |= options
     given["variables"] = kept(given["variables"])
-    plan, identity = make_plan(None, corpus, clips, **given), identify(encoder, "audio")
-    prepare_store(url, "t", identity, plan, clips, replan=False)
+    plan, origin = make_plan(None, corpus, clips, **given), origin_of(encoder, "audio")
+    prepare_store(url, "t", origin, plan, clips, replan=False)
     extraction = Extraction(
-        url=url, clips=corpus.clips, identity=identity, plan=plan, model=Model(encoder=encoder), code="code"
+        url=url, clips=corpus.clips, origin=origin, plan=plan, model=Model(encoder=encoder), code="code"
     )
     worker = Worker(extraction, encoder)
     try:

@@ -137,12 +137,13 @@ def null(asked: Asked, exchange: "Exchange", draws: int, figure: str | None, row
     from ..analysis.null.overlaps import against_null, summary
     from ..analysis.null.permutation import with_null
     from ..analysis.overlap import labelled
-    from ..analysis.selection.labellings import against_labellings, select_neurons
+    from ..analysis.selection.labellings import against_labellings, check_one_encoder, select_neurons
     from ..analysis.tables import null_table, put_table
 
     one, other = asked.selected(), None
     if asked.against is not None:
         labelling = against_labellings(asked.stores, asked.against, asked.incomplete)[one.store]
+        check_one_encoder(one, labelling)
         other = select_neurons(labelling, asked.selections.of(labelling.task))
     result = against_null(one, other, exchange, draws)
     click.echo(summary(one.name, result), err=True)

@@ -92,6 +92,7 @@ def list_data_sets() -> None:
     help="On a model that gives clips in a batch other results than alone.",
 )  # fmt: skip
 @click.option("--replan", is_flag=True, help="Plan anew a task of which nothing is committed; no other run is at it.")
+@click.option("--same-device", is_flag=True, help="Refuse another device or kernel than that of the task's blocks.")
 @click.option("--dry-run", is_flag=True, help="Check everything, print sizes, memory and time, write nothing.")
 @click.option("--report", metavar="FILE", help="Write what the run did, and how long each stage took, as JSON.")
 @on_workers
@@ -183,7 +184,7 @@ def watched(store: str, interval: float) -> None:
 @click.command()
 @click.argument("store")
 def info(store: str) -> None:
-    """Identity, plans, sizes, label columns."""
+    """Per task: identity, plan, sizes, label columns, devices."""
     from ..store.status import describe
 
     click.echo(json.dumps(describe(store), indent=2, ensure_ascii=False))
@@ -193,7 +194,9 @@ def info(store: str) -> None:
 @click.argument("store")
 @click.option("--audio", metavar="DIR", help="Audio root: check too that each file is still the same.")
 @click.option(
-    "--reset", is_flag=True, help="Put damaged blocks, and those of changed files, back for `extract` to do again."
+    "--reset",
+    is_flag=True,
+    help="Put back damaged blocks and those of changed files, for `extract` to do again; undo changes.",
 )
 def verify(store: str, audio: str | None, reset: bool) -> None:
     """Checksums, missing objects, blocks mixed of two writes."""

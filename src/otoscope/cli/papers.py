@@ -26,7 +26,7 @@ def export(store: str, task: str, directory: str, official: str | None, reading:
     ds, label = labelling.ds, labelling.label
     folder = Path(directory) / official_folder(labelling.name, official) if official else Path(directory)
     p = ds.otoscope.probability(label, reading=reading).compute()
-    codes = ds.otoscope.codes(label) if "status" in ds else None
+    codes = ds.otoscope.codes(label) if "clip" in ds.dims else None
     for path in write_published(folder, p, ds.get("embedding"), codes):
         click.echo(path)
     if "embedding" not in ds:

@@ -62,8 +62,7 @@ def test_what_a_notebook_wrote(folder, p):
     np.testing.assert_array_equal(ds["probability"], p.values.astype(np.float32))
     assert ds["probability"].dtype == np.float64
     assert ds["category"].values.tolist() == NAMES
-    assert ds["label_class"].values.tolist() == [2, 0, 0, 1]
-    assert ds["label_class"].attrs["categories"] == NAMES
+    assert ds["class"].values.tolist() == [NAMES[code] for code in (2, 0, 0, 1)]
     assert ds["embedding"].values.tolist() == [[0, 1, 2], [3, 4, 5], [6, 7, 8], [9, 10, 11]]
 
 
@@ -72,7 +71,7 @@ def test_what_a_notebook_wrote(folder, p):
 )
 def test_labels_in_other_forms(folder, labels):
     torch.save(labels, folder / "gts.pt")
-    assert read_published(folder)["label_class"].values.tolist() == [2, 0, 0, 1]
+    assert read_published(folder)["class"].values.tolist() == [NAMES[code] for code in (2, 0, 0, 1)]
 
 
 def test_categories_may_come_first(folder, p):
@@ -124,7 +123,7 @@ def test_what_is_not_as_described_raises(folder, p, capsys, tmp_path_factory):
     raises(r"holds \(50, 3\); expected a tensor of 3 dimensions", over_zero=torch.zeros(50, 3))
     raises(r"one index below 3 per clip", gts=torch.tensor([0, 1, 2, 3]))
     raises(r"several categories per clip", gts=torch.tensor([[1, 1, 0]] * 4))
-    raises(r"'embedding': 4, 'label_class': 3.* expected the same clips", gts=torch.tensor([0, 1, 2]))
+    raises(r"'embedding': 4, 'class': 3.* expected the same clips", gts=torch.tensor([0, 1, 2]))
     raises(r"names bird, not in classes.txt", gts=["dog", "dog", "dog", "bird"])
     (folder / "over_zero.pt").write_bytes((folder / "over_zero.pt").read_bytes()[:100])
     with pytest.raises(ValueError, match="cannot be loaded as tensors"):

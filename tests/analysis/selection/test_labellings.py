@@ -1,6 +1,5 @@
 """Which label columns are surveyed when nobody names them."""
 
-import numpy as np
 import pytest
 import xarray as xr
 
@@ -12,9 +11,7 @@ def tree(**tasks):
     """Tasks of four clips with these label columns."""
     made = {}
     for task, labels in tasks.items():
-        code = xr.DataArray(np.array([0, 0, 1, 1], np.int32), dims="clip", attrs={"categories": ["a", "b"]})
-        status = xr.DataArray(np.ones(4, np.uint8), dims="clip")
-        made[task] = xr.Dataset({"status": status, **{f"label_{label}": code for label in labels}})
+        made[task] = xr.Dataset(coords={"clip": list("wxyz"), **{label: ("clip", list("aabb")) for label in labels}})
     return {"store": xr.DataTree.from_dict(made)}
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from otoscope.extract.models.encoder import Encoder, Site, as_frames, mean_over_frames, weights_digest
 from otoscope.extract.models.registry import load_encoder
-from otoscope.extract.plan import identify
+from otoscope.extract.plan import origin_of
 
 
 class Hop(nn.Module):
@@ -162,7 +162,7 @@ def test_what_cannot_be_an_encoder_is_refused_as_it_is_made(
     given = {"module": encoder.module, "sample_rate": 1000, "sites": ["layers.*"], **changes}
     with pytest.raises(ValueError, match=message):
         Encoder(**given)
-    assert identify(replace(encoder, sample_rate=np.int64(1000)), "audio").front_end["sample_rate"] == 1000
+    assert origin_of(replace(encoder, sample_rate=np.int64(1000)), "audio").identity.front_end["sample_rate"] == 1000
 
 
 def failing(error: Exception) -> Any:
@@ -175,10 +175,10 @@ def failing(error: Exception) -> Any:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"prepare": failing(TypeError("no"))}, r"failed on a second of silence \(TypeError: no\); expected a module"),
-        ({"embed": failing(KeyError("last"))}, r"failed on a second of silence \(KeyError: last\)"),
-        ({"prepare": failing(OSError("no file"))}, r"failed on a second of silence \(OSError: no file\)"),
-        ({"prepare": lambda x: x.numpy()}, r"failed on a second of silence \(\w+Error: "),
+        ({"prepare": failing(TypeError("no"))}, r"failed on a second of sound \(TypeError: no\); expected a module"),
+        ({"embed": failing(KeyError("last"))}, r"failed on a second of sound \(KeyError: last\)"),
+        ({"prepare": failing(OSError("no file"))}, r"failed on a second of sound \(OSError: no file\)"),
+        ({"prepare": lambda x: x.numpy()}, r"failed on a second of sound \(\w+Error: "),
         ({"embed": lambda x: x.mean(dim=1).numpy()}, "`embed` gave ndarray for one clip; expected a tensor"),
         ({"embed": lambda x: mean_over_frames((x, 1))}, "the module gave tuple; .* give the encoder `embed=`"),
         ({"frame_spans": lambda n: [0, 1]}, r"`frame_spans` gave \(2,\) for 1000 samples; expected \(frame, 4\)"),
@@ -188,7 +188,7 @@ def test_what_an_encoder_s_own_code_does_wrong_is_told_in_one_line(
     encoder: Encoder, changes: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message) as raised:
-        identify(replace(encoder, **changes), "audio")
+        origin_of(replace(encoder, **changes), "audio")
     assert "\n" not in str(raised.value)
 
 
@@ -196,4 +196,4 @@ def test_weights_that_are_no_numbers_are_refused(encoder: Encoder) -> None:
     with torch.no_grad():
         encoder.module.layers[1].weight[0, 0] = torch.nan
     with pytest.raises(ValueError, match=r"has weights that are not numbers \(NaN\), the first in layers.1.weight"):
-        identify(encoder, "audio")
+        origin_of(encoder, "audio")

@@ -9,7 +9,7 @@ import torch
 
 from otoscope.extract.models.encoder import weights_digest
 from otoscope.extract.models.module import load
-from otoscope.extract.models.registry import load_encoder
+from otoscope.extract.models.registry import load_encoder, source_of
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "module_encoder.py"
 
@@ -56,7 +56,7 @@ def test_the_example_runs() -> None:
     assert [(site.name, site.width) for site in anatomy.sites] == [("act1", 48), ("act2", 96), ("act3", 160)]
     assert anatomy.embedding == 160
     assert weights_digest(encoder.module) == weights_digest(load(f"{EXAMPLE}:build").module)
-    assert encoder.front_end["source_sha256"] == hashlib.sha256(EXAMPLE.read_bytes()).hexdigest()
+    assert encoder.source == hashlib.sha256(b"build\0" + EXAMPLE.read_bytes()).hexdigest()
     assert encoder(0.1 * torch.randn(2, 4000)).shape == (2, 160)
     assert len(encoder.spans(4000)) == encoder.input_length(4000) == 26
 
@@ -65,12 +65,9 @@ def test_a_file_and_a_function(source: Path) -> None:
     encoder = load(f"{source}:build")
     assert encoder.name == "module"
     assert encoder.sample_rate == 8000
-    assert encoder.front_end == {
-        "gain": 1.5,
-        "source_sha256": hashlib.sha256(SOURCE.encode()).hexdigest(),
-        "factory": "build",
-    }
-    assert load(f"{source}:build_other").front_end["factory"] == "build_other"
+    assert encoder.front_end == {"gain": 1.5}
+    assert encoder.source == source_of(f"module:{source}:build") == source_of(encoder)
+    assert load(f"{source}:build_other").source not in ("", encoder.source)
 
 
 def test_a_module_and_a_function(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,7 +76,11 @@ def test_a_module_and_a_function(source: Path, monkeypatch: pytest.MonkeyPatch) 
     source.rename(package / "my_model.py")
     monkeypatch.syspath_prepend(source.parent)
     encoder = load("my_package.my_model:build")
-    assert encoder.front_end["source_sha256"] == hashlib.sha256(SOURCE.encode()).hexdigest()
+    assert encoder.source == hashlib.sha256(b"build\0" + SOURCE.encode()).hexdigest()
+    assert source_of("module:my_package.my_model:build") == encoder.source
+    for absent in ("my_package.none", "no_package.my_model"):
+        with pytest.raises(ValueError, match=r"no source file|could not be imported"):
+            source_of(f"module:{absent}:build")
 
 
 def test_files_called_alike_stay_apart(source: Path) -> None:
