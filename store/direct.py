@@ -1,4 +1,4 @@
-"""Read shards straight from their bytes: the same values as through zarr, several times faster.
+"""Read shards and strings straight from their bytes: the same values as through zarr, several times faster.
 
 Goal: counting and looking up single neurons at the speed of the disk; zarr's machinery (an event loop, a task per
 inner chunk) costs more than the arithmetic. Anything else than what our writer makes is left to zarr.
@@ -13,19 +13,44 @@ import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from functools import partial
 from typing import Any
 
 import google_crc32c
 import numpy as np
 import zarr
+from numcodecs import VLenUTF8, Zstd
 from zarr.codecs import BytesCodec, Crc32cCodec, ShardingCodec
 
-from .objects import get_buffer
+from .objects import MAX_REQUESTS, get, get_buffer
 
 CRC_BYTES = 4
+COUNT_BYTES = 4  # of the number of strings before them
 RESIDUE = 0x48674BC7  # the CRC-32C of any bytes followed by their own CRC-32C
 Index = int | slice | np.ndarray  # along one axis
 Part = tuple[int, np.ndarray, np.ndarray]  # number of a piece of an axis, positions in the piece, and in the result
+
+
+def read_strings(array: zarr.Array[Any]) -> list[str]:
+    """All values of an array (clip) of strings that is compressed, as names and labels are.
+
+    Raises FileNotFoundError for an absent object, ValueError or RuntimeError for a damaged one.
+    """
+    (n,), (size,) = array.shape, array.chunks
+    keys = [f"{array.path}/{array.metadata.encode_chunk_key((i,))}" for i in range(-(-n // size))]
+    with ThreadPoolExecutor(MAX_REQUESTS) as pool:
+        found = list(pool.map(partial(get, array.store_path.store), keys))
+    column: list[str] = []
+    for key, data in zip(keys, found, strict=True):
+        if data is None:
+            raise FileNotFoundError(f"{key} is missing")
+        if google_crc32c.value(data) != RESIDUE:
+            raise ValueError(f"{key} does not match its checksum")
+        plain = Zstd().decode(data[:-CRC_BYTES])
+        if int.from_bytes(plain[:COUNT_BYTES], "little") != size:  # before memory is taken for as many
+            raise ValueError(f"{key} does not hold {size} strings")
+        column += VLenUTF8().decode(plain).tolist()
+    return column[:n]
 
 
 class ShardFile:
@@ -114,7 +139,7 @@ def read_shards(
                     whole = in_one_piece(values, inner, target, chunks)
                     read_checked(source, int(where[0]), int(where[1]), buffer if whole is None else whole)
                     if whole is None:
-                        values[target] = stored[inner]
+                        copy(stored, inner, values, target)
             except ValueError as e:
                 raise ValueError(f"{key}: {e}") from e
 
@@ -161,10 +186,21 @@ def as_run(positions: np.ndarray) -> slice | np.ndarray:
 
 
 def outer(axes: Sequence[slice | np.ndarray]) -> tuple[Any, ...]:
-    """An index of the outer product of positions along each axis."""
-    if all(isinstance(axis, slice) for axis in axes):
+    """An index of the outer product of positions along each axis; of one axis that is no run whole rows are copied."""
+    if sum(not isinstance(axis, slice) for axis in axes) <= 1:
         return tuple(axes)
     return np.ix_(*(np.arange(axis.start, axis.stop) if isinstance(axis, slice) else axis for axis in axes))
+
+
+def copy(stored: np.ndarray, inner: tuple[Any, ...], values: np.ndarray, target: tuple[Any, ...]) -> None:
+    """values[target] = stored[inner], in half the time where one axis is no run: clips of which few are hidden."""
+    scattered = [i for i, axis in enumerate(inner) if not isinstance(axis, slice)]
+    if len(scattered) == 1 and all(isinstance(axis, slice) for axis in target):
+        (i,) = scattered
+        runs = tuple(slice(None) if axis is inner[i] else axis for axis in inner)
+        np.take(stored[runs], inner[i], axis=i, out=values[target], mode="clip")  # otherwise by way of a buffer
+    else:
+        values[target] = stored[inner]
 
 
 def in_one_piece(

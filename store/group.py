@@ -22,6 +22,7 @@ from zarr.storage import LocalStore, StorePath, WrapperStore
 
 from ..messages import one_line
 from .blocks import Block
+from .direct import read_strings
 from .labels import LABEL_PREFIX
 from .location import Unreachable, zarr_store
 from .objects import get, names_in
@@ -195,8 +196,10 @@ def values_of(group: zarr.Group, name: str, where: Any = ..., absent: bool = Fal
 
 
 def column_of(group: zarr.Group, name: str, digest: str) -> list[str]:
-    """An array of strings, whole. Raises as `values_of`, and ValueError where it does not match a digest."""
-    column: list[str] = values_of(group, name).tolist()
+    """Names or labels, whole. Raises as `values_of`, and ValueError where they do not match a digest."""
+    array = complete(array_of(group, name))
+    with reading(f"{group.path}/{name}"):
+        column = read_strings(array)
     if digest_of(column) != digest:
         raise ValueError(
             f"{group.path}/{name} is damaged (its values are others than those that were written); expected those of "
