@@ -118,8 +118,8 @@ class ActiveArray(StoredArray):
         layer, neuron, clip = key
         wanted = np.atleast_1d(np.arange(self.shape[1])[neuron])
         if not wanted.size:
-            places = [np.arange(n)[k] for n, k in zip(self.shape, key, strict=True)]
-            return np.zeros([len(place) for place in places if np.ndim(place)], bool)
+            selected = [np.arange(n)[k] for n, k in zip(self.shape, key, strict=True)]
+            return np.zeros([len(each) for each in selected if np.ndim(each)], bool)
         first, last = int(wanted.min()) // 8, int(wanted.max()) // 8
         packed = super().read((_as_slice(layer), _as_slice(clip), slice(first, last + 1)))
         bits = packed[..., wanted // 8 - first] >> (wanted % 8).astype(np.uint8) & 1  # (layer, clip, neuron)
