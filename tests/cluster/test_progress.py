@@ -2,6 +2,7 @@
 
 import io
 import os
+import select
 import termios
 from collections.abc import Callable
 from typing import TextIO
@@ -66,8 +67,11 @@ def drawn(columns: int, draw: Callable[[TextIO], None]) -> list[str]:
     termios.tcsetwinsize(end, (20, columns))
     with open(end, "w") as stream:
         draw(stream)
-        shown = os.read(screen, 10_000).decode().replace("\r\n", "\n")
+        data = b""
+        while b"\n" not in data and select.select([screen], [], [], 60)[0]:  # a terminal hands it over bit by bit
+            data += os.read(screen, 10_000)
     os.close(screen)
+    shown = data.decode().replace("\r\n", "\n")
     assert shown.count("\n") == 1
     assert shown.endswith("\n")
     return shown.rstrip("\n").split("\r")[1:]
