@@ -34,7 +34,7 @@ class OtoscopeAccessor:
 
     def __init__(self, ds: xr.Dataset) -> None:
         self._ds = ds
-        self._codes: dict[str, xr.DataArray] = {}
+        self._codes: dict[str, tuple[xr.Variable, xr.DataArray]] = {}
 
     @property
     def labels(self) -> list[str]:
@@ -66,10 +66,13 @@ class OtoscopeAccessor:
         if name not in self.labels:
             known = ", ".join(self.labels) or "none: add some with `otoscope label`"
             raise LookupError(f"no label column {name!r} in this task; those that exist: {known}")
-        if name not in self._codes:
+        column = self._ds.variables[name]
+        made_of, coded = self._codes.get(name, (None, None))
+        if coded is None or made_of is not column:  # a data set can be given another column of that name
             codes, categories = encode(np.where(self.counted, self._read(name).astype(object), np.nan))
-            self._codes[name] = self._of_clips(codes, name).assign_attrs(categories=categories)
-        return self._codes[name]
+            coded = self._of_clips(codes, name).assign_attrs(categories=categories)
+            self._codes[name] = column, coded
+        return coded
 
     def _of_clips(self, values: np.ndarray, name: str | None = None) -> xr.DataArray:
         """Values (clip) by the clips' names; no other coordinate, for to copy those is to read them."""

@@ -75,7 +75,7 @@ class Forward:
         )
         self.unit = None if plan.unit_sec is None else round(plan.unit_sec * encoder.sample_rate)
         self.counts_positive = "positive_frames" in plan.variables
-        self.device = encoder.silence(1).device
+        self.device = encoder.device
         cuda = self.device.type == "cuda"
         self._stream = torch.cuda.Stream(self.device) if cuda else None  # type: ignore[no-untyped-call]
 
@@ -219,7 +219,7 @@ def arithmetic(threads: int) -> Iterator[None]:
 
 def hardware_of(encoder: Encoder) -> str:
     """The device's own name, and the kernel that reduces frames on it: what decides over the last bits."""
-    device = encoder.silence(1).device
+    device = encoder.device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
     return f"{name}, frames by torch"
 

@@ -98,7 +98,7 @@ def origin_of(encoder: Encoder, frames: str) -> Origin:
             "expected a module that takes what its `prepare` gives, and an `embed` that takes what it returns: check "
             "them (otoscope --debug shows where)"
         ) from error
-    device = encoder.silence(1).device
+    device = encoder.device
     tf32 = device.type == "cuda" and torch.backends.cuda.matmul.allow_tf32
     n_blocks = len(match_sites(encoder.module, encoder.transformer_layers)) if encoder.transformer_layers else 0
     identity = Identity(

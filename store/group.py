@@ -287,7 +287,9 @@ def document_at(store: Store, key: str) -> dict[str, Any] | None:
     try:
         document = json.loads(data)
     except ValueError as e:
-        raise ValueError(f"{key} is damaged ({one_line(e)}); expected JSON as it was written") from e
+        raise ValueError(
+            f"{key} is damaged ({one_line(e)}); expected JSON as it was written: `otoscope verify` says what to do"
+        ) from e
     if not isinstance(document, dict):
-        raise ValueError(f"{key} is damaged; expected a JSON object")
+        raise ValueError(f"{key} is damaged; expected a JSON object: `otoscope verify` says what to do")
     return document

@@ -56,13 +56,10 @@ class Damage:
     what: str
     remedy: str = ""
     """What mends it, where that is neither a reset of its block nor new labels."""
+    restorable: bool = False
+    """The task's documents, put back as its own one has them, mend it."""
     pending: bool = False
     """The block counts as not extracted, so that nothing wrong is shown: the next run extracts it."""
-
-    @property
-    def of_documents(self) -> bool:
-        """It is mended by putting the task's documents back."""
-        return self.remedy.endswith(RESTORE)
 
     @property
     def of_labels(self) -> bool:
@@ -129,9 +126,9 @@ def _unfinished(root: zarr.Group) -> Iterator[tuple[str, Damage]]:
     for task in (name for name in names_in(root.store, "") if name != "zarr.json"):
         for lock in locks_on(root.store, task):
             what = f"a change was begun and not completed: the task {describe(lock)}"
-            undo = f"; or {RESTORE}" if about_in(task_document(root.store, task)) else ""
-            remedy = f"run it again: {lock.get('command')}{undo}"
-            yield task, Damage(task=task, array="zarr.json", what=what, remedy=remedy)
+            begun = bool(about_in(task_document(root.store, task)))  # there is a former state
+            remedy = f"run it again: {lock.get('command')}" + (f"; or {RESTORE}" if begun else "")
+            yield task, Damage(task=task, array="zarr.json", what=what, remedy=remedy, restorable=begun)
 
 
 def _verify_root(root: zarr.Group, changing: set[str]) -> Iterator[Damage]:
@@ -174,7 +171,7 @@ def _verify_documents(task: str, group: zarr.Group, record: TaskRecord, changing
             what = "its document is missing" if found is None else "its document is not that of the plan"
             array = "zarr.json" if own else key.split("/")[1]
             remedy = "" if own or array.startswith(LABEL_PREFIX) else RESTORE
-            yield Damage(task=task, array=array, what=what, remedy=remedy)
+            yield Damage(task=task, array=array, what=what, remedy=remedy, restorable=not own)
 
 
 def _verify_shared(task: str, group: zarr.Group, record: TaskRecord) -> Iterator[Damage]:

@@ -82,7 +82,7 @@ class Rerunner:
         anatomy = encoder.anatomy()
         self.sites = [site.name for site in anatomy.sites]
         widths = [site.width for site in anatomy.sites]
-        device = encoder.silence(1).device
+        device = encoder.device
         none: Edits = (None,) * len(widths)
         asked = [[edit and edit.to_device(device) for edit in one.edits(widths)] for one in self.interventions]
         self.edits: list[Edits] = [none, *map(tuple, asked)]

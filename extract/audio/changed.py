@@ -68,7 +68,7 @@ def check_store(url: str, audio_root: str | None, *, reset: bool, report: Callab
         if any(not block for block, _ in changed):
             todo.append("put absent files back")
     if reset:
-        for task in sorted({damage.task for damage in damaged if damage.of_documents}):
+        for task in sorted({damage.task for damage in damaged if damage.restorable}):
             restore_documents(url, task)
             report(f"{task}: documents are those of the task again")
         for block in sorted(again, key=lambda block: (block.task, block.index)):

@@ -149,17 +149,22 @@ class Encoder:
             self.prepare.eval().to(device)
         return self
 
+    @property
+    def device(self) -> torch.device:
+        """That of the module."""
+        tensors = [*self.module.parameters(), *self.module.buffers()]
+        return tensors[0].device if tensors else torch.device("cpu")
+
     def silence(self, n_samples: int) -> Tensor:
         """One clip of zeros (1, sample) on the module's device."""
-        tensors = [*self.module.parameters(), *self.module.buffers()]
-        return torch.zeros(1, n_samples, device=tensors[0].device if tensors else "cpu")
+        return torch.zeros(1, n_samples, device=self.device)
 
     def fixed_sound(self) -> Tensor:
         """A tone of a second, or of `min_samples`, that rises to 0.4 of the sample rate (1, sample) on the device."""
         silence = self.silence(max(self.sample_rate, self.min_samples))
         t = np.arange(silence.shape[1]) / self.sample_rate
         rate = 0.4 * self.sample_rate / t[-1]  # in Hz per second
-        return silence + torch.from_numpy((0.5 * np.sin(np.pi * rate * t**2)).astype(np.float32)).to(silence.device)
+        return silence + torch.from_numpy((0.5 * np.sin(np.pi * rate * t**2)).astype(np.float32)).to(self.device)
 
     @torch.inference_mode()
     def anatomy(self) -> Anatomy:

@@ -117,9 +117,14 @@ def delete_task(store: Store, task: str) -> None:
 
 
 def locks_on(store: Store, task: str) -> list[dict[str, Any]]:
-    """The locks on a task: of a change that is under way, or was left by a writer that was killed."""
-    names = [name for name in names_in(store, task) if name.startswith("lock.") and not name.endswith(".partial")]
-    found = [document_at(store, f"{task}/{name}") for name in names]
+    """The locks on a task: of a change that is under way, or was left by a writer that was killed; {} for a damaged."""
+    found = []
+    for name in names_in(store, task):
+        if name.startswith("lock.") and not name.endswith(".partial"):
+            try:
+                found.append(document_at(store, f"{task}/{name}"))
+            except ValueError:
+                found.append({})
     return [lock for lock in found if lock is not None]
 
 

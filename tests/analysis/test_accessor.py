@@ -80,6 +80,8 @@ def test_labels_by_name(task):
     assert set(expected) == {"dog", "cat", "hen", ""}
     mine = task.assign_coords(mine=("clip", np.arange(task.sizes["clip"]) // 60))
     assert mine.otoscope.categories("mine") == ["0", "1"]
+    mine["mine"] = "clip", ["x"] * task.sizes["clip"]  # in place
+    assert mine.otoscope.categories("mine") == ["x"]
 
 
 def test_categories_without_clips_are_dropped(task):

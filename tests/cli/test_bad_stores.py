@@ -87,6 +87,7 @@ def test_documents_are_put_back_and_a_change_undone_that_nobody_will_complete(
     assert call("label", store, "--task", "t", tmp_path / "more.csv", "--replace").exit_code == 2
     monkeypatch.undo()
     (store / "t/mean/zarr.json").write_text("{}")
+    (store / "t/lock.0").write_text("{")  # damaged, too
     error = refused("is not as it was written", "verify", store, watched=store)
     assert "run it again: `otoscope label " in error
     assert "by `otoscope verify --reset`, if no other run is at work on it" in error
