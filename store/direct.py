@@ -26,7 +26,10 @@ from .objects import MAX_REQUESTS, get, get_buffer
 
 CRC_BYTES = 4
 COUNT_BYTES = 4  # of the number of strings before them
+MAX_RUNS = 128  # of a chunk, that are read apart: the system takes 1,024 buffers at once
 RESIDUE = 0x48674BC7  # the CRC-32C of any bytes followed by their own CRC-32C
+Buffer = np.ndarray | bytearray  # of bytes
+Runs = list[tuple[int, int]]  # first and end of each
 Index = int | slice | np.ndarray  # along one axis
 Part = tuple[int, np.ndarray, np.ndarray]  # number of a piece of an axis, positions in the piece, and in the result
 
@@ -61,9 +64,9 @@ class ShardFile:
         self.file = os.open(array.store_path.store.root / array.path / key, os.O_RDONLY)  # type: ignore[attr-defined]
         self.size = os.fstat(self.file).st_size
 
-    def fill(self, buffer: np.ndarray, checksum: bytearray, offset: int) -> int:
-        """Fill both, one after the other, from `offset` on; how many bytes there were for them."""
-        return os.preadv(self.file, [buffer.data, checksum], offset)
+    def fill(self, buffers: Sequence[Buffer], offset: int) -> int:
+        """Fill one after the other, from `offset` on; how many bytes there were for them."""
+        return os.preadv(self.file, buffers, offset)  # type: ignore[arg-type]  # arrays are buffers, stubs lag
 
     def close(self) -> None:
         """Close the file."""
@@ -81,13 +84,14 @@ class ShardBytes:
         self.data = np.asarray(found.as_numpy_array())
         self.size = len(self.data)
 
-    def fill(self, buffer: np.ndarray, checksum: bytearray, offset: int) -> int:
+    def fill(self, buffers: Sequence[Buffer], offset: int) -> int:
         """As of `ShardFile`."""
-        there = self.data[offset : offset + len(buffer) + len(checksum)]
-        if len(there) == len(buffer) + len(checksum):
-            buffer[:] = there[: len(buffer)]
-            checksum[:] = there[len(buffer) :].tobytes()
-        return len(there)
+        begin = offset
+        for buffer in buffers:
+            there = self.data[offset : offset + len(buffer)]
+            np.frombuffer(buffer, np.uint8)[: len(there)] = there
+            offset += len(there)
+        return offset - begin
 
     def close(self) -> None:
         """Nothing is held."""
@@ -133,13 +137,19 @@ def read_shards(
                     [(number, as_run(inner), as_run(at[to])) for number, inner, to in parts(inside, size)]
                     for (_, inside, at), size in zip(shard, chunks, strict=True)
                 ]
+                rows = rows_axis(chunks)
+                together = lies_together(within, values.shape, chunks)
+                runs = {number: runs_of(*at) if together else None for number, *at in within[rows]}
                 for chunk in itertools.product(*within):
                     numbers, *both = zip(*chunk, strict=True)
-                    where, (inner, target) = index[numbers], map(outer, both)
-                    whole = in_one_piece(values, inner, target, chunks)
-                    read_checked(source, int(where[0]), int(where[1]), buffer if whole is None else whole)
-                    if whole is None:
+                    (offset, n_bytes), (inner, target) = map(int, index[numbers]), map(outer, both)
+                    wanted_rows = runs[numbers[rows]]
+                    if wanted_rows is None:
+                        read_checked(source, offset, n_bytes, [buffer])
                         copy(stored, inner, values, target)
+                    else:
+                        result = values[target].reshape(-1).view(np.uint8)
+                        read_checked(source, offset, n_bytes, pieces(result, wanted_rows, buffer, chunks[rows]))
             except ValueError as e:
                 raise ValueError(f"{key}: {e}") from e
 
@@ -203,30 +213,67 @@ def copy(stored: np.ndarray, inner: tuple[Any, ...], values: np.ndarray, target:
         values[target] = stored[inner]
 
 
-def in_one_piece(
-    values: np.ndarray, source: tuple[Any, ...], target: tuple[Any, ...], chunks: Sequence[int]
-) -> np.ndarray | None:
-    """The bytes of the result that a whole chunk fills in its own order, if they lie together: it is read into them."""
-    if sys.byteorder != "little" or not all(isinstance(axis, slice) for axis in (*source, *target)):
+def rows_axis(chunks: Sequence[int]) -> int:
+    """The first axis along which a chunk has several values: single steps along it, its rows, lie side by side."""
+    return next((i for i, size in enumerate(chunks) if size > 1), len(chunks) - 1)
+
+
+def lies_together(
+    within: Sequence[Sequence[tuple[int, Any, Any]]], shape: Sequence[int], chunks: Sequence[int]
+) -> bool:
+    """Whether whole rows of each chunk are wanted and lie side by side in the result, in the processor's byte order."""
+    rows = rows_axis(chunks)
+    return (
+        sys.byteorder == "little"
+        and all(isinstance(inner, slice) for axis in within[:rows] for _, inner, _ in axis)
+        and list(shape[rows + 1 :]) == list(chunks[rows + 1 :])
+        and all(isinstance(axis[0][1], slice) for axis in within[rows + 1 :])
+    )
+
+
+def runs_of(inner: slice | np.ndarray, target: slice | np.ndarray) -> Runs | None:
+    """The runs of a chunk's rows that follow one another in the result; None where they do not, or are too many."""
+    if not isinstance(target, slice):
         return None
-    part = values[target]
-    whole = part.shape == tuple(chunks) and part.flags.c_contiguous
-    return part.reshape(-1).view(np.uint8) if whole else None
+    if isinstance(inner, slice):
+        return [(inner.start, inner.stop)]
+    steps = np.diff(inner)
+    ends = np.flatnonzero(steps != 1) + 1
+    if (steps < 1).any() or len(ends) >= MAX_RUNS:
+        return None
+    return [(int(run[0]), int(run[-1]) + 1) for run in np.split(inner, ends)]
+
+
+def pieces(result: np.ndarray, runs: Runs, buffer: np.ndarray, n_rows: int) -> list[Buffer]:
+    """Where the bytes of a chunk go, in their order: its runs into the result, what is not wanted into the buffer.
+
+    Clips of which few are hidden are read without a copy.
+    """
+    size = len(buffer) // n_rows
+    found: list[Buffer] = []
+    at = done = 0
+    for first, end in runs:
+        found += [buffer[at * size : first * size], result[done : (n := done + (end - first) * size)]]
+        at, done = end, n
+    return [piece for piece in (*found, buffer[at * size :]) if len(piece)]
 
 
 def read_index(shard: Shard, grid: Sequence[int]) -> np.ndarray:
     """Offset and length of each inner chunk: uint64 (*grid, 2)."""
     buffer = np.empty(16 * int(np.prod(grid)), np.uint8)
     n_bytes = len(buffer) + CRC_BYTES
-    read_checked(shard, max(0, shard.size - n_bytes), n_bytes, buffer)
+    read_checked(shard, max(0, shard.size - n_bytes), n_bytes, [buffer])
     return buffer.view("<u8").reshape(*grid, 2)
 
 
-def read_checked(shard: Shard, offset: int, n_bytes: int, buffer: np.ndarray) -> None:
-    """Fill the buffer; a checksum follows it. Raises ValueError where that or the length is another."""
+def read_checked(shard: Shard, offset: int, n_bytes: int, buffers: Sequence[Buffer]) -> None:
+    """Fill the buffers; a checksum follows them. Raises ValueError where that or the length is another."""
     checksum = bytearray(CRC_BYTES)
-    expected = len(buffer) + CRC_BYTES
-    if n_bytes != expected or shard.fill(buffer, checksum, offset) != expected:
+    expected = sum(map(len, buffers)) + CRC_BYTES
+    if n_bytes != expected or shard.fill([*buffers, checksum], offset) != expected:
         raise ValueError(f"{n_bytes} bytes at {offset} are not all there; expected {expected}")
-    if google_crc32c.extend(google_crc32c.value(buffer), bytes(checksum)) != RESIDUE:
+    found = 0
+    for buffer in (*buffers, bytes(checksum)):
+        found = google_crc32c.extend(found, buffer)
+    if found != RESIDUE:
         raise ValueError(f"the checksum of {n_bytes} bytes at {offset} does not agree")

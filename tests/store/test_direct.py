@@ -58,6 +58,20 @@ def test_any_outer_selection_is_that_of_numpy(finished: str, known: Known, how: 
     np.testing.assert_array_equal(read, expected)
 
 
+@KINDS
+@settings(max_examples=40, deadline=None)
+@given(
+    hidden=st.lists(st.integers(0, N_CLIPS - 1), max_size=12), first=st.integers(0, 99), name=st.sampled_from(SHARDED)
+)
+def test_all_clips_but_a_few(finished: str, how: Any, hidden: list[int], first: int, name: str) -> None:
+    """Chunks that are wanted almost whole are read where their values belong, of one object or of several."""
+    stored = array(finished, name)
+    for end in (first + 32, N_CLIPS):
+        clips = np.setdiff1d(np.arange(first // 32 * 32, end), hidden)
+        read = read_shards(stored, [slice(None), clips, slice(None)], *how)
+        np.testing.assert_array_equal(read, stored[:][:, clips])
+
+
 def test_the_share_of_chunks_is_that_of_the_objects_touched(finished: str) -> None:
     """Objects hold 2 layers of 32 clips by 3 chunks of neurons."""
     mean, every = array(finished, "mean"), slice(None)
