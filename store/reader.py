@@ -93,8 +93,8 @@ class StoredArray(BackendArray):
         with reading(f"{self.array.path} in {self.array.store_path.store}"):
             values = self.read_on_disk(on_disk)
         kept = [axis for axis in range(len(on_disk)) if not isinstance(on_disk[axis], int | np.integer)]
-        shown = values.astype(_shown_dtype(values.dtype), copy=False)
-        return shown.transpose([kept.index(axis) for axis in self.order if axis in kept])
+        values = values.astype(_shown_dtype(values.dtype), copy=False)
+        return values.transpose([kept.index(axis) for axis in self.order if axis in kept])
 
     def read_on_disk(self, on_disk: list[Any]) -> np.ndarray:
         """The same in disk order; by zarr what is neither local nor worth whole objects, and what lacks a file."""

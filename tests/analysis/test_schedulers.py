@@ -7,10 +7,10 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-import dask
 import numpy as np
 import pytest
 import xarray as xr
+from dask.base import compute, is_dask_collection
 from dask.delayed import delayed
 
 import otoscope.analysis
@@ -251,8 +251,8 @@ def test_functions(url: str) -> None:
     assert set(expected) >= set(otoscope.analysis.__all__) - {"Selection", "count_agreement"}  # that are not lazy
     with every_task_twice(seed=1):
         lazy = lazy_functions(open_store(url)["t"].to_dataset().isel(some))
-        assert all(dask.is_dask_collection(each) for each in lazy.values())
-        found = dask.compute(lazy)[0]
+        assert all(is_dask_collection(each) for each in lazy.values())
+        found = compute(lazy)[0]
     for name, each in found.items():
         xr.testing.assert_allclose(each, expected[name], rtol=1e-9, atol=1e-12)
 
@@ -310,4 +310,4 @@ def writes_to_a_list(values: list[int]) -> int:
 def test_broken_tasks_are_found(broken: Callable[[], Any], law: str, threads: bool) -> None:
     LATER.clear()
     with every_task_twice(threads=threads), pytest.raises(AssertionError, match=law):
-        dask.compute(broken())
+        compute(broken())

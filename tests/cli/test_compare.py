@@ -79,13 +79,13 @@ def test_what_cannot_be_selected_from_is_left_out_and_said(uneven: Path, tmp_pat
             assert f" {store} t:{label}" in note
         assert rows is None or pd.read_csv(output)["task"].tolist() == rows
     saturated = r"a t:own: by the reading 'clip' .*; expected probabilities that differ: use another label column"
-    for question in (
+    for asked in (
         ("table", "stats", a, "--task", "t:own", *HOW),
         ("compare", a, b, "--task", "t:own", *HOW),
         ("compare", a, b, "--task", "t:own", *HOW, "--by", "layer"),
         ("compare", a, "--task", "t:own", *HOW, "--by", "neuron"),
     ):
-        refused(saturated, *question, watched=tmp_path)
+        refused(saturated, *asked, watched=tmp_path)
 
 
 @pytest.mark.parametrize("threshold", ["99", "-99"])

@@ -149,9 +149,9 @@ def test_means_of_many_clips_do_not_overflow(tmp_path: Path) -> None:
 
 def test_one_neuron_is_drawn_over_clips(url: str) -> None:
     ds = open_store(url)["t"].to_dataset()
-    (line,) = ds["mean"].sel(layer=0, neuron=7).plot()
+    (line,) = ds["mean"].sel(layer=0, neuron=7).plot()  # type: ignore[call-arg]  # stubs lag
     np.testing.assert_array_equal(line.get_ydata(), ds["mean"].sel(layer=0, neuron=7))
-    ds["mean"].sel(layer=0).isel(clip=slice(9), neuron=slice(5)).plot()
+    ds["mean"].sel(layer=0).isel(clip=slice(9), neuron=slice(5)).plot()  # type: ignore[call-arg]
     plt.close("all")
 
 
