@@ -7,6 +7,7 @@ nowhere. Only the label column is read at once, because the categories that have
 everything else stays lazy.
 """
 
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -34,7 +35,17 @@ class OtoscopeAccessor:
 
     def __init__(self, ds: xr.Dataset) -> None:
         self._ds = ds
-        self._codes: dict[str, tuple[xr.Variable, xr.DataArray]] = {}
+
+    def __repr__(self) -> str:
+        """The label columns, and a line for each question: what it needs to be given, and its answer. Reads nothing."""
+        labels = ", ".join(map(repr, self.labels)) or "none yet, add some with `otoscope label`"
+        lines = [f"otoscope: questions about the label columns {labels}"]
+        for name, method in inspect.getmembers(type(self), inspect.isfunction):
+            if not name.startswith("_"):
+                _, *given = inspect.signature(method).parameters.values()
+                needed = [one.name for one in given if one.default is one.empty and one.kind is not one.VAR_KEYWORD]
+                lines.append(f"  .{name}({', '.join(needed)}): {inspect.getdoc(method)}".partition("\n")[0])
+        return "\n".join(lines)
 
     @property
     def labels(self) -> list[str]:
@@ -66,13 +77,9 @@ class OtoscopeAccessor:
         if name not in self.labels:
             known = ", ".join(self.labels) or "none: add some with `otoscope label`"
             raise LookupError(f"no label column {name!r} in this task; those that exist: {known}")
-        column = self._ds.variables[name]
-        made_of, coded = self._codes.get(name, (None, None))
-        if coded is None or made_of is not column:  # a data set can be given another column of that name
-            codes, categories = encode(np.where(self.counted, self._read(name).astype(object), np.nan))
-            coded = self._of_clips(codes, name).assign_attrs(categories=categories)
-            self._codes[name] = column, coded
-        return coded
+        column = np.where(self.counted, self._read(name).astype(object), np.nan)
+        codes, categories = encode(column)
+        return self._of_clips(codes, name).assign_attrs(categories=categories)
 
     def _of_clips(self, values: np.ndarray, name: str | None = None) -> xr.DataArray:
         """Values (clip) by the clips' names; no other coordinate, for to copy those is to read them."""

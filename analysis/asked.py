@@ -11,7 +11,8 @@ import pandas as pd
 from . import compare
 from .null.overlaps import overlaps
 from .published.paper import paper_table
-from .selection.labellings import Labelling, check_one_encoder, only, select_neurons
+from .selection.check import NothingSelected
+from .selection.labellings import Labelling, check_one_encoder, only, select_each, select_neurons
 from .selection.rules import depth_histogram
 from .selection.selection import Selections
 from .selection.selectivity import aape
@@ -25,49 +26,60 @@ def labellings_table(
     stores: Sequence[str],
     against: str | None = None,
     incomplete: bool = False,
-) -> pd.DataFrame:
-    """Table of a kind: stats, thresholds and paper of all labellings, the others of one.
+) -> tuple[pd.DataFrame, list[str]]:
+    """Table of a kind, and notes on it: stats, thresholds and paper of all labellings, the others of one.
 
-    stores, against, incomplete: as for `overlaps`. Raises ValueError for several labellings where one is expected.
+    stores, against, incomplete: as for `overlaps`. A note says why a labelling is left out of the first kinds.
+    Raises ValueError for several labellings where one is expected, NothingSelected where nothing is left.
     """
     if kind in ("stats", "thresholds", "paper"):
-        found = {(x.store, x.name): select_neurons(x, selections.of(x.task)).selection for x in asked}
-        if kind == "thresholds":
-            return thresholds_table(found)
-        return paper_table(stats_table(found)) if kind == "paper" else stats_table(found)
+        each, left_out = select_each(asked, selections)
+        found = {(x.store, x.name): x.selection for x in each}
+        table = thresholds_table(found) if kind == "thresholds" else stats_table(found)
+        return paper_table(table) if kind == "paper" else table, notes_on(left_out)
     one = only(asked)
     if kind in ("probability", "aape"):  # of every neuron, so that nothing needs to be selected
         p = one.ds.otoscope.probability(one.label, selections.selection).compute()
-        return probability_table(p) if kind == "probability" else aape_table(aape(p))
+        return probability_table(p) if kind == "probability" else aape_table(aape(p)), []
     found_one = select_neurons(one, selections.of(one.task))
     if kind == "overlap":
         ((_, ratio),) = overlaps([found_one], stores, against, selections, incomplete)
-        return overlap_table(ratio)
+        return overlap_table(ratio), []
     depth = depth_histogram(found_one.selection["member"], by_category=True).transpose("layer", "category")
-    return pd.DataFrame(depth.to_pandas()).reset_index()
+    return pd.DataFrame(depth.to_pandas()).reset_index(), []
 
 
-def comparison(by: str, asked: Sequence[Labelling], selections: Selections) -> tuple[pd.DataFrame, str]:
-    """Stores side by side, or what each neuron of one store serves, and a note on it, "" for none.
+def notes_on(left_out: Sequence[NothingSelected]) -> list[str]:
+    """A line for each labelling that is left out."""
+    return [f"left out: {reason}" for reason in left_out]
+
+
+def comparison(by: str, asked: Sequence[Labelling], selections: Selections) -> tuple[pd.DataFrame, list[str]]:
+    """Stores side by side, or what each neuron of one store serves, and notes on it.
 
     by: "labelling" of two stores; "layer" or "category" of one labelling of each store; "neuron" of one store.
-    Raises ValueError for other numbers of stores or labellings.
+    Raises ValueError for other numbers of stores or labellings, NothingSelected where what is left cannot be compared.
     """
     stores = list(dict.fromkeys(x.store for x in asked))
     if by in ("layer", "category"):
         asked = [only([x for x in asked if x.store == store]) for store in stores]
     if by == "neuron" and len(stores) != 1:
         raise ValueError(f"found {len(stores)} stores; expected one: neurons of one encoder serve its tasks")
-    found = [select_neurons(labelling, selections.of(labelling.task)) for labelling in asked]
+    found, left_out = select_each(asked, selections)
+    names = [{x.name for x in found if x.store == store} for store in stores]
+    if left_out and not (set.intersection(*names) if by == "labelling" else all(names)):
+        raise left_out[0]
+    notes = notes_on(left_out)
     if by == "labelling":
         stats = stats_table({(x.store, x.name): x.selection for x in found})
-        return compare.labellings_side_by_side(stats), ""
+        return compare.labellings_side_by_side(stats), notes
     if by == "neuron":
         check_one_encoder(*found)
-        return compare.serving_table(compare.serving({x.name: x.selection["member"] for x in found})), ""
+        return compare.serving_table(compare.serving({x.name: x.selection["member"] for x in found})), notes
     if by == "layer":
-        return compare.layers_side_by_side({x.store: x.selection for x in found}), ""
+        return compare.layers_side_by_side({x.store: x.selection for x in found}), notes
     members = {x.store: x.selection["member"] for x in found}
     agreement: Any = compare.count_agreement(*members.values()) if len(members) == 2 else None
-    note = "" if agreement is None else f"rank correlation of the counts: {agreement:.3f}"
-    return compare.categories_side_by_side(members), note
+    if agreement is not None:
+        notes.append(f"rank correlation of the counts: {agreement:.3f}")
+    return compare.categories_side_by_side(members), notes

@@ -1,8 +1,9 @@
 """Totals over the clips of each category: the one reduction that every rate is made of.
 
 Goal: lazy totals in bounded memory. The clips are walked in steps; a step reads its blocks one at a time,
-inside itself, so that no scheduler can read ahead of the counting, and adds to the totals of a step before it. Peak
-memory is a block per thread and a few totals, and does not grow with the number of clips.
+inside itself, so that no scheduler can read ahead of the counting, and goes on from a copy of the totals of a step
+before it: a task never changes what it was given, and so may be done twice. Peak memory is a block and two totals per
+thread and a few totals, and does not grow with the number of clips.
 Conventions: arrays are (layer, clip, neuron or byte), totals (category, layer, neuron); category codes are
 integers (clip), negative for clips that count nowhere.
 """
@@ -13,7 +14,6 @@ integers (clip), negative for clips that count nowhere.
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import product
-from operator import iadd
 from typing import Any
 
 import dask.array as da
@@ -129,9 +129,7 @@ def _total(array: Any, codes: Any, add: AddBlock, shape: tuple[int, int, int], d
             chains.append(step(codes, clip_blocks))
         else:
             chains[number % CHAINS] = step(codes, clip_blocks, chains[number % CHAINS])
-    total, *others = chains
-    for other in others:
-        total = delayed(iadd, pure=True)(total, other)  # nobody else has either
+    total = chains[0] if len(chains) == 1 else delayed(_sum, pure=True)(chains)
     return da.from_delayed(total, shape, dtype)
 
 
@@ -144,8 +142,8 @@ def _step(
     clip_blocks: Sequence[int],
     before: Totals | None = None,
 ) -> Totals:
-    """Totals of some blocks along clips, added to those of the step before, in their place: nobody else has them."""
-    totals = np.zeros(shape, dtype) if before is None else before
+    """Totals of some blocks along clips, and of the step before."""
+    totals = np.zeros(shape, dtype) if before is None else before.copy()
     layers, clips, neurons = (np.cumsum([0, *sizes]) for sizes in array.chunks)
     own = array.blocks[:, list(clip_blocks)].to_delayed()  # at once: slicing out each block costs a tenth of the time
     for i, n, k in product(*map(range, own.shape)):
@@ -155,6 +153,13 @@ def _step(
         within = slice(None) if len(neurons) == 2 else slice(neurons[k], neurons[k + 1])
         add(totals[:, layers[i] : layers[i + 1], within], block, codes[clips[j] : clips[j + 1]])
     return totals
+
+
+def _sum(chains: Sequence[Totals]) -> Totals:
+    total = chains[0].copy()
+    for other in chains[1:]:
+        total += other
+    return total
 
 
 def _steps(lengths: Sequence[int], enough: int) -> Iterator[list[int]]:

@@ -3,10 +3,11 @@
 Goal: `otoscope.open(url)` gives a DataTree with one Dataset per task; `engine="otoscope"` gives one of them.
 Conventions: dimensions are shown as (layer, neuron, clip); `active` is the bits as bool, decoded when asked for. A
 label column is a coordinate under its own name, NaN where a clip has no label; `position` is a clip's place in the
-plan.
+plan. Means stored as float16 are shown as float32, in which their sums do not overflow.
 """
 
 import contextlib
+import uuid
 from collections.abc import Iterable
 from functools import cached_property
 from typing import Any
@@ -16,7 +17,6 @@ import pandas as pd
 import pyarrow as pa
 import xarray as xr
 import zarr
-from dask.base import tokenize
 from xarray.backends import BackendArray, BackendEntrypoint
 from xarray.core import indexing
 from xarray.indexes import PandasIndex
@@ -45,6 +45,7 @@ MIN_WHOLE_SHARE = 0.5  # share of an object's inner chunks from which on one req
 MAX_DOWNLOADS = 3  # objects under way from an object store at a time, for each reading thread
 RECORDED = ("status", "reason")  # shown with the clips that failed
 HIDDEN = ("digest", "version", "check", "layer", "site", "neuron", "neuron_valid", "clip")  # or made of the identity
+MAX_DRAWN = 1000  # clips along an axis of a plot; each is a tick with its name
 FAILED_CHOICES = ("hide", "keep")
 
 
@@ -57,7 +58,7 @@ class StoredArray(BackendArray):
         self.dims: tuple[str, ...] = SHOWN_DIMS.get(disk, disk)
         self.order = [disk.index(d) for d in self.dims]  # order[i] is the disk axis of shown axis i
         self.shape = tuple(array.shape[axis] for axis in self.order)
-        self.dtype = array.dtype
+        self.dtype = _shown_dtype(array.dtype)
         self.files, self.encoded_plainly = array, can_read(array)
         self.local = isinstance(array.store_path.store, LocalStore)
 
@@ -92,6 +93,7 @@ class StoredArray(BackendArray):
         with reading(f"{self.array.path} in {self.array.store_path.store}"):
             values = self.read_on_disk(on_disk)
         kept = [axis for axis in range(len(on_disk)) if not isinstance(on_disk[axis], int | np.integer)]
+        values = values.astype(_shown_dtype(values.dtype), copy=False)
         return values.transpose([kept.index(axis) for axis in self.order if axis in kept])
 
     def read_on_disk(self, on_disk: list[Any]) -> np.ndarray:
@@ -102,6 +104,13 @@ class StoredArray(BackendArray):
         elif self.encoded_plainly and self.in_one_request and share_of_chunks(self.array, on_disk) >= MIN_WHOLE_SHARE:
             return read_shards(self.array, on_disk, ShardBytes, MAX_DOWNLOADS)
         return np.asarray(self.array.oindex[tuple(on_disk)])
+
+
+def _shown_dtype(stored: np.dtype[Any]) -> np.dtype[Any]:
+    """float32 for float16, sums of which overflow; objects for strings, so that xarray can mark some as missing."""
+    if stored.kind == "T":
+        return np.dtype(object)
+    return np.dtype(np.float32) if stored == np.float16 else stored
 
 
 class ActiveArray(StoredArray):
@@ -157,9 +166,13 @@ class LabelColumn(BackendArray):
 
     def __getitem__(self, key: indexing.ExplicitIndexer) -> np.ndarray:
         values: np.ndarray = indexing.explicit_indexing_adapter(
-            key, self.shape, indexing.IndexingSupport.OUTER, lambda where: self.values[where]
+            key, self.shape, indexing.IndexingSupport.OUTER, self.read
         )
         return values
+
+    def read(self, key: tuple[Any, ...]) -> np.ndarray:
+        """A copy of some values, so that nobody changes those that are kept."""
+        return np.array(self.values[key], dtype=object)
 
 
 def read_task(url: str, task: str, failed: str = "hide") -> xr.Dataset:
@@ -231,10 +244,15 @@ def _shown(variable: xr.Variable, position: np.ndarray, n: int) -> xr.Variable:
 
 
 def _index(names: np.ndarray) -> PandasIndex:
-    """The index of clips by name: the one that pandas makes of strings, without the ten times its size it takes to."""
+    """The index of clips by name: the one that pandas makes of strings, without the ten times its size it takes to.
+
+    Names of a few clips have a fixed width, as an axis of a plot must; as one of many it would take minutes to draw.
+    """
     strings = pa.array(names, pa.large_string())
     array = pd.arrays.ArrowStringArray(strings, dtype=pd.StringDtype(na_value=np.nan))  # type: ignore[call-arg]  # stubs lag
-    return PandasIndex(pd.Index(array), "clip", coord_dtype=np.dtypes.StringDType())
+    few = len(names) <= MAX_DRAWN
+    width = max(map(len, names), default=0) or 1 if few else 0
+    return PandasIndex(pd.Index(array), "clip", coord_dtype=np.dtype(f"<U{width}" if few else object))
 
 
 class OtoscopeBackend(BackendEntrypoint):
@@ -277,15 +295,15 @@ class OtoscopeBackend(BackendEntrypoint):
 def open_store(url: str, failed: str = "hide") -> xr.DataTree:
     """A store as a lazy DataTree, one child per task; see `otoscope.open`."""
     tasks = OtoscopeBackend().open_groups_as_dict(url, failed=failed)
-    return xr.DataTree.from_dict({path: _chunked(url, dataset) for path, dataset in tasks.items()})
+    return xr.DataTree.from_dict({path: _chunked(dataset) for path, dataset in tasks.items()})
 
 
-def _chunked(url: str, dataset: xr.Dataset) -> xr.Dataset:
+def _chunked(dataset: xr.Dataset) -> xr.Dataset:
     """A task in Dask's chunks, but for coordinates: xarray compares and groups by what it can read at once."""
-    about = (url, dataset.attrs, dataset["position"].values) if dataset.attrs else ()
-    token = tokenize(about)
+    # Dask takes equal names for equal values, and the same location may hold others when it is opened again.
+    opening = uuid.uuid4().hex
     chunked = {
-        name: variable.chunk(variable.encoding["preferred_chunks"], name=f"{name}-{token}")
+        name: variable.chunk(variable.encoding["preferred_chunks"], name=f"{name}-{opening}")
         for name, variable in ((str(name), dataset.variables[name]) for name in dataset.data_vars)
         if "preferred_chunks" in variable.encoding
     }

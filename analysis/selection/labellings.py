@@ -8,6 +8,7 @@ sources of ESC-50.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import xarray as xr
@@ -17,7 +18,7 @@ from .. import accessor  # noqa: F401  registers ds.otoscope
 from ..probe.splits import SPLIT_COLUMNS
 from ..published.given import is_given, open_given, published_store
 from ..published.paper import PERCENTILES
-from .rules import check_selection, class_specific
+from .check import NothingSelected, check_selection, remedy_for, select
 from .selection import Selection, Selections
 
 GROUPINGS = ("speaker", "source", "tone", "instrument")
@@ -98,15 +99,32 @@ def _labels(ds: xr.Dataset) -> list[str]:
 def select_neurons(labelling: Labelling, how: Selection) -> SelectedLabelling:
     """Compute a selection, from the clips that the labelling's data set has, whatever `how.clips` says.
 
-    Raises ValueError with a remedy where it cannot mean anything.
+    Raises NothingSelected with a remedy where it cannot mean anything.
     """
     name, ds = f"{labelling.store} {labelling.name}", labelling.ds
     if not ds.sizes.get("clip", 1):
-        raise ValueError(f"{name} has no committed clip yet; expected some: run its `otoscope extract` again")
-    p = ds.otoscope.probability(labelling.label, how, clips="all").compute()
-    found = class_specific(p, how).compute()
-    check_selection(found, name)
+        raise NothingSelected(f"{name} has no committed clip yet; expected some: run its `otoscope extract` again")
+    found = select(ds, labelling.label, how)
+    check_selection(found, name, how, partial(remedy_for, ds, labelling.label, how))
     return SelectedLabelling(**vars(labelling), how=how, selection=found)
+
+
+def select_each(
+    asked: Sequence[Labelling], selections: Selections
+) -> tuple[list[SelectedLabelling], list[NothingSelected]]:
+    """The labellings that something is selected from, and why the others are left out.
+
+    Raises NothingSelected where all are.
+    """
+    found, left_out = [], []
+    for labelling in asked:
+        try:
+            found.append(select_neurons(labelling, selections.of(labelling.task)))
+        except NothingSelected as error:
+            left_out.append(error)
+    if left_out and not found:
+        raise left_out[0]
+    return found, left_out
 
 
 def open_stores(stores: Sequence[str]) -> dict[str, xr.DataTree]:

@@ -84,6 +84,30 @@ def test_labels_by_name(task):
     assert mine.otoscope.categories("mine") == ["x"]
 
 
+def test_who_changes_an_answer_in_place_changes_no_other(task):
+    expected = task.otoscope.probability("animal").compute()
+    codes = task.otoscope.codes("animal")
+    codes[:] = 0
+    codes.attrs["categories"].append("x")
+    task.otoscope.counted[:] = False
+    xr.testing.assert_identical(task.otoscope.probability("animal").compute(), expected)
+    mine = task.assign_coords(mine=("clip", np.full(task.sizes["clip"], "a", object)))
+    assert mine.otoscope.categories("mine") == ["a"]
+    mine["mine"][:60] = "b"
+    assert mine.otoscope.categories("mine") == ["a", "b"]
+    mine["status"] = xr.where(mine["mine"] == "b", 2, mine["status"])
+    assert mine.otoscope.categories("mine") == ["a"]
+
+
+def test_it_lists_its_questions(task, nothing_computes):
+    with nothing_computes():
+        shown = repr(task.otoscope).splitlines()
+    assert shown[0] == "otoscope: questions about the label columns 'animal', 'size'"
+    methods = {name for name in vars(type(task.otoscope)) if not name.startswith("_")} - {"labels", "counted"}
+    assert {line.split("(")[0].strip(" .") for line in shown[1:]} == methods
+    assert "  .exemplars(layer, neuron): The clips that drive a neuron most, or least: " in "\n".join(shown)
+
+
 def test_categories_without_clips_are_dropped(task):
     task = task.assign_coords(animal=task["animal"].where(task["animal"] != "cat"))
     p = task.otoscope.probability("animal")

@@ -1,6 +1,8 @@
 """The commands that look closer: exemplars, compare, null, selectors, export and import, on a finished store."""
 
+import itertools
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +12,9 @@ import torch
 
 import otoscope
 
-from ..support.commands import done, refused
+from ..support.commands import call, done, extraction, refused
 from ..support.finished_store import Finished
+from ..support.wav_corpora import LENGTHS, write_corpus
 
 HOW = ("--percentile", 40)
 
@@ -40,6 +43,59 @@ def test_a_store_compared_with_itself_differs_in_nothing(finished: Finished, tmp
         stores = (finished.url,) if by == "neuron" else (finished.url, twin)
         done("compare", *stores, "--by", by, "--task", "t:kind", *HOW, "-o", tmp_path / f"{by}.csv")
         assert len(pd.read_csv(tmp_path / f"{by}.csv")) > 0
+
+
+@pytest.fixture(scope="module")
+def uneven(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two stores "a" and "b" of one corpus; of the labels, "own" saturates by any reading and "one" is one category."""
+    folder = tmp_path_factory.mktemp("uneven")
+    columns = {
+        "kind": ["abc"[i % 3] for i in range(37)],
+        "own": [str(i) for i in range(37)],
+        "one": ["x"] * 37,
+    }
+    manifest = write_corpus(folder, LENGTHS, columns=columns)[0]
+    done(*extraction(folder / "a", manifest))
+    shutil.copytree(folder / "a", folder / "b")
+    return folder
+
+
+def test_what_cannot_be_selected_from_is_left_out_and_said(uneven: Path, tmp_path: Path) -> None:
+    a, b, many = uneven / "a", uneven / "b", ("--task", "t", *HOW)
+    for question, rows in (
+        (("table", "stats", a, *many), ["t:kind"]),
+        (("table", "thresholds", a, *many), ["t:kind"]),
+        (("table", "paper", a, *many), ["t:kind", "average"]),
+        (("compare", a, b, *many), ["t:kind"]),
+        (("compare", a, "--by", "neuron", *many), None),
+        (("figure", "depth", a, *many), None),
+    ):
+        output = tmp_path / ("x.svg" if question[0] == "figure" else "x.csv")
+        result = call(*question, "-o", output)
+        assert result.exit_code == 0, result.stderr
+        notes = [line for line in result.stderr.splitlines() if line.startswith("left out: ")]
+        stores = [name for name in ("a", "b") if uneven / name in question]
+        for note, (store, label) in zip(notes, itertools.product(stores, ("one", "own")), strict=True):
+            assert f" {store} t:{label}" in note
+        assert rows is None or pd.read_csv(output)["task"].tolist() == rows
+    saturated = r"a t:own: by the reading 'clip' .*; expected probabilities that differ: use another label column"
+    for asked in (
+        ("table", "stats", a, "--task", "t:own", *HOW),
+        ("compare", a, b, "--task", "t:own", *HOW),
+        ("compare", a, b, "--task", "t:own", *HOW, "--by", "layer"),
+        ("compare", a, "--task", "t:own", *HOW, "--by", "neuron"),
+    ):
+        refused(saturated, *asked, watched=tmp_path)
+
+
+@pytest.mark.parametrize("threshold", ["99", "-99"])
+def test_a_threshold_beyond_all_means_is_answered_by_one_among_them(
+    uneven: Path, threshold: str, tmp_path: Path
+) -> None:
+    ask = ("neurons", uneven / "a", "--task", "t:kind", *HOW)
+    error = refused("use --threshold", *ask, "--threshold", threshold, watched=tmp_path)
+    assert f"the threshold {threshold} " in error
+    assert "layers." in done(*ask, "--threshold", error.split()[-1])
 
 
 def test_tasks_of_two_encoders_share_a_store_and_their_neurons_are_not_matched(

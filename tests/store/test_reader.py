@@ -1,7 +1,9 @@
 """What a reader sees: names, order of dimensions, committed clips only, nothing computed, damage named."""
 
 import pickle
+import shutil
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import dask
@@ -11,10 +13,11 @@ import pytest
 import xarray as xr
 import zarr
 
+from otoscope.store import reader
 from otoscope.store.group import open_root
 from otoscope.store.reader import open_store, read_task
 
-from ..support.known_store import Known
+from ..support.known_store import Known, make_known
 from ..support.stored_files import files
 
 
@@ -125,6 +128,71 @@ def test_plots_and_sorting_by_a_label_that_every_clip_has(url: str) -> None:
     ds.isel(embedding_dim=0).reset_coords("position").plot.scatter(x="position", y="embedding", hue=name)
     assert ds.sortby(name)[name].values.tolist() == sorted(ds[name].values.tolist())
     plt.close("all")
+
+
+def test_means_of_many_clips_do_not_overflow(tmp_path: Path) -> None:
+    """65,504 is the largest float16; sums of these means are beyond it, in xarray as in pandas."""
+    loud = make_known()
+    loud = replace(loud, mean=np.where(np.isnan(loud.mean), np.nan, loud.mean + 1000).astype("f4"))
+    url = str(tmp_path / "s.zarr")
+    loud.begin(url)
+    loud.write(url)
+    ds = open_store(url)["t"].to_dataset()
+    stored = loud.mean[:, loud.status == 1].astype("f2").astype("f8").transpose(0, 2, 1)
+    np.testing.assert_allclose(ds["mean"].mean("clip"), stored.mean(-1), rtol=1e-6)
+    np.testing.assert_allclose(ds["mean"][0].std("clip"), stored[0].std(-1), rtol=1e-4)
+    one = ds["mean"].sel(layer=0, neuron=7)
+    assert one.to_pandas().mean() == pytest.approx(stored[0, 7].mean())
+    for digit, mean in one.groupby("digit").mean().to_series().items():
+        assert mean == pytest.approx(stored[0, 7][ds["digit"].values == digit].mean())
+
+
+def test_one_neuron_is_drawn_over_clips(url: str) -> None:
+    ds = open_store(url)["t"].to_dataset()
+    (line,) = ds["mean"].sel(layer=0, neuron=7).plot()  # type: ignore[call-arg]  # stubs lag
+    np.testing.assert_array_equal(line.get_ydata(), ds["mean"].sel(layer=0, neuron=7))
+    ds["mean"].sel(layer=0).isel(clip=slice(9), neuron=slice(5)).plot()  # type: ignore[call-arg]
+    plt.close("all")
+
+
+def test_names_of_many_clips_take_no_more_room_than_they_need(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reader, "MAX_DRAWN", 100)
+    ds = open_store(url)["t"].to_dataset()
+    assert ds["clip"].dtype == object
+    assert str(ds["mean"].idxmax("clip")[0, 7].values) in ds.indexes["clip"]
+
+
+def test_what_xarray_marks_as_missing(known: Known, url: str) -> None:
+    ds = open_store(url)["t"].to_dataset()
+    three = ds.where(ds["digit"] == "3", drop=True)
+    assert three["path"].values.tolist() == [known.clips.path[i] for i in three["position"].values]
+    assert ds["path"].where(ds["digit"] == "3").isnull().sum() == ds.sizes["clip"] - three.sizes["clip"]
+
+
+def test_each_opening_has_names_of_its_own(known: Known, tmp_path: Path) -> None:
+    """What is at a location may be another store the next time; Dask takes equal names for equal values."""
+    url = str(tmp_path / "s.zarr")
+    before, after = make_known(), make_known()
+    after = replace(after, mean=after.mean * 2)
+    found = []
+    for each in (before, after):
+        each.begin(url)
+        each.write(url)
+        found.append(open_store(url)["t"].to_dataset())
+        if each is before:
+            found[0] = found[0].persist()
+            shutil.rmtree(url)
+    first, second = found
+    assert not first.equals(second)
+    np.testing.assert_allclose(((second["mean"] - first["mean"]) / first["mean"]).isel(layer=1, neuron=5), 1, rtol=1e-2)
+
+
+def test_a_label_that_is_changed_in_memory_stays_what_it_is_in_the_store(url: str) -> None:
+    tree = open_store(url, failed="keep")
+    ds = tree["t"].to_dataset()
+    expected = ds["who, exactly"].values.tolist()
+    ds["who, exactly"].values[:] = "x"
+    assert tree["t"].to_dataset()["who, exactly"].values.tolist() == expected
 
 
 def test_plain_xarray_opens_every_group_without_a_warning(known: Known, url: str) -> None:

@@ -55,8 +55,15 @@ def table(kind: str, asked: Asked, official: str | None, output: str | None) -> 
         if others := sorted({x.name for x in found} - set(rows)):
             click.echo(f"not in the paper's tables: {', '.join(others)}; --task takes them in", err=True)
         found = [x for x in found if x.name in rows]
-    frame = labellings_table(kind, found, asked.selections, asked.stores, asked.against, asked.incomplete)
+    frame, notes = labellings_table(kind, found, asked.selections, asked.stores, asked.against, asked.incomplete)
+    report(notes)
     click.echo(put_table(frame, output))
+
+
+def report(notes: list[str]) -> None:
+    """Notes on a result, on standard error."""
+    for note in notes:
+        click.echo(note, err=True)
 
 
 @click.command()
@@ -75,6 +82,7 @@ def figure(kind: str, asked: Asked, arrange: str | None, official: bool, output:
     And ablation: what `ablate run` wrote, in the place of a STORE.
     """
     from ..ablate.result import read_result
+    from ..analysis.asked import notes_on
     from ..analysis.figures.ablation import ablation_figure
     from ..analysis.figures.neurons import depth_figure, selectivity_figure
     from ..analysis.figures.overlap import overlap_figure
@@ -82,7 +90,7 @@ def figure(kind: str, asked: Asked, arrange: str | None, official: bool, output:
     from ..analysis.null.overlaps import overlaps
     from ..analysis.overlap import arranged, read_arrangement
     from ..analysis.published.paper import official_figure
-    from ..analysis.selection.labellings import select_neurons
+    from ..analysis.selection.labellings import select_each
     from ..analysis.selection.rules import depth_histogram
 
     if kind == "ablation":
@@ -103,7 +111,8 @@ def figure(kind: str, asked: Asked, arrange: str | None, official: bool, output:
         if kind != "overlap" or len(names) != 1:
             raise ValueError(f"--official names the overlap of one labelling; found {kind} of {', '.join(names)}")
         output = str(Path(output) / official_figure(names[0], asked.against))
-    selected = [select_neurons(labelling, asked.selections.of(labelling.task)) for labelling in found]
+    selected, left_out = select_each(found, asked.selections)
+    report(notes_on(left_out))
     titled = [(f"{each.store} {each.name}", each.selection) for each in selected]
     if kind == "overlap":
         order, groups = read_arrangement(arrange) if arrange else ([], {})
@@ -211,7 +220,6 @@ def compare(asked: Asked, by: str, output: str | None) -> None:
     from ..analysis.asked import comparison
     from ..analysis.tables import put_table
 
-    frame, note = comparison(by, asked.labellings(), asked.selections)
-    if note:
-        click.echo(note, err=True)
+    frame, notes = comparison(by, asked.labellings(), asked.selections)
+    report(notes)
     click.echo(put_table(frame, output))

@@ -12,7 +12,6 @@ import torch
 import xarray as xr
 
 from otoscope.analysis import class_specific, coverage_ratio, depth_histogram, mean_class_specific, thresholds
-from otoscope.analysis.selection.rules import check_selection
 
 KINDS = ["random", "tied", "zero-rich", "saturated", "peaked"]
 
@@ -193,36 +192,3 @@ def test_rules_and_percentiles_that_do_not_exist():
     for percentile in (0, -1, 101, math.nan):
         with pytest.raises(ValueError, match=r"expected a number above 0 and up to 100"):
             class_specific(p, percentile=percentile)
-
-
-def test_selections_that_mean_nothing(p):
-    check_selection(class_specific(p, percentile=10), "notes:octave")
-    with pytest.raises(ValueError, match=r"t:x has 1 category with clips \('7'\); expected at least 2"):
-        check_selection(class_specific(p.isel(category=[0])), "t:x")
-    with pytest.raises(ValueError, match=r"t:x has no category with clips"):
-        check_selection(class_specific(p.isel(category=[])), "t:x")
-    with pytest.raises(ValueError, match=r"reading 'clip' more than 5 % of .* equal the highest one, 1, .*ng frame"):
-        check_selection(class_specific(xr.ones_like(p)), "t:x")
-    with pytest.raises(ValueError, match="use --reading clip with a --threshold"):
-        check_selection(class_specific(xr.ones_like(p).assign_attrs(reading="frame")), "t:x")
-    with pytest.raises(ValueError, match=r"no neuron is selected out of 120; .*: use a higher --percentile"):
-        check_selection(class_specific(p, percentile=0.1), "t:x")
-
-
-def test_neurons_that_do_not_exist_are_not_counted(p):
-    valid = xr.DataArray(np.arange(60) < np.array([[60], [47]]), dims=("layer", "neuron"))
-    narrow = p.where(valid).assign_coords(neuron_valid=valid)
-    with pytest.raises(ValueError, match=r"no neuron is selected out of 107; "):
-        check_selection(class_specific(narrow, percentile=0.1), "t:x")
-
-
-def test_the_error_names_what_saturates(p):
-    """The statement holds for the probabilities at hand, whichever line it is that nothing exceeds."""
-    few = xr.where(p > 0.3, 0.75, p)  # a tenth and more of the cells, of whatever encoder
-    assert (few == few.max()).mean() > 0.05
-    with pytest.raises(ValueError, match=r"more than 5 % of the activation probabilities equal the highest one, 0.75,"):
-        check_selection(class_specific(few), "t:x")
-    level = few.copy(data=np.where(np.arange(3) == 0, 0.75, np.minimum(few, 0.7)))
-    assert (level.max("category") == 0.75).all()
-    with pytest.raises(ValueError, match=r"at least 95 % of the neurons reach in some category the highest one, 0.75,"):
-        check_selection(class_specific(level, rule="paper"), "t:x")
