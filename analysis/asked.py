@@ -3,6 +3,7 @@
 Conventions: labellings and selections as in `selection.labellings`, kinds as in `kinds`. These functions compute.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -69,5 +70,8 @@ def comparison(by: str, asked: Sequence[Labelling], selections: Selections) -> t
         return compare.layers_side_by_side({x.store: x.selection for x in found}), ""
     members = {x.store: x.selection["member"] for x in found}
     agreement: Any = compare.count_agreement(*members.values()) if len(members) == 2 else None
-    note = "" if agreement is None else f"rank correlation of the counts: {agreement:.3f}"
+    if agreement is None:
+        return compare.categories_side_by_side(members), ""
+    none = "none, for fewer than 3 categories are in common, or a store has as many neurons in each"
+    note = f"rank correlation of the counts: {none if math.isnan(agreement) else f'{agreement:.3f}'}"
     return compare.categories_side_by_side(members), note
