@@ -66,6 +66,14 @@ def matched_controls(
     return sets
 
 
+def distinct(controls: Sequence[NeuronSet]) -> list[NeuronSet]:
+    """The controls without those of the same neurons as an earlier one: a set drawn twice is no second evidence."""
+    found: dict[tuple[tuple[int, int], ...], NeuronSet] = {}
+    for control in controls:
+        found.setdefault(control.pairs, control)
+    return list(found.values())
+
+
 def published_control(target: NeuronSet, widths: Sequence[int]) -> list[NeuronSet]:
     """The one control of the published ablations: every neuron's right neighbour, index + 1 in the same layer."""
     return [target.shifted(1, widths)]

@@ -51,8 +51,15 @@ def clip_scores(
     """Scores (measure, ..., clip) and the predicted category (..., clip) of logits (..., clip, category).
 
     truth: (clip) code of each clip's category. target: code of the category that clips are to become.
+    Raises ValueError for fewer than two categories, and for logits that are not finite: no category is the highest.
     """
     values = np.asarray(logits, np.float64)
+    if values.shape[-1] < 2 or not np.isfinite(values).all():
+        n_bad = int((~np.isfinite(values)).sum())
+        raise ValueError(
+            f"logits are of {values.shape[-1]} categories, {n_bad} of them NaN or infinity; "
+            "expected numbers for at least two categories to tell apart"
+        )
     predicted = values.argmax(axis=-1).astype(np.int32)
 
     def margin(code: NDArray[np.integer]) -> tuple[Floats, Floats]:
@@ -92,9 +99,12 @@ def compare(
     compares with the most extreme category of each control, each on the scale of its own spread, so that the chance
     that any category falls below a level is at most that level; see `exceedance`. Both are exact if the set is, under
     the null, as good as one more control. Variables that begin with `overall_` are over all clips and have no category.
-    Intervals are 95 %: Tango's for changes of shares, else bootstrap.
-    Raises ValueError for an unknown side, and for shapes that do not fit.
+    Intervals are 95 %: Tango's for changes of shares, else bootstrap, NaN where all clips changed alike, as one does.
+    Where a change is NaN, so is all that is said of it.
+    Raises ValueError for an unknown side, fewer than two categories, and shapes that do not fit.
     """
+    if len(categories) < 2:
+        raise ValueError(f"found {len(categories)} categories; expected at least two to tell apart")
     if side not in SIDES:
         raise ValueError(f"side is {side!r}; expected one of {', '.join(SIDES)}")
     n_measures, n_interventions, n_clips = scores.shape
@@ -104,10 +114,11 @@ def compare(
             "intervention, clip), (intervention, clip), (clip) with at least 2 interventions"
         )
     measures = MEASURES[:n_measures]
+    scores = np.where(np.isfinite(scores), scores, np.nan)
     groups = [np.flatnonzero(truth == code) for code in range(len(categories))] + [np.arange(n_clips)]
     found = [_group(scores[:, :, clips], measures, seed) for clips in groups]
     effect = {name: np.stack([group[name] for group in found], axis=1) for name in found[0]}
-    effect |= _ranks(effect, measures, side, np.array([len(clips) for clips in groups]))
+    effect |= _ranks(effect, measures, side)
     one = ("measure", "category")
     data: dict[str, Any] = {}
     for name, values in effect.items():
@@ -151,6 +162,8 @@ def _group(scores: Floats, measures: Sequence[str], seed: int) -> dict[str, Floa
     low, high = bootstrap_interval(np.concatenate([change, beyond]), seed=seed)
     p = nothing.copy()
     for i, name in enumerate(measures):
+        if not np.isfinite(change[i]).all():
+            continue
         if name in SHARES:
             lost, gained = (int((change[i] == sign).sum()) for sign in (-1, 1))
             p[i] = mcnemar(lost, gained)
@@ -165,15 +178,13 @@ def _group(scores: Floats, measures: Sequence[str], seed: int) -> dict[str, Floa
     }  # fmt: skip
 
 
-def _ranks(
-    effect: dict[str, Floats], measures: Sequence[str], side: str, n_clips: NDArray[np.integer]
-) -> dict[str, Floats]:
+def _ranks(effect: dict[str, Floats], measures: Sequence[str], side: str) -> dict[str, Floats]:
     """z, p_rank and p_corrected (measure, group), of which the last group is all clips and not corrected for."""
     change, controls = effect["change"], effect["control_change"]
     p, corrected, z = (np.full(change.shape, np.nan) for _ in range(3))
     if controls.shape[-1]:
-        sd = controls.std(axis=-1)
-        z = np.divide(effect["excess"], sd, out=np.full(change.shape, np.nan), where=sd > 0)
+        differ = np.ptp(np.round(controls, 12), axis=-1) > 0  # what sums rounded to is no difference
+        z = np.divide(effect["excess"], controls.std(axis=-1), out=np.full(change.shape, np.nan), where=differ)
         for i, name in enumerate(measures):
             every = np.column_stack([change[i], controls[i]])  # (group, the intervention and its controls)
             if side == "either":
@@ -183,5 +194,6 @@ def _ranks(
             evidence = np.round(evidence, 12)  # changes of shares tie exactly, whatever their sums rounded to
             for part in (slice(None, -1), slice(-1, None)):
                 own = evidence[part].T
-                p[i, part], corrected[i, part] = exceedance(own[0], own[1:], n_clips[part] > 0)
+                tested = np.isfinite(own).all(axis=0)
+                p[i, part], corrected[i, part] = exceedance(own[0], own[1:], tested)
     return {"z": z, "p_rank": p, "p_corrected": corrected}

@@ -83,10 +83,10 @@ class Request(Record):
             raise ValueError(f"gain {self.gain}; expected a finite number, 0 to switch off")
         if self.gain != 0 and self.mode != "gain":
             raise ValueError(f"gain {self.gain} with mode {self.mode!r}; expected it with mode 'gain' only")
-        if not 0 <= self.controls <= MAX_CONTROLS or self.seed < 0 or self.probe_seed < 0:
+        if not 0 <= self.controls <= MAX_CONTROLS or not all(0 <= s < 2**48 for s in (self.seed, self.probe_seed)):
             raise ValueError(
                 f"found {self.controls} controls, seeds {self.seed} and {self.probe_seed}; expected 0 to "
-                f"{MAX_CONTROLS} controls and seeds from 0 on"
+                f"{MAX_CONTROLS} controls and seeds from 0 to 2^48 - 1"
             )
         if self.control == "published" and self.match:
             raise ValueError("the published control is matched in nothing but its layers; expected no `match` with it")

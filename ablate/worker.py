@@ -63,9 +63,13 @@ class Study:
     def summary(self) -> str:
         """What is about to happen, in a line."""
         layers = ", ".join(f"{n} in layer {layer}" for layer, n in self.neurons.counts.items())
+        n, wanted = len(self.controls), self.request.controls
+        limit = f"; p_rank at least {1 / (1 + n):.2g}" if n else ""
+        if n < wanted and self.request.control == "matched":
+            limit += f", since there are no {wanted} different controls"
         return (
-            f"{self.neurons.name}: {len(self.neurons)} neurons ({layers}); {len(self.controls)} controls; "
-            f"{len(self.clips)} test clips of {len(self.categories)} categories"
+            f"{self.neurons.name}: {len(self.neurons)} neurons ({layers}); {n} controls; "
+            f"{len(self.clips)} test clips of {len(self.categories)} categories{limit}"
         )
 
     @property

@@ -3,6 +3,7 @@
 Conventions: labellings and selections as in `selection.labellings`, kinds as in `kinds`. These functions compute.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -81,5 +82,6 @@ def comparison(by: str, asked: Sequence[Labelling], selections: Selections) -> t
     members = {x.store: x.selection["member"] for x in found}
     agreement: Any = compare.count_agreement(*members.values()) if len(members) == 2 else None
     if agreement is not None:
-        notes.append(f"rank correlation of the counts: {agreement:.3f}")
+        none = "none, for fewer than 3 categories are in common, or a store has as many neurons in each"
+        notes.append(f"rank correlation of the counts: {none if math.isnan(agreement) else f'{agreement:.3f}'}")
     return compare.categories_side_by_side(members), notes

@@ -90,11 +90,11 @@ def count_agreement(member_a: xr.DataArray, member_b: xr.DataArray) -> float:
     """Spearman's rank correlation, over the categories of both, of their numbers of neurons: in [-1, 1].
 
     1: the two models find the same categories easy and the same ones hard. Ties share their mean rank; NaN for fewer
-    than two categories in common, or if all counts of one model are equal.
+    than three categories in common, since two points always lie on a line, or if all counts of one model are equal.
     """
     table = categories_side_by_side({"a": member_a, "b": member_b}).dropna()
     ranks = [table[name].astype(float).rank() for name in ("a", "b")]
-    if len(table) < 2 or any(rank.nunique() < 2 for rank in ranks):
+    if len(table) < 3 or any(rank.nunique() < 2 for rank in ranks):
         return float("nan")
     return float(np.corrcoef(ranks[0], ranks[1])[0, 1])
 

@@ -85,6 +85,7 @@ def exemplars_table(
         raise LookupError("this task keeps no 'mean', expected for exemplars: extract with --keep mean")
     _check_exist(ds, neurons)
     counted = ds.otoscope.counted
+    k = min(k, max(1, counted.size))  # no ranks without a clip
     found = {}
     for layer in dict.fromkeys(layer for layer, _ in neurons):
         wanted = sorted({neuron for of, neuron in neurons if of == layer})

@@ -94,13 +94,19 @@ def null_table(result: xr.Dataset, rows: str = "cells") -> pd.DataFrame:
     result: of `permutation_null`.
     rows: "cells" the ratio of every two categories, "categories" the number of neurons of each, "neurons" every
         class-specific neuron of each category with its AAPE, and its stability over the draws.
+    Whether it is significant is empty where it was not tested, or no p can be as low as the level.
     """
     statistic = NULL_ROWS[rows]
     names = [statistic, *(f"{statistic}_{part}" for part in PARTS if f"{statistic}_{part}" in result)]
     if rows != "neurons":
         parts = result[names].drop_vars([] if rows == "categories" else "n_clips")
-        return parts.to_dataframe().reset_index()
-    return _member_rows(result, [*names, *(["stability"] if "stability" in result else [])])
+        table = parts.to_dataframe().reset_index()
+    else:
+        table = _member_rows(result, [*names, *(["stability"] if "stability" in result else [])])
+    known = table[f"{statistic}_p_corrected"].notna() & (result.attrs["smallest_p"] <= result.attrs["level"])
+    return table.assign(
+        **{f"{statistic}_significant": table[f"{statistic}_significant"].astype("boolean").where(known)}
+    )
 
 
 def probability_table(p: xr.DataArray) -> pd.DataFrame:

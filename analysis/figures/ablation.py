@@ -13,6 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
+from ..null.significance import check_level
 from .save import short_name
 
 ROW_INCHES = 0.19
@@ -34,10 +35,12 @@ def ablation_figure(result: xr.Dataset, measures: tuple[str, ...] = (), level: f
 
     result: of `ablate.effects.compare`, with the controls' changes. measures: of its measures, those whose changes
     are drawn; by default accuracy and margin, and the share predicted where clips were to become another category.
-    Dots are the set's changes with their 95 % intervals; filled where `p_corrected` is at most `level`. The wide band
+    Dots are the set's changes with their 95 % intervals, where there are any; filled where `p_corrected` is at most
+    `level`. If no p can be, with so few controls, the legend says so. The wide band
     is the range of the controls, the narrow one holds the middle 95 % of them, the tick is their mean.
-    Raises ValueError for a measure that the result does not have.
+    Raises ValueError for a measure that the result does not have, and a level that is none.
     """
+    check_level(level)
     have = [str(name) for name in result["measure"].values]
     shown = measures or ("accuracy", "margin", *(name for name in ("predicted",) if name in have))
     unknown = [name for name in shown if name not in have]
@@ -108,7 +111,9 @@ def _legend(figure: Figure, level: float, n_controls: int) -> None:
         keys += [Patch(color=WIDE), Patch(color=NARROW)]
         tick = Line2D([], [], marker="|", color="black", linestyle="none", markersize=6)
         keys.append(tick)
-        words += [f"p ≤ {level:g}, corrected", f"{n_controls} controls, range", "middle 95 %", "mean"]
+        smallest = 1 / (1 + n_controls)
+        limit = ", corrected" if smallest <= level else f": impossible, at least {smallest:.2g}"
+        words += [f"p ≤ {level:g}{limit}", f"{n_controls} controls, range", "middle 95 %", "mean"]
     columns = 3 if figure.get_figwidth() < 7.5 else len(words)
     figure.legend(
         keys, words, loc="outside lower center", ncols=columns, frameon=False, fontsize=FONT, handlelength=1.6

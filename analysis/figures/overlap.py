@@ -138,8 +138,10 @@ def _notes(maps: Sequence[tuple[str, xr.DataArray]]) -> str:
     if any(bool(ratio.isnull().any()) for _, ratio in maps):
         notes.append("hatched: neither category has a neuron")
     if any("within_null" in ratio.coords for _, ratio in maps):
-        level = next(ratio.attrs.get("level") for _, ratio in maps if "within_null" in ratio.coords)
-        notes.append("struck out: within shuffled labels" + (f" (corrected p > {level:g})" if level else ""))
+        about = next(ratio.attrs for _, ratio in maps if "within_null" in ratio.coords)
+        level, smallest = about.get("level"), max(r.attrs.get("smallest_p", 0.0) for _, r in maps)
+        limit = f"; no p can be below {smallest:.2g}" if level and smallest > level else ""
+        notes.append("struck out: within shuffled labels" + (f" (corrected p > {level:g}{limit})" if level else ""))
     return "; ".join(notes)
 
 

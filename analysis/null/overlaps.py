@@ -4,6 +4,7 @@ Goal: what commands, figures and tables need of `permutation` in common.
 Conventions: as in `selection.labellings`.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,10 @@ from ..selection.labellings import SelectedLabelling, against_labellings, check_
 from ..selection.selection import Selections
 from .permutation import bootstrap, permutation_null, with_null
 from .resampling import Sample
+from .significance import check_level, fewest_draws
+
+MAX_DRAWS = 1_000_000
+CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,18 +33,41 @@ class Exchange:
     level: float
     seed: int
 
+    def __post_init__(self) -> None:
+        check_level(self.level)
+        if not 0 <= self.permutations <= MAX_DRAWS or self.seed < 0:
+            raise ValueError(
+                f"found {self.permutations} permutations with seed {self.seed}; expected at most {MAX_DRAWS}, and both "
+                "from 0 on"
+            )
+
+
+def check_draws(draws: int) -> None:
+    """Raise ValueError for draws of a bootstrap, if any, that are too few for a 95 % interval, or too many."""
+    fewest = fewest_draws(CONFIDENCE)
+    if draws and not fewest <= draws <= MAX_DRAWS:
+        raise ValueError(
+            f"found {draws} draws of a bootstrap; expected {fewest} to {MAX_DRAWS}: fewer have no {CONFIDENCE:.0%} "
+            "interval"
+        )
+
 
 def against_null(
     one: SelectedLabelling, other: SelectedLabelling | None, exchange: Exchange, draws: int = 0
 ) -> xr.Dataset:
-    """The permutation null of a selection and its overlaps, and `draws` of a bootstrap."""
+    """The permutation null of a selection and its overlaps, and `draws` of a bootstrap, for 95 % intervals.
+
+    other: another labelling; the same one once more is none, for what it has in common with itself is no finding.
+    Raises what `check_draws` and both functions raise.
+    """
+    check_draws(draws)
     sample = _sample(one, exchange, group=exchange.group, within=exchange.within)
     about: dict[str, Any] = {"seed": exchange.seed}
-    if other is not None:
+    if other is not None and other.name != one.name:
         about |= {"against": _sample(other, exchange), "against_selection": other.how}
     result = permutation_null(sample, one.how, permutations=exchange.permutations, level=exchange.level, **about)
     if draws:
-        drawn = bootstrap(sample, one.how, draws=draws, **about)
+        drawn = bootstrap(sample, one.how, draws=draws, confidence=CONFIDENCE, **about)
         result = result.assign({name: drawn[name] for name in drawn.data_vars if name not in result})
     return result
 
@@ -83,13 +111,22 @@ def summary(name: str, result: xr.Dataset) -> str:
     """What exceeds shuffled labels, and what was shuffled, in one line; result: of `against_null`."""
     ratio = "common_neuron_ratio"
     tested, found = int(result[f"{ratio}_p"].notnull().sum()), int(result[f"{ratio}_significant"].sum())
-    neurons = int((result["aape_significant"] & result["selected"]).sum())
+    neurons, selected = (int((x & result["selected"]).sum()) for x in (result["aape_significant"], result["selected"]))
+    level, smallest = result.attrs["level"], result.attrs["smallest_p"]
     whole = ", ".join(
         f"{label} {float(result[statistic]):.3g} (p {float(result[f'{statistic}_p']):.2g})"
         for statistic, label in (("coverage_ratio", "coverage"), ("neurons_per_category", "neurons per category"))
     )
+    compared = (
+        f"{found} of {tested} cells and {neurons} of {selected} selected neurons exceed shuffled labels at {level:g}"
+    )
+    if smallest > level:
+        compared = (
+            f"none of {tested} cells and {selected} selected neurons can exceed shuffled labels at {level:g}, for with "
+            f"{result.attrs['permutations']} permutations of {result.attrs['units_exchanged']} units no p is below "
+            f"{smallest:.2g} (expected: at least {math.ceil(1 / level - 1e-9) - 1} permutations, and units enough)"
+        )
     return (
-        f"{name}: {found} of {tested} cells and {neurons} of {int(result['selected'].sum())} selected neurons exceed "
-        f"shuffled labels at {result.attrs['level']:g}, corrected; {whole}; largest category "
-        f"{result.attrs['imbalance']:.3g} times the smallest; {result.attrs['units_exchanged']} units exchanged"
+        f"{name}: {compared}, corrected; {whole}; largest category {result.attrs['imbalance']:.3g} times the smallest; "
+        f"{result.attrs['units_exchanged']} units exchanged"
     )

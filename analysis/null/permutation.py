@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from ..selection.from_counts import Selected, ratio_of, select_counts
 from ..selection.selection import Selection, selection_of
 from ..selection.selectivity import entropy_of
-from .resampling import Sample, redraw_clips, shuffle_labels
-from .significance import exceedance, intervals, moments
+from .resampling import Sample, check_drawable, redraw_clips, shuffle_labels
+from .significance import check_level, exceedance, intervals, moments
 
 T = TypeVar("T")
 Values = dict[str, NDArray[Any]]
@@ -67,19 +67,22 @@ def permutation_null(
     s_p, the share of labellings, the one found included, that give as much or more (AAPE: as little or less);
     s_p_corrected, the same for the most extreme of all cells of s (see `exceedance`), so that the chance of a
     single false finding in s is at most `level`; s_significant, whether s_p_corrected <= level. `member`,
-    `selected`: the selection found.
+    `selected`: the selection found. The attribute `smallest_p` is the p below which so many permutations, or so few
+    units, cannot go: above `level`, nothing can be significant.
 
     selection, changes: as for `class_specific`, as in `permutation_null(sample, percentile=5)`.
     against: another labelling, whose neurons, by against_selection (by default the same), are held as found: only
     the labels of `sample` are shuffled. Without it, the ratio is within the labelling, and its diagonal, always 1, is
-    not tested.
+    not tested; nor are, with it, two categories of the same clips. A ratio of two categories without neurons is
+    none, and has no p.
     AAPE is tested for neurons that are active, and inactive, in as many clips as there are categories or more; the
     others have p NaN: a neuron that is active in one clip is always perfectly selective.
     threads: as many as there are cores by default.
     The AAPE of draws is to 1e-6 nats, the rest is exact.
-    Raises ValueError where there is nothing to shuffle, and for a percentile or number of permutations that cannot
-    be.
+    Raises ValueError where there is nothing to shuffle, and for a percentile, level or number of permutations that
+    cannot be.
     """
+    check_level(level)
     ours = selection_of(selection, **changes)
     theirs = against_selection or ours
     _check(sample, against, permutations)
@@ -92,18 +95,20 @@ def permutation_null(
     found = _statistics(chosen, other)
     drawn = _stacked(_in_threads(draw, permutations, threads), found, permutations)
     result = _result(sample, ours, against, theirs, chosen, found)
+    smallest = sample.smallest_p(permutations)
     for name, value in found.items():
         null, tested = drawn[name], np.ones(value.shape, bool)
         mean, sd = moments(null if name == "aape" else np.nan_to_num(null))
         parts: Values = {"null_mean": mean, "null_sd": sd}
-        if name == "common_neuron_ratio" and against is None:
-            np.fill_diagonal(tested, False)
+        if name == "common_neuron_ratio":
+            tested = ~_same_clips(sample, against)
         if name == "aape":
             value, tested = _evidence(sample, value, null)
-        parts["p"], parts["p_corrected"] = exceedance(value, null, tested)
+        parts["p"], corrected = exceedance(value, null, tested)
+        parts["p_corrected"] = np.maximum(corrected, smallest)  # that few draws missed the one found is no evidence
         parts["significant"] = parts["p_corrected"] <= level
         result = result.assign(_variables(sample, name, parts))
-    return result.assign_attrs(permutations=permutations, seed=seed, level=level)
+    return result.assign_attrs(permutations=permutations, seed=seed, level=level, smallest_p=smallest)
 
 
 def bootstrap(
@@ -128,13 +133,17 @@ def bootstrap(
 
     selection, changes, against, against_selection: as for `permutation_null`, but the clips of `against` are drawn
     anew too, independently.
-    Raises ValueError for a percentile, confidence or number of draws that cannot be, and for groups too few to draw.
+    Intervals are NaN with fewer than `fewest_draws(confidence)` draws, 39 for 0.95.
+    Raises ValueError for a percentile, confidence or number of draws that cannot be, for groups too few to draw, and
+    for a category that has one clip or group only.
     """
     ours = selection_of(selection, **changes)
     theirs = against_selection or ours
     _check(sample, against, draws)
     if not 0 < confidence < 1:
         raise ValueError(f"confidence is {confidence}; expected a share between 0 and 1, such as 0.95")
+    for each in (sample, against or sample):
+        check_drawable(each)
     n_categories, n_neurons = len(sample.categories), sample.existing.size
     times, times_selected = np.zeros((n_categories, n_neurons), np.int32), np.zeros(n_neurons, np.int32)
 
@@ -175,7 +184,7 @@ def with_null(result: xr.Dataset) -> xr.DataArray:
     """
     within = result["common_neuron_ratio_p_corrected"] > result.attrs["level"]
     ratio: xr.DataArray = result["common_neuron_ratio"].assign_coords(within_null=within.drop_attrs())
-    return ratio.assign_attrs(level=result.attrs["level"])
+    return ratio.assign_attrs({name: result.attrs[name] for name in ("level", "smallest_p")})
 
 
 def _check(sample: Sample, against: Sample | None, draws: int) -> None:
@@ -186,6 +195,14 @@ def _check(sample: Sample, against: Sample | None, draws: int) -> None:
             "the two labellings are of different neurons; expected the same layers and neurons: "
             "only neurons of one encoder can be common"
         )
+
+
+def _same_clips(sample: Sample, against: Sample | None) -> NDArray[np.bool_]:
+    """Whether two categories (category, other category) are of the same clips, as far as activity tells."""
+    if against is None:
+        return np.eye(len(sample.categories), dtype=bool)
+    ours, theirs = (np.column_stack(each.counts(each.codes, len(each.categories))[::-1]) for each in (sample, against))
+    return np.array([(theirs == row).all(axis=1) for row in ours])
 
 
 def _select(

@@ -6,6 +6,8 @@ byte) with all layers of a clip side by side; for the reading "frame" it holds p
 Draw i of a seed is the same whatever else is drawn, and however many threads draw.
 """
 
+import math
+from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -24,6 +26,7 @@ Counts = NDArray[np.int32]
 
 SHUFFLE, REDRAW, BALANCE = range(3)  # streams of random numbers: no two purposes share one
 MAX_TRIES = 100
+ONE_GROUPING = 0.5  # logarithm: between those of one and of two
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -105,6 +108,31 @@ class Sample:
         """Positions of the units of each stratum."""
         stratum = self.strata[self.first_and_unit[0]]
         return [np.flatnonzero(stratum == s) for s in np.unique(stratum)]
+
+    @cached_property
+    def unit_counts(self) -> Codes:
+        """Units with clips of each category in each stratum (stratum, category)."""
+        _, stratum = np.unique(self.strata, return_inverse=True)
+        cells = np.unique(np.stack([stratum, self.codes, self.units]), axis=1)
+        counts = np.zeros((int(stratum.max()) + 1, len(self.categories)), np.int64)
+        np.add.at(counts, (cells[0], cells[1]), 1)
+        return counts
+
+    @cached_property
+    def log_groupings(self) -> float:
+        """Logarithm of the number of different ways to part the units into categories by shuffling.
+
+        Ways that differ in the categories' names alone are one: they give the same neurons. Of whole groups.
+        """
+        arrangements = sum(
+            math.lgamma(row.sum() + 1) - sum(math.lgamma(n + 1) for n in row) for row in self.unit_counts
+        )
+        alike = Counter(tuple(column) for column in self.unit_counts.T.tolist())
+        return max(0.0, arrangements - sum(math.lgamma(times + 1) for times in alike.values()))
+
+    def smallest_p(self, permutations: int) -> float:
+        """The smallest p that so many shuffles can give a whole selection, and a corrected p of any of its cells."""
+        return max(1 / (1 + permutations), math.exp(-self.log_groupings))
 
 
 def take_sample(
@@ -190,7 +218,8 @@ def shuffle_labels(sample: Sample, seed: int, draw: int) -> Codes:
     """Codes (clip) of one draw: the categories of units permuted among the units of each stratum.
 
     Without groups every category keeps its number of clips in every stratum; with groups, its number of groups.
-    Raises ValueError where a group has clips of several categories and, at draw 0, where shuffling changes nothing.
+    Raises ValueError where a group has clips of several categories and, at draw 0, where shuffling changes nothing, or
+    nothing but the names of categories.
     """
     if not sample.whole_groups:
         raise ValueError(
@@ -202,6 +231,11 @@ def shuffle_labels(sample: Sample, seed: int, draw: int) -> Codes:
     if draw == 0 and all(len(np.unique(of_unit[units])) < 2 for units in sample.units_of_strata):
         raise ValueError(
             "every split has one category only; expected at least two to exchange labels between: leave out `within`"
+        )
+    if draw == 0 and sample.log_groupings < ONE_GROUPING:
+        raise ValueError(
+            "shuffling would only rename the categories, each of which is one clip or group; expected categories of "
+            "several: group by another column, or leave `group` out"
         )
     rng = np.random.default_rng([seed, SHUFFLE, draw])
     shuffled = np.empty_like(of_unit)
@@ -236,6 +270,16 @@ def redraw_clips(sample: Sample, seed: int, draw: int, stream: int = 0) -> NDArr
         f"{MAX_TRIES} draws of groups left a category without clips; expected each category in several groups: "
         "draw clips instead"
     )
+
+
+def check_drawable(sample: Sample) -> None:
+    """Raise ValueError for a category whose clips are the same ones in every draw with replacement."""
+    lone = [name for name, n in zip(sample.categories, sample.unit_counts.max(axis=0), strict=True) if n < 2]
+    if lone:
+        raise ValueError(
+            f"{len(lone)} categories, such as {lone[0]!r}, have one clip or group to draw from, so that they would "
+            "never change; expected at least two (within a split): group by another column, or leave it out"
+        )
 
 
 @compiled

@@ -33,7 +33,8 @@ def read_published(folder: str | os.PathLike[str]) -> xr.Dataset:
     embedding_dim), and the coordinate `class` (clip), names of categories, NaN for none. LAPE's counts become
     over_zero / n; its categories are named by the second part of the file names, as in "activation.en.train.llama-7b",
     else by the whole name, in alphabetical order.
-    Raises FileNotFoundError where neither kind of file is, ValueError for contents that are not as described.
+    Raises FileNotFoundError where neither kind of file is, ValueError for contents that are not as described, such as a
+    category without tokens.
     """
     root = Path(folder)
     if not root.is_dir():
@@ -56,9 +57,14 @@ def read_published(folder: str | os.PathLike[str]) -> xr.Dataset:
 
 
 def _dataset(p: np.ndarray, categories: list[str], root: Path) -> xr.Dataset:
-    if not (np.isfinite(p).all() and (p >= 0).all() and (p <= 1).all()):
+    if not np.isfinite(p).all():
         raise ValueError(
-            f"{root} has values from {np.nanmin(p):.4g} to {np.nanmax(p):.4g}; expected probabilities in [0, 1]: "
+            f"{root} has {int((~np.isfinite(p)).sum())} values that are NaN or infinity; expected probabilities in "
+            "[0, 1]: leave out the categories or neurons that have none"
+        )
+    if not ((p >= 0).all() and (p <= 1).all()):
+        raise ValueError(
+            f"{root} has values from {p.min():.4g} to {p.max():.4g}; expected probabilities in [0, 1]: "
             "counts need their `n`, as LAPE's files have it"
         )
     if len(set(categories)) != len(categories):
@@ -77,7 +83,7 @@ def _read_probability(path: Path, categories: list[str]) -> np.ndarray:
     """P with the categories last."""
     found = _load(path)
     if isinstance(found, dict) and {"n", "over_zero"} <= set(found):  # all categories in one file
-        return _share(_tensor(found["over_zero"], path, ndim=3), found["n"])
+        return _share(_tensor(found["over_zero"], path, ndim=3), found["n"], path, categories)
     p = _tensor(found, path, ndim=3)
     axes = [axis for axis, size in enumerate(p.shape) if size == len(categories)]
     if 2 in axes:
@@ -104,7 +110,7 @@ def _read_counts(root: Path) -> tuple[np.ndarray, list[str]]:
                 raise ValueError(
                     f"{root} has several files for {name}; expected one per category: move the others away"
                 )
-            shares[name] = _share(_tensor(found["over_zero"], path, ndim=2), found["n"])
+            shares[name] = _share(_tensor(found["over_zero"], path, ndim=2), found["n"], path, [name])
     if not shares:
         raise FileNotFoundError(
             f"{root} has neither {PROBABILITY} nor files with `n` and `over_zero`; expected either: name their folder"
@@ -115,8 +121,19 @@ def _read_counts(root: Path) -> tuple[np.ndarray, list[str]]:
     return np.stack(list(shares.values()), axis=-1), list(shares)
 
 
-def _share(over_zero: "Tensor", n: Any) -> np.ndarray:
-    share: np.ndarray = over_zero.double().numpy() / np.asarray(n, np.float64)
+def _share(over_zero: "Tensor", n: Any, path: Path, categories: list[str]) -> np.ndarray:
+    """Counts over `n`: one number, or one per category. Raises ValueError for an `n` that nothing can be divided by."""
+    tokens = np.asarray(n)
+    if tokens.dtype.kind not in "iuf" or tokens.ndim > 1 or tokens.size not in (1, len(categories)):
+        raise ValueError(f"{path} has n {str(n)[:40]}; expected a number of tokens, or one for each category")
+    empty = np.flatnonzero(~((tokens > 0) & np.isfinite(tokens)))
+    if empty.size:
+        which = categories[int(empty[0])] if tokens.size > 1 or len(categories) == 1 else "any category"
+        raise ValueError(
+            f"{path} has n = {tokens.flat[empty[0]]:g} tokens of {which}; expected at least one, since a share of none "
+            "is no number: leave the category out"
+        )
+    share: np.ndarray = over_zero.double().numpy() / tokens.astype(np.float64)
     return share
 
 

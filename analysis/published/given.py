@@ -51,7 +51,8 @@ def read_probability(path: str | os.PathLike[str]) -> xr.DataArray:
     """Activation probabilities of a table (.parquet, .csv): float64 (layer, neuron, category) in [0, 1].
 
     NaN where the table has no row or no number, as in layers of unequal width.
-    Raises FileNotFoundError where there is none, ValueError for one that is not such a table.
+    Raises FileNotFoundError where there is none, ValueError for one that is not such a table, or that has numbers for
+    some categories of a neuron only: what it prefers is then not known.
     """
     path = Path(path)
     if not path.is_file():
@@ -70,6 +71,13 @@ def read_probability(path: str | os.PathLike[str]) -> xr.DataArray:
     if frame.duplicated(["layer", "neuron"]).any():
         raise ValueError(f"{path} has several rows for one neuron; expected one row per layer and neuron")
     values = frame[categories].to_numpy(np.float64)
+    partly = np.flatnonzero(np.isnan(values).any(axis=1) & ~np.isnan(values).all(axis=1))
+    if partly.size:
+        layer, neuron = (frame[name].iloc[partly[0]] for name in ("layer", "neuron"))
+        raise ValueError(
+            f"{path} has no number in some categories of {partly.size} neurons, the first in layer {layer}, neuron "
+            f"{neuron}; expected one in each, or in none: leave those rows or columns out"
+        )
     if ((values < 0) | (values > 1)).any():
         raise ValueError(f"{path} has values outside [0, 1]; expected probabilities")
     layers, layer_at = np.unique(frame["layer"], return_inverse=True)

@@ -45,8 +45,10 @@ class Selected:
 def select_counts(counts: NDArray[np.integer], of: NDArray[np.integer], selection: Selection) -> Selected:
     """Counts (category, neuron) of `of` (category) clips or frames, all positive, to the neurons that a rule selects.
 
-    The same as `class_specific(counts / of, selection)`.
+    The same as `class_specific(counts / of, selection)`. Raises ValueError for fewer than two categories.
     """
+    if len(of) < 2:
+        raise ValueError(f"found {len(of)} categories; expected at least two to compare")
     rule, percentile = selection.rule, selection.percentile
     if rule == "paper" or of.sum() > MAX_LEVELS:
         levels: NDArray[Any] = counts / of[:, None]
@@ -105,7 +107,7 @@ def _aape(p: Floats) -> NDArray[np.float32]:
 
 
 def _entropy(information: Floats, total: Floats) -> NDArray[np.float32]:
-    """ln S - (sum of P ln P) / S (neuron), NaN where S, the sum of P, is 0."""
+    """ln S - (sum of P ln P) / S (neuron), NaN where S, the sum of P, is 0; of two categories or more."""
     sum_p = np.where(total > 0, total, 1)
     entropy = np.maximum(np.log(sum_p) - information / sum_p, 0)
     return np.where(total > 0, entropy, np.nan).astype(np.float32)

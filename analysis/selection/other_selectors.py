@@ -101,6 +101,17 @@ def highest_scores(score: xr.DataArray, neurons: xr.DataArray | int) -> xr.DataA
     return member.transpose(*CELL_DIMS).rename("member").assign_attrs(long_name="of highest score")
 
 
+def decides(score: xr.DataArray, neurons: xr.DataArray) -> xr.DataArray:
+    """Whether scores say which neurons are highest in each category: bool (category).
+
+    False where fewer neurons have a score than are to be picked (category), or even the highest score is shared by
+    more: whom `highest_scores` picks is then a matter of their order.
+    """
+    best = score.max(["layer", "neuron"])
+    tied = (score == best).sum(["layer", "neuron"])
+    return (score.notnull().sum(["layer", "neuron"]) >= neurons) & (tied <= neurons) & (neurons > 0)
+
+
 def agreement(members: Mapping[str, xr.DataArray]) -> xr.DataArray:
     """Jaccard index of the neurons of each two selectors in each category: (selector, other_selector, category).
 
@@ -126,6 +137,7 @@ def agreement(members: Mapping[str, xr.DataArray]) -> xr.DataArray:
 def selector_agreement(ds: xr.Dataset, label: str, member: xr.DataArray) -> pd.DataFrame:
     """Mean common neuron ratio over the categories of each two selectors, each picking as many neurons per category.
 
+    A category counts only where both selectors say whom to pick (`decides`); empty where none does.
     ds: a task as the reader shows it; member: bool (layer, neuron, category) of a selection by AAPE. Computes.
     Raises LookupError for probabilities made elsewhere.
     """
@@ -136,10 +148,15 @@ def selector_agreement(ds: xr.Dataset, label: str, member: xr.DataArray) -> pd.D
     if "mean" in ds:
         scores += [d_prime(ds["mean"], codes), point_biserial(ds["mean"], codes)]
     many = member.sum(["layer", "neuron"]).reset_coords(drop=True)
-    members = {"aape": member}
+    members, decided = {"aape": member}, {"aape": many > 0}
     for score in scores:
-        members[str(score.name)] = highest_scores(score.where(valid).compute(), many)
-    table: Any = agreement(members).mean("category").to_pandas()
+        values = score.where(valid).compute()
+        members[str(score.name)] = highest_scores(values, many)
+        decided[str(score.name)] = decides(values, many)
+    names = xr.DataArray(list(members), dims="selector", name="selector")
+    known = xr.concat([each.reset_coords(drop=True) for each in decided.values()], dim=names)
+    both = known & known.rename(selector="other_selector")
+    table: Any = agreement(members).where(both).mean("category").to_pandas()
     frame: pd.DataFrame = table.reset_index()
     return frame
 

@@ -104,7 +104,7 @@ def _select(
     top: Floats = np.where(np.isnan(p), -np.inf, p).max(axis=-1, initial=-np.inf)  # of neurons without a cell -inf
     activity, line, probability = _thresholds(p, entropy, top, percentile, rule)
     considered = top > activity
-    selected = considered & (entropy <= line)
+    selected = considered & (entropy <= line)  # NaN, which says nothing of selectivity, is never below
     if rule == "lape":
         # The threshold alone would admit all that tie at the cut: keep the first ones.
         n_selected = round(np.count_nonzero(np.isfinite(top)) * percentile / 100)
@@ -118,16 +118,16 @@ def _select(
 
 def _thresholds(p: Floats, entropy: Floats, top: Floats, percentile: float, rule: str) -> tuple[Any, Any, Any]:
     cells = p[~np.isnan(p)]
-    exists = np.isfinite(top)
+    exists, known = np.isfinite(top), ~np.isnan(entropy)
     if not cells.size:
         return np.float64(np.nan), np.float64(np.nan), np.float64(np.nan)
     if rule == "lape":
         k = max(1, round(cells.size * TOP_SHARE))
         activity = probability = np.partition(cells, k - 1)[k - 1]
-        kept = np.sort(entropy[top > activity])[: round(np.count_nonzero(exists) * percentile / 100)]
+        kept = np.sort(entropy[(top > activity) & known])[: round(np.count_nonzero(exists) * percentile / 100)]
         return activity, kept[-1] if kept.size else np.float64(np.nan), probability
     activity = np.percentile(top[exists], INACTIVE)
-    kept = entropy[top > activity]
+    kept = entropy[(top > activity) & known]
     line = np.percentile(kept, percentile) if kept.size else np.float64(np.nan)
     selected = p[(top > activity) & (entropy <= line)]
     selected = selected[~np.isnan(selected)]

@@ -7,7 +7,7 @@ Conventions: `help` and `choices` of a field are in its metadata. Nothing heavy 
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from math import isnan
+from math import isfinite
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
@@ -69,7 +69,7 @@ class Selection(Record):
 
 
 def _number(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, Real) or (name == "threshold" and isnan(value)):
+    if isinstance(value, bool) or not isinstance(value, Real) or (name == "threshold" and not isfinite(value)):
         more = ", or one per neuron of the data set as a DataArray (layer, neuron)" if name == "threshold" else ""
         raise ValueError(f"{name} is {type(value).__name__} {str(value)[:40]!r}; expected a number{more}")
     return float(value)

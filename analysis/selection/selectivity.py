@@ -23,8 +23,9 @@ def aape(p: xr.DataArray, normalised: bool = False) -> xr.DataArray:
         q_c = P_c / sum of P over categories,   AAPE = -sum of q_c ln q_c   (0 ln 0 = 0)
 
     Low is selective: 0 for a neuron that fires for one category only, ln(number of categories) for one that
-    does not care; NaN for a neuron that never fires. normalised: divided by ln(number of categories), so in
-    [0, 1]. Neurons whose probabilities are permutations of each other come out exactly equal.
+    does not care; NaN for a neuron that never fires, or whose P is known for fewer than two categories. normalised:
+    divided by ln(number of categories with P), so in [0, 1]. Neurons whose probabilities are permutations of each other
+    come out exactly equal.
     Raises ValueError for normalised with fewer than two categories.
     """
     n_categories = p.sizes["category"]
@@ -39,19 +40,24 @@ def aape(p: xr.DataArray, normalised: bool = False) -> xr.DataArray:
         output_dtypes=[np.float64],
     )
     if normalised:
-        entropy = entropy / np.log(n_categories)
+        known = p.notnull().sum("category")
+        entropy = entropy / np.log(known.where(known > 1))
     return entropy.rename("aape").assign_attrs(
         long_name="normalised AAPE" if normalised else "AAPE", units="1" if normalised else "nat"
     )
 
 
 def entropy_of(p: Floats) -> Floats:
-    """Entropy over the last axis, sorted first: the order of the categories must leave no rounding behind."""
+    """Entropy over the last axis, sorted first: the order of the categories must leave no rounding behind.
+
+    NaN where all is 0, or fewer than two are known: of one category nobody can be selective.
+    """
+    several = np.count_nonzero(~np.isnan(p), axis=-1) > 1
     p = np.sort(np.nan_to_num(p.astype(np.float64)), axis=-1)
     total = p.sum(axis=-1, keepdims=True)
     q = p / np.where(total > 0, total, 1)
     entropy = 0.0 - (q * np.log(np.where(q > 0, q, 1))).sum(axis=-1)
-    return np.where(total[..., 0] > 0, entropy, np.nan)
+    return np.where(several & (total[..., 0] > 0), entropy, np.nan)
 
 
 def existing(p: xr.DataArray, valid: xr.DataArray | None) -> xr.DataArray:

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import otoscope
-from otoscope.ablate.controls import matched_controls, neuron_features, published_control
+from otoscope.ablate.controls import distinct, matched_controls, neuron_features, published_control
 from otoscope.store.neurons import NeuronSet
 
 WIDTHS = (30, 12, 30)
@@ -48,6 +48,16 @@ def test_every_neuron_of_the_layer_is_as_likely():
     assert (np.abs(times[1, 1:6] - 1200) < 5 * np.sqrt(1200)).all()
     other = matched_controls(target, (20, 6), 50, seed=1)
     assert other != draws[:50]
+
+
+def test_a_set_that_is_drawn_again_is_no_second_control():
+    target = NeuronSet(pairs=((0, 0), (0, 1)))
+    draws = matched_controls(target, (5,), 200)
+    assert len(draws) == 200
+    kept = distinct(draws)
+    assert [control.pairs for control in kept] == list(dict.fromkeys(control.pairs for control in draws))
+    assert sorted(control.pairs for control in kept) == [((0, 2), (0, 3)), ((0, 2), (0, 4)), ((0, 3), (0, 4))]
+    assert kept[0] is draws[0]
 
 
 def test_matching_brings_the_features_close():

@@ -89,6 +89,8 @@ def test_agreement_is_spearmans_correlation_over_shared_categories():
     assert compare.count_agreement(a, a) == pytest.approx(1)
     assert np.isnan(compare.count_agreement(a, xr.zeros_like(b)))
     assert np.isnan(compare.count_agreement(a, b.sel(category=["other"])))
+    two = a.values.sum((0, 1)).argsort()[[0, -1]]
+    assert np.isnan(compare.count_agreement(a.isel(category=two), a))  # two points always lie on a line
 
 
 def test_which_neurons_serve_several_tasks(nothing_computes):

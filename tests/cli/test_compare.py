@@ -128,7 +128,7 @@ def test_tasks_of_two_encoders_share_a_store_and_their_neurons_are_not_matched(
 
 
 def test_the_null_is_a_row_per_cell_and_a_figure(finished: Finished, tmp_path: Path) -> None:
-    options = ("--task", "t:kind", *HOW, "--permutations", 50, "--bootstrap", 20)
+    options = ("--task", "t:kind", *HOW, "--permutations", 50, "--bootstrap", 39)
     done("null", finished.url, *options, "--figure", tmp_path / "n.png", "-o", tmp_path / "n.csv")
     table = pd.read_csv(tmp_path / "n.csv")
     assert len(table) == 9

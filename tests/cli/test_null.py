@@ -56,7 +56,7 @@ def test_a_saturated_labelling_is_refused_and_the_remedy_works(two_tasks: str, t
         ((*FRAME, "--rule", "paper"), "categories"),
         ((*FRAME, "--within", "fold", "--balanced"), "neurons"),
     ):
-        shown = done(*ask, *how, "--rows", rows, "--bootstrap", 3)
+        shown = done(*ask, *how, "--rows", rows, "--bootstrap", 39)
         assert "_p_corrected" in shown
         assert "_low" in shown
         assert ("stability" in shown) == (rows == "neurons")
@@ -136,3 +136,33 @@ def test_published_folders_of_one_encoder_are_one_store(two_tasks: str, tmp_path
     once_more.parent.mkdir()
     once_more.symlink_to(folders[0])
     refused("esc50 of analysis once more; expected", "table", "stats", folders[0], once_more, watched=tmp_path)
+
+
+def test_what_permutations_cannot_reach_is_said_and_left_empty(original: str, tmp_path: Path) -> None:
+    ask = ("null", original, "--task", "t:kind", "--percentile", 40)
+    result = call(*ask, "--permutations", 9, "-o", tmp_path / "c.csv", "--figure", tmp_path / "f.svg")
+    assert result.exit_code == 0
+    assert "none of 4 cells" in result.stderr  # two more have no neuron on either side
+    assert "can exceed shuffled labels at 0.05, for with 9 permutations of 37 units no p is below 0.1" in result.stderr
+    assert "at least 19 permutations" in result.stderr
+    assert pd.read_csv(tmp_path / "c.csv")["common_neuron_ratio_significant"].isna().all()
+    log = call(*ask, "--permutations", 9, "--level", 0.1).stderr
+    assert "of 4 cells and" in log
+    assert "none of" not in log
+
+
+def test_a_labelling_against_itself_is_the_labelling(original: str, tmp_path: Path) -> None:
+    ask = ("--task", "t:kind", "--percentile", 40, *FEW)
+    for name, more in (("own", ()), ("itself", ("--against", "t:kind"))):
+        done("null", original, *ask, *more, "--bootstrap", 39, "-o", tmp_path / f"{name}.csv")
+        done("figure", "overlap", original, *ask, *more, "-o", tmp_path / f"{name}.png")
+    own, itself = (pd.read_csv(tmp_path / f"{name}.csv") for name in ("own", "itself"))
+    pd.testing.assert_frame_equal(own, itself)
+    diagonal = itself[itself["category"] == itself["other_category"]]
+    assert diagonal.filter(regex="_p|_significant|_low|_high").isna().all(axis=None)
+    assert (tmp_path / "own.png").read_bytes() == (tmp_path / "itself.png").read_bytes()
+
+
+def test_a_group_that_is_the_category_is_refused(original: str, tmp_path: Path) -> None:
+    ask = ("null", original, "--task", "t:kind", "--percentile", 40, *FEW)
+    refused("would only rename the categories.*group by another column", *ask, "--group", "kind", watched=tmp_path)

@@ -99,7 +99,10 @@ def run(
 @click.command("set", epilog=f"Sets: {SETS}")
 @click.argument("store")
 @requesting(*NAMING)
-@click.option("--gain", default=0.0, show_default=True, metavar="G", help="Of a published list.")
+@click.option(
+    "--gain", default=0.0, show_default=True, callback=options.within(), metavar="G",
+    help="Of a published list.",
+)  # fmt: skip
 @click.option("--base", metavar="YAML", help="Of a published list: configuration with all other settings.")
 @click.option("-o", "--output", metavar="FILE", help=".json, .csv, .parquet, or .yaml as a published list [print].")
 def neuron_set(store: str, request: Request, gain: float, base: str | None, output: str | None) -> None:

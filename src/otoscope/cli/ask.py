@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ..analysis.kinds import COMPARISONS, NULL_ROWS, TABLES
-from .options import Asked, asking, by_the_paper, exchanging, output
+from .options import Asked, asking, by_the_paper, exchanging, output, within
 
 if TYPE_CHECKING:
     from ..analysis.null.overlaps import Exchange
@@ -129,7 +129,10 @@ def figure(kind: str, asked: Asked, arrange: str | None, official: bool, output:
 @click.command()
 @asking(against=True)
 @exchanging(permutations=1000, help="Times that labels are shuffled.")
-@click.option("--bootstrap", "draws", default=0, metavar="N", help="Also draw clips anew N times, for intervals [0].")
+@click.option(
+    "--bootstrap", "draws", default=0, metavar="N",
+    help="Also draw clips anew N times, at least 39, for 95 % intervals [0].",
+)  # fmt: skip
 @click.option("--figure", metavar="FILE", help="Heat map; cells that do not exceed the null are struck out.")
 @click.option(
     "--rows", type=click.Choice(list(NULL_ROWS)), default="cells", show_default=True,
@@ -143,12 +146,15 @@ def null(asked: Asked, exchange: "Exchange", draws: int, figure: str | None, row
     """
     from ..analysis.figures.overlap import overlap_figure
     from ..analysis.figures.save import save_figure
-    from ..analysis.null.overlaps import against_null, summary
+    from ..analysis.null.overlaps import against_null, check_draws, summary
     from ..analysis.null.permutation import with_null
     from ..analysis.overlap import labelled
     from ..analysis.selection.labellings import against_labellings, check_one_encoder, select_neurons
     from ..analysis.tables import null_table, put_table
 
+    check_draws(draws)
+    if not exchange.permutations:
+        raise ValueError("--permutations is 0; expected at least 1, and 19 or more for p down to 0.05")
     one, other = asked.selected(), None
     if asked.against is not None:
         labelling = against_labellings(asked.stores, asked.against, asked.incomplete)[one.store]
@@ -180,7 +186,7 @@ def selectors(asked: Asked, output: str | None) -> None:
 @click.option("--task", required=True, metavar="TASK")
 @click.option("--neuron", "pairs", multiple=True, metavar="LAYER,NEURON", help="Such as 9,347; several times for more.")
 @click.option("--neurons", "table", metavar="FILE", help="CSV or Parquet table, as of `otoscope neurons`.")
-@click.option("-k", "--top", default=10, show_default=True, metavar="N", help="Clips per neuron.")
+@click.option("-k", "--top", default=10, show_default=True, callback=within(1), metavar="N", help="Clips per neuron.")
 @click.option("--lowest", is_flag=True, help="The clips of lowest mean activation.")
 @output
 def exemplars(

@@ -1,6 +1,7 @@
 """The commands that make a store: quickstart, corpus, extract, status, info, verify, label."""
 
 import json
+import math
 import signal
 import time
 from datetime import timedelta
@@ -12,17 +13,19 @@ import click
 from ..extract.audio.corpora import DATA_SETS, SUBSETS
 from ..store.provenance import FRAME_RULES, KEPT_BY_DEFAULT, MEAN_DTYPES
 from .errors import Mistake
-from .options import ENCODERS, log_progress, of_corpus, on_workers, several
+from .options import ENCODERS, SEED, log_progress, of_corpus, on_workers, several, within
 
 if TYPE_CHECKING:
     from ..extract.audio.corpus import Corpus
     from ..store.status import TaskStatus
     from .options import Workers
 
+MAX_INTERVAL = 86_400  # seconds; what no machine can wait for ends in an error of its own
+
 
 @click.command()
 @click.argument("directory", metavar="DIR")
-@click.option("--seed", default=0, show_default=True, help="Seed of the synthesised audio.")
+@click.option("--seed", default=0, show_default=True, callback=SEED, help="Seed of the synthesised audio.")
 @click.option("--shuffle-labels", is_flag=True, help="Control: labels dealt out anew; the structure must vanish.")
 def quickstart(directory: str, seed: int, shuffle_labels: bool) -> None:
     """Audio, encoders, stores, tables, figures, and a summary that says what to do next."""
@@ -40,14 +43,17 @@ def quickstart(directory: str, seed: int, shuffle_labels: bool) -> None:
     "--subset", type=click.Choice(SUBSETS), default="all", show_default=True,
     help="paper: as many clips as the paper used, drawn by a rule of ours.",
 )  # fmt: skip
-@click.option("--seed", default=0, show_default=True, help="With --subset paper: which clips are drawn.")
+@click.option("--seed", default=0, show_default=True, callback=SEED, help="With --subset paper: which clips are drawn.")
 @click.option(
     "--splits", metavar="FILE", help="Published splits, if not in the download: a table, or GTZAN's folder of lists."
 )
 @click.option("--listed", is_flag=True, help="Keep only the clips that have a split (GTZAN: the fault-filtered ones).")
 @click.option("--partial", is_flag=True, help="Leave out what is absent or unknown, and say so, instead of refusing.")
 @click.option("--urls", metavar="FILE", help="voxforge: the list of archives [ROOT/voxforge_urls.txt].")
-@click.option("--lowest", type=int, metavar="N", help="surge: the number in the file names of the lowest key, A0.")
+@click.option(
+    "--lowest", type=int, callback=within(0), metavar="N",
+    help="surge: the number in the file names of the lowest key, A0.",
+)  # fmt: skip
 def build(name: str, root: str, output: str, **options: Any) -> None:
     """NAME is the data set, unpacked in ROOT."""
     from ..extract.audio.corpora import build as corpora
@@ -79,14 +85,20 @@ def list_data_sets() -> None:
 @click.option("--frames", type=click.Choice(FRAME_RULES), help="Frames that count [audio].")
 @click.option("--keep", callback=several, metavar="V,V", help=f"Variables [{','.join(KEPT_BY_DEFAULT)}]; also hidden.")
 @click.option("--mean-dtype", type=click.Choice(MEAN_DTYPES), help="Stored type of the means [float16].")
-@click.option("--block", type=int, metavar="N", help="Clips per block [clips / 8, from 32 to 2048].")
-@click.option("--batch", type=int, metavar="N", help="Clips per forward pass [32].")
-@click.option("--threads", type=int, metavar="N", help="Threads of the arithmetic [all cores, or those of an actor].")
+@click.option(
+    "--block", type=int, callback=within(1), metavar="N", help="Clips per block [clips / 8, from 32 to 2048]."
+)
+@click.option("--batch", type=int, callback=within(1), metavar="N", help="Clips per forward pass [32].")
+@click.option(
+    "--threads", type=int, callback=within(1), metavar="N",
+    help="Threads of the arithmetic [all cores, or those of an actor].",
+)  # fmt: skip
 @click.option("--device", metavar="D", help="cpu, cuda, cuda:1, ... [cuda where a worker has one].")
 @click.option("--allow-missing", is_flag=True, help="Record absent files as failed instead of refusing to start.")
 @click.option(
-    "--max-failures", default=0.1, show_default=True, metavar="SHARE", help="Stop above this share of bad clips."
-)
+    "--max-failures", default=0.1, show_default=True, callback=within(0, 1), metavar="SHARE",
+    help="Stop above this share of bad clips.",
+)  # fmt: skip
 @click.option(
     "--parity", type=click.Choice(["refuse", "warn"]), default="refuse", show_default=True,
     help="On a model that gives clips in a batch other results than alone.",
@@ -122,9 +134,12 @@ def seconds(text: str | None) -> float | str | None:
     if text is None or text == "native":
         return text
     try:
-        return float(text)
+        length = float(text)
     except ValueError:
-        raise ValueError(f"--unit-sec is {text!r}; expected seconds such as 2.5, or native") from None
+        length = math.nan
+    if not 0 < length < math.inf:
+        raise ValueError(f"--unit-sec is {text!r}; expected seconds such as 2.5, or native")
+    return length
 
 
 @click.command()
@@ -136,6 +151,8 @@ def status(store: str, failures: bool, watch: bool, interval: float) -> None:
     """Its clips that are ok, failed and pending, and its committed blocks."""
     from ..store.status import failed_clips, store_status
 
+    if not 0 < interval <= MAX_INTERVAL:
+        raise ValueError(f"--interval is {interval:g}; expected seconds above 0, up to {MAX_INTERVAL}")
     if watch:
         try:
             watched(store, interval)
@@ -165,8 +182,6 @@ def watched(store: str, interval: float) -> None:
     from ..cluster.progress import Rate
     from ..store.status import store_status
 
-    if not interval > 0:
-        raise ValueError(f"--interval is {interval:g}; expected seconds above 0")
     rates: dict[str, Rate] = {}
     while True:
         tasks = store_status(store)

@@ -5,6 +5,7 @@ Conventions: an option is called like its field; options that belong together re
 """
 
 import logging
+import math
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -88,6 +89,25 @@ def record_of(record: type[R], given: dict[str, Any]) -> R:
         elif given.get(field.name) is not None:
             parts[field.name] = given[field.name]
     return record(**parts)
+
+
+def within(low: float = -math.inf, high: float = math.inf) -> Callable[[click.Context, click.Parameter, Any], Any]:
+    """The callback of an option that is a finite number from `low` to `high`, if it was given.
+
+    It raises ValueError for another one; click's own ranges let NaN pass.
+    """
+
+    def check(_ctx: click.Context, param: click.Parameter, value: Any) -> Any:
+        if value is not None and not (low <= value <= high and abs(value) < math.inf):
+            low_end = "a finite number" if low == -math.inf else f"at least {low:.16g}"
+            high_end = f", at most {high:.16g}" if high < math.inf else ""
+            raise ValueError(f"{param.opts[0]} is {value}; expected {low_end}{high_end}")
+        return value
+
+    return check
+
+
+SEED = within(0, 2**48 - 1)
 
 
 def alone(_ctx: click.Context, _param: click.Parameter, text: str) -> tuple[str, ...]:
@@ -220,7 +240,7 @@ def exchanging(permutations: int, help: str) -> Decorator:
         group={"metavar": "COLUMN", "help": group}, within={"metavar": "COLUMN", "help": within},
         balanced={"is_flag": True, "help": "Cut every category down to the size of the smallest."},
         level={"default": 0.05, "show_default": True, "help": "Chance of any false finding in a statistic."},
-        seed={"default": 0, "show_default": True, "help": "Of what is shuffled."},
+        seed={"default": 0, "show_default": True, "callback": SEED, "help": "Of what is shuffled."},
     )  # fmt: skip
 
 
@@ -266,10 +286,11 @@ on_workers = gathered(
     executor={"type": click.Choice(["serial", "ray"]), "default": "serial", "show_default": True,
               "help": "ray: workers in actors, on this machine or a cluster."},
     address={"metavar": "auto|HOST:PORT", "help": "Ray cluster [one of this machine alone]."},
-    actors={"type": int, "metavar": "N", "help": "Most workers at a time [as many as fit]."},
-    cpus_per_actor={"type": float, "metavar": "F", "help": "CPUs that each takes up [1]."},
-    gpus_per_actor={"type": float, "metavar": "F", "help": "GPUs that each takes up, also fractions [0]."},
-    stuck_after={"type": float, "metavar": "S",
+    actors={"type": int, "callback": within(1), "metavar": "N", "help": "Most workers at a time [as many as fit]."},
+    cpus_per_actor={"type": float, "callback": within(0), "metavar": "F", "help": "CPUs that each takes up [1]."},
+    gpus_per_actor={"type": float, "callback": within(0), "metavar": "F",
+                    "help": "GPUs that each takes up, also fractions [0]."},
+    stuck_after={"type": float, "callback": within(1e-3), "metavar": "S",
                  "help": "Replace a worker that has answered nothing for S seconds [never]."},
 )  # fmt: skip
 """Where workers run, as `workers`, which opens the executor."""

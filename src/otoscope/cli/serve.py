@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from ..serve.security import LOOPBACK, TOKEN, Limits, host_of, read_token, token_digest
-from .options import log_progress
+from .options import log_progress, within
 
 ANYWHERE = ("0.0.0.0", "::")
 
@@ -27,16 +27,22 @@ ANYWHERE = ("0.0.0.0", "::")
 @click.option(
     "--host", default="127.0.0.1", show_default=True, help="Address to bind; others than loopback need a token."
 )
-@click.option("--port", default=8765, show_default=True, help="0 is any free one.")
+@click.option("--port", default=8765, show_default=True, callback=within(0, 65_535), help="0 is any free one.")
 @click.option(
     "--allow-host", "names", multiple=True, metavar="NAME", help="Name under which clients call it [localhost]."
 )
 @click.option("--token-file", metavar="FILE", help=f"File that holds the token [the environment's {TOKEN}].")
-@click.option("--queue", "max_queued", default=64, show_default=True, metavar="N", help="Jobs that may wait.")
+@click.option(
+    "--queue", "max_queued", default=64, show_default=True, callback=within(1), metavar="N", help="Jobs that may wait."
+)
 @click.option("--ray", "on_ray", is_flag=True, help="Replicas on Ray Serve, instead of this one process.")
-@click.option("--replicas", default=1, show_default=True, metavar="N", help="With --ray.")
-@click.option("--cpus-per-replica", "cpus", default=1.0, show_default=True, metavar="F", help="With --ray.")
-@click.option("--gpus-per-replica", "gpus", default=0.0, show_default=True, metavar="F", help="With --ray.")
+@click.option("--replicas", default=1, show_default=True, callback=within(1), metavar="N", help="With --ray.")
+@click.option(
+    "--cpus-per-replica", "cpus", default=1.0, show_default=True, callback=within(0), metavar="F", help="With --ray."
+)
+@click.option(
+    "--gpus-per-replica", "gpus", default=0.0, show_default=True, callback=within(0), metavar="F", help="With --ray."
+)
 @click.option("--address", metavar="A", help="With --ray: a cluster that runs, or auto [one on this machine].")
 def serve(
     store: str,
@@ -68,8 +74,6 @@ def serve(
             f"no token for a service at {address or host}; expected one anywhere but on loopback: put it into "
             f"{TOKEN}, or give --token-file"
         )
-    if max_queued < 1 or replicas["replicas"] < 1:
-        raise ValueError(f"--queue {max_queued}, --replicas {replicas['replicas']}; expected at least 1 of each")
     if not on_ray and (address or replicas["replicas"] > 1):
         raise ValueError("--replicas and --address were given without --ray; expected --ray for them")
     tasks = task_names(open_root(store, mode="r"))

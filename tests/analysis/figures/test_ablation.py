@@ -99,3 +99,23 @@ def test_measures_are_chosen():
     assert len(ablation_figure(made(3), ("log_loss",)).axes) == 2
     with pytest.raises(ValueError, match="no measure 'predicted'; expected some of accuracy, margin, log_loss"):
         ablation_figure(made(3), ("predicted",))
+
+
+def test_a_level_that_no_control_can_reach_is_said():
+    for controls, words in ((5, "p ≤ 0.05: impossible, at least 0.17"), (19, "p ≤ 0.05, corrected")):
+        figure = ablation_figure(made(3, 2 + controls))
+        assert words in [text.get_text() for text in figure.legends[0].get_texts()]
+    with pytest.raises(ValueError, match="level is 1; expected a number above 0"):
+        ablation_figure(made(2), level=1)
+
+
+def test_a_category_of_one_clip_has_a_dot_without_an_interval():
+    rng = np.random.default_rng(0)
+    truth = np.array([0, 0, 0, 1, 1, 2])
+    logits = rng.normal(size=(22, 6, 3))
+    result = compare(*clip_scores(logits, truth), truth, ["a", "b", "one"])
+    assert np.isnan(result["low"].sel(measure="margin", category="one"))
+    panel: Any = ablation_figure(result).axes[2]
+    assert round(dots(panel)[2][0], 12) == round(float(result["change"].sel(measure="margin", category="one")), 12)
+    rows = [segment[0, 1] for segment in panel.collections[0].get_segments() if segment.size]
+    assert rows == [0, 1, 3]

@@ -151,3 +151,29 @@ def test_what_the_files_cannot_hold_raises(tmp_path, p):
     with pytest.raises(ValueError, match="different categories"):
         write_published(tmp_path, p, codes=codes)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("n", "words"),
+    [(0, "n = 0 tokens of en"), (-3, "n = -3 tokens of en"), (float("nan"), "n = nan tokens of en"), ("x", "has n x"),
+     (torch.tensor([4, 5]), "expected a number of tokens"), (True, "expected a number of tokens")],
+)  # fmt: skip
+def test_a_category_without_tokens_is_named(tmp_path, n, words):
+    for name, of in (("de", 9), ("en", n)):
+        torch.save({"n": of, "over_zero": torch.zeros(2, 3)}, tmp_path / f"activation.{name}.train.x")
+    with pytest.raises(ValueError, match=r"activation.en.train.x has .*; expected") as caught:
+        read_published(tmp_path)
+    assert words in str(caught.value)
+
+
+def test_a_category_without_tokens_in_one_file(tmp_path):
+    (tmp_path / "classes.txt").write_text("a\nb\nc")
+    torch.save({"n": torch.tensor([4, 0, 3]), "over_zero": torch.ones(2, 5, 3)}, tmp_path / "over_zero.pt")
+    with pytest.raises(ValueError, match=r"over_zero.pt has n = 0 tokens of b; expected at least one"):
+        read_published(tmp_path)
+    torch.save({"n": 0, "over_zero": torch.ones(2, 5, 3)}, tmp_path / "over_zero.pt")
+    with pytest.raises(ValueError, match="n = 0 tokens of any category"):
+        read_published(tmp_path)
+    torch.save(torch.full((2, 5, 3), torch.nan), tmp_path / "over_zero.pt")
+    with pytest.raises(ValueError, match="30 values that are NaN or infinity; expected probabilities"):
+        read_published(tmp_path)

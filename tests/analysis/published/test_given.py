@@ -72,6 +72,10 @@ def test_what_such_data_do_not_hold(tmp_path, p):
         ("layer,neuron,a\n0,0,dog\n", "numbers per category"),
         ("layer,neuron,a\n0,0,0.5\n0,0,0.5\n", "several rows for one neuron"),
         ("layer,neuron,a\n0,0,1.5\n", r"outside \[0, 1\]"),
+        (
+            "layer,neuron,a,b\n0,0,0.5,0.5\n0,7,,0.5\n1,0,,\n",
+            "categories of 1 neurons, the first in layer 0, neuron 7;",
+        ),
         ("", "is not a table"),
     ],
 )

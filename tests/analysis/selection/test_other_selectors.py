@@ -12,11 +12,14 @@ from otoscope.analysis import accessor  # noqa: F401  registers ds.otoscope
 from otoscope.analysis.selection.other_selectors import (
     agreement,
     d_prime,
+    decides,
     highest_scores,
     mutual_information,
     point_biserial,
     rate_difference,
+    selector_agreement,
 )
+from otoscope.analysis.tables import markdown
 
 
 @pytest.fixture
@@ -100,6 +103,27 @@ def test_highest_scores_are_as_many_as_requested():
     first = highest_scores(score, 1)
     assert first.sel(category="b").values.tolist() == [[True, False], [False, False]]  # the first of those that tie
     assert highest_scores(score, 9).sum(["layer", "neuron"]).values.tolist() == [3, 4]
+
+
+def test_scores_that_do_not_decide():
+    """None, all alike, too few, tied at the top with one more than may be picked, and as many as that; none wanted."""
+    values = np.array([[np.nan, 2, 1, 3, 3, 1], [np.nan, 2, np.nan, 3, 3, 2], [np.nan, 2, np.nan, 3, 1, 3]])
+    score = xr.DataArray(values[None], dims=("layer", "neuron", "category"))
+    decided = decides(score, xr.DataArray([2, 2, 2, 2, 2, 0], dims="category"))
+    assert decided.values.tolist() == [False, False, False, False, True, False]
+
+
+def test_selectors_that_cannot_tell_agree_with_nobody(task):
+    """Means that never vary have neither d' nor correlation: an empty cell, and 0 nowhere."""
+    ds = task.compute()
+    ds["mean"] = xr.zeros_like(ds["mean"]) + 0.5
+    member = ds.otoscope.class_specific("animal", percentile=20)["member"]
+    table = selector_agreement(ds, "animal", member).set_index("selector")
+    assert table.loc[["d_prime", "point_biserial"]].isna().all(axis=None)
+    assert table[["d_prime", "point_biserial"]].isna().all(axis=None)
+    assert table.loc["aape", "aape"] == 1
+    assert 0 <= table.loc["aape", "rate_difference"] <= 1
+    assert "nan" not in markdown(table.reset_index())
 
 
 def test_agreement_is_jaccard_by_category():

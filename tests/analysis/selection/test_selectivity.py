@@ -17,9 +17,9 @@ def as_p(values):
 
 
 def plain_aape(row):
-    """-sum q ln q of one neuron, from the definition."""
+    """-sum q ln q of one neuron, from the definition; of one category there is none."""
     total = sum(row)
-    if total == 0:
+    if total == 0 or len(row) < 2:
         return math.nan
     return -sum(p / total * math.log(p / total) for p in row if p > 0)
 
@@ -53,9 +53,12 @@ def test_closed_forms():
 
 
 def test_cells_that_do_not_exist_take_no_part():
-    some, without = aape(as_p([[0.2, np.nan, 0.3], [np.nan] * 3])).values[0]
+    p = as_p([[0.2, np.nan, 0.3], [0.4, np.nan, 0.4], [np.nan, 0.3, np.nan], [np.nan] * 3])
+    some, even, single, without = aape(p).values[0]
     assert some == pytest.approx(plain_aape([0.2, 0.3]), abs=1e-15)
-    assert np.isnan(without)
+    assert even == pytest.approx(math.log(2))
+    assert aape(p, normalised=True).values[0, 1] == pytest.approx(1)  # of the two categories that there are
+    assert np.isnan([single, without]).all()
 
 
 def test_lazy_and_named(nothing_computes):
