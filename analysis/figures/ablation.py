@@ -5,6 +5,8 @@ Conventions: as in `figures`; categories go down the page, so that fifty names s
 meaning, no hue does.
 """
 
+from textwrap import wrap
+
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
@@ -18,6 +20,7 @@ from .save import short_name
 ROW_INCHES = 0.19
 PANEL_INCHES = 2.3
 FONT = 8.0
+LETTERS_PER_INCH, LINE_INCHES = 16, 0.14  # at this size
 BASE, WIDE, NARROW, INK = "0.75", "0.86", "0.68", "#10316b"
 TITLES = {
     "accuracy": "change of accuracy",
@@ -36,6 +39,7 @@ def ablation_figure(result: xr.Dataset, measures: tuple[str, ...] = (), level: f
     are drawn; by default accuracy and margin, and the share predicted where clips were to become another category.
     Dots are the set's changes with their 95 % intervals; filled where `p_corrected` is at most `level`. The wide band
     is the range of the controls, the narrow one holds the middle 95 % of them, the tick is their mean.
+    Above are the result's notes: how many clips changed, and what speaks against the probe.
     Raises ValueError for a measure that the result does not have.
     """
     have = [str(name) for name in result["measure"].values]
@@ -66,6 +70,10 @@ def ablation_figure(result: xr.Dataset, measures: tuple[str, ...] = (), level: f
         ax.xaxis.label.set_fontsize(FONT)
         ax.spines[["top", "right"]].set_visible(False)
     _legend(figure, level, int(result.sizes["control"]))
+    if notes := result.attrs.get("notes"):
+        lines = [line for note in notes for line in wrap(note, round(width * LETTERS_PER_INCH))]
+        figure.set_figheight(figure.get_figheight() + LINE_INCHES * len(lines))
+        figure.suptitle("\n".join(lines), fontsize=FONT, parse_math=False)
     return figure
 
 
