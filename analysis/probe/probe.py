@@ -289,9 +289,11 @@ def _strength(trials: Sequence[Trial]) -> tuple[float, dict[str, Any]]:
             break
     near = accuracies >= accuracies.max() - ACCURACY_TIE
     best = int((near & (means <= means[near].min() + LOSS_TIE)).argmax())
-    ends = f"the probe's strength C = {STRENGTHS[best]:g} is at an end of what is tried, {STRENGTHS[0]:g} to {STRENGTHS[-1]:g}"
-    edge = ends if best in (0, len(STRENGTHS) - 1) else ""
-    return STRENGTHS[best], {"accuracy": found[best][0], "log_loss": found[best][1], "edge": edge}
+    how: dict[str, Any] = {"accuracy": found[best][0], "log_loss": found[best][1], "edge": ""}
+    if best in (0, len(STRENGTHS) - 1):
+        tried = f"{STRENGTHS[0]:g} to {STRENGTHS[-1]:g}"
+        how["edge"] = f"the probe's strength C = {STRENGTHS[best]:g} is at an end of what is tried, {tried}"
+    return STRENGTHS[best], how
 
 
 def _fit_once(model: LogisticRegression, x: Floats, y: NDArray[np.integer]) -> None:
