@@ -47,6 +47,7 @@ MAX_ITERATIONS = 2000
 MIN_VALID = 100  # clips to choose by: with fewer, an accuracy of a half has a standard error above 5 points
 PARTS = 5  # of the training clips, for cross-validation where validation clips are fewer
 ACCURACY_TIE, LOSS_TIE = 0.02, 0.01  # differences that decide nothing; the second in nats
+ALWAYS_TRIED = 8  # strengths, the strongest first: among those much too strong no gain is a sign of nothing
 MAX_STALE_STRENGTHS = 3  # without any gain, after which no weaker one is tried
 TENSORS = ("mean", "scale", "weight", "bias")
 FORMAT = 1  # of the files
@@ -267,7 +268,7 @@ def _strength(trials: Sequence[Trial]) -> tuple[float, dict[str, Any]]:
     The highest accuracy, give or take `ACCURACY_TIE`, and of these the lowest log-loss, give or take `LOSS_TIE`, then
     the strongest. With few clips and many dimensions the log-loss alone prefers answers that hardly differ from the
     categories' shares, and so name the largest. Clips of categories that a trial does not fit to are not counted. The
-    search goes from strong to weak, and ends where `MAX_STALE_STRENGTHS` of them have brought neither.
+    search goes from strong to weak, and ends, after `ALWAYS_TRIED`, where `MAX_STALE_STRENGTHS` have brought neither.
     """
     models = [LogisticRegression(max_iter=MAX_ITERATIONS, warm_start=True) for _ in trials]
     found: list[tuple[float, float]] = []
@@ -285,7 +286,8 @@ def _strength(trials: Sequence[Trial]) -> tuple[float, dict[str, Any]]:
             return 1.0, {"edge": "the probe's strength is a guess, as no clip could be held out to choose it by"}
         found.append((float(np.concatenate(right).mean()), float(np.concatenate(losses).mean())))
         accuracies, means = map(np.array, zip(*found, strict=True))
-        if len(found) - 1 - max(accuracies.argmax(), means.argmin()) == MAX_STALE_STRENGTHS:
+        stale = len(found) - 1 - max(accuracies.argmax(), means.argmin())
+        if len(found) > ALWAYS_TRIED and stale >= MAX_STALE_STRENGTHS:
             break
     near = accuracies >= accuracies.max() - ACCURACY_TIE
     best = int((near & (means <= means[near].min() + LOSS_TIE)).argmax())

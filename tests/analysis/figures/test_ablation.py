@@ -99,3 +99,15 @@ def test_measures_are_chosen():
     assert len(ablation_figure(made(3), ("log_loss",)).axes) == 2
     with pytest.raises(ValueError, match="no measure 'predicted'; expected some of accuracy, margin, log_loss"):
         ablation_figure(made(3), ("predicted",))
+
+
+def test_notes_stand_above_and_overlap_nothing():
+    notes = ["0 clips changed of 36 tested, by controls 0 to 3", "the probe is not better than chance: " + 30 * "so $ "]
+    plain, noted = ablation_figure(made(3)), ablation_figure(made(3).assign_attrs(notes=notes))
+    assert not plain.get_suptitle()
+    assert noted.get_suptitle().replace("\n", " ") == " ".join(notes).strip()
+    noted.draw_without_rendering()
+    title = noted._suptitle.get_window_extent()
+    assert all(ax.get_window_extent().y1 < title.y0 for ax in noted.axes)
+    assert title.x0 >= 0
+    assert title.x1 <= noted.get_window_extent().x1

@@ -23,14 +23,22 @@ from otoscope.analysis.probe.splits import Splits, make_splits, parts_of
 WIDTH, TRIED = 120, 9  # embedding; strengths
 
 
-def drawn(n_categories: int, n_learned: int, n_tested: int, seed: int = 0, apart: float = 1.0, power: float = 1.0):
+def drawn(
+    n_categories: int,
+    n_learned: int,
+    n_tested: int,
+    seed: int = 0,
+    apart: float = 1.0,
+    power: float = 1.0,
+    width: int = WIDTH,
+):
     """Embeddings whose categories lie `apart`, in noise of few directions; their codes, parts and names."""
     rng = np.random.default_rng(seed)
-    scale = np.arange(1, WIDTH + 1) ** (-power / 2)
+    scale = np.arange(1, width + 1) ** (-power / 2)
     codes = np.concatenate([np.arange(n_learned) % n_categories, rng.integers(0, n_categories, n_tested)])
-    centres = apart * rng.normal(size=(n_categories, WIDTH)) * scale
-    embedding = centres[codes] + scale * rng.normal(size=(len(codes), WIDTH))
-    embedding += rng.normal(size=(len(codes), 16)) @ rng.normal(size=(16, WIDTH)) / 8
+    centres = apart * rng.normal(size=(n_categories, width)) * scale
+    embedding = centres[codes] + scale * rng.normal(size=(len(codes), width))
+    embedding += rng.normal(size=(len(codes), 16)) @ rng.normal(size=(16, width)) / 8
     parts = np.array(["train"] * n_learned + ["test"] * n_tested, dtype=object)
     return embedding.astype(np.float32), codes, parts, [f"clip{i:05d}" for i in range(len(codes))]
 
@@ -86,22 +94,34 @@ def test_the_strength_by_plain_scikit_learn(n_valid: int) -> None:
     assert head["edge"] == ""
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_with_few_clips_and_many_categories_it_is_near_the_best_strength(seed: int) -> None:
-    """126 training and 14 validation clips of 7 categories: within 5 points of the best that any strength gives."""
-    embedding, codes, parts, names = drawn(7, 140, 800, seed, apart=0.9)
-    splits = make_splits(parts, codes, names)
-    assert (splits.train.sum(), splits.valid.sum()) == (126, 14)
-    probe = fitted(embedding, codes, splits)
-    learned, tested = splits.train[0], splits.test_fold >= 0
-    x = StandardScaler().fit(embedding[learned]).transform(embedding)
-    right, _ = held_out(x[learned], codes[learned], x[tested], codes[tested])
-    best = max(right) / 800
-    assert accuracy(probe, embedding, codes, splits) > best - 0.05
-    assert best > 0.3
-    tested_by = chance_test(probe, embedding[tested], splits.test_fold[tested], codes[tested])
-    assert tested_by["right"] / 800 == accuracy(probe, embedding, codes, splits)
-    assert not cautions(probe, tested_by)
+def test_with_few_clips_and_many_categories_it_is_near_the_best_strength() -> None:
+    """126 training and 14 validation clips of 7 categories, of which three of ten have another label than they should.
+
+    Those 14 clips' log-loss alone loses a tenth, and for some tasks all: answers that follow the categories' shares.
+    """
+    lost, lost_by_14 = [], []
+    for seed in range(4):
+        embedding, codes, parts, names = drawn(7, 140, 600, seed, apart=0.5, width=300)
+        rng = np.random.default_rng(seed)
+        codes = np.where(rng.random(740) < 0.3, rng.integers(0, 7, 740), codes)
+        codes[:140:10] = np.arange(14) % 7
+        parts[:140:10] = "valid"
+        splits = make_splits(parts, codes, names)
+        assert (splits.train.sum(), splits.valid.sum()) == (126, 14)
+        probe = fitted(embedding, codes, splits)
+        learned, valid, tested = splits.train[0], splits.valid[0], splits.test_fold >= 0
+        x = StandardScaler().fit(embedding[learned]).transform(embedding)
+        best = max(right := held_out(x[learned], codes[learned], x[tested], codes[tested])[0]) / 600
+        loss = held_out(x[learned], codes[learned], x[valid], codes[valid])[1]
+        lost.append(best - accuracy(probe, embedding, codes, splits))
+        lost_by_14.append(best - right[2 + int(np.argmin(loss[2:7]))] / 600)  # of C from 0.0001 to 1
+        assert best > 0.3
+        found = chance_test(probe, embedding[tested], splits.test_fold[tested], codes[tested])
+        assert found["right"] / 600 == accuracy(probe, embedding, codes, splits)
+        assert not any("chance" in line for line in cautions(probe, found))
+    assert np.mean(lost) < 0.03
+    assert max(lost) < 0.06
+    assert np.mean(lost_by_14) > 0.1
 
 
 def test_validation_clips_of_a_category_without_training_clips_do_not_decide() -> None:
