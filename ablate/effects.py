@@ -88,12 +88,16 @@ def compare(
     *,
     side: str = "harm",
     seed: int = 0,
+    changed: NDArray[np.bool_] | None = None,
 ) -> xr.Dataset:
     """Effects of intervention 1 by category, with its controls: dims measure, category, control, predicted.
 
     scores: (measure, intervention, clip) and predicted (intervention, clip), as of `clip_scores`; truth: (clip) codes.
     side: the change that counts as evidence in p_rank and p_corrected: "harm" (lower accuracy and margin, higher
         log-loss; more clips predicted to be of `target`), "help" (the reverse of the first three) or "either".
+    changed: bool (intervention, clip), whether the embedding is another one than without [whether any score is]. The
+        coordinate n_changed counts the clips that the intervention changed; the attributes of that name, and
+        controls_n_changed, those that it and each control did in all.
 
     p_rank = (1 + controls that change as much or more) / (1 + controls): with 200 controls at least 1/201. p_corrected
     compares with the most extreme category of each control, each on the scale of its own spread, so that the chance
@@ -114,6 +118,8 @@ def compare(
             "intervention, clip), (intervention, clip), (clip) with at least 2 interventions"
         )
     measures = MEASURES[:n_measures]
+    if changed is None:
+        changed = (scores != scores[:, :1]).any(axis=0)
     scores = np.where(np.isfinite(scores), scores, np.nan)
     groups = [np.flatnonzero(truth == code) for code in range(len(categories))] + [np.arange(n_clips)]
     found = [_group(scores[:, :, clips], measures, seed) for clips in groups]
@@ -144,8 +150,15 @@ def compare(
             "predicted": names,
             "control": np.arange(n_interventions - 2),
             "n_clips": ("category", np.array([len(clips) for clips in groups[:-1]])),
+            "n_changed": ("category", np.bincount(truth[changed[1]], minlength=n)),
         },
-        attrs={"side": side, "n_controls": n_interventions - 2, "n_clips": n_clips},
+        attrs={
+            "side": side,
+            "n_controls": n_interventions - 2,
+            "n_clips": n_clips,
+            "n_changed": int(changed[1].sum()),
+            "controls_n_changed": changed[2:].sum(axis=1).tolist(),
+        },
     )
 
 

@@ -2,8 +2,9 @@
 
 Goal: a result is one Parquet file that pandas reads, and comes back as the same data set.
 Conventions: one row per measure and category, and one per measure over all clips (`overall` is true and `category`
-empty); a column per variable, `control_change` a list over the controls. All else (request, seeds, digests, counts of
-clips by category and prediction) is JSON under the key "otoscope" of the file's schema.
+empty); beside the counts of clips a column per variable, `control_change` a list over the controls. All else
+(request, seeds, digests, notes, counts by category and prediction) is JSON under the key "otoscope" of the file's
+schema.
 """
 
 import json
@@ -22,14 +23,15 @@ from ..files import check_target, partial_path, whole_file
 from ..messages import one_line
 
 KEY = b"otoscope"
-FORMAT = 2  # of files
+FORMAT = 3  # of files
+COUNTS = ("n_clips", "n_changed")
 CONFUSIONS = ("predicted_before", "predicted_after")
 LIST = "control_change"
 ENDINGS = (".parquet",)
 
 
 def result_table(result: xr.Dataset) -> pd.DataFrame:
-    """One row per measure and category, those over all clips last: measure, category, overall, n_clips, effects.
+    """One row per measure and category, those over all clips last: measure, category, overall, counts, effects.
 
     The controls' changes are left out; their mean, lowest and highest are there.
     """
@@ -60,12 +62,13 @@ def _rows(result: xr.Dataset) -> pd.DataFrame:
         of = result.sel(measure=measure)
         for i, category in enumerate(of["category"].values):
             row: dict[str, Any] = {"measure": measure, "category": category, "overall": False}
-            row["n_clips"] = int(of["n_clips"][i])
+            row |= {name: int(of[name][i]) for name in COUNTS}
             row |= {name: float(of[name][i]) for name in one} | {LIST: of[LIST].values[i].tolist()}
             rows.append(row)
     for measure in result["measure"].values:
         of = result.sel(measure=measure)
-        row = {"measure": measure, "category": "", "overall": True, "n_clips": int(result.attrs["n_clips"])}
+        row = {"measure": measure, "category": "", "overall": True}
+        row |= {name: int(result.attrs[name]) for name in COUNTS}
         row |= {name: float(of[f"overall_{name}"]) if f"overall_{name}" in of else np.nan for name in one}
         rows.append(row | {LIST: of[f"overall_{LIST}"].values.tolist()})
     return pd.DataFrame(rows)
@@ -142,7 +145,7 @@ def result_of_table(table: pa.Table) -> xr.Dataset:
     measures, names = list(overall["measure"]), list(inside["category"].iloc[: len(inside) // len(overall)])
     shape = (len(measures), len(names))
     data: dict[str, Any] = {}
-    for name in frame.columns[4:]:
+    for name in frame.columns[3 + len(COUNTS) :]:
         about_it = {"long_name": about["long_names"][name]}
         if name == LIST:
             changes = np.array(inside[name].tolist(), float).reshape(*shape, -1)
@@ -164,7 +167,7 @@ def result_of_table(table: pa.Table) -> xr.Dataset:
             "category": categories,
             "predicted": categories,
             "control": np.arange(data[LIST][1].shape[-1]),
-            "n_clips": ("category", inside["n_clips"].to_numpy()[: len(names)]),
+            **{name: ("category", inside[name].to_numpy()[: len(names)]) for name in COUNTS},
         },
         attrs=about["attrs"],
     )

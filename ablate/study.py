@@ -8,7 +8,7 @@ agree to the last bit where the machines do.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
@@ -19,9 +19,10 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from ..analysis.probe.cautions import cautions, chance_test
 from ..analysis.probe.probe import Probe, Recipe, fit_probe, load_probe, save_probe
 from ..analysis.probe.splits import Splits, make_splits, splits_column
-from ..analysis.selection.labellings import Labelling, check_one_encoder, labellings, select_neurons
+from ..analysis.selection.labellings import GROUPINGS, Labelling, check_one_encoder, labellings, select_neurons
 from ..analysis.selection.sets import find_set
 from ..cluster.executor import Done, Executor, Failed, SerialExecutor
 from ..extract.audio.corpus import Corpus
@@ -36,6 +37,7 @@ from .controls import distinct, matched_controls, neuron_features, published_con
 from .effects import compare
 from .intervention import Intervention, frame_mean
 from .request import Request
+from .unused import check_used
 from .worker import AblationWorker, Scores, Study
 
 log = logging.getLogger(__name__)
@@ -109,10 +111,17 @@ def look_up(request: Request, store: OpenStore | str, probe: Probe | None = None
     donors = draw_donors(request, codes.values, categories, names, tested)
     donor_audio = ds["audio_digest"].isel(clip=donors).compute(scheduler="synchronous").values
     position = ds["position"].values
+    heads, truth = splits.test_fold[tested], codes.values[tested].astype(np.int64)
+    chance = chance_test(probe, stored["embedding"].values, heads, truth)
+    notes = cautions(probe, chance)
+    if splits.n_unlabelled:
+        notes.append(f"{splits.n_unlabelled} clips marked for test have no {request.label} and are left out")
+    for note in notes:
+        log.warning("%s", note)
     return Study(
         request=request, identity=record.identity, plan=record.plan, categories=categories,
         interventions=tuple(intervention(neurons=each, name=each.name) for each in (neurons, *controls)), probe=probe,
-        heads=splits.test_fold[tested], truth=codes.values[tested].astype(np.int64), clips=position[tested],
+        heads=heads, truth=truth, clips=position[tested], chance=chance, notes=tuple(notes),
         names=tuple(names[i] for i in tested), donors=position[donors], donor_audio=donor_audio,
         embedding=stored["embedding"].values, audio=stored["audio_digest"].values,
     )  # fmt: skip
@@ -142,9 +151,17 @@ def _splits(request: Request, ds: xr.Dataset, codes: xr.DataArray) -> tuple[Spli
     """Training, validation and test clips, and the names of all clips."""
     column = splits_column(ds.otoscope.labels, request.splits or None)
     names = [str(name) for name in ds["clip"].values]
-    parts = ds.otoscope.label(column).compute(scheduler="synchronous").values
     known = [str(category) for category in codes.attrs["categories"]]
-    return make_splits([str(part) for part in parts], codes.values, names, request.probe_seed, known), names
+    parts, *groupings = (
+        ds.otoscope.label(name).compute(scheduler="synchronous").values.astype(str)
+        for name in (column, *grouping_columns(request.label, ds.otoscope.labels))
+    )
+    return make_splits(parts, codes.values, names, request.probe_seed, known, groupings), names
+
+
+def grouping_columns(label: str, labels: Iterable[str]) -> list[str]:
+    """Of a task's label columns those by which a probe's training clips may belong together."""
+    return [name for name in GROUPINGS if name in labels and name != label]
 
 
 def _neurons(request: Request, store: OpenStore, splits: Splits | None) -> tuple[NeuronSet, float | None]:
@@ -242,13 +259,16 @@ def run_study(
     identity: the encoder's, as of `origin_of`, if it is known: the weights are then not read again.
     progress: called with the clips done and all clips.
     Beside the effects the result holds, per tested clip, its category, and its predictions and scores before and after;
-    and in its attributes the request, the sets of neurons, and the digests of all that it depends on.
-    Raises ValueError where encoder, audio or clips are not those of the store, OSError where audio cannot be read.
+    and in its attributes the request, the sets of neurons, the digests of all that it depends on, and notes: how many
+    clips changed, and what speaks against the probe, in plain lines.
+    Raises ValueError where encoder, audio or clips are not those of the store, or where the embedding does not depend
+    on a layer of the set; OSError where audio cannot be read.
     """
     executor = executor or SerialExecutor()
-    model = load_encoder(encoder) if isinstance(encoder, str) else encoder
+    loaded = load_encoder(encoder) if isinstance(encoder, str) else encoder
+    model = to_device(loaded, "cpu" if executor.remote else device)
     if identity is None:
-        identity = origin_of(to_device(model, "cpu" if executor.remote else device), study.identity.frames).identity
+        identity = origin_of(model, study.identity.frames).identity
         if executor.remote:  # then the devices are the workers'
             identity = replace(identity, device=study.identity.device)
     check_encoder(study.identity, identity)
@@ -257,6 +277,7 @@ def run_study(
             f"the corpus has not the clips that task {study.request.task} was extracted from ({len(corpus)} against "
             f"{study.plan.n_clips}, or other names or paths); expected the same manifest"
         )
+    check_used(study, model, corpus)
     light = replace(study, embedding=study.embedding[:0])  # workers need none
     make_worker = partial(AblationWorker, light, encoder if executor.remote else model, device, corpus)
     n, batch = len(study.clips), study.plan.batch
@@ -295,12 +316,23 @@ def _deviation(found: NDArray[np.float32], stored: NDArray[np.float32]) -> float
     return float(np.abs(found - stored).max() / max(float(np.abs(stored).max()), 1e-30))
 
 
+def changed_note(result: xr.Dataset) -> str:
+    """How many of the tested clips have other embeddings under the intervention and its controls, in a line."""
+    n, controls = result.attrs["n_changed"], result.attrs["controls_n_changed"]
+    note = f"{n} clip{'s' * (n != 1)} changed of {result.attrs['n_clips']} tested"
+    if controls:
+        note += f", by controls {min(controls)} to {max(controls)}"
+    return note if n else f"{note}: the set is silent in all of them, or left as it is"
+
+
 def _result(study: Study, parts: list[Scores]) -> xr.Dataset:
     scores = np.concatenate([part.scores for part in parts], axis=2)
     predicted = np.concatenate([part.predicted for part in parts], axis=1)
     base = np.concatenate([part.embedding for part in parts])
     request, categories = study.request, np.array(study.categories, object)
-    result = compare(scores, predicted, study.truth, study.categories, side=request.evidence, seed=request.seed)
+    changed = np.concatenate([part.changed for part in parts], axis=1)
+    how: dict[str, Any] = {"side": request.evidence, "seed": request.seed, "changed": changed}
+    result = compare(scores, predicted, study.truth, study.categories, **how)
     per_clip: dict[str, Any] = {"truth": ("clip", categories[study.truth])}
     for i, when in enumerate(("before", "after")):
         per_clip[f"clip_{when}"] = (("measure", "clip"), scores[:, i])
@@ -309,7 +341,8 @@ def _result(study: Study, parts: list[Scores]) -> xr.Dataset:
         "request": {**request.to_json(), "set": study.neurons.name}, "digest": study.digest,
         "identity": digest_of(study.identity.to_json()), "neurons": study.neurons.to_json(),
         "gain": study.interventions[0].gain,  # a published list has its own
-        "probe": {"digest": study.probe.digest, **study.probe.about},
+        "probe": {"digest": study.probe.digest, **study.probe.about, "chance": study.chance},
+        "notes": [changed_note(result), *study.notes],
         "controls": [list(map(list, control.pairs)) for control in study.controls],
         "method": sorted({part.method for part in parts}), "base_deviation": _deviation(base, study.embedding),
     }  # fmt: skip

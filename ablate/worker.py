@@ -6,6 +6,7 @@ decoded side by side, the encoder takes one batch at a time.
 """
 
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,6 +52,10 @@ class Study:
     clips: NDArray[np.int64]
     """Numbers of the clips in store and corpus."""
     names: tuple[str, ...]
+    chance: Mapping[str, float]
+    """Whether the probe does better than chance on them, as of `chance_test`."""
+    notes: tuple[str, ...]
+    """What speaks against the probe, and clips that are left out, a line each."""
     embedding: NDArray[np.float32]
     """(clip, embedding) as stored."""
     audio: NDArray[np.uint64]
@@ -109,6 +114,8 @@ class Scores:
     """(measure, intervention, clip), as of `effects.clip_scores`."""
     predicted: NDArray[np.int32]
     """(intervention, clip): codes of the predicted categories."""
+    changed: NDArray[np.bool_]
+    """(intervention, clip): whether the embedding is another one than without intervention."""
     embedding: NDArray[np.float32]
     """(clip, embedding) without intervention."""
     method: str
@@ -140,12 +147,12 @@ class AblationWorker:
         numbers, as a huge gain does; OSError where audio cannot be read.
         """
         study, rows = self.study, slice(piece.start, piece.stop)
-        clips = self._load(study.clips[rows], study.audio[rows])
-        donors = self._load(study.donors[rows], study.donor_audio[rows])
+        clips = load_clips(self.loader, self.corpus, study.clips[rows], study.audio[rows])
+        donors = load_clips(self.loader, self.corpus, study.donors[rows], study.donor_audio[rows])
         truth, heads = study.truth[rows], study.heads[rows]
         shape = 1 + len(study.interventions), len(piece)
         scores = np.empty((len(MEASURES) - (study.target is None) * len(TARGET_MEASURES), *shape))
-        predicted = np.empty(shape, np.int32)
+        predicted, moved = np.empty(shape, np.int32), np.empty(shape, bool)
         base = np.empty((len(piece), study.identity.embedding), np.float32)
         alone = donors and self.loader.unit is None  # donors of one batch may be of unequal length
 
@@ -170,22 +177,27 @@ class AblationWorker:
                 at = np.array([clip.index for clip in part])
                 logits = study.probe.logits(embeddings, heads[at])
                 scores[..., at], predicted[:, at] = clip_scores(logits, truth[at], study.target)
-                base[at] = embeddings[0]
-        return Scores(scores=scores, predicted=predicted, embedding=base, method=self.rerunner.method)
-
-    def _load(self, numbers: NDArray[np.int64], digests: NDArray[np.uint64]) -> list[LoadedClip]:
-        found = []
-        for index, (number, digest) in enumerate(zip(numbers.tolist(), digests.tolist(), strict=True)):
-            clip = self.corpus.clips.clip(number)
-            loaded = self.loader.load(index, clip)
-            if loaded.reason or loaded.digest != digest:
-                raise ValueError(
-                    f"{clip.name} {loaded.reason or 'is not the audio that was extracted'}; expected the files that "
-                    "the store was made from: see `otoscope verify --audio DIR`"
-                )
-            found.append(loaded)
-        return found
+                base[at], moved[:, at] = embeddings[0], (embeddings != embeddings[0]).any(axis=-1)
+        method = self.rerunner.method
+        return Scores(scores=scores, predicted=predicted, changed=moved, embedding=base, method=method)
 
     def _check_running(self, _done: int) -> None:
         if self._ended:
             raise Cancelled("the run was ended")
+
+
+def load_clips(
+    loader: Loader, corpus: Corpus, numbers: NDArray[np.int64], digests: NDArray[np.uint64]
+) -> list[LoadedClip]:
+    """The clips of these numbers in the corpus. Raises ValueError for audio of another digest, or that is damaged."""
+    found = []
+    for index, (number, digest) in enumerate(zip(numbers.tolist(), digests.tolist(), strict=True)):
+        clip = corpus.clips.clip(number)
+        loaded = loader.load(index, clip)
+        if loaded.reason or loaded.digest != digest:
+            raise ValueError(
+                f"{clip.name} {loaded.reason or 'is not the audio that was extracted'}; expected the files that "
+                "the store was made from: see `otoscope verify --audio DIR`"
+            )
+        found.append(loaded)
+    return found

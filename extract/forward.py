@@ -173,15 +173,15 @@ def halving(attempt: Callable[[int], Result], max_clips: int, n_clips: int, n_sa
             if not isinstance(error, torch.OutOfMemoryError) and "_STATUS_ALLOC_FAILED" not in str(error):
                 raise ValueError(
                     f"the encoder failed on {n} clips of {n_samples} samples ({type(error).__name__}: "
-                    f"{reason}); expected a model that takes such batches: check its `prepare`, or choose a "
+                    f"{reason}); expected a model that takes such batches: check its `prepare`, or extract with a "
                     "smaller --batch (otoscope --debug shows where)"
                 ) from error
         # Here the exception, whose frames hold tensors, is gone.
         if n == 1:
             raise ValueError(
                 f"one clip of {n_samples} samples does not fit into the memory of the device ({reason}); "
-                "expected room for one: cut long clips (start and stop in the manifest, or --unit-sec), or use a "
-                "device, or a share of it, with more memory"
+                "expected room for one: extract shorter clips (start and stop in the manifest, or --unit-sec), or use "
+                "a device, or a share of it, with more memory"
             )
         torch.cuda.empty_cache()
         max_clips = -(-n // 2)

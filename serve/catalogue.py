@@ -17,7 +17,7 @@ import xarray as xr
 
 from ..ablate.request import Request
 from ..ablate.result import write_result
-from ..ablate.study import OpenStore, check_encoder, look_up, run_study
+from ..ablate.study import OpenStore, check_encoder, grouping_columns, look_up, run_study
 from ..analysis.probe.probe import Probe, load_probe, save_probe
 from ..analysis.probe.splits import SPLIT_COLUMNS, splits_column
 from ..analysis.selection.labellings import Labelling, select_neurons
@@ -31,7 +31,7 @@ from ..store.neurons import NeuronSet
 from ..store.provenance import Identity, digest_of
 from .worker_loop import RunningJob
 
-FORMAT = 1  # raised when the same request would give another result
+FORMAT = 2  # raised when the same request would give another result
 MAX_SELECTIONS = 64  # kept
 
 
@@ -91,9 +91,10 @@ class Snapshot(OpenStore):
         return digest_of([FORMAT, request.label, read, request.probe, request.probe_seed])[:32]
 
     def _labellings(self, request: Request) -> list[tuple[str, str]]:
-        """Task and label of what the probe of a request tells apart, and of its splits or folds."""
-        splits = splits_column(self.labels[request.task], request.splits or None)
-        return [(request.task, request.label), (request.task, splits)]
+        """Task and label of what the probe of a request tells apart, of its splits or folds, and of groups of clips."""
+        labels = self.labels[request.task]
+        read = request.label, splits_column(labels, request.splits or None), *grouping_columns(request.label, labels)
+        return [(request.task, label) for label in read]
 
     def sets(self, task: str, label: str, selection: Selection) -> list[dict[str, Any]]:
         """Names of the sets that the selection of a labelling offers, and how many neurons each has.

@@ -279,7 +279,7 @@ def result_json(job: str, path: FilePath) -> bytes:
     """A result as JSON, numbers that are not finite as null."""
     table = pq.read_table(path)
     about = json.loads((table.schema.metadata or {})[KEY])
-    found = _finite({"id": job, "rows": table.to_pylist(), "about": about})
+    found = _finite({"id": job, "notes": about["attrs"]["notes"], "rows": table.to_pylist(), "about": about})
     return json.dumps(found, ensure_ascii=False, allow_nan=False).encode()
 
 

@@ -98,6 +98,7 @@ class ResultView(BaseModel):
     """A result: one row per measure and category, those over all clips last; numbers that are not finite are null."""
 
     id: str
+    notes: list[str] = Field(description="How many clips changed, and what speaks against the probe, a line each.")
     rows: list[dict[str, Any]]
     about: dict[str, Any] = Field(
         description="Request, neurons, controls, probe, digests, counts by category and prediction."

@@ -189,12 +189,13 @@ class Rerunner:
         """How replaying these clips differs from whole passes, without edits and with some; empty where it does not."""
         donated, none = self._donated(batch), self.edits[0]
         run = partial(replayer.run, batch.inputs, donated=donated)
-        base, records = run(none, keep=dict.fromkeys(self.layers))
+        records = run(none, keep=dict.fromkeys(self.layers))[1]
         for layer in reversed(self.layers):
             example = next(edits for edits in self.edits if edits[layer] is not None)
-            later = (*none[:layer], *example[layer:])
-            edited = whole_pass(self.encoder, self.sites, batch.inputs, later, donated)
-            for edits, whole in ((none, base), (later, edited)):
+            # Neurons may be silent in these clips: that the map takes what the site gives, other values show.
+            replaced = [replacement(records[layer]) if at == layer else None for at in range(len(none))]
+            for edits in (none, (*none[:layer], *example[layer:]), replaced):
+                whole = whole_pass(self.encoder, self.sites, batch.inputs, edits, donated)
                 replayed, _ = run(edits, start=records[layer])
                 off = float((replayed - whole).abs().max() / whole.abs().max().clamp(min=1e-30))
                 if not off <= TOLERANCE:
@@ -226,6 +227,16 @@ class Rerunner:
             sites={layer: self.sites[layer] for layer in patches},
             columns={layer: union(edits) for layer, edits in patches.items()},
         ).donated  # fmt: skip
+
+
+def replacement(record: Record) -> Edit:
+    """An edit of all neurons that a record keeps: each a random constant, as large as the layer's largest value."""
+    values = record.activation[0]
+    width = values.shape[-1]
+    random = 2 * torch.rand(width, generator=torch.Generator().manual_seed(width)) - 1
+    constants = (float(values.abs().max()) or 1.0) * random
+    edit = Edit(neurons=torch.arange(width), mode="mean", constants=constants)
+    return edit.to_device(values.device)
 
 
 def whole_pass(

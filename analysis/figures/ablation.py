@@ -5,6 +5,8 @@ Conventions: as in `figures`; categories go down the page, so that fifty names s
 meaning, no hue does.
 """
 
+from textwrap import wrap
+
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
@@ -19,6 +21,7 @@ from .save import short_name
 ROW_INCHES = 0.19
 PANEL_INCHES = 2.3
 FONT = 8.0
+LETTERS_PER_INCH, LINE_INCHES = 16, 0.14  # at this size
 BASE, WIDE, NARROW, INK = "0.75", "0.86", "0.68", "#10316b"
 TITLES = {
     "accuracy": "change of accuracy",
@@ -38,6 +41,7 @@ def ablation_figure(result: xr.Dataset, measures: tuple[str, ...] = (), level: f
     Dots are the set's changes with their 95 % intervals, where there are any; filled where `p_corrected` is at most
     `level`. If no p can be, with so few controls, the legend says so. The wide band
     is the range of the controls, the narrow one holds the middle 95 % of them, the tick is their mean.
+    Above are the result's notes: how many clips changed, and what speaks against the probe.
     Raises ValueError for a measure that the result does not have, and a level that is none.
     """
     check_level(level)
@@ -69,6 +73,10 @@ def ablation_figure(result: xr.Dataset, measures: tuple[str, ...] = (), level: f
         ax.xaxis.label.set_fontsize(FONT)
         ax.spines[["top", "right"]].set_visible(False)
     _legend(figure, level, int(result.sizes["control"]))
+    if notes := result.attrs.get("notes"):
+        lines = [line for note in notes for line in wrap(note, round(width * LETTERS_PER_INCH))]
+        figure.set_figheight(figure.get_figheight() + LINE_INCHES * len(lines))
+        figure.suptitle("\n".join(lines), fontsize=FONT, parse_math=False)
     return figure
 
 

@@ -19,7 +19,7 @@ import hashlib
 import json
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from dataclasses import field as field_of
@@ -31,6 +31,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
+from scipy.special import logsumexp
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
@@ -38,11 +39,16 @@ from sklearn.preprocessing import StandardScaler
 from ...files import whole_file
 from ...messages import one_line
 from ...store.provenance import Record, digest_of
-from .splits import Splits
+from .splits import Splits, parts_of
 
 BATCH, EPOCHS, MAX_STALE_EPOCHS, WEIGHT_DECAY = 200, 200, 20, 1e-8  # published
-STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # of the logistic regression; sklearn's C, small is strong
+STRENGTHS = tuple(10.0**k for k in range(-6, 5))  # of the logistic regression; sklearn's C, small is strong
 MAX_ITERATIONS = 2000
+MIN_VALID = 100  # clips to choose by: with fewer, an accuracy of a half has a standard error above 5 points
+PARTS = 5  # of the training clips, for cross-validation where validation clips are fewer
+ACCURACY_TIE, LOSS_TIE = 0.02, 0.01  # differences that decide nothing; the second in nats
+ALWAYS_TRIED = 8  # strengths, the strongest first: among those much too strong no gain is a sign of nothing
+MAX_STALE_STRENGTHS = 3  # without any gain, after which no weaker one is tried
 TENSORS = ("mean", "scale", "weight", "bias")
 FORMAT = 1  # of the files
 
@@ -54,7 +60,7 @@ class Recipe(Record):
     """How a probe is fitted."""
 
     kind: str = "published"
-    """"published", or "logistic" for scikit-learn's regression, its strength chosen by the validation log-loss."""
+    """"published", or "logistic" for scikit-learn's regression, its strength chosen by clips held out."""
     seed: int = 42
     learning_rate: float = 3e-4
     """Of "published": 3e-5 for M2D, 3e-4 for all other encoders in the published configurations."""
@@ -86,7 +92,10 @@ class Probe:
     bias: Floats
     """(head, category)."""
     about: dict[str, Any] = field_of(default_factory=dict)
-    """Recipe, validation accuracy and epochs (or strength) of each head, versions."""
+    """Recipe, and of each head validation accuracy, epochs (or strength, and what it was chosen by) and versions.
+
+    `edge`, where it is there and not empty, says how the fit ended where the search for it did.
+    """
 
     def logits(self, embedding: NDArray[np.floating], heads: NDArray[np.integer]) -> Floats:
         """Logits float32 (..., clip, category) of embeddings (..., clip, embedding).
@@ -146,6 +155,11 @@ def fit_probe(
     if len(categories) < 2:
         raise ValueError(f"{labelling} has {len(categories)} categories; expected at least 2 to tell apart")
     used = splits.train.any(axis=0) | splits.valid.any(axis=0)
+    for name, train in zip(splits.heads, splits.train, strict=True):
+        if len(np.unique(codes[train])) < 2:
+            raise ValueError(
+                f"{labelling} has training clips of one category for {name}; expected at least 2 to tell apart"
+            )
     if not np.isfinite(embedding[used]).all():
         raise ValueError(f"embeddings of {labelling} hold NaN or infinity; expected numbers for every clip that is ok")
     fit = _fit_published if recipe.kind == "published" else _fit_logistic
@@ -159,9 +173,11 @@ def fit_probe(
             def standard(rows: NDArray[np.bool_], m: Floats = mean, s: Floats = scale) -> Floats:
                 return np.ascontiguousarray((embedding[rows] - m) / s, np.float32)
 
+            part = parts_of(train, codes, splits.groups, PARTS, recipe.seed)[train]
             weight, bias, note = fit(
-                standard(train), codes[train], standard(valid), codes[valid], len(categories), recipe, head
-            )
+                standard(train), codes[train], standard(valid), codes[valid], len(categories), recipe,
+                part=part, head=head,
+            )  # fmt: skip
             for name, value in zip(TENSORS, (mean, scale, weight, bias), strict=True):
                 parts[name].append(value)
             notes.append({"head": splits.heads[head], "n_train": int(train.sum()), "n_valid": int(valid.sum())} | note)
@@ -176,8 +192,9 @@ Fitted = tuple[NDArray[np.floating], NDArray[np.floating], dict[str, Any]]
 
 
 def _fit_published(
-    x: Floats, y: NDArray[np.integer], x_valid: Floats, y_valid: NDArray[np.integer], n: int, recipe: Recipe, head: int
-) -> Fitted:
+    x: Floats, y: NDArray[np.integer], x_valid: Floats, y_valid: NDArray[np.integer], n: int, recipe: Recipe, head: int,
+    **_: Any,
+) -> Fitted:  # fmt: skip
     """Weight (category, embedding), bias (category) and notes, by the published recipe."""
     dice = torch.Generator().manual_seed(recipe.seed * 1000 + head)
     inputs, targets = torch.from_numpy(x), torch.from_numpy(y.astype(np.int64))
@@ -204,40 +221,95 @@ def _fit_published(
         if since == MAX_STALE_EPOCHS:
             break
     notes = {"valid_accuracy": best, "epoch": best_epoch, "epochs": epoch, "torch": str(torch.__version__)}
+    if best_epoch == EPOCHS and best < 1:
+        notes["edge"] = (
+            f"the probe's training ended at {EPOCHS} epochs, the last as good as any on the validation clips"
+        )
     return kept[0].numpy(), kept[1].numpy(), notes
 
 
 def _fit_logistic(
-    x: Floats, y: NDArray[np.integer], x_valid: Floats, y_valid: NDArray[np.integer], n: int, recipe: Recipe, head: int
-) -> Fitted:
-    """The same by scikit-learn's logistic regression; of `STRENGTHS` the one of lowest validation log-loss."""
+    x: Floats, y: NDArray[np.integer], x_valid: Floats, y_valid: NDArray[np.integer], n: int, recipe: Recipe,
+    part: NDArray[np.integer], **_: Any,
+) -> Fitted:  # fmt: skip
+    """The same by scikit-learn's logistic regression, its strength the one that does best on clips held out.
+
+    part: of the training clips for cross-validation, where validation clips are too few to choose by.
+    """
     from sklearn import __version__ as version
 
-    model = LogisticRegression(max_iter=MAX_ITERATIONS, warm_start=True)
-    best: tuple[float, float, NDArray[np.floating], NDArray[np.floating]] | None = None
-    for strength in STRENGTHS:
-        model.set_params(C=strength)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)  # weak ones need not end; the log-loss decides
-            model.fit(x, y)
-        weight: NDArray[np.floating] = np.zeros((n, x.shape[1]))
-        bias: NDArray[np.floating] = np.full(n, -np.inf)
-        if len(model.classes_) == 2:  # one row, the logit of the second against the first
-            rows = np.concatenate([-model.coef_ / 2, model.coef_ / 2])
-            weight[model.classes_], bias[model.classes_] = rows, np.array([-0.5, 0.5]) * model.intercept_[0]
-        else:
-            weight[model.classes_], bias[model.classes_] = model.coef_, model.intercept_
-        scores = x_valid @ weight.T + bias
-        top = scores.max(axis=1, keepdims=True)
-        loss = np.log(np.exp(scores - top).sum(axis=1)) + top[:, 0] - scores[np.arange(len(scores)), y_valid]
-        mean_loss = float(loss.mean()) if len(loss) else -strength
-        if best is None or mean_loss < best[0]:
-            best = mean_loss, strength, weight, bias
-    assert best is not None
-    valid_loss, strength, weight, bias = best
+    basis = None
+    if len(x) < x.shape[1]:  # weights are sums of training clips: fitted in fewer dimensions, they are the same
+        basis = np.linalg.qr(x.T.astype(np.float64))[0]
+        x, x_valid = (np.ascontiguousarray(rows @ basis, np.float32) for rows in (x, x_valid))
+    n_parts = len(np.unique(part))
+    if len(y_valid) >= MIN_VALID:
+        trials, chosen_by = [(x, y, x_valid, y_valid)], f"{len(y_valid)} validation clips"
+    else:
+        trials = [(x[part != i], y[part != i], x[part == i], y[part == i]) for i in range(n_parts)]
+        chosen_by = f"{n_parts}-fold cross-validation of {len(y)} training clips"
+    strength, how = _strength([trial for trial in trials if len(np.unique(trial[1])) > 1])
+    model = LogisticRegression(max_iter=MAX_ITERATIONS, C=strength, tol=1e-6)
+    _fit_once(model, x, y)
+    weight, bias = np.zeros((n, x.shape[1])), np.full(n, -np.inf)
+    weight[model.classes_], bias[model.classes_] = _rows(model)
     accuracy = float(((x_valid @ weight.T + bias).argmax(axis=1) == y_valid).mean()) if len(y_valid) else 0.0
-    notes = {"valid_accuracy": accuracy, "valid_log_loss": valid_loss, "C": strength, "sklearn": str(version)}
-    return weight, bias, notes
+    notes = {"valid_accuracy": accuracy, "C": strength, "chosen_by": chosen_by, **how, "sklearn": str(version)}
+    return weight if basis is None else weight @ basis.T, bias, notes
+
+
+Trial = tuple[Floats, NDArray[np.integer], Floats, NDArray[np.integer]]
+"""Embeddings and codes to fit to, and those of clips held out."""
+
+
+def _strength(trials: Sequence[Trial]) -> tuple[float, dict[str, Any]]:
+    """Of `STRENGTHS` the one for the clips held out, of all trials together, and how it does on them.
+
+    The highest accuracy, give or take `ACCURACY_TIE`, and of these the lowest log-loss, give or take `LOSS_TIE`, then
+    the strongest. With few clips and many dimensions the log-loss alone prefers answers that hardly differ from the
+    categories' shares, and so name the largest. Clips of categories that a trial does not fit to are not counted. The
+    search goes from strong to weak, and ends, after `ALWAYS_TRIED`, where `MAX_STALE_STRENGTHS` have brought neither.
+    """
+    models = [LogisticRegression(max_iter=MAX_ITERATIONS, warm_start=True) for _ in trials]
+    found: list[tuple[float, float]] = []
+    for strength in STRENGTHS:
+        right, losses = [], []
+        for model, (x, y, x_held, y_held) in zip(models, trials, strict=True):
+            _fit_once(model.set_params(C=strength), x, y)
+            known = np.isin(y_held, model.classes_)
+            own = np.searchsorted(model.classes_, y_held[known])
+            weight, bias = _rows(model)
+            scores = x_held[known] @ weight.T + bias
+            losses.append(logsumexp(scores, axis=1) - np.take_along_axis(scores, own[:, None], axis=1)[:, 0])
+            right.append(scores.argmax(axis=1) == own)
+        if not sum(map(len, right)):
+            return 1.0, {"edge": "the probe's strength is a guess, as no clip could be held out to choose it by"}
+        found.append((float(np.concatenate(right).mean()), float(np.concatenate(losses).mean())))
+        accuracies, means = map(np.array, zip(*found, strict=True))
+        stale = len(found) - 1 - max(accuracies.argmax(), means.argmin())
+        if len(found) > ALWAYS_TRIED and stale >= MAX_STALE_STRENGTHS:
+            break
+    near = accuracies >= accuracies.max() - ACCURACY_TIE
+    best = int((near & (means <= means[near].min() + LOSS_TIE)).argmax())
+    how: dict[str, Any] = {"accuracy": found[best][0], "log_loss": found[best][1], "edge": ""}
+    if best in (0, len(STRENGTHS) - 1):
+        tried = f"{STRENGTHS[0]:g} to {STRENGTHS[-1]:g}"
+        how["edge"] = f"the probe's strength C = {STRENGTHS[best]:g} is at an end of what is tried, {tried}"
+    return STRENGTHS[best], how
+
+
+def _fit_once(model: LogisticRegression, x: Floats, y: NDArray[np.integer]) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # weak ones need not end: what is held out decides
+        model.fit(x, y)
+
+
+def _rows(model: LogisticRegression) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+    """Weight (category, embedding) and bias (category) of the categories that it was fitted to."""
+    if len(model.classes_) > 2:
+        return model.coef_, model.intercept_
+    halves = np.array([-0.5, 0.5])  # it has one row, the logit of the second against the first
+    return halves[:, None] * model.coef_, halves * model.intercept_[0]
 
 
 @contextmanager

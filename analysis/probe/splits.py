@@ -31,6 +31,10 @@ class Splits:
     """(clip): the head that a clip is tested by, -1 for none."""
     valid_drawn: bool
     """Whether validation clips were drawn from the training clips because the data set names none."""
+    groups: NDArray[np.int64]
+    """(clip): numbers of the groups, ordered by name, that cross-validation among training clips must not divide."""
+    n_unlabelled: int
+    """Clips that are marked for test and have no category."""
 
 
 def splits_column(columns: Sequence[str], wanted: str | None = None) -> str:
@@ -54,6 +58,7 @@ def make_splits(
     names: Sequence[str],
     seed: int = 0,
     categories: Sequence[str] = (),
+    groupings: Sequence[Sequence[str]] = (),
 ) -> Splits:
     """The splits or folds that a column describes.
 
@@ -61,32 +66,46 @@ def make_splits(
         each fold is tested by a head trained on all others. "" takes no part.
     codes: (clip) categories as whole numbers, -1 for clips that take no part.
     names: (clip) clip names, unique; with `seed` they decide what is drawn. categories: names of the codes, for errors.
+    groupings: columns (clip) of what clips have in common, as their speaker. The first that the splits respect (no head
+        learns from a group and is tested on it) gives `groups`; else the folds do, if each head learns from at least
+        three of them; else each clip is alone.
 
     Where nothing is marked valid, a tenth of each category's training clips is drawn for it, at least one of two or
     more, so that every category stays in both.
-    Raises ValueError for a split without training or test clips, or with parts of other names, for a single fold, and
-    for a head for which a category that is tested has no training clips.
+    Raises ValueError for a split without training or test clips that have a category, or with parts of other names, for
+    a single fold, and for a head for which a category that is tested has no training clips.
     """
     part = np.array(list(parts), dtype=object)
     counted = (np.asarray(codes) >= 0) & (part != "")
     heads: tuple[str, ...] = ("test",)
+    without = (part != "") & ~counted
     values = sorted({str(value) for value in part[counted]}, key=lambda text: (len(text), text))
     if set(values) <= set(PARTS):
         absent = [name for name in ("train", "test") if name not in values]
         if absent:
+            marked = " and ".join(f"{n} {name}" for name in absent if (n := int((part[without] == name).sum())))
+            if marked:
+                raise ValueError(
+                    f"none of the clips marked {' or '.join(absent)} has a category ({marked} without one); expected "
+                    "labelled clips in train and test: label them, or split by another column"
+                )
             raise ValueError(
                 f"the split has no clips marked {' or '.join(absent)} (found {', '.join(values) or 'nothing'}); "
                 "expected train and test, and valid if there is one"
             )
         tested = (part == "test")[None] & counted
         train, valid = ((part == name)[None] & counted for name in ("train", "valid"))
+        marked_test = without & (part == "test")
     else:
         if any(value.strip().lower() in PARTS for value in values):  # "val", "Train": a split, not folds
             others = ", ".join(value for value in values if value not in PARTS)
             raise ValueError(f"the split has parts called {others[:100]}; expected {', '.join(PARTS)}, or folds alone")
         if len(values) < 2:
-            raise ValueError(f"found one fold, {', '.join(values)}; expected at least 2, or a split train, valid, test")
-        heads = tuple(values)
+            others = f", apart from {without.sum()} clips without a category" if without.any() else ""
+            raise ValueError(
+                f"found one fold, {', '.join(values)}{others}; expected at least 2, or a split train, valid, test"
+            )
+        heads, marked_test = tuple(values), without
         tested = np.array([part == fold for fold in heads]) & counted
         train, valid = ~tested & counted, np.zeros_like(tested)
     drawn = not valid.any()
@@ -101,8 +120,45 @@ def make_splits(
                 f"{len(untrained)} categories have clips in {head} and no training clips, the first {first}; expected "
                 "some of every category: split the clips otherwise, or leave it unlabelled in another column"
             )
-    test_fold = np.where(tested.any(axis=0), tested.argmax(axis=0), -1)
-    return Splits(heads=heads, train=train, valid=valid, test_fold=test_fold, valid_drawn=drawn)
+    offered = [np.array(list(grouping), dtype=object) for grouping in groupings]
+    offered += [part] if len(heads) > 3 else []
+    return Splits(
+        heads=heads, train=train, valid=valid, test_fold=np.where(tested.any(axis=0), tested.argmax(axis=0), -1),
+        valid_drawn=drawn, groups=_groups(offered, names, train | valid, tested), n_unlabelled=int(marked_test.sum()),
+    )  # fmt: skip
+
+
+def _groups(
+    offered: Sequence[NDArray[np.object_]], names: Sequence[str], learned: NDArray[np.bool_], tested: NDArray[np.bool_]
+) -> NDArray[np.int64]:
+    """Numbers (clip) by the first grouping of which no group is on both sides of a head; "" and others stand alone."""
+    alone = np.array([f"clip {name}" for name in names], dtype=object)
+    for values in offered:
+        sides = [{*values[one]} & {*values[other]} - {""} for one, other in zip(learned, tested, strict=True)]
+        if not any(sides) and all(len({*values[one]}) > 1 for one in learned):
+            alone = np.where(values == "", alone, "of " + values)
+            break
+    numbers: NDArray[np.int64] = np.unique(alone.astype(str), return_inverse=True)[1]
+    return numbers
+
+
+def parts_of(
+    clips: NDArray[np.bool_], codes: NDArray[np.integer], groups: NDArray[np.integer], n: int, seed: int
+) -> NDArray[np.int64]:
+    """Some of the clips in up to n parts for cross-validation: number of its part (clip), -1 for all others.
+
+    No group is divided, and categories are as even in the parts as their groups allow. It depends on the groups'
+    numbers and the seed, not on the order of clips.
+    """
+    _, group, sizes = np.unique(groups[clips], return_inverse=True, return_counts=True)
+    category = np.full(len(sizes), np.iinfo(np.int64).max)
+    np.minimum.at(category, group, codes[clips])
+    order = np.lexsort([np.random.default_rng(seed).permutation(len(sizes)), -sizes, category])
+    part = np.empty(len(sizes), np.int64)
+    part[order] = np.arange(len(sizes)) % n
+    found = np.full(len(clips), -1, np.int64)
+    found[clips] = part[group]
+    return found
 
 
 def _drawn(

@@ -33,10 +33,14 @@ def test_a_run_its_table_and_its_figure(here, tmp_path):
     output = tmp_path / "r.parquet"
     output_text = done(*arguments(here, "--controls", 40, "--clip-table", tmp_path / "clips.csv", "-o", output))
     assert re.search(r"accuracy\n\| category +\| +n_clips ", output_text)
-    assert re.search(r"\| d +\| +8 \| +1 \| +0 \| +-1 \| .*\| +0.02439 \| +0.02439 \|", output_text)  # 1/41
-    assert output_text.splitlines()[-1] == str(output)
+    assert re.search(r"\| d +\| +8 \| +8 \| +1 \| +0 \| +-1 \| .*\| +0.02439 \| +0.02439 \|", output_text)  # 1/41
+    *_, note, last = output_text.splitlines()
+    assert last == str(output)
     frame = pd.read_parquet(output)
     assert set(frame["measure"]) == {"accuracy", "margin", "log_loss"}
+    n_changed = frame[frame["measure"] == "margin"].set_index("category")["n_changed"]
+    assert n_changed.to_dict() == {"a": 0, "b": 0, "c": 0, "d": 8, "": 8}
+    assert re.fullmatch(r"8 clips changed of 32 tested, by controls \d+ to 32", note)
     clips = pd.read_csv(tmp_path / "clips.csv")
     assert len(clips) == 32
     assert (clips[clips["category"] == "d"]["predicted_after"] != "d").all()

@@ -15,7 +15,18 @@ if TYPE_CHECKING:
 
 SETS = 'shared(A,B) | only(A) | all(A) | "(9,347) (10,393)" | @FILE; A is a category, or TASK:LABEL:A'
 NAMING = ("set", "selection")
-SHOWN = ("category", "n_clips", "before", "after", "change", "control_mean", "p_paired", "p_rank", "p_corrected")
+SHOWN = (
+    "category",
+    "n_clips",
+    "n_changed",
+    "before",
+    "after",
+    "change",
+    "control_mean",
+    "p_paired",
+    "p_rank",
+    "p_corrected",
+)
 
 
 def request_of(task: str, **given: Any) -> Request:
@@ -93,6 +104,8 @@ def run(
     rows["category"] = rows["category"].where(~rows["overall"], "all clips")
     for measure in ("accuracy", "margin"):
         click.echo(f"{measure}\n{markdown(rows.loc[rows['measure'] == measure, list(SHOWN)])}\n")
+    for note in result.attrs["notes"]:
+        click.echo(note)
     click.echo(output)
 
 

@@ -119,3 +119,15 @@ def test_a_category_of_one_clip_has_a_dot_without_an_interval():
     assert round(dots(panel)[2][0], 12) == round(float(result["change"].sel(measure="margin", category="one")), 12)
     rows = [segment[0, 1] for segment in panel.collections[0].get_segments() if segment.size]
     assert rows == [0, 1, 3]
+
+
+def test_notes_stand_above_and_overlap_nothing():
+    notes = ["0 clips changed of 36 tested, by controls 0 to 3", "the probe is not better than chance: " + 30 * "so $ "]
+    plain, noted = ablation_figure(made(3)), ablation_figure(made(3).assign_attrs(notes=notes))
+    assert not plain.get_suptitle()
+    assert noted.get_suptitle().replace("\n", " ") == " ".join(notes).strip()
+    noted.draw_without_rendering()
+    title = noted._suptitle.get_window_extent()
+    assert all(ax.get_window_extent().y1 < title.y0 for ax in noted.axes)
+    assert title.x0 >= 0
+    assert title.x1 <= noted.get_window_extent().x1
