@@ -89,6 +89,7 @@ def origin_of(encoder: Encoder, frames: str) -> Origin:
         )
     try:
         anatomy = encoder.anatomy()
+        encoder.check_widths(anatomy.sites)
         spans = encoder.spans(max(encoder.sample_rate, encoder.min_samples))
     except Exception as error:
         if not is_foreign(error):

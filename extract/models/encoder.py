@@ -235,6 +235,30 @@ class Encoder:
             uneditable=uneditable,
         )
 
+    @torch.inference_mode()
+    def check_widths(self, sites: Sequence[Site]) -> None:
+        """Raise ValueError for a site that shows more neurons of a longer sound: it has its frames where they belong.
+
+        sites: as `anatomy` gives them.
+        """
+        widths = {site.name: site.width for site in sites}
+
+        def read(site: str, output: Any) -> None:
+            if (found := self.neurons(output).shape[-1]) != widths[site]:
+                raise ValueError(
+                    f"site {site} shows {widths[site]} neurons of a sound and {found} of one twice as long; expected "
+                    "(clip, frame, neuron): give the encoder `neurons=`, for (clip, channel, frame) lambda y: "
+                    "y.transpose(1, 2)"
+                )
+
+        try:
+            with tap(self.module, list(widths), read=read):
+                self(self.silence(2 * max(self.sample_rate, self.min_samples)))
+        except Exception as error:
+            if not is_foreign(error):
+                raise
+            # A model of one length alone cannot be asked.
+
     def _frames_of_one_clip(self, site: str, output: Any) -> Tensor:
         """A copy of the neurons (1, frame, neuron) in a site's output. Raises ValueError where they are not that."""
         before = output.clone() if isinstance(output, Tensor) else None

@@ -101,8 +101,8 @@ class Folder:
             numbers = value if isinstance(value, list) else [value]
             if len(numbers) > MAX_LAYERS or any(isinstance(n, int | float) and not 0 <= n <= limit for n in numbers):
                 raise ValueError(
-                    f"{file} has {name} {_short(value)}; expected at most {limit}, and nothing negative: take this file "
-                    "from where the weights were published"
+                    f"{file} has {name} {_short(value)}; expected at most {limit}, and nothing negative: take this "
+                    "file from where the weights were published"
                 )
         try:
             return config_class.from_dict(own)

@@ -138,6 +138,34 @@ def test_a_model_is_taken_out_of_what_was_put_around_it(encoder: Encoder, wrap: 
     np.testing.assert_array_equal(wrapped.anatomy().check, encoder.anatomy().check)
 
 
+class OverTime(nn.Module):
+    """A convolution of samples in tens: (clip, channel, frame)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(1, 5, 10, 10)
+
+    def forward(self, waveforms: Tensor) -> Tensor:
+        return self.conv(waveforms[:, None]).transpose(1, 2)
+
+
+def test_channels_before_frames_are_refused_though_all_clips_are_a_second_long() -> None:
+    encoder = Encoder(module=OverTime(), sample_rate=1000, sites=["conv"])
+    with pytest.raises(
+        ValueError, match=r"site conv shows 100 neurons of a sound and 200 of one twice as long; .*transpose"
+    ):
+        origin_of(encoder, "audio")
+    turned = replace(encoder, neurons=lambda y: y.transpose(1, 2))
+    assert origin_of(turned, "audio").identity.sites == (("conv", 5),)
+    assert turned.anatomy().uneditable == {}
+
+
+def test_a_model_of_one_length_alone_is_taken_as_it_is() -> None:
+    fixed = nn.Sequential(nn.Linear(1000, 7), nn.Unflatten(1, (1, 7)))
+    encoder = Encoder(module=fixed, sample_rate=1000, sites=["0"])
+    assert origin_of(encoder, "audio").identity.sites == (("0", 7),)
+
+
 class Recurrent(nn.Module):
     """An LSTM, whose output is a tuple, with and without a part behind it that gives the neurons alone."""
 
