@@ -18,6 +18,7 @@ import xarray as xr
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..extract.models.edit import writable
 from ..store.neurons import NeuronSet
 
 MODES = ("gain", "mean", "patch")
@@ -77,15 +78,9 @@ def edit_output(output: Any, neurons: Callable[[Any], Tensor], edit: Edit, donat
     """A copy of a site's output, however it arranges its neurons, in which the edit's neurons have their new values.
 
     neurons: the encoder's function, site output -> (clip, frame, neuron), which may turn and reshape, but not compute.
-    Raises ValueError where it computes: then there is no way back to the site's output.
+    Raises ValueError where it computes, or the output is not one tensor.
     """
-    copy: Tensor | None = output.clone() if isinstance(output, Tensor) else None
-    view = None if copy is None else neurons(copy)
-    if copy is None or view is None or view.untyped_storage().data_ptr() != copy.untyped_storage().data_ptr():
-        raise ValueError(
-            "the encoder's `neurons` makes new values out of a site's output, which cannot be turned back; expected "
-            "a view of one tensor (permute, reshape, slices): name sites whose outputs are the neurons"
-        )
+    copy, view = writable(output, neurons)
     view.index_copy_(-1, edit.neurons, edit.new(view.index_select(-1, edit.neurons), donated))
     return copy
 

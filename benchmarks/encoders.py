@@ -66,14 +66,10 @@ def read_by_us(encoder: Encoder, wave: np.ndarray) -> dict[str, list[np.ndarray]
     sites, blocks = (match_sites(encoder.module, names) for names in (encoder.sites, encoder.transformer_layers))
     first: list[torch.Tensor] = []
 
-    def entering(name: str, hidden: Any) -> None:
-        if name == blocks[0]:
-            first.append(hidden)
-
     with (
         torch.inference_mode(),
         tap(encoder.module, sites) as seen,
-        tap(encoder.module, blocks, read_input=entering) as out,
+        tap(encoder.module, blocks, read_inputs={blocks[0]: lambda hidden: first.append(hidden.clone())}) as out,
     ):
         output = encoder.module(encoder.prepare(torch.from_numpy(wave)[None]))
     hidden = [first[0], *(out[name][0][0] if isinstance(out[name][0], tuple) else out[name][0] for name in blocks)]

@@ -100,8 +100,7 @@ def capture(
     executor: where workers run; default one worker in this process.
     Raises ValueError for options or files that do not fit together or with the store, FileNotFoundError for absent
     audio, OSError where reading or writing fails or there is no room; committed blocks stay, and the same call goes on
-    from there. A finished task needs no encoder: one given by its name, from the same source, is not loaded, and its
-    weights are not compared.
+    from there. A finished task needs no encoder: one given by its name, whose files are as they were, is not loaded.
     """
     if not 0 <= max_failures <= 1:
         raise ValueError(f"max_failures is {max_failures}; expected a share between 0 and 1")
@@ -137,7 +136,12 @@ def capture(
         check_options(origin.identity, family=encoder.partition(":")[0], frames=frames, device=device)
         log.info("%s", describe(url, task, origin.identity, plan))
         if source_of(encoder) != origin.source:
-            origin = preflight(None).run(executor).origin
+            now = preflight(None).run(executor).origin
+            # Any device will do to compare by tolerance, where none is asked for.
+            identity = now.identity if device else replace(now.identity, device=origin.identity.device)
+            origin = replace(now, identity=identity)
+        elif encoder.startswith("module:"):
+            log.info("%s was not run: its source is as it was; what it reads besides is not compared", encoder)
         add_task(url, task, origin, plan, clips)  # refuses another encoder, clips and labels that are not the store's
         limit.check(where, [])
         return _end(recorder, url, task, executor)
@@ -147,6 +151,8 @@ def capture(
     if origin is not None:
         check_origin(url, task, origin, found.origin)
     log.info("%s", describe(url, task, found.origin.identity, plan))
+    for warning in found.warnings:
+        log.warning("%s", warning)
     expected = forecast(found, plan, map(str, corpus.labels), status, executor.max_workers())
     this_machine(None if is_url(url) else url).check_fits(
         where,

@@ -108,7 +108,7 @@ class Forward:
             transformer_layers=self.transformer_layers,
         )
         inputs = self.prepare(batch)
-        with tap(self.encoder.module, summaries.sites, read=summaries.read, read_input=summaries.read_input):
+        with tap(self.encoder.module, summaries.sites, read=summaries.read, read_inputs=summaries.read_inputs):
             embedding = self.encoder.embed(self.encoder.module(inputs))
         summaries.check_complete()
         layers = range(len(self.anatomy.sites))

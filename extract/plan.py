@@ -16,7 +16,7 @@ from ..store.blocks import default_block_size
 from ..store.changes.staged import ClipTable, Origin
 from ..store.changes.tasks import add_task, create
 from ..store.group import check_task_name, nothing_at, open_root, read_record
-from ..store.provenance import Identity, Plan, kept
+from ..store.provenance import Identity, Plan, digest_of, kept
 from ..store.schema import sizes
 from ..store.status import TaskStatus, task_status
 from .audio.corpus import Clips, Corpus
@@ -89,7 +89,8 @@ def origin_of(encoder: Encoder, frames: str) -> Origin:
         )
     try:
         anatomy = encoder.anatomy()
-        encoder.spans(max(encoder.sample_rate, encoder.min_samples))
+        encoder.check_widths(anatomy.sites)
+        spans = encoder.spans(max(encoder.sample_rate, encoder.min_samples))
     except Exception as error:
         if not is_foreign(error):
             raise
@@ -100,14 +101,21 @@ def origin_of(encoder: Encoder, frames: str) -> Origin:
         ) from error
     device = encoder.device
     tf32 = device.type == "cuda" and torch.backends.cuda.matmul.allow_tf32
-    n_blocks = len(match_sites(encoder.module, encoder.transformer_layers)) if encoder.transformer_layers else 0
+    layers = match_sites(encoder.module, encoder.transformer_layers) if encoder.transformer_layers else ()
+    # What the check of a fixed sound does not show: which clips are long enough, which frames count, which states these
+    # are.
+    microseconds = [None if np.isnan(t0) else round(1e6 * t0) for t0 in spans[:, 0].tolist()]
+    unseen = {
+        "min_samples": int(encoder.min_samples), "frame_times": digest_of(microseconds),
+        "hidden_states": digest_of(layers) if layers else "none",
+    }  # fmt: skip
     identity = Identity(
         encoder=encoder.name,
         weights=weights_digest(encoder.module),
-        front_end={"sample_rate": int(encoder.sample_rate), **encoder.front_end},
+        front_end={"sample_rate": int(encoder.sample_rate), **unseen, **encoder.front_end},
         sites=tuple((site.name, site.width) for site in anatomy.sites),
         embedding=anatomy.embedding,
-        hidden=(n_blocks + 1, anatomy.hidden) if n_blocks else (0, 0),
+        hidden=(len(layers) + 1, anatomy.hidden) if layers else (0, 0),
         frames=frames,
         precision="tf32" if tf32 and anatomy.precision == "float32" else anatomy.precision,
         device=device.type,
@@ -160,7 +168,16 @@ def clip_table(corpus: Corpus) -> ClipTable:
 
 
 def make_plan(stored: Plan | None, corpus: Corpus, clips: ClipTable, **given: Any) -> Plan:
-    """The plan: options given, else those stored, else the defaults."""
+    """The plan: options given, else those stored, else the defaults.
+
+    Raises ValueError where the manifest states another unit_sec than the stored plan, and no option does.
+    """
+    if stored and given["unit_sec"] is None and corpus.unit_sec not in (None, stored.unit_sec):
+        kept_unit = "native" if stored.unit_sec is None else f"{stored.unit_sec:g}"
+        raise ValueError(
+            f"the manifest's unit_sec is {corpus.unit_sec:g}, and the task was extracted with {kept_unit}; expected "
+            f"the same: correct the manifest, or give --unit-sec {kept_unit}, or choose another task name"
+        )
     defaults: dict[str, Any] = {
         "unit_sec": corpus.unit_sec or "native",
         "variables": kept(None),

@@ -60,6 +60,7 @@ class PreflightResult:
     """Size of the module's parameters and buffers."""
     parity: str = ""
     """What `check_parity` has to record with the blocks."""
+    warnings: tuple[str, ...] = ()
     throughput: Throughput | None = None
 
 
@@ -92,7 +93,13 @@ class Preflight:
         with closing(Worker(replace(self.extraction, origin=origin), encoder)) as worker:
             parity = check_parity(worker, self.parity) if self.parity is not None else ""
             throughput = measure_throughput(worker, CALIBRATION_SECONDS) if self.calibrate else None
-        return replace(result, parity=parity, throughput=throughput)
+            uneditable = worker.forward.anatomy.uneditable
+        warnings = tuple(
+            f"encoder {encoder.name} can be extracted but not ablated at site {site}: {reason} (docs/encoders.md has "
+            "recipes)"
+            for site, reason in uneditable.items()
+        )
+        return replace(result, parity=parity, throughput=throughput, warnings=warnings)
 
     def run(self, executor: Executor) -> PreflightResult:
         """The answer from where the executor's workers run. Raises as `look`, and OSError where that kills them."""

@@ -73,7 +73,7 @@ class Summaries:
     """Sums over the frames of one batch, for every site and, if wanted, every hidden state.
 
     summaries = Summaries(anatomy, weights, neurons=encoder.neurons)
-    with tap(encoder.module, summaries.sites, read=summaries.read, read_input=summaries.read_input):
+    with tap(encoder.module, summaries.sites, read=summaries.read, read_inputs=summaries.read_inputs):
         output = encoder.module(inputs)
     summaries.mean(0)    # (clip, neuron) of layer 0
     """
@@ -107,10 +107,10 @@ class Summaries:
         if site in self.states:
             self._hidden[self.states[site]].add(layer_frames(output))
 
-    def read_input(self, site: str, value: Any) -> None:
-        """Take in the input of a site: that of the first transformer layer is hidden state 0."""
-        if self.states.get(site) == 1:
-            self._hidden[0].add(as_frames(value))
+    @property
+    def read_inputs(self) -> dict[str, Callable[[Any], None]]:
+        """What takes in the input of the first transformer layer, hidden state 0; to be passed to `tap`."""
+        return {name: lambda value: self._hidden[0].add(as_frames(value)) for name in list(self.states)[:1]}
 
     def mean(self, layer: int) -> Tensor:
         """Mean activation over the counted frames, float32 (clip, neuron)."""

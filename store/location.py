@@ -3,7 +3,7 @@
 Goal: one way to open all of them, with time limits: a request that fails for a moment is repeated, one that keeps
 failing ends as an OSError of one line. Credentials come from the environment (AWS_*, GOOGLE_*, AZURE_*) and are kept
 nowhere else.
-Conventions: s3, gs, az and their synonyms, http and https go through obstore (`otoscope[s3]`), other schemes through
+Conventions: s3, gs, az and their synonyms, http and https go through obstore (the extra `s3`), other schemes through
 fsspec.
 """
 
@@ -58,7 +58,7 @@ def check_no_secrets(url: str) -> None:
 def zarr_store(url: str) -> Store:
     """The Zarr store at a URL or local path, read only; nothing is looked up yet.
 
-    Raises ValueError for a URL that carries secrets or that nothing here can open, ImportError without `otoscope[s3]`.
+    Raises ValueError for a URL that carries secrets or that nothing here can open, ImportError without obstore.
     """
     if not is_url(url):
         return LocalStore(url, read_only=True)
@@ -100,7 +100,9 @@ def _connect(url: str, settings: tuple[tuple[str, str], ...]) -> Any:
         from obstore.exceptions import BaseError
         from obstore.store import from_url
     except ImportError as error:
-        raise ImportError(f"{url} needs obstore ({error}); install it with: pip install 'otoscope[s3]'") from error
+        raise ImportError(
+            f"{url} needs obstore ({error}); install it in otoscope's checkout: pip install -e '.[s3]'"
+        ) from error
     environment = dict(settings)
     endpoint = environment.get("AWS_ENDPOINT_URL_S3") or environment.get("AWS_ENDPOINT_URL", "")
     plain = any(

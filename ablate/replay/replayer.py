@@ -154,26 +154,24 @@ class Replayer:
         part = self.maps[layer]
         plain, runs = part.forward, itertools.count()
 
-        def forward(activation: Tensor) -> Tensor:
+        def forward(input: Tensor) -> Tensor:  # as a linear map calls it, which may be passed by name
             run = next(runs)
             wide = edit is not None and is_wide(len(edit.neurons), part.in_features)
             if start is not None:
                 mapped = start.mapped[run].clone()
             elif record is not None or not wide:
-                mapped = plain(activation)
+                mapped = plain(input)
             if record is not None:
                 columns = record.columns
-                record.activation.append(
-                    activation.clone() if columns is None else activation.index_select(-1, columns)
-                )
+                record.activation.append(input.clone() if columns is None else input.index_select(-1, columns))
                 record.mapped.append(mapped.clone())
             if edit is None:
                 return mapped
             theirs = donated(layer, run, edit) if donated is not None and edit.mode == "patch" else None
             if wide:
-                whole = activation if start is None else start.activation[run]
+                whole = input if start is None else start.activation[run]
                 return plain(edited(whole, edit, theirs))
-            old = activation.index_select(-1, edit.neurons) if start is None else start.old(run, edit.neurons)
+            old = input.index_select(-1, edit.neurons) if start is None else start.old(run, edit.neurons)
             return mapped + F.linear(edit.new(old, theirs) - old, part.weight.index_select(1, edit.neurons))
 
         return forward

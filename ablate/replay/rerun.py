@@ -69,7 +69,8 @@ class Rerunner:
     encoder: in evaluation mode, on its device (`encoder.to(device)`).
     replay: False for whole passes in any case.
     While it runs, nothing else may run the encoder's module: modules are replaced for the length of a pass.
-    Raises LookupError for neurons that the encoder does not have, ValueError for means or maps that do not fit it.
+    Raises LookupError for neurons that the encoder does not have, ValueError for means or maps that do not fit it, and
+    for edits of a site that cannot be edited.
     """
 
     method: str
@@ -86,6 +87,9 @@ class Rerunner:
         none: Edits = (None,) * len(widths)
         asked = [[edit and edit.to_device(device) for edit in one.edits(widths)] for one in self.interventions]
         self.edits: list[Edits] = [none, *map(tuple, asked)]
+        for layer, site in enumerate(self.sites):
+            if site in anatomy.uneditable and any(edits[layer] is not None for edits in self.edits):
+                raise ValueError(f"layer {layer}, site {site}, cannot be edited: {anatomy.uneditable[site]}")
         self.root = plan_passes(self.edits, widths)
         self.layers = branch_layers(self.root)
         maps = encoder.ffn_maps(anatomy.sites)

@@ -115,15 +115,21 @@ def load(path: str, family: str = "ast") -> Encoder:
     model, a front end that is not this model's, or weights that do not fit.
     """
     folder = open_folder(path, family)
-    config = transformers_part().ASTConfig.from_dict(dict(folder.config))
+    config = folder.configuration(transformers_part().ASTConfig)
     frames, n_mels = config.max_length, config.num_mel_bins
     folder.check_front_end(sampling_rate=SAMPLE_RATE, max_length=frames, num_mel_bins=n_mels)
-    stated = (folder.setting("mean", float), folder.setting("std", float))
-    bank = FilterBank(frames=frames, n_mels=n_mels, norm=stated if folder.setting("do_normalize", bool) else None)
+    norm = (
+        (folder.setting("mean", float), folder.setting("std", float)) if folder.setting("do_normalize", bool) else None
+    )
+    if norm is not None and norm[1] <= 0:
+        raise ValueError(f"{path}/preprocessor_config.json has std {norm[1]:g}; expected a deviation above 0")
     strides = (config.frequency_stride, config.time_stride)
     prefixes = ("audio_spectrogram_transformer.",)
+    # Before the front end, so that its sizes are those of weights that are there.
+    model = folder.model(transformers_part().ASTModel, config, prefixes=prefixes, renamed=RENAMED)
+    bank = FilterBank(frames=frames, n_mels=n_mels, norm=norm)
     return Encoder(
-        module=folder.model(transformers_part().ASTModel, config, prefixes=prefixes, renamed=RENAMED),
+        module=model,
         sample_rate=SAMPLE_RATE,
         sites=("layers.*.mlp.activation_fn",),
         prepare=bank,

@@ -5,9 +5,10 @@ Conventions: a checkpoint is a state dict, bare or as the `model` entry of a dic
 """
 
 import argparse
+import hashlib
 import re
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from pickle import UnpicklingError  # the name only: torch raises it for what it will not unpack
 from typing import TypeVar
@@ -20,15 +21,18 @@ from ...messages import one_line
 
 Model = TypeVar("Model", bound=nn.Module)
 MAX_FAULTS = 5  # that a message names
+MAX_INDEX_BYTES = 10_000_000  # of names and shapes in a file: the largest published models have a tenth
+MAX_UNPACKED = 4  # bytes of tensors for a byte of file: some share theirs
 
 
 def read_checkpoint(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors by name and text metadata (safetensors only) of a checkpoint.
 
-    Raises ValueError for a file that is damaged, that wants to unpack more than tensors and plain arguments,
-    or that holds no state dict.
+    Raises ValueError for a file that is damaged, that wants to unpack more than tensors and plain arguments, whose
+    tensors are much more than the file, or that holds no state dict.
     """
     try:
+        _check_index(file)
         if file.suffix == ".safetensors":
             with safetensors.safe_open(file, framework="pt") as opened:
                 return {key: opened.get_tensor(key) for key in opened.keys()}, opened.metadata() or {}  # noqa: SIM118
@@ -44,16 +48,38 @@ def read_checkpoint(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         content = content["model"]
     if not isinstance(content, Mapping):
         raise ValueError(f"{file.name} holds a {type(content).__name__}; expected a state dict, bare or under 'model'")
-    return {str(key): value for key, value in content.items() if isinstance(value, Tensor)}, {}
+    tensors = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
+    size, unpacked = file.stat().st_size, sum(value.numel() * value.element_size() for value in tensors.values())
+    if unpacked > MAX_UNPACKED * size:
+        raise ValueError(
+            f"{file.name} has {size} bytes and tensors of {unpacked}; expected a file that holds their values: fetch "
+            "it again"
+        )
+    return tensors, {}
+
+
+def digest_of_files(files: Iterable[Path], beside: str = "") -> str:
+    """SHA-256 over some text, and names and contents of files in their order."""
+    digest = hashlib.sha256(beside.encode())
+    for file in files:
+        with file.open("rb") as opened:
+            digest.update(f"\0{file.name}\0".encode() + hashlib.file_digest(opened, "sha256").digest())
+    return digest.hexdigest()
 
 
 def filled(make: Callable[[], Model], tensors: Mapping[str, Tensor], where: str, remedy: str) -> Model:
     """The model that `make` builds, with these tensors in float32, in evaluation mode and without gradients.
 
-    Raises ValueError naming the tensors that are missing, misshapen or unknown, with their shapes.
+    Raises ValueError for a model that cannot be made, and naming the tensors that are missing, misshapen, of another
+    kind, or unknown.
     """
-    with torch.device("meta"):  # shapes only: every value comes from the tensors
-        model = make()
+    try:
+        with torch.device("meta"):  # shapes only: every value comes from the tensors
+            model = make()
+    except Exception as error:  # of many kinds: sizes come from files
+        raise ValueError(
+            f"no model can be made as {where} says ({shown(one_line(error))}); expected {remedy}"
+        ) from error
     expected = model.state_dict()
     faults = [f"{key} {tuple(expected[key].shape)} is missing" for key in expected if key not in tensors]
     faults += [
@@ -61,7 +87,12 @@ def filled(make: Callable[[], Model], tensors: Mapping[str, Tensor], where: str,
         for key, value in expected.items()
         if key in tensors and tensors[key].shape != value.shape
     ]
-    faults += [f"{key} is not part of this encoder" for key in tensors if key not in expected]
+    faults += [
+        f"{key} holds {tensors[key].dtype} ({tensors[key].layout}), expected dense floating-point values"
+        for key, value in expected.items()
+        if key in tensors and value.is_floating_point() and not _is_plain(tensors[key])
+    ]
+    faults += [f"{shown(key)} is not part of this encoder" for key in tensors if key not in expected]
     if faults:
         more = f" and {len(faults) - MAX_FAULTS} more" if len(faults) > MAX_FAULTS else ""
         raise ValueError(
@@ -73,6 +104,33 @@ def filled(make: Callable[[], Model], tensors: Mapping[str, Tensor], where: str,
     return model.eval().requires_grad_(False)
 
 
+def shown(text: str, limit: int = 100) -> str:
+    """What a file says as a message may have it: on one line, and short."""
+    text = text if text.isprintable() else repr(text)[1:-1]
+    return text if len(text) <= limit else f"{text[: limit - 3]}..."
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    """Whether a tensor has floating-point values, all of them, in memory: none quantised, sparse or without storage."""
+    return tensor.is_floating_point() and tensor.layout == torch.strided and tensor.device.type == "cpu"
+
+
+def _check_index(file: Path) -> None:
+    """Raise ValueError for what no checkpoint is, and what would be large before a tensor is looked at."""
+    if file.exists() and not file.is_file():
+        raise ValueError("no regular file")
+    with file.open("rb") as opened:
+        size = int.from_bytes(opened.read(8), "little") if file.suffix == ".safetensors" else 0
+    if file.suffix != ".safetensors" and zipfile.is_zipfile(file):
+        with zipfile.ZipFile(file) as archive:
+            entries = archive.infolist()
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+            raise ValueError("it is compressed, which torch does not do")
+        size = sum(entry.file_size for entry in entries if entry.filename.endswith(".pkl"))
+    if size > MAX_INDEX_BYTES:
+        raise ValueError(f"its index has {size} bytes, more than {MAX_INDEX_BYTES}")
+
+
 def _damage(file: Path, error: Exception) -> str:
     """What is wrong with a file at which a library raised `error`."""
     if file.suffix == ".safetensors":
@@ -80,10 +138,12 @@ def _damage(file: Path, error: Exception) -> str:
     wanted = re.search(r"GLOBAL (\S+)", str(error))
     if isinstance(error, UnpicklingError) and wanted:
         return (
-            f"{file.name} holds {wanted[1]} besides tensors, not unpacked because it could run code; "
+            f"{file.name} holds {shown(wanted[1])} besides tensors, not unpacked because it could run code; "
             "expected a state dict: if you trust the file, save its weights alone as .safetensors"
         )
     reason = _reason(error)
+    if not file.is_file():
+        return f"{file.name} is no regular file; expected a .pth or .safetensors file that holds the weights"
     with file.open("rb") as opened:  # a checkpoint of torch is a zip archive or, of old, a pickle
         start = opened.read(2)
     if start == b"PK" and not zipfile.is_zipfile(file):

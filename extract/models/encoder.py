@@ -16,8 +16,13 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.parallel import DataParallel, DistributedDataParallel
 
+from .edit import why_fixed
 from .tap import match_sites, tap
+
+MAX_SAMPLE_RATE = 1_000_000  # in Hz: bats are recorded at 500 kHz
+MAX_SHORTEST_SECONDS = 600  # that a clip must have
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,6 +49,8 @@ class Anatomy:
     """Type of the numbers that the sites gave, as "float32"; several are joined by "+"."""
     check: np.ndarray
     """Of a fixed second of sound: its embedding, then the mean over frames of each site, float32 (check_value)."""
+    uneditable: Mapping[str, str] = field(default_factory=dict)
+    """Sites whose outputs cannot be edited, and why."""
 
 
 def as_frames(output: Any) -> Tensor:
@@ -57,8 +64,9 @@ def as_frames(output: Any) -> Tensor:
 
 
 def layer_frames(output: Any) -> Tensor:
-    """Hidden state (clip, frame, width) in a transformer layer's output, which may be a tuple that begins with it."""
-    return as_frames(output[0] if isinstance(output, tuple) else output)
+    """Hidden state (clip, frame, width) in a transformer layer's output, a tuple or dict may begin with it."""
+    parts = output.values() if isinstance(output, Mapping) else output if isinstance(output, tuple | list) else [output]
+    return as_frames(next(iter(parts), None))
 
 
 def mean_over_frames(output: Any) -> Tensor:
@@ -74,6 +82,20 @@ def mean_over_frames(output: Any) -> Tensor:
 def is_foreign(error: Exception) -> bool:
     """Whether an exception of a forward pass comes from the model's own code, and is none that we raise for users."""
     return not isinstance(error, ValueError) and type(error) is not LookupError
+
+
+def unwrapped(module: torch.nn.Module) -> torch.nn.Module:
+    """The model inside of what torch.compile and data parallelism put around it.
+
+    Compiled code goes past hooks that come later, and copies on several devices meet them in any order.
+    """
+    while True:
+        if isinstance(module, DataParallel | DistributedDataParallel):
+            module = module.module
+        elif (inside := dict(module.named_children()).get("_orig_mod")) is not None:
+            module = inside
+        else:
+            return module
 
 
 def _shape(output: Any) -> Any:
@@ -95,7 +117,7 @@ class Encoder:
     """
 
     module: torch.nn.Module
-    """The model. `module(prepare(waveforms))` must run it."""
+    """The model, taken out of torch.compile or DataParallel. `module(prepare(waveforms))` must run it."""
     sample_rate: int
     """In Hz; clips are resampled to it."""
     sites: Sequence[str]
@@ -132,8 +154,16 @@ class Encoder:
             value = getattr(self, name)
             if not isinstance(value, Integral) or value < minimum:
                 raise ValueError(f"{name} is {value!r}; expected a whole number of at least {minimum}")
+        if self.sample_rate > MAX_SAMPLE_RATE:
+            raise ValueError(f"sample_rate is {self.sample_rate} Hz; expected at most {MAX_SAMPLE_RATE}")
+        if self.min_samples > MAX_SHORTEST_SECONDS * self.sample_rate:
+            raise ValueError(
+                f"min_samples is {self.min_samples} at {self.sample_rate} Hz; expected at most "
+                f"{MAX_SHORTEST_SECONDS} s: no corpus has only clips of that length"
+            )
         if not isinstance(self.module, torch.nn.Module):
             raise ValueError(f"module is {type(self.module).__name__}; expected a torch.nn.Module")
+        object.__setattr__(self, "module", unwrapped(self.module))
         for name in ("sites", "transformer_layers", "maps"):
             if isinstance(getattr(self, name), str):
                 raise ValueError(f"{name} is {getattr(self, name)!r}; expected a list of names or patterns")
@@ -175,22 +205,75 @@ class Encoder:
         """
         sites = match_sites(self.module, self.sites)
         layers = match_sites(self.module, self.transformer_layers) if self.transformer_layers else ()
-        with tap(self.module, [*sites, *(layer for layer in layers if layer not in sites)]) as seen:
+        frames: dict[str, list[Tensor]] = {site: [] for site in sites}
+        uneditable: dict[str, str] = {}
+        hidden: list[int] = []
+
+        def read(site: str, output: Any) -> None:
+            if site in frames:
+                frames[site].append(self._frames_of_one_clip(site, output))
+                if reason := why_fixed(output, self.neurons):
+                    uneditable[site] = reason
+            if layers and site == layers[0]:
+                hidden.append(layer_frames(output).shape[-1])
+
+        with tap(self.module, list(dict.fromkeys([*sites, *layers])), read=read):
             embedding = self(self.fixed_sound())
         if not isinstance(embedding, Tensor) or embedding.ndim != 2 or len(embedding) != 1:
             raise ValueError(
                 f"`embed` gave {_shape(embedding)} for one clip; expected a tensor (1, width): "
                 "reduce it to one vector per clip"
             )
-        frames = [torch.cat([self.neurons(output) for output in seen[site]], dim=1)[0] for site in sites]
-        check = [embedding[0], *(values.float().mean(dim=0) for values in frames)]
+        values = {site: torch.cat(parts, dim=1)[0] for site, parts in frames.items()}
+        check = [embedding[0], *(of_site.float().mean(dim=0) for of_site in values.values())]
         return Anatomy(
-            sites=tuple(Site(name=s, width=values.shape[1]) for s, values in zip(sites, frames, strict=True)),
+            sites=tuple(Site(name=site, width=of_site.shape[1]) for site, of_site in values.items()),
             embedding=embedding.shape[1],
-            hidden=layer_frames(seen[layers[0]][0]).shape[-1] if layers else 0,
-            precision="+".join(sorted({str(values.dtype).removeprefix("torch.") for values in frames})),
+            hidden=hidden[0] if hidden else 0,
+            precision="+".join(sorted({str(v.dtype).removeprefix("torch.") for v in values.values()})),
             check=torch.cat([part.float() for part in check]).cpu().numpy(),
+            uneditable=uneditable,
         )
+
+    @torch.inference_mode()
+    def check_widths(self, sites: Sequence[Site]) -> None:
+        """Raise ValueError for a site that shows more neurons of a longer sound: it has its frames where they belong.
+
+        sites: as `anatomy` gives them.
+        """
+        widths = {site.name: site.width for site in sites}
+
+        def read(site: str, output: Any) -> None:
+            if (found := self.neurons(output).shape[-1]) != widths[site]:
+                raise ValueError(
+                    f"site {site} shows {widths[site]} neurons of a sound and {found} of one twice as long; expected "
+                    "(clip, frame, neuron): give the encoder `neurons=`, for (clip, channel, frame) lambda y: "
+                    "y.transpose(1, 2)"
+                )
+
+        try:
+            with tap(self.module, list(widths), read=read):
+                self(self.silence(2 * max(self.sample_rate, self.min_samples)))
+        except Exception as error:
+            if not is_foreign(error):
+                raise
+            # A model of one length alone cannot be asked.
+
+    def _frames_of_one_clip(self, site: str, output: Any) -> Tensor:
+        """A copy of the neurons (1, frame, neuron) in a site's output. Raises ValueError where they are not that."""
+        before = output.clone() if isinstance(output, Tensor) else None
+        values = self.neurons(output)
+        if not isinstance(values, Tensor) or values.ndim != 3 or len(values) != 1:
+            raise ValueError(
+                f"site {site} gives {_shape(values)} for one clip; expected a tensor (1, frame, neuron), the clip "
+                "first: give the encoder `neurons=`, a function that arranges it so"
+            )
+        if before is not None and not torch.allclose(output, before, rtol=0, atol=0, equal_nan=True):
+            raise ValueError(
+                f"the encoder's `neurons` changes the output of site {site}, with which the model goes on; expected a "
+                "function that leaves it as it is: none that ends in _"
+            )
+        return values.clone()
 
     def ffn_maps(self, sites: Sequence[Site]) -> tuple[str, ...]:
         """Names of the linear maps that take the sites' outputs, in the sites' order; none where `maps` is empty.
@@ -220,26 +303,27 @@ class Encoder:
     def hidden_widths(self) -> tuple[int, ...]:
         """Width of each hidden state, the first layer's input first, by a pass over silence.
 
-        Raises LookupError and ValueError as `anatomy` does, and ValueError for an input that is passed by name.
+        Raises LookupError and ValueError as `anatomy` does, and ValueError where a first input cannot be told.
         """
         layers = match_sites(self.module, self.transformer_layers)
         widths = dict.fromkeys(["", *layers], 0)  # "" is the input of the first layer
 
-        def read_input(layer: str, value: Any) -> None:
-            if layer == layers[0]:
-                widths[""] = as_frames(value).shape[-1]
+        def take(layer: str, value: Tensor) -> None:
+            if len(value) != 1:
+                raise ValueError(
+                    f"the hidden state at {layer or layers[0]} is {tuple(value.shape)} for one clip; expected (1, "
+                    "frame, width), the clip first: name other `transformer_layers=`, or leave hidden out of --keep"
+                )
+            widths[layer] = value.shape[-1]
 
         def read(layer: str, output: Any) -> None:
-            widths[layer] = layer_frames(output).shape[-1]
+            take(layer, layer_frames(output))
 
-        try:
-            with tap(self.module, layers, read=read, read_input=read_input):
-                self(self.silence(max(self.sample_rate, self.min_samples)))
-        except IndexError as error:
-            raise ValueError(
-                f"transformer layer {layers[0]} takes nothing by position; expected its input there: pass it so, or "
-                "leave hidden out of --keep"
-            ) from error
+        def read_input(value: Any) -> None:
+            take("", as_frames(value))
+
+        with tap(self.module, layers, read=read, read_inputs={layers[0]: read_input}):
+            self(self.silence(max(self.sample_rate, self.min_samples)))
         return tuple(widths.values())
 
     @torch.inference_mode()

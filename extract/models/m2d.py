@@ -5,6 +5,7 @@ Conventions: log-mel spectrograms (clip, mel, frame); inside, tokens (clip, toke
 of a (f, t) grid row by row, f = 0 the lowest bands; features (clip, t, f * width), lowest bands first.
 """
 
+import re
 from functools import partial
 
 import numpy as np
@@ -12,13 +13,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .checkpoint import filled, read_checkpoint
+from .checkpoint import filled, read_checkpoint, shown
 from .encoder import Encoder
 from .log_mel import LogMel, mel_edges
 from .m2d_files import Geometry, encoder_tensors, find_file, parse_geometry
 
 # Mean and standard deviation of the log-mel values of AudioSet, for files that do not bring their own.
 DEFAULT_NORM_STATS = (-7.1, 4.2)
+MAX_MELS = 1_000
 
 
 def sincos_pos_embed(width: int, grid: tuple[int, int]) -> Tensor:
@@ -29,6 +31,8 @@ def sincos_pos_embed(width: int, grid: tuple[int, int]) -> Tensor:
     """
     if width % 4:
         raise ValueError(f"width is {width}; expected a multiple of 4: sine and cosine on two axes")
+    if torch.empty(0).is_meta:  # shapes only: a checkpoint brings its own values
+        return torch.empty(1, 1 + grid[0] * grid[1], width)
     rates = 10_000.0 ** (-np.arange(width // 4) / (width // 4))
     frequency, time = (axis.reshape(-1, 1) * rates for axis in np.indices(grid))
     patches = np.concatenate([np.sin(time), np.cos(time), np.sin(frequency), np.cos(frequency)], axis=1)
@@ -247,18 +251,30 @@ def _fit(tensors: dict[str, Tensor], geometry: Geometry, metadata: dict[str, str
     if cls is None or neurons is None:
         raise ValueError(
             f"{where} has no cls_token or no blocks.0.mlp.fc1.weight; expected an M2D encoder, found only "
-            f"{', '.join(list(tensors)[:3]) or 'other tensors'}"
+            f"{', '.join(map(shown, list(tensors)[:3])) or 'other tensors'}"
+        )
+    if cls.ndim != 3 or neurons.ndim != 2 or geometry.mels > MAX_MELS:
+        raise ValueError(
+            f"{where} has a cls_token {tuple(cls.shape)} and a blocks.0.mlp.fc1.weight {tuple(neurons.shape)} for "
+            f"{geometry.mels} mel bands; expected three and two dimensions, and at most {MAX_MELS} bands"
         )
     tensors.setdefault("norm_stats", torch.tensor(DEFAULT_NORM_STATS))
     width = cls.shape[-1]
+    heads = metadata.get("heads", str(width // (24 if width % 64 else 64)))  # no shape tells
+    if not re.fullmatch(r"[0-9]{1,6}", heads):
+        raise ValueError(f"{where} has {heads[:40]!r} heads in its metadata; expected a number")
     make = partial(
         M2D,
         input_size=(geometry.mels, geometry.frames),
         patch=geometry.patch,
-        depth=1 + max(int(key.split(".")[1]) for key in tensors if key.startswith("blocks.")),
+        depth=len({key.split(".")[1] for key in tensors if key.startswith("blocks.")}),
         width=width,
-        heads=int(metadata.get("heads", width // (24 if width % 64 else 64))),  # no shape tells
+        heads=int(heads),
         hidden=len(neurons),
     )
     remedy = "the folder's name to state this checkpoint's input and patch size, and the file to be whole"
-    return filled(make, tensors, where, remedy)
+    model = filled(make, tensors, where, remedy)
+    mean, deviation = model.norm_stats.tolist()
+    if not (np.isfinite(mean) and 0 < deviation < np.inf):
+        raise ValueError(f"{where} has norm_stats {mean:g}, {deviation:g}; expected a mean and a deviation above 0")
+    return model

@@ -11,7 +11,9 @@ from pathlib import Path
 
 from torch import Tensor
 
-_NAME = re.compile(r"[^-]+-(\d+)x(\d+)p(\d+)x(\d+)(?:p(\d+)k)?(?:p[^-p]+)*(?:-.*)?")
+from .checkpoint import shown
+
+_NAME = re.compile(r"[^-]+-(\d{1,6})x(\d{1,6})p(\d{1,6})x(\d{1,6})(?:p(\d{1,6})k)?(?:p[^-p]+)*(?:-.*)?")
 _NUMBERED = re.compile(r"checkpoint-(\d+)\.pth")
 _SUFFIXES = (".pth", ".safetensors")
 # Its name says where the encoder sits: at the top; after "module.ar.runtime.backbone." in files saved by EVAR's
@@ -62,7 +64,7 @@ def find_file(path: str) -> Path:
         return file
     if not file.is_dir():
         raise FileNotFoundError(f"nothing at {path}; expected an M2D checkpoint or the folder that holds it")
-    files = sorted(p for p in file.iterdir() if p.suffix in _SUFFIXES)
+    files = sorted(p for p in file.iterdir() if p.suffix in _SUFFIXES and p.is_file())
     if not files:
         raise FileNotFoundError(f"no .pth or .safetensors file in {path}; expected one M2D checkpoint")
     numbers = [_NUMBERED.fullmatch(p.name) for p in files]
@@ -84,7 +86,8 @@ def encoder_tensors(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     prefixes = sorted({key.removesuffix(_MARK) for key in state if key == _MARK or key.endswith(f".{_MARK}")})
     if len(prefixes) > 1 and "" not in prefixes:
         raise ValueError(
-            f"found encoders at {', '.join(prefixes)}; expected one: save the tensors of the one that is meant alone"
+            f"found encoders at {', '.join(map(shown, prefixes[:5]))}; expected one: save the tensors of the one that "
+            "is meant alone"
         )
     prefix = prefixes[0] if prefixes else ""
     inside = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}

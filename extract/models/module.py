@@ -46,11 +46,12 @@ def load(path: str, family: str = "module") -> Encoder:
 
 
 def source_of(path: str) -> str:
-    """SHA-256 of a factory's name and of the file that defines it, which is not run.
+    """SHA-256 of a factory's name and of the file that defines it, then the others of its package; none is run.
 
     Neither the file's path nor the module's name is in it: the same source elsewhere is the same. Raises as `load`.
     """
     source, factory = _parts(path)
+    others: list[Path] = []
     if source.endswith(".py"):
         file = Path(source)
     else:
@@ -61,9 +62,14 @@ def source_of(path: str) -> str:
         if spec is None or not spec.has_location or spec.origin is None:
             raise ValueError(f"module {source!r} has no source file; expected one whose content can be recorded")
         file = Path(spec.origin)
+        depth = source.count(".") + bool(spec.submodule_search_locations)
+        others = sorted({*file.parents[depth - 1].rglob("*.py")} - {file}) if depth else []
     if not file.is_file():
         raise FileNotFoundError(f"no file {file}; expected the Python file that defines the factory")
-    return hashlib.sha256(f"{factory}\0".encode() + file.read_bytes()).hexdigest()
+    digest = hashlib.sha256(f"{factory}\0".encode() + file.read_bytes())
+    for other in others:
+        digest.update(f"\0{other.relative_to(file.parents[depth - 1])}\0".encode() + other.read_bytes())
+    return digest.hexdigest()
 
 
 def _parts(path: str) -> tuple[str, str]:

@@ -72,8 +72,7 @@ def load(path: str, family: str) -> Encoder:
             f"{path}/config.json switches on {' and '.join(beyond)}, layers that only the code shipped with that model "
             "has, and it is never run; expected a MERT without them, as MERT-v1-95M: wrap this one in a module: factory"
         )
-    config_class = getattr(transformers_part(), f"{CLASSES[family]}Config")
-    config = config_class.from_dict({**folder.config, "model_type": config_class.model_type})
+    config = folder.configuration(getattr(transformers_part(), f"{CLASSES[family]}Config"))
     model_class = getattr(transformers_part(), f"{CLASSES[family]}Model")
     kernels, strides = tuple(config.conv_kernel), tuple(config.conv_stride)
     sample_rate, normalise = folder.setting("sampling_rate", int), folder.setting("do_normalize", bool)

@@ -2,11 +2,13 @@
 
 Goal: one mechanism for capture and for intervention, that always restores the model and always reports a module that
 was not reached.
-Conventions: a site is a module's dotted name inside the model, as in `model.named_modules()`.
+Conventions: a site is a module's dotted name inside the model, as in `model.named_modules()`. Inputs are read before a
+module runs and outputs as soon as it has run, because whatever comes later may change them in place.
 """
 
 import fnmatch
-from collections.abc import Callable, Iterator, Sequence
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -47,33 +49,31 @@ def tap(
     *,
     read: Reader | None = None,
     edit: Editor | None = None,
-    read_input: Reader | None = None,
+    read_inputs: Mapping[str, Callable[[Any], None]] | None = None,
 ) -> Iterator[dict[str, list[Any]]]:
     """Read the outputs of the modules named `sites` inside the `with` statement; restore the model in the end.
 
         with tap(model, ["layers.0.mlp.act"]) as seen:
             model(inputs)
-        seen["layers.0.mlp.act"]     # one output per call of the module, in order
+        seen["layers.0.mlp.act"]     # one output per call of the module, in order; tensors are copies
 
     edit: called as edit(site, output) -> output, replaces what the rest of the model receives.
     read: called as read(site, output) after the edit; then nothing is collected, so that a reader which
           reduces lets each output go as soon as its module is done.
-    read_input: called as read_input(site, input) with its first positional input, before the others.
+    read_inputs: by module name, called with the module's first input, passed by position or by name, before it runs.
     Raises LookupError for a name that is not a module, and, when the statement ends without an exception, for the
-    sites that never fired.
+    sites that never fired; ValueError where a module whose input is to be read is given none.
     """
     seen: dict[str, list[Any]] = {site: [] for site in sites}
     fired: set[str] = set()
 
     def hook_for(site: str) -> Callable[[Any, Any, Any], Any]:
-        def hook(_module: Any, inputs: Any, output: Any) -> Any:
+        def hook(_module: Any, _inputs: Any, output: Any) -> Any:
             fired.add(site)
-            if read_input is not None:
-                read_input(site, inputs[0])
             if edit is not None:
                 output = edit(site, output)
             if read is None:
-                seen[site].append(output)
+                seen[site].append(output.clone() if isinstance(output, torch.Tensor) else output)
             else:
                 read(site, output)
             return output if edit is not None else None
@@ -81,16 +81,52 @@ def tap(
         return hook
 
     parts = dict(module.named_modules())
-    absent = [site for site in sites if site not in parts]
+    inputs = read_inputs or {}
+    absent = [site for site in (*sites, *inputs) if site not in parts]
     if absent:
         raise LookupError(f"the model has no module named {', '.join(absent)}; see model.named_modules()")
     with ExitStack() as hooks:
+        for site, reader in inputs.items():
+            hook = _input_hook(site, reader)
+            hooks.callback(parts[site].register_forward_pre_hook(hook, with_kwargs=True).remove)
         for site in sites:
             hooks.callback(parts[site].register_forward_hook(hook_for(site)).remove)
         yield seen
     unreached = [site for site in sites if site not in fired]
     if unreached:
         raise LookupError(
-            f"no activation seen at {', '.join(unreached)}: the forward pass never reached these modules; "
-            "name sites that it runs"
+            f"no activation seen at {', '.join(unreached)}: the forward pass never reached these modules"
+            f"{_why(parts, unreached[0])}; name sites that it runs"
         )
+
+
+def _input_hook(site: str, reader: Callable[[Any], None]) -> Callable[[torch.nn.Module, Any, Any], None]:
+    def hook(part: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if not args:
+            name = next(iter(inspect.signature(part.forward).parameters), "")
+            named = [kwargs[name]] if name in kwargs else [v for v in kwargs.values() if isinstance(v, torch.Tensor)]
+            if len(named) != 1:
+                raise ValueError(
+                    f"module {site} is given {', '.join(kwargs) or 'nothing'} by name; expected its input by position, "
+                    "or by the name of its first argument: pass it so, or leave hidden out of --keep"
+                )
+            args = (named[0],)
+        reader(args[0])
+
+    return hook
+
+
+def _why(parts: Mapping[str, torch.nn.Module], site: str) -> str:
+    """What is known to keep hooks from a module, for a message."""
+    names = site.split(".")
+    around = [parts[".".join(names[:n])] for n in range(len(names))]
+    if any(isinstance(part, torch.jit.ScriptModule) for part in around):
+        return " (TorchScript runs them without Python: give the model as it was before torch.jit)"
+    if any(is_compiled(part) for part in around):
+        return " (torch.compile runs them without their hooks: give the model as it was before)"
+    return " (a function such as F.relu is no module)"
+
+
+def is_compiled(module: torch.nn.Module) -> bool:
+    """Whether a module was given to torch.compile, or compiled by its own method."""
+    return "_orig_mod" in dict(module.named_children()) or getattr(module, "_compiled_call_impl", None) is not None

@@ -8,16 +8,18 @@ shards that their .index.json lists.
 
 import importlib
 import json
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from torch import Tensor, nn
 
-from .checkpoint import filled, read_checkpoint
+from ...messages import one_line
+from .checkpoint import filled, read_checkpoint, shown
 
 # Model type in config.json by the name of our family.
 MODEL_TYPES = {
@@ -30,7 +32,18 @@ MODEL_TYPES = {
     "whisper": "whisper",
 }
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
-# What stands beside an encoder in files of whole models: heads, quantiser, the mask of pre-training, the decoder.
+SETTINGS = ("config.json", "preprocessor_config.json")
+MAX_JSON_BYTES = 10_000_000
+MAX_LAYERS = 1_000
+MAX_SIZE = 1_000_000
+MAX_SIZES = {
+    "num_conv_pos_embeddings": 1_000,
+    "num_mel_bins": 1_000,
+    "max_source_positions": 10_000,
+    "max_length": 100_000,
+}
+"""Largest numbers that a configuration may have, where it is not MAX_SIZE: some times any that is published."""
+# What stands beside an encoder that has no prefix of its own: heads, quantiser, the mask of pre-training, the decoder.
 _BESIDE = re.compile(
     r"(lm_head|proj_out|projector|classifier|final_proj|quantizer|project_q|project_hid|decoder|model\.decoder)\..+"
     r"|masked_spec_embed|layer_weights|label_embs_concat"
@@ -48,7 +61,7 @@ def transformers_part(part: str = "") -> ModuleType:
         return importlib.import_module(f"transformers{part}")
     except ImportError as error:
         raise ImportError(
-            f"this encoder needs transformers ({error}); install it with: pip install 'otoscope[hf]'"
+            f"this encoder needs transformers ({error}); install it in otoscope's checkout: pip install -e '.[hf]'"
         ) from error
 
 
@@ -64,18 +77,46 @@ class Folder:
 
     def setting(self, name: str, kind: type = object) -> Any:
         """A front end setting. Raises ValueError where the folder does not state it, or as another type."""
-        value = self.front_end.get(name)
-        if value is None or not isinstance(value, kind):
+        value: Any = self.front_end.get(name)
+        is_other = isinstance(value, bool) != (kind is bool) or not isinstance(value, kind)
+        if is_other or (kind is float and not math.isfinite(value)):
             raise ValueError(
-                f"{self.path}/preprocessor_config.json has {name} {value!r}; expected a {kind.__name__}: "
+                f"{self.path}/preprocessor_config.json has {name} {_short(value)}; expected a {kind.__name__}: "
                 "take this file from where the weights were published"
             )
         return value
 
+    def configuration(self, config_class: Any) -> Any:
+        """The configuration of a model that config.json describes: the settings that this class of transformers adds.
+
+        What all classes read besides has no part in an encoder: labels, data types, kernels to be fetched.
+        Raises ValueError for settings of another type or size than any model has.
+        """
+        common = {field.name for field in fields(transformers_part().PreTrainedConfig)}
+        names = {field.name for field in fields(config_class)} - common
+        own = {name: value for name, value in self.config.items() if name in names and "token" not in name}
+        file = self.path / "config.json"
+        for name, value in own.items():
+            limit = MAX_LAYERS if "layers" in name else MAX_SIZES.get(name, MAX_SIZE)
+            numbers = value if isinstance(value, list) else [value]
+            if len(numbers) > MAX_LAYERS or any(isinstance(n, int | float) and not 0 <= n <= limit for n in numbers):
+                raise ValueError(
+                    f"{file} has {name} {_short(value)}; expected at most {limit}, and nothing negative: take this "
+                    "file from where the weights were published"
+                )
+        try:
+            return config_class.from_dict(own)
+        except Exception as error:  # of many kinds, as the values are
+            raise ValueError(
+                f"{file} does not describe a {config_class.model_type} ({shown(one_line(error, whole=True), 200)}); "
+                "take this file from where the weights were published"
+            ) from error
+
     def check_front_end(self, **expected: float) -> None:
         """Raise ValueError where settings of the front end are not these; one of 0 may be left out."""
+        stated = {name: self.front_end.get(name) or 0 for name, value in expected.items() if not value}
         found = {
-            name: self.setting(name, int) if value else self.front_end.get(name) or 0
+            name: self.setting(name, int) if value else 0 if stated[name] == 0 else _short(stated[name])
             for name, value in expected.items()
         }
         if found != expected:
@@ -94,11 +135,12 @@ class Folder:
             if (self.path / name).is_file():
                 return read_checkpoint(self.path / name)[0]
             if index.is_file():
-                shards = sorted(set(_read_json(index).get("weight_map", {}).values()))
+                shards = _shards(index)
                 # Names from a file: only those of files in this folder are followed.
                 absent = [shard for shard in shards if Path(shard).name != shard or not (self.path / shard).is_file()]
                 if absent or not shards:
-                    raise FileNotFoundError(f"{index} lists {absent or 'no files'}; expected all shards beside it")
+                    listed = ", ".join(map(_short, absent[:3])) or "no files"
+                    raise FileNotFoundError(f"{index} lists {listed}; expected all shards beside it")
                 return {key: value for shard in shards for key, value in read_checkpoint(self.path / shard)[0].items()}
         raise FileNotFoundError(f"no weights in {self.path}; expected {' or '.join(WEIGHTS)}")
 
@@ -124,10 +166,11 @@ class Folder:
                 setattr(config, none, 0.0)
         config.return_dict = True
         tensors, found = self.tensors(), {}
+        # With a prefix, all that lacks it is beside the encoder: heads of any class.
         prefix = next((p for p in prefixes if any(key.startswith(p) for key in tensors)), "")
         for key, value in tensors.items():
             name = key.removeprefix(prefix)
-            if not _BESIDE.fullmatch(name):
+            if key.startswith(prefix) and not _BESIDE.fullmatch(name):
                 for old, new in (*_RENAMED, *renamed):
                     name = re.sub(old, new, name)
                 found[name] = value
@@ -149,19 +192,45 @@ def open_folder(path: str, family: str) -> Folder:
     if found != expected:
         ours = [name for name, kind in MODEL_TYPES.items() if kind == found]
         remedy = f"load it as {ours[0]}:{path}" if ours else f"known are {', '.join(MODEL_TYPES)}"
-        raise ValueError(f"{path} holds a model of type {found!r}; {family}: expects {expected!r}: {remedy}")
+        raise ValueError(f"{path} holds a model of type {_short(found)}; {family}: expects {expected!r}: {remedy}")
     return Folder(path=Path(path), config=config, front_end=_read_json(Path(path, "preprocessor_config.json")))
 
 
+def files_in(path: str) -> list[Path]:
+    """The files of a model folder that an encoder is made of, as far as they are there."""
+    folder = Path(path)
+    for name in WEIGHTS:
+        index = folder / f"{name}.index.json"
+        weights = [name] if (folder / name).is_file() else [index.name, *_shards(index)] if index.is_file() else []
+        if weights:
+            break
+    names = [*SETTINGS, *(name for name in weights if Path(name).name == name)]
+    return [folder / name for name in names if (folder / name).is_file()]
+
+
+def _shards(index: Path) -> list[str]:
+    """Names of the files that an index lists. Raises ValueError where it lists something else."""
+    listed = _read_json(index).get("weight_map")
+    if not isinstance(listed, dict) or not all(isinstance(n, str) and len(n) <= 255 for n in listed.values()):
+        raise ValueError(f"{index} has no weight_map of names of files; take it from where the weights were published")
+    return sorted(set(listed.values()))
+
+
+def _short(value: Any) -> str:
+    return shown(repr(value), 60)
+
+
 def _read_json(file: Path) -> dict[str, Any]:
+    if file.exists() and (not file.is_file() or file.stat().st_size > MAX_JSON_BYTES):
+        raise ValueError(f"{file} is no regular file of at most {MAX_JSON_BYTES} bytes; fetch it again")
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise FileNotFoundError(
             f"no {file.name} in {file.parent}; expected the folder as it was published, with all its .json files"
         ) from None
-    except ValueError as error:
-        raise ValueError(f"{file} is not JSON ({error}); fetch it again") from error
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{file} is not JSON ({shown(one_line(error))}); fetch it again") from error
     if not isinstance(content, dict):
         raise ValueError(f"{file} holds a {type(content).__name__}; expected a JSON object")
     return content

@@ -83,7 +83,7 @@ def load(path: str, family: str = "whisper") -> Encoder:
     model, a front end that is not this model's, or weights that do not fit.
     """
     folder = open_folder(path, family)
-    config = transformers_part().WhisperConfig.from_dict(dict(folder.config))
+    config = folder.configuration(transformers_part().WhisperConfig)
     window, n_mels = config.max_source_positions, config.num_mel_bins
     seconds = window * FRAME / SAMPLE_RATE
     folder.check_front_end(

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from torch import Tensor, nn
 
 from otoscope.cluster.executor import SerialExecutor
 from otoscope.extract.audio.changed import changed_audio
@@ -20,7 +22,7 @@ from otoscope.store.status import task_status
 from otoscope.store.verify import verify
 from otoscope.store.writer import reset_block
 
-from ..support.closed_form import HOP, RATE, closed_form
+from ..support.closed_form import CLS, HOP, RATE, WEIGHTS, ClosedForm, Layer, closed_form
 from ..support.commands import CLOSED_FORM
 from ..support.finished_store import Finished
 from ..support.interrupted_executor import After, interrupt
@@ -94,6 +96,35 @@ def test_a_grown_store_equals_one_built_at_once(tmp_path: Path, encoder: str, fi
     run(tmp_path / "part.csv", tmp_path / "grown", model, **options)
     run(manifest, tmp_path / "grown", model, **options)
     assert tree_of(tmp_path / "grown") == tree_of(tmp_path / "whole")
+
+
+class InPlace(Layer):
+    """The same layer, which doubles its input in place."""
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        self.neurons(input=tokens)
+        tokens += tokens
+        return tokens
+
+
+class ByName(ClosedForm):
+    def forward(self, tokens: Tensor) -> Tensor:
+        hidden = torch.cat([torch.full((len(tokens), 1, HOP), CLS), tokens], dim=1)
+        for layer in self.layers:
+            hidden = layer(tokens=hidden)
+        return tokens
+
+
+@pytest.mark.parametrize("model", [ClosedForm, ByName])
+def test_a_layer_that_adds_to_its_input_in_place_gives_the_same_hidden_states(
+    finished: Finished, tmp_path: Path, model: type[ClosedForm]
+) -> None:
+    module = model()
+    module.layers = nn.ModuleList(map(InPlace, WEIGHTS))
+    run(finished.manifest, tmp_path / "s", closed_form(module=module))
+    found, expected = (open_store(str(url))["t"].to_dataset() for url in (tmp_path / "s", finished.url))
+    for name in ("hidden", "mean", "positive_frames", "embedding"):
+        np.testing.assert_array_equal(found[name], expected[name])
 
 
 def test_a_second_task_leaves_the_first_as_it_is(finished: Finished, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from otoscope.extract.preflight import Preflight
 from otoscope.extract.worker import make_worker
 from otoscope.store.provenance import kept
 
-from ..support.closed_form import closed_form
+from ..support.closed_form import ClosedForm, closed_form
 from ..support.commands import CLOSED_FORM
 from ..support.interrupted_executor import After, interrupt
 from ..support.stored_files import tree_of
@@ -113,7 +113,6 @@ def test_another_encoder_where_a_worker_runs_is_refused(tmp_path: Path) -> None:
     make_worker(here, check=True).close()
     text = (tmp_path / "mine.py").read_text()
     (tmp_path / "mine.py").write_text(text.replace("default_rng(seed)", "default_rng(seed + 1)"))
-    load_encoder.cache_clear()
     with pytest.raises(ValueError, match=r"not the same for all workers \(weights: ") as e:
         make_worker(here, check=True)
     assert "\n" not in str(e.value)
@@ -125,6 +124,37 @@ def test_an_encoder_given_as_an_object_is_sent_with_its_weights(tmp_path: Path) 
     capture(closed_form(), manifest, str(tmp_path / "a"), executor=Elsewhere(), **options())
     capture(closed_form(), manifest, str(tmp_path / "b"), **options())
     assert tree_of(tmp_path / "a") == tree_of(tmp_path / "b")
+
+
+class Pairs(nn.Module):
+    """What a layer gives, and something beside it."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, tokens: torch.Tensor) -> tuple[torch.Tensor, int]:
+        return self.inner(tokens), 1
+
+
+@pytest.mark.parametrize("executor", [None, Elsewhere()])
+def test_sites_that_cannot_be_ablated_are_told_before_the_run(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, executor: Any
+) -> None:
+    manifest, _ = write_corpus(tmp_path, LENGTHS[:9])
+    module = ClosedForm()
+    module.layers[1].neurons = Pairs(module.layers[1].neurons)
+
+    def first(output: Any) -> torch.Tensor:
+        return output[0] if isinstance(output, tuple) else output
+
+    encoder = closed_form(module=module, neurons=first)
+    assert capture(encoder, manifest, str(tmp_path / "s"), executor=executor, **options()).n_ok == 9
+    (told,) = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert "can be extracted but not ablated at site layers.1.neurons: the site gives a tuple" in told
+    caplog.clear()
+    assert capture(encoder, manifest, str(tmp_path / "s"), executor=executor, **options()).n_ok == 9
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
 
 
 def test_threads_of_a_new_plan_are_the_processors_of_a_worker(tmp_path: Path) -> None:

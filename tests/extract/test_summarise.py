@@ -76,7 +76,7 @@ def test_mean_active_and_positive_against_plain_numpy(runs: int) -> None:
     )
     network = Network(activations, runs)
     summaries = Summaries(anatomy, torch.from_numpy(weights))
-    with tap(network, summaries.sites, read=summaries.read, read_input=summaries.read_input):
+    with tap(network, summaries.sites, read=summaries.read, read_inputs=summaries.read_inputs):
         network(torch.zeros(1))
     summaries.check_complete()
     for layer, values in enumerate(activations):
@@ -136,7 +136,7 @@ def test_an_encoder_with_cls_chunks_and_hidden_states_against_plain_hooks(
             hook.remove()
         weights = counted_frames(tiny_m2d.spans(sound.shape[1]), lengths, frames)
         summaries = Summaries(anatomy, torch.from_numpy(weights), transformer_layers=blocks)
-        with tap(model, summaries.sites, read=summaries.read, read_input=summaries.read_input):
+        with tap(model, summaries.sites, read=summaries.read, read_inputs=summaries.read_inputs):
             model(inputs)
         summaries.check_complete()
 

@@ -223,7 +223,7 @@ def test_plain_http_is_used_only_when_allowed(s3: ObjectServer, monkeypatch: pyt
 def test_without_the_extra_the_error_names_it(s3: ObjectServer, monkeypatch: pytest.MonkeyPatch) -> None:
     location._connect.cache_clear()
     monkeypatch.setitem(sys.modules, "obstore.store", None)
-    with pytest.raises(ImportError, match=r"pip install 'otoscope\[s3\]'"):
+    with pytest.raises(ImportError, match=r"pip install -e '\.\[s3\]'"):
         otoscope.open(f"s3://{BUCKET}/x")
 
 

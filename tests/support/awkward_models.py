@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from otoscope.extract.models.encoder import Encoder
 
 LAYERS, NEURONS, WIDTH, CHUNK = 4, 6, 5, 8
-SHAPES = ("plain", "in place", "tuples", "shared norm", "one frame", "turned", "no gradient")
+SHAPES = ("plain", "in place", "tuples", "shared norm", "one frame", "turned", "no gradient", "by name")
 """Replay does these, "no gradient" by keeping more."""
 STRANGE = ("recurrent", "seen elsewhere")
 """And these it must leave alone: a chunk begins with what the last one ended with; another module reads the neurons."""
@@ -38,8 +38,8 @@ class Block(nn.Module):
             frames = frames + mixed + bias
         filled = self.fc1(norm(frames) if self.shape == "shared norm" else frames)
         turn = self.shape == "turned"  # the site shows (clip, neuron, frame)
-        active = self.act(filled.transpose(1, 2)).transpose(1, 2) if turn else self.act(filled)
-        changed = self.fc2(active)
+        active = self.act(filled.transpose(1, 2)).transpose(1, 2) if turn else self.act(input=filled)
+        changed = self.fc2(input=active) if self.shape == "by name" else self.fc2(active)
         if self.shape == "in place":
             changed += frames
         else:

@@ -50,8 +50,8 @@ def in_frames(waveforms: Tensor) -> Tensor:
 
 
 def of_clips(tokens: Tensor) -> bool:
-    """Whether a batch is of clips, not the second of sound by which an encoder is looked at."""
-    return tokens.shape[1] != RATE // HOP
+    """Whether a batch is of clips, not the one or two seconds of sound by which an encoder is looked at."""
+    return tokens.shape[1] not in (RATE // HOP, 2 * RATE // HOP)
 
 
 def spans(n_samples: int) -> np.ndarray:

@@ -66,7 +66,9 @@ def serve(
     try:
         from ..serve.app import Settings, run_on_ray, run_process
     except ImportError as error:
-        raise ImportError(f"{error}; expected the service's packages: pip install 'otoscope[serve]'") from error
+        raise ImportError(
+            f"{error}; expected the service's packages: pip install -e '.[serve]' in otoscope's checkout"
+        ) from error
     token = read_token(token_file)
     bare = f"[{host}]" if ":" in host else host
     if not token and (bare not in LOOPBACK or address):

@@ -271,6 +271,13 @@ def test_what_cannot_be_rerun_is_refused() -> None:
         Rerunner(computed, [some((0, 0))])(Batch.of(computed, sounds(2)))
 
 
+def test_a_layer_that_cannot_be_edited_is_refused_before_anything_is_run() -> None:
+    encoder = toy_encoder("plain", neurons=torch.relu)
+    with pytest.raises(ValueError, match=r"layer 2, site blocks\.2\.act, cannot be edited: .* makes new values"):
+        Rerunner(encoder, [some((2, 1))])
+    Rerunner(encoder, [some((2, 1), gain=1.0)])  # edits nothing
+
+
 def test_passes_allow_gradients_before_and_after() -> None:
     encoder = toy_encoder("plain")
     waveforms = sounds(2)

@@ -51,13 +51,140 @@ class ByName(Hop):
         return self.layers[0](input=waveforms.unfold(1, 100, 100))
 
 
-def test_a_first_layer_whose_input_is_passed_by_name_is_refused() -> None:
+def test_a_first_layer_may_be_given_its_input_by_name() -> None:
     by_name = Encoder(module=ByName(), sample_rate=1000, sites=["layers.0"], transformer_layers=["layers.0"])
-    assert by_name.anatomy().hidden == 6
+    assert by_name.hidden_widths() == (100, 6)
+
+
+class FrameFirst(Hop):
+    """(frame, clip, width) inside, as sequences come in some toolkits."""
+
+    def forward(self, waveforms: Tensor) -> Tensor:
+        return super().forward(waveforms).transpose(0, 1)
+
+    def __init__(self) -> None:
+        super().__init__()
+        for layer in self.layers:
+            layer.register_forward_pre_hook(lambda _, x: (x[0].transpose(0, 1),) if len(x[0]) == 1 else None)
+
+
+def test_frames_before_clips_are_refused_with_the_remedy() -> None:
+    given: dict[str, Any] = {"module": FrameFirst(), "sample_rate": 1000, "sites": ["layers.*"]}
+    encoder = Encoder(**given, embed=lambda y: y.mean(dim=0)[None, 0])
     with pytest.raises(
-        ValueError, match=r"transformer layer layers\.0 takes nothing by position; .*leave hidden out of --keep"
+        ValueError, match=r"site layers\.0 gives \(10, 1, 6\) for one clip; .*the clip first.*`neurons=`"
     ):
-        by_name.hidden_widths()
+        encoder.anatomy()
+    turned = replace(encoder, neurons=lambda y: y.transpose(0, 1), transformer_layers=["layers.*"])
+    assert [site.width for site in turned.anatomy().sites] == [6, 4]
+    with pytest.raises(ValueError, match=r"hidden state at layers\.0 is \(10, 1, 100\) for one clip; .*the clip first"):
+        turned.hidden_widths()
+
+
+class AsDict(nn.Module):
+    def forward(self, frames: Tensor) -> dict[str, Tensor]:
+        return {"last_hidden_state": 2 * frames, "other": frames[:, :1]}
+
+
+def test_a_layer_may_give_a_dict_that_begins_with_its_hidden_state() -> None:
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer, self.act = AsDict(), nn.ReLU()
+
+        def forward(self, waveforms: Tensor) -> Tensor:
+            return self.act(self.layer(waveforms.unfold(1, 100, 100))["last_hidden_state"])
+
+    encoder = Encoder(module=Model(), sample_rate=1000, sites=["act"], transformer_layers=["layer"])
+    assert encoder.hidden_widths() == (100, 100)
+    assert encoder.anatomy().hidden == 100
+
+
+class Followed(nn.Module):
+    """A linear map whose output the next module changes in place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.act = nn.Linear(100, 8), nn.ReLU(inplace=True)
+
+    def forward(self, waveforms: Tensor) -> Tensor:
+        return self.act(self.linear(waveforms.unfold(1, 100, 100)))
+
+
+def test_the_check_holds_what_a_site_gave_before_it_was_changed() -> None:
+    encoder = Encoder(module=Followed(), sample_rate=1000, sites=["linear", "act"])
+    linear = encoder.module.linear  # type: ignore[union-attr]
+    frames = encoder.fixed_sound().unfold(1, 100, 100)[0] @ linear.weight.T + linear.bias
+    check = encoder.anatomy().check
+    np.testing.assert_allclose(check[8:16], frames.mean(0).detach(), atol=1e-5)
+    np.testing.assert_allclose(check[16:], frames.clamp(min=0).mean(0).detach(), atol=1e-5)
+    assert (check[8:16] < 0).any()
+
+
+def test_a_function_that_changes_what_the_model_goes_on_with_is_refused() -> None:
+    encoder = Encoder(module=Hop(), sample_rate=1000, sites=["layers.0"], neurons=torch.relu_)
+    with pytest.raises(ValueError, match=r"`neurons` changes the output of site layers\.0, .*none that ends in _"):
+        encoder.anatomy()
+
+
+def compiled(module: nn.Module) -> Any:
+    return torch.compile(module, backend="eager")
+
+
+@pytest.mark.parametrize("wrap", [compiled, nn.DataParallel, lambda module: compiled(nn.DataParallel(module))])
+def test_a_model_is_taken_out_of_what_was_put_around_it(encoder: Encoder, wrap: Any) -> None:
+    wrapped = replace(encoder, module=wrap(encoder.module))
+    assert wrapped.module is encoder.module
+    np.testing.assert_array_equal(wrapped.anatomy().check, encoder.anatomy().check)
+
+
+class OverTime(nn.Module):
+    """A convolution of samples in tens: (clip, channel, frame)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(1, 5, 10, 10)
+
+    def forward(self, waveforms: Tensor) -> Tensor:
+        return self.conv(waveforms[:, None]).transpose(1, 2)
+
+
+def test_channels_before_frames_are_refused_though_all_clips_are_a_second_long() -> None:
+    encoder = Encoder(module=OverTime(), sample_rate=1000, sites=["conv"])
+    with pytest.raises(
+        ValueError, match=r"site conv shows 100 neurons of a sound and 200 of one twice as long; .*transpose"
+    ):
+        origin_of(encoder, "audio")
+    turned = replace(encoder, neurons=lambda y: y.transpose(1, 2))
+    assert origin_of(turned, "audio").identity.sites == (("conv", 5),)
+    assert turned.anatomy().uneditable == {}
+
+
+def test_a_model_of_one_length_alone_is_taken_as_it_is() -> None:
+    fixed = nn.Sequential(nn.Linear(1000, 7), nn.Unflatten(1, (1, 7)))
+    encoder = Encoder(module=fixed, sample_rate=1000, sites=["0"])
+    assert origin_of(encoder, "audio").identity.sites == (("0", 7),)
+
+
+class Recurrent(nn.Module):
+    """An LSTM, whose output is a tuple, with and without a part behind it that gives the neurons alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm, self.out = nn.LSTM(100, 7, batch_first=True), nn.Identity()
+
+    def forward(self, waveforms: Tensor) -> Tensor:
+        return self.out(self.lstm(waveforms.unfold(1, 100, 100))[0])
+
+
+def test_sites_that_cannot_be_edited_are_known_by_a_pass() -> None:
+    given: dict[str, Any] = {"module": Recurrent(), "sample_rate": 1000}
+    first = Encoder(**given, sites=["lstm"], neurons=lambda pair: pair[0])
+    assert list(first.anatomy().uneditable) == ["lstm"]
+    assert "torch.nn.Identity()" in first.anatomy().uneditable["lstm"]
+    assert Encoder(**given, sites=["out"]).anatomy().uneditable == {}
+    computed = Encoder(**given, sites=["out"], neurons=lambda y: y.abs())
+    assert "makes new values" in computed.anatomy().uneditable["out"]
 
 
 def test_the_embedding_is_the_mean_over_frames(encoder: Encoder) -> None:
@@ -152,6 +279,8 @@ def test_unknown_names_are_refused(spec: str) -> None:
     [
         ({"sample_rate": "16k"}, "sample_rate is '16k'; expected a whole number of at least 1"),
         ({"sample_rate": 16000.0}, "sample_rate is 16000.0; expected a whole number"),
+        ({"sample_rate": 10**9}, "sample_rate is 1000000000 Hz; expected at most 1000000"),
+        ({"min_samples": 10**7}, "min_samples is 10000000 at 1000 Hz; expected at most 600 s"),
         ({"sites": "layers.*"}, r"sites is 'layers.\*'; expected a list of names or patterns"),
         ({"module": len}, "module is builtin_function_or_method; expected a torch.nn.Module"),
     ],

@@ -31,13 +31,16 @@ from ...support.transformers_folders import (
 CONVOLUTIONS = {"conv_dim": (8,) * 7, "vocab_size": 6}
 POSITIONS = {"num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 4}
 LARGE = {"do_stable_layer_norm": True, "feat_extract_norm": "layer", "conv_bias": True}
+SPEAKERS = {
+    "tdnn_dim": [8] * 5, "xvector_output_dim": 8, "use_weighted_layer_sum": True, "classifier_proj_size": 8
+}  # fmt: skip
 MERT = {
     "model_type": "mert_model", "architectures": ["MERTModel"], "feature_extractor_cqt": False, "deepnorm": False,
     "attention_relax": -1.0, "auto_map": {"AutoModel": "modeling_MERT.MERTModel"},
 }  # fmt: skip
 FRONT_END = {"feature_extractor_type": "Wav2Vec2FeatureExtractor", "do_normalize": True, "sampling_rate": 16_000}
 # family, configuration, class that is written (with a head, as published), class of the backbone, its settings
-MODELS = {
+MODELS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "hubert": ("Hubert", "HubertForCTC", {}),
     "hubert-large": ("Hubert", "HubertForCTC", LARGE),
     "wavlm": ("WavLM", "WavLMForCTC", {}),
@@ -46,6 +49,11 @@ MODELS = {
     "wav2vec2-large": ("Wav2Vec2", "Wav2Vec2ForCTC", LARGE),
     "data2vec": ("Data2VecAudio", "Data2VecAudioForCTC", {}),
     "mert": ("Hubert", "HubertModel", {}),
+    # As published for speaker verification and classification: heads of several tensors beside the encoder.
+    "wavlm-speakers": ("WavLM", "WavLMForXVector", SPEAKERS),
+    "wav2vec2-speakers": ("Wav2Vec2", "Wav2Vec2ForXVector", SPEAKERS),
+    "hubert-commands": ("Hubert", "HubertForSequenceClassification", {"use_weighted_layer_sum": True}),
+    "wavlm-frames": ("WavLM", "WavLMForAudioFrameClassification", {}),
 }
 
 
@@ -245,7 +253,7 @@ def test_without_transformers_the_way_to_install_it_is_told(tmp_path: Path, monk
         raise ModuleNotFoundError(f"No module named {name!r}")
 
     monkeypatch.setattr(importlib, "import_module", absent)
-    with pytest.raises(ImportError, match=r"needs transformers .*pip install 'otoscope\[hf\]'"):
+    with pytest.raises(ImportError, match=r"needs transformers .*checkout: pip install -e '\.\[hf\]'"):
         transformers_part()
     assert spec
 

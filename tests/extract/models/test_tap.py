@@ -1,6 +1,5 @@
 """Laws of `tap` and `match_sites`: the model is always restored, and silence is reported."""
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -76,26 +75,99 @@ def test_a_reader_sees_the_edited_output_and_nothing_is_kept(chain: Chain) -> No
     assert torch.equal(read[0][1], output)
 
 
-def test_inputs_are_shown_as_the_module_received_them(chain: Chain) -> None:
-    inputs: list[Tensor] = []
-    with tap(chain, ["stages.0.1"], read_input=lambda _site, x: inputs.append(x)) as seen:
-        chain(X)
-    assert torch.equal(inputs[0], chain.stages[0][0](X))
-    assert [torch.equal(torch.tanh(x), y) for x, y in zip(inputs, seen["stages.0.1"], strict=True)] == [True] * 2
+class InPlace(nn.Module):
+    """Changes its input, and what an inner module gave, after they were passed on."""
+
+    def __init__(self, by_name: str = "") -> None:
+        super().__init__()
+        self.inner, self.act, self.by_name = nn.Linear(3, 3), nn.ReLU(inplace=True), by_name
+
+    def forward(self, frames: Tensor, mask: Tensor | None = None) -> Tensor:
+        changed = self.inner(input=frames) if self.by_name == "inner" else self.inner(frames)
+        changed = self.act(input=changed)
+        frames += changed
+        return frames
+
+
+class Outer(nn.Module):
+    def __init__(self, by_name: str = "") -> None:
+        super().__init__()
+        self.block, self.by_name = InPlace(by_name), by_name
+
+    def forward(self, x: Tensor) -> Tensor:
+        frames, mask = 2 * x, torch.ones(3)
+        return self.block(mask=mask, frames=frames) if self.by_name == "block" else self.block(frames, mask)
+
+
+@pytest.mark.parametrize("by_name", ["", "block", "inner"])
+@torch.no_grad()
+def test_inputs_are_read_before_the_module_and_outputs_before_what_follows(by_name: str) -> None:
+    outer, inputs = Outer(by_name), list[Tensor]()
+    with tap(
+        outer, ["block.inner", "block.act", "block"], read_inputs={"block": lambda x: inputs.append(x.clone())}
+    ) as seen:
+        outer(X)
+    linear = 2 * X @ outer.block.inner.weight.T + outer.block.inner.bias
+    torch.testing.assert_close(inputs[0], 2 * X)
+    torch.testing.assert_close(seen["block.inner"][0], linear)
+    torch.testing.assert_close(seen["block.act"][0], linear.clamp(min=0))
+    assert (linear < 0).any()
+    torch.testing.assert_close(seen["block"][0], 2 * X + linear.clamp(min=0))
+
+
+class Passed(nn.Module):
+    """Takes what it is given, whatever its name."""
+
+    def forward(self, *args: Any, **kwargs: Tensor) -> Tensor:
+        return next(iter(kwargs.values()))
+
+
+def test_an_input_of_no_known_name_is_the_only_tensor_or_refused() -> None:
+    read: list[Tensor] = []
+    passed = nn.Sequential(Passed())
+    with tap(passed, ["0"], read_inputs={"0": read.append}):
+        passed[0](states=X, flag=True)
+    assert torch.equal(read[0], X)
+    with (
+        pytest.raises(ValueError, match="module 0 is given states, mask by name; expected its input by position"),
+        tap(passed, ["0"], read_inputs={"0": read.append}),
+    ):
+        passed[0](states=X, mask=X)
+    assert hooks_of(passed) == 0
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit")
+def test_why_a_module_is_not_reached_is_said(chain: Chain) -> None:
+    scripted = nn.ModuleDict({"traced": torch.jit.trace(nn.Sequential(nn.Linear(3, 3), nn.Tanh()), X)})
+    with (
+        pytest.raises(LookupError, match=r"at traced\.1: .*TorchScript runs them without Python"),
+        tap(scripted, ["traced.1"]),
+    ):
+        scripted["traced"](X)
+    with tap(scripted, ["traced"]) as seen:  # as a whole it is a module like any other
+        output = scripted["traced"](X)
+    assert torch.equal(seen["traced"][0], output)
+    chain.stages[0].compile(backend="eager")
+    with pytest.raises(LookupError, match=r"torch\.compile runs them without their hooks"), tap(chain, ["stages.0.1"]):
+        chain.stages[1](X)
+    with pytest.raises(LookupError, match=r"a function such as F\.relu is no module"), tap(chain, ["unused"]):
+        chain.stages[1](X)
 
 
 def fail(*_: Any) -> None:
     raise RuntimeError("inner")
 
 
-@pytest.mark.parametrize("where", ["body", "read", "edit"])
+@pytest.mark.parametrize("where", ["body", "read", "edit", "read_inputs"])
 def test_the_model_is_restored_whatever_happens(chain: Chain, where: str) -> None:
     before = chain(X)
-    functions: dict[str, Callable[..., Any]] = {where: fail} if where != "body" else {}
+    functions: dict[str, Any] = {where: fail} if where != "body" else {}
+    if where == "read_inputs":
+        functions = {where: {"stages.0": fail}}
 
     def run() -> None:
         with tap(chain, ["stages.0", "unused"], **functions):
-            assert hooks_of(chain) == 2
+            assert hooks_of(chain) == 2 + (where == "read_inputs")
             chain(X)
             fail()
 
