@@ -87,7 +87,10 @@ def _real(path: str) -> str:
 
 def _is_there(path: str) -> bool:
     """Whether there is something that is no folder; what is no file either fails alone, when it is read."""
-    return os.path.exists(path) and not os.path.isdir(path)
+    try:
+        return not stat.S_ISDIR(os.stat(path).st_mode)
+    except (OSError, ValueError):  # the latter for a zero byte
+        return False
 
 
 @dataclass(frozen=True)
