@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from ..analysis.probe.probe import Probe
 from ..extract.audio.corpus import Corpus
+from ..extract.audio.decoding import NO_LIMITS
 from ..extract.forward import Forward, arithmetic
 from ..extract.loader import LoadedClip, Loader
 from ..extract.models.encoder import Encoder
@@ -131,7 +132,7 @@ class AblationWorker:
     def __init__(self, study: Study, encoder: Encoder | str, device: str | None, corpus: Corpus) -> None:
         loaded = load_encoder(encoder) if isinstance(encoder, str) else encoder
         self.study, self.corpus, self.encoder = study, corpus, to_device(loaded, device)
-        self.loader = Loader(corpus.clips, self.encoder, study.plan)
+        self.loader = Loader(corpus.clips, self.encoder, study.plan, limits=NO_LIMITS)  # they were extracted
         self.forward = Forward(self.encoder, study.identity, study.plan)
         self.rerunner = Rerunner(self.encoder, study.interventions)
         self._one_at_a_time, self._ended = threading.Lock(), False

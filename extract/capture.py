@@ -28,6 +28,7 @@ from ..store.provenance import kept
 from ..store.status import block_versions, task_status
 from ..store.writer import pending_blocks
 from .audio.corpus import Corpus
+from .audio.decoding import DEFAULT_LIMITS, Limits
 from .audio.manifest import corpus_of
 from .failures import Bisection, FailureLimit, Piece, Trial, check_pending, describe_block, raise_for
 from .loader import UnreadableAudio
@@ -70,6 +71,8 @@ def capture(
     device: str | None = None,
     allow_missing: bool = False,
     max_failures: float = 0.1,
+    max_file_mb: float = DEFAULT_LIMITS.file_bytes / 1e6,
+    max_clip_mb: float = DEFAULT_LIMITS.clip_bytes / 1e6,
     parity: str = "refuse",
     replan: bool = False,
     same_device: bool = False,
@@ -92,6 +95,8 @@ def capture(
     device: "cpu", "cuda", ...; default CUDA where a worker has one.
     allow_missing: record absent files as failed instead of refusing to start.
     max_failures: stop once more than this share of the task's clips has failed, in [0, 1].
+    max_file_mb: largest audio file that is read, in MB; a larger one's clips fail.
+    max_clip_mb: most that is decoded for a clip, in MB: 4 bytes per sample, mono, at the file's rate; longer ones fail.
     parity: "refuse" a model that gives clips in a batch other results than alone, or only "warn".
     replan: plan a task anew of which nothing is committed; no other run may be at work on it.
     same_device: refuse workers on another device, or with another kernel that reduces frames, than the task's blocks.
@@ -104,6 +109,7 @@ def capture(
     """
     if not 0 <= max_failures <= 1:
         raise ValueError(f"max_failures is {max_failures}; expected a share between 0 and 1")
+    limits = Limits.of_megabytes(max_file_mb, max_clip_mb)
     check_parity_choice(parity)
     executor, where = executor or SerialExecutor(), f"{url} task {task}"
     corpus = corpus_of(corpus, audio_root)
@@ -129,7 +135,7 @@ def capture(
     finished = status is not None and plan == stored and bool(status.committed.all())
     extraction = Extraction(
         url=url, clips=corpus.clips, plan=plan, model=Model(encoder=encoder, device=device), code=code,
-        allow_missing=allow_missing,
+        allow_missing=allow_missing, limits=limits,
     )  # fmt: skip
     preflight = partial(Preflight, extraction, frames or (origin.identity.frames if origin else "audio"))
     if finished and origin is not None and isinstance(encoder, str) and not dry_run:
@@ -267,7 +273,14 @@ def _end(recorder: RunRecorder, url: str, task: str, executor: Executor) -> Repo
     if recorder.n_blocks:
         shares = ", ".join(f"{stage} {share:.0%}" for stage, share in recorder.shares().items())
         log.info("shares of the workers' time: %s", shares)
+    if recorder.n_silent:
+        log.warning("%d of %d clips are digital silence: every sample is zero", recorder.n_silent, recorder.n_done)
     n_clips, failures = len(status.status), tuple(recorder.failures)
     return Report(
-        n_clips=n_clips, n_ok=status.n_ok, n_failed=status.n_failed, n_extracted=recorder.n_done, failures=failures
+        n_clips=n_clips,
+        n_ok=status.n_ok,
+        n_failed=status.n_failed,
+        n_extracted=recorder.n_done,
+        failures=failures,
+        n_silent=recorder.n_silent,
     )

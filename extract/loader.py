@@ -13,7 +13,7 @@ import numpy as np
 from ..store.provenance import Plan
 from .audio.clip import Clip
 from .audio.corpus import Clips
-from .audio.decoding import BadAudio, read_clip
+from .audio.decoding import DEFAULT_LIMITS, BadAudio, Limits, read_clip
 from .models.encoder import Encoder
 
 ABSENT = "no such file"  # the reason of a clip without one
@@ -37,12 +37,26 @@ class LoadedClip:
     digest: int
     reason: str = ""
 
+    @property
+    def is_silent(self) -> bool:
+        """Whether it was decoded and every sample is zero."""
+        return not self.reason and not self.samples.any()
+
 
 class Loader:
-    """Decodes clips for an encoder, and arranges them in batches."""
+    """Decodes clips for an encoder, as much of them as the plan asks for, and arranges them in batches."""
 
-    def __init__(self, clips: Clips, encoder: Encoder, plan: Plan, *, allow_missing: bool = False):
+    def __init__(
+        self,
+        clips: Clips,
+        encoder: Encoder,
+        plan: Plan,
+        *,
+        allow_missing: bool = False,
+        limits: Limits = DEFAULT_LIMITS,
+    ):
         self.clips, self.encoder, self.batch, self.allow_missing = clips, encoder, plan.batch, allow_missing
+        self.limits, self.seconds = limits, plan.unit_sec
         self.unit = None if plan.unit_sec is None else round(plan.unit_sec * encoder.sample_rate)
         self._longest = 0  # samples, of the clips loaded so far
 
@@ -53,7 +67,7 @@ class Loader:
         """
         rate, min_samples = self.encoder.sample_rate, self.encoder.min_samples
         try:
-            audio = read_clip(self.clips.root, clip, rate)
+            audio = read_clip(self.clips.root, clip, rate, seconds=self.seconds, limits=self.limits)
             if self.unit is None and len(audio.samples) < min_samples:
                 short = f"too short: {len(audio.samples)} samples at {rate} Hz, the encoder needs {min_samples}"
                 raise BadAudio(short, audio.digest)

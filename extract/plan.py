@@ -20,11 +20,13 @@ from ..store.provenance import Identity, Plan, digest_of, kept
 from ..store.schema import sizes
 from ..store.status import TaskStatus, task_status
 from .audio.corpus import Clips, Corpus
+from .audio.decoding import DEFAULT_LIMITS, Limits
 from .models.encoder import Encoder, is_foreign, weights_digest
 from .models.registry import load_encoder
 from .models.tap import match_sites
 
 DEFAULT_BATCH = 32
+MAX_BATCH_SAMPLES = 1 << 27  # that go into a forward pass at once
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -55,6 +57,8 @@ class Extraction:
     """None until the encoder was loaded and asked for it."""
     allow_missing: bool = False
     """Whether absent files are recorded as failed."""
+    limits: Limits = DEFAULT_LIMITS
+    """What is read and decoded of one clip at most."""
     hardware: str = ""
     """Device and kernel that alone may extract (see `hardware_of`); "" allows all."""
 
@@ -235,6 +239,12 @@ def check_plan(encoder: Encoder, identity: Identity, plan: Plan) -> None:
             f"--unit-sec {plan.unit_sec:g} is {round(plan.unit_sec * encoder.sample_rate)} samples at "
             f"{encoder.sample_rate} Hz; encoder {encoder.name} needs at least {encoder.min_samples}: "
             "choose a longer unit"
+        )
+    if plan.unit_sec is not None and plan.batch * plan.unit_sec * encoder.sample_rate > MAX_BATCH_SAMPLES:
+        raise ValueError(
+            f"--batch {plan.batch} of --unit-sec {plan.unit_sec:g} is "
+            f"{in_bytes(4 * plan.batch * plan.unit_sec * encoder.sample_rate)} of samples; expected at most "
+            f"{in_bytes(4 * MAX_BATCH_SAMPLES)}: choose a smaller batch or a shorter unit"
         )
 
 

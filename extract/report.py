@@ -40,6 +40,8 @@ class Report:
     """Clips that this run committed, failed ones included."""
     failures: tuple[tuple[str, str], ...]
     """(clip name, reason) of the clips that failed in this run."""
+    n_silent: int = 0
+    """Clips of this run whose samples are all zero."""
     forecast: Forecast | None = None
     """What a dry run found out."""
 
@@ -60,6 +62,8 @@ class RunRecorder:
     """Clips committed."""
     n_blocks: int = 0
     """Blocks committed."""
+    n_silent: int = 0
+    """Clips committed whose samples are all zero."""
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys((*STAGES, "waiting"), 0.0))
     failures: list[tuple[str, str]] = field(default_factory=list)
     unread: list[str] = field(default_factory=list)
@@ -72,6 +76,7 @@ class RunRecorder:
     def done(self, block: Block, report: BlockReport) -> None:
         """A block was committed."""
         self.n_done, self.n_blocks = self.n_done + len(block), self.n_blocks + 1
+        self.n_silent += report.n_silent
         self.failures.extend(report.failures)
         for stage, seconds in report.seconds.items():
             self.seconds[stage] += seconds
@@ -100,7 +105,10 @@ class RunRecorder:
             "run": self._run, "state": state, "error": clean(f"{type(error).__name__}: {error}") if error else None,
             **self.about,
             "started": self._started, "seconds": round(took, 3),
-            "clips": {"planned": self.n_planned, "committed": self.n_done, "failed": len(self.failures)},
+            "clips": {
+                "planned": self.n_planned, "committed": self.n_done, "failed": len(self.failures),
+                "silent": self.n_silent,
+            },
             "blocks": self.n_blocks, "clips_per_second": round(self.n_done / took, 3) if took else 0.0,
             "stages": {
                 stage: {"seconds": round(n, 6), "share": round(shares[stage], 4), "threads": THREADS.get(stage, 1)}

@@ -42,6 +42,8 @@ class BlockReport:
     n_ok: int
     failures: tuple[tuple[str, str], ...] = ()
     """(clip name, reason) of each clip that failed."""
+    n_silent: int = 0
+    """Clips whose samples are all zero."""
     batch: int = 0
     """Most clips that ran at once: the plan's batch, or less where the device's memory did not suffice."""
     seconds: Mapping[str, float] = field(default_factory=dict)
@@ -58,7 +60,9 @@ class Worker:
         """`encoder`: the extraction's, whose identity is known."""
         self.extraction, self.identity, self.plan = extraction, extraction.identity, extraction.plan
         self.encoder, clips = encoder, extraction.clips
-        self.loader = Loader(clips, encoder, self.plan, allow_missing=extraction.allow_missing)
+        self.loader = Loader(
+            clips, encoder, self.plan, allow_missing=extraction.allow_missing, limits=extraction.limits
+        )
         self.forward = Forward(encoder, self.identity, self.plan)
         self.hardware = hardware_of(encoder)
         self._decoders = ThreadPoolExecutor(DECODERS, thread_name_prefix="decode")
@@ -79,7 +83,7 @@ class Worker:
         block = piece if isinstance(piece, Block) else piece.block
         clock = Stopwatch()
         try:
-            values, batch, waiting = self._compute(piece, block, clock)
+            values, batch, n_silent, waiting = self._compute(piece, block, clock)
         except RuntimeError as error:
             if self._stopped:  # whatever it was that met closed pools first
                 raise Stopped("the worker was closed; the block stays pending") from error
@@ -95,16 +99,17 @@ class Worker:
         failed = np.flatnonzero(values.status == FAILED)
         return BlockReport(
             n_ok=len(block) - len(failed),
+            n_silent=n_silent,
             failures=tuple((str(names.iloc[i]), str(values.arrays["reason"][i])) for i in failed),
             batch=batch,
             seconds={**clock.seconds, "waiting": waiting},
         )
 
-    def _compute(self, piece: Piece, block: Block, clock: Stopwatch) -> tuple[BlockValues | None, int, float]:
-        """The block's values (None for a trial), how many clips ran at once, seconds the device waited."""
+    def _compute(self, piece: Piece, block: Block, clock: Stopwatch) -> tuple[BlockValues | None, int, int, float]:
+        """The block's values (None for a trial), how many clips ran at once, how many are silent, seconds waited."""
         numbers = piece.clips if isinstance(piece, Trial) else range(block.start, block.stop)
         crashing = dict(piece.crashing) if isinstance(piece, Remainder) else {}
-        values, batch, began = None, self.plan.batch, time.perf_counter()
+        values, batch, n_silent, began = None, self.plan.batch, 0, time.perf_counter()
 
         def load(number: int) -> LoadedClip:
             if number in crashing:
@@ -124,11 +129,12 @@ class Worker:
                 clock.add("copy", copy)
                 if isinstance(piece, Trial):
                     continue
+                n_silent += sum(clip.is_silent for clip in clips)
                 with clock.on("pack"):
                     values = values or BlockValues(self.identity, self.plan, len(block))  # not while it waits
                     at = np.array([clip.index for clip in clips])
                     values.put(at, [clip.digest for clip in clips], [clip.reason for clip in clips], summary)
-        return values, batch, max(0.0, self._device_seconds(began) - clock.seconds["forward"])
+        return values, batch, n_silent, max(0.0, self._device_seconds(began) - clock.seconds["forward"])
 
     def close(self) -> None:
         """End the calls under way, save those that write, and the threads. May be called from any thread, and again."""

@@ -17,6 +17,7 @@ FRAME_RULES = ("audio", "published", "all", "last")
 VARIABLES = ("active_bits", "mean", "positive_frames", "frame_count", "embedding", "hidden")
 ALWAYS_KEPT = ("active_bits", "frame_count")
 MEAN_DTYPES = ("float16", "float32")
+MAX_UNIT_SEC = 3600.0  # seconds of one clip in a forward pass
 KEPT_BY_DEFAULT = ("active_bits", "mean", "positive_frames", "frame_count", "embedding")
 
 
@@ -153,8 +154,10 @@ class Plan(Record):
         for name in ("n_clips", "block", "batch", "threads"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; expected at least 1")
-        if self.unit_sec is not None and not 0 < self.unit_sec < float("inf"):
-            raise ValueError(f"unit_sec is {self.unit_sec}; expected seconds above 0, or native")
+        if self.unit_sec is not None and not 0 < self.unit_sec <= MAX_UNIT_SEC:
+            raise ValueError(
+                f"unit_sec is {self.unit_sec:g}; expected seconds above 0 and up to {MAX_UNIT_SEC:g}, or native"
+            )
         if self.block > MAX_OBJECT_CLIPS and self.block % MAX_OBJECT_CLIPS:
             limit = MAX_OBJECT_CLIPS
             raise ValueError(f"block is {self.block}; expected at most {limit} clips, or a multiple of {limit}")

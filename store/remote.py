@@ -19,6 +19,18 @@ MAX_LISTED = 20  # listed objects per path sought at which a listing is given up
 NO_OBJECT = (FileNotFoundError, ValueError)  # the latter from obstore for "..", which names no object
 
 
+class UnfitFile(ValueError):
+    """A file that is there and must not be read; its text says why, without a path."""
+
+
+def check_size(n_bytes: int, max_bytes: int | None) -> None:
+    """Raise UnfitFile for more bytes than there may be."""
+    if max_bytes is not None and n_bytes > max_bytes:
+        raise UnfitFile(
+            f"too large: {n_bytes / 1e6:.0f} MB; expected at most {max_bytes / 1e6:.0f}: cut it, or raise --max-file-mb"
+        )
+
+
 @dataclass(frozen=True)
 class Remote:
     """All that lies below a URL."""
@@ -32,9 +44,12 @@ class Remote:
     def __str__(self) -> str:
         return self.url
 
-    def read(self, path: str) -> bytes:
-        """An object's bytes. Raises FileNotFoundError, or OSError where it could not be read after retries."""
-        return _files(self.url).read(path)
+    def read(self, path: str, max_bytes: int | None = None) -> bytes:
+        """An object's bytes.
+
+        Raises FileNotFoundError, OSError where it could not be read after retries, and UnfitFile where it is larger.
+        """
+        return _files(self.url).read(path, max_bytes)
 
     def absent(self, paths: Sequence[str]) -> list[str]:
         """Those of the paths where nothing is, in their order. Raises OSError where that could not be found out."""
@@ -74,12 +89,16 @@ class _Objects:
     def __init__(self, url: str) -> None:
         self.url, self.store = url, connect(url)
 
-    def read(self, path: str) -> bytes:
+    def read(self, path: str, max_bytes: int | None) -> bytes:
         import obstore
 
         try:
             with reaching(f"{self.url}/{path}", *NO_OBJECT):
-                return obstore.get(self.store, path).bytes().to_bytes()
+                found = obstore.get(self.store, path)
+                check_size(found.meta["size"], max_bytes)
+                return found.bytes().to_bytes()
+        except UnfitFile:
+            raise
         except NO_OBJECT as error:
             raise FileNotFoundError(f"nothing at {self.url}/{path}; expected an object there") from error
 
@@ -111,8 +130,12 @@ class _Files:
         with opening_by_fsspec(url):
             self.files, self.root = fsspec.core.url_to_fs(url)
 
-    def read(self, path: str) -> bytes:
+    def read(self, path: str, max_bytes: int | None) -> bytes:
         try:
+            if ".." in path.split("/"):  # some servers would resolve it
+                raise FileNotFoundError(path)
+            if max_bytes is not None:
+                check_size(self.files.size(f"{self.root}/{path}") or 0, max_bytes)
             return bytes(self.files.cat_file(f"{self.root}/{path}"))
         except FileNotFoundError as error:
             raise FileNotFoundError(f"nothing at {self.url}/{path}; expected an object there") from error

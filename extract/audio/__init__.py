@@ -1,1 +1,1 @@
-"""From a manifest to waveforms: clips, corpora, decoding, integrity, public data sets."""
+"""From a manifest to waveforms: clips, corpora, decoding, containers, public data sets."""

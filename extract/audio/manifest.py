@@ -18,6 +18,7 @@ import pandas as pd
 
 from ...messages import clean
 from ...store.location import URL, is_url
+from ...store.provenance import MAX_UNIT_SEC
 from ...store.schema import check_label_name
 from .audio_root import AudioRoot, Folder, root_at
 from .corpus import Clips, Corpus
@@ -227,10 +228,10 @@ def _numbers(frame: pd.DataFrame, column: str, path: Source) -> "pd.Series[float
 
 def _unit_sec(frame: pd.DataFrame, path: Source) -> float | None:
     found = _numbers(frame, "unit_sec", path).unique().tolist()
-    if len(found) > 1 or found[0] <= 0:
+    if len(found) > 1 or not (np.isnan(found[0]) or 0 < found[0] <= MAX_UNIT_SEC):
         raise ValueError(
-            f"{path}: column 'unit_sec' has {', '.join(f'{x:g}' for x in found[:3])}; "
-            "expected one positive length in seconds for all rows, or none; make it constant or drop it"
+            f"{path}: column 'unit_sec' has {', '.join(f'{x:g}' for x in found[:3])}; expected one positive length in "
+            f"seconds, up to {MAX_UNIT_SEC:g}, for all rows, or none; make it constant or drop it"
         )
     return None if np.isnan(found[0]) else float(found[0])
 

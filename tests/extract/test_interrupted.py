@@ -173,11 +173,11 @@ class Shaky(audio_root.Folder):
 
     failures: dict[str, int] = {}  # noqa: RUF012
 
-    def read(self, path: str) -> bytes:
+    def read(self, path: str, max_bytes: int | None = None) -> bytes:
         if self.failures.get(path, 0) > 0:
             self.failures[path] -= 1
             raise OSError(errno.EIO, "Input/output error")
-        return super().read(path)
+        return super().read(path, max_bytes)
 
 
 def extract_shakily(folder: Path, failures: dict[str, int], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,7 +38,7 @@ def test_what_a_run_did_and_where_its_time_went(tmp_path: Path) -> None:
     assert (found["state"], found["error"], found["executor"], found["task"]) == ("finished", None, "serial", "t")
     assert found["store"] == str(tmp_path / "s")
     assert re.fullmatch(r"[0-9a-f]{32}", found["run"])
-    assert found["clips"] == {"planned": 37, "committed": 37, "failed": 1}
+    assert found["clips"] == {"planned": 37, "committed": 37, "failed": 1, "silent": 0}
     assert (found["blocks"], found["plan"]["block"], found["plan"]["batch"]) == (10, 4, 3)
     assert found["failures"] == [{"clip": name, "reason": reason} for name, reason in report.failures]
     assert (found["losses"], found["retries"], found["halved"], found["killed"], found["unreadable"]) == (
@@ -79,7 +79,7 @@ def test_it_is_written_when_the_run_stops_too(tmp_path: Path) -> None:
     assert (found["clips"]["committed"], found["blocks"]) == (24, 6)
     run(manifest)
     again = read_report(manifest)
-    assert again["clips"] == {"planned": 13, "committed": 13, "failed": 0}
+    assert again["clips"] == {"planned": 13, "committed": 13, "failed": 0, "silent": 0}
     assert again["run"] != found["run"]
 
 

@@ -76,12 +76,12 @@ def fail_to_read() -> None:
 
     whole = Folder.read
 
-    def read(self: Folder, path: str) -> bytes:
+    def read(self: Folder, path: str, max_bytes: int | None = None) -> bytes:
         failures = FOLDER / "unreadable" / Path(path).name
         if failures.exists() and (left := int(failures.read_text())):
             failures.write_text(str(left - 1))
             raise OSError(errno.EIO, "Input/output error")
-        return whole(self, path)
+        return whole(self, path, max_bytes)
 
     Folder.read = read  # type: ignore[method-assign]
 

@@ -99,6 +99,11 @@ def list_data_sets() -> None:
     "--max-failures", default=0.1, show_default=True, callback=within(0, 1), metavar="SHARE",
     help="Stop above this share of bad clips.",
 )  # fmt: skip
+@click.option("--max-file-mb", default=512.0, show_default=True, metavar="MB", help="Largest audio file that is read.")
+@click.option(
+    "--max-clip-mb", default=256.0, show_default=True, metavar="MB",
+    help="Most that is decoded for a clip, 4 bytes per sample; longer ones fail.",
+)  # fmt: skip
 @click.option(
     "--parity", type=click.Choice(["refuse", "warn"]), default="refuse", show_default=True,
     help="On a model that gives clips in a batch other results than alone.",
