@@ -119,6 +119,16 @@ def exemplars_table(
     return table
 
 
+def whole_paths(table: pd.DataFrame, audio_root: str) -> pd.DataFrame:
+    """A table with a column `path`, which a store records relative to the audio root, with the root before each.
+
+    audio_root: an absolute path or a URL. Raises LookupError for a table without paths.
+    """
+    if "path" not in table:
+        raise LookupError("this task records no paths of clips; expected some for an audio root: leave it out")
+    return table.assign(path=f"{audio_root.rstrip('/')}/" + table["path"].astype(object))
+
+
 def _check_exist(ds: xr.Dataset, neurons: Sequence[tuple[int, int]]) -> None:
     layers, width = ds["layer"].values, ds["neuron"].values
     valid = ds["neuron_valid"].compute(scheduler="synchronous") if "neuron_valid" in ds else None

@@ -22,7 +22,7 @@ from ..cluster.executor import Executor, Failed, Killed, SerialExecutor
 from ..cluster.progress import Progress
 from ..cluster.resources import this_machine
 from ..store.blocks import Block
-from ..store.changes.tasks import add_task, check_origin, stored_origin
+from ..store.changes.tasks import add_task, check_origin, check_task, stored_origin
 from ..store.location import is_url
 from ..store.provenance import kept
 from ..store.status import block_versions, task_status
@@ -30,6 +30,7 @@ from ..store.writer import pending_blocks
 from .audio.corpus import Corpus
 from .audio.decoding import DEFAULT_LIMITS, Limits
 from .audio.manifest import corpus_of
+from .audio.tag_lists import list_warnings
 from .failures import Bisection, FailureLimit, Piece, Trial, check_pending, describe_block, raise_for
 from .loader import UnreadableAudio
 from .models.encoder import Encoder
@@ -113,6 +114,8 @@ def capture(
     check_parity_choice(parity)
     executor, where = executor or SerialExecutor(), f"{url} task {task}"
     corpus = corpus_of(corpus, audio_root)
+    for warning in list_warnings(corpus.labels):
+        log.warning("%s", warning)
     status = stored_task(url, task, replan)
     stored = None if status is None else status.plan
     origin = None if status is None else stored_origin(url, task)
@@ -126,8 +129,8 @@ def capture(
         stored, corpus, clips, unit_sec=unit_sec, variables=variables, mean_dtype=mean_dtype, block=block, batch=batch,
         threads=threads,
     )  # fmt: skip
-    if origin is not None and stored is not None and plan.with_clips_of(stored) != stored:
-        add_task(url, task, origin, plan, clips)  # refuses, naming what differs, before an encoder is loaded
+    if stored is not None:
+        check_task(url, task, plan, clips)  # before an encoder is loaded
     code = f"otoscope {version('otoscope')} torch {torch.__version__}"
     about = {"store": url, "task": task, "executor": executor.name, "code": code, "plan": plan.to_json()}
     recorder = RunRecorder(path=None if report is None or dry_run else Path(report), about=about, batch=plan.batch)

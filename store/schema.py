@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ..messages import quoted
 from .blocks import MAX_OBJECT_CLIPS
 from .provenance import Identity, Plan
 
@@ -91,8 +92,8 @@ def check_label_name(name: str) -> None:
         )
     if not LABEL_NAME.fullmatch(name) or len(name.encode()) > MAX_NAME_BYTES:
         raise ValueError(
-            f"{name!r} cannot name a label column; expected at most 200 bytes without '/' and '\\' that do not begin "
-            "with '__': rename it"
+            f"{quoted(name)} cannot name a label column; expected at most 200 bytes without '/' and '\\' that do not "
+            "begin with '__': rename it"
         )
 
 

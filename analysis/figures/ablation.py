@@ -5,6 +5,7 @@ Conventions: as in `figures`; categories go down the page, so that fifty names s
 meaning, no hue does.
 """
 
+import math
 from textwrap import wrap
 
 import numpy as np
@@ -16,9 +17,10 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from ..null.significance import check_level
-from .save import short_name
+from .letters import letters_of
 
 ROW_INCHES = 0.19
+MAX_INCHES = 40.0  # of all rows: with more categories rows shrink, and not every one is named
 PANEL_INCHES = 2.3
 FONT = 8.0
 LETTERS_PER_INCH, LINE_INCHES = 16, 0.14  # at this size
@@ -50,22 +52,30 @@ def ablation_figure(result: xr.Dataset, measures: tuple[str, ...] = (), level: f
     unknown = [name for name in shown if name not in have]
     if unknown:
         raise ValueError(f"the result has no measure {unknown[0]!r}; expected some of {', '.join(have)}")
-    names = [str(name) for name in result["category"].values]
+    target = str(result.attrs.get("request", {}).get("category", ""))
+    every = [str(name) for name in result["category"].values]
+    notes = [str(note) for note in result.attrs.get("notes", ())]
+    letters = letters_of([*every, target, *notes])
+    names = [letters(name) for name in every]
     rows = len(names) + 1
+    row_inches = min(ROW_INCHES, MAX_INCHES / rows)
+    step = math.ceil(ROW_INCHES / row_inches - 1e-6)
     width = PANEL_INCHES * (0.6 + len(shown)) + 0.075 * max(map(len, (*names, EVERYTHING)))
-    figure = Figure(figsize=(width, ROW_INCHES * rows + 1.35), layout="constrained")
+    figure = Figure(figsize=(width, row_inches * rows + 1.35), layout="constrained")
     ratios = [0.6] + [1.0] * len(shown)
     axes = figure.subplots(1, 1 + len(shown), sharey=True, squeeze=False, width_ratios=ratios)[0]
     base = _of(result, "accuracy", "before")
     axes[0].barh(np.arange(rows), base, 0.7, color=BASE)
     axes[0].set(xlim=(0, 1), xlabel="base accuracy")
-    target = str(result.attrs.get("request", {}).get("category", ""))
     for ax, measure in zip(axes[1:], shown, strict=True):
         _changes(ax, result, measure, level)
-        ax.set_xlabel(TITLES[measure].format(target=short_name(target)), parse_math=False)
+        ax.set_xlabel(TITLES[measure].format(target=letters(target)), parse_math=False)
     counts = [int(n) for n in result["n_clips"].values]
-    labels = [f"{short_name(name)} ({n})" for name, n in zip(names, counts, strict=True)]
-    axes[0].set_yticks(range(rows), labels=[*labels, f"{EVERYTHING} ({sum(counts)})"], parse_math=False)
+    labels = [f"{name} ({n})" for name, n in zip(names, counts, strict=True)][::step]
+    named = [*range(0, len(names), step), len(names)]
+    axes[0].set_yticks(named, labels=[*labels, f"{EVERYTHING} ({sum(counts)})"], parse_math=False)
+    if step > 1:
+        axes[0].set_ylabel(f"one category in {step} is named", fontsize=FONT)
     axes[0].set_ylim(rows - 0.4, -0.6)  # the first category on top
     for ax in axes:
         ax.axhline(rows - 1.5, color="0.4", linewidth=0.6)
@@ -73,11 +83,11 @@ def ablation_figure(result: xr.Dataset, measures: tuple[str, ...] = (), level: f
         ax.xaxis.label.set_fontsize(FONT)
         ax.spines[["top", "right"]].set_visible(False)
     _legend(figure, level, int(result.sizes["control"]))
-    if notes := result.attrs.get("notes"):
-        lines = [line for note in notes for line in wrap(note, round(width * LETTERS_PER_INCH))]
+    if notes:
+        lines = [line for note in notes for line in wrap(letters(note, len(note)), round(width * LETTERS_PER_INCH))]
         figure.set_figheight(figure.get_figheight() + LINE_INCHES * len(lines))
         figure.suptitle("\n".join(lines), fontsize=FONT, parse_math=False)
-    return figure
+    return letters.applied(figure)
 
 
 def _changes(ax: Axes, result: xr.Dataset, measure: str, level: float) -> None:

@@ -1,4 +1,4 @@
-"""What all figures share: colours, names that fit, and the files that they are written to.
+"""What all figures share: colours, labels of axes, and the files that they are written to.
 
 Goal: figures that can go into a paper as they are, in colour, in grey and for colour-blind eyes.
 Conventions: labels come from the attributes (long_name, units) of what is drawn. Figures are made without pyplot, so
@@ -19,32 +19,32 @@ from ...files import whole_file
 COLOURS = "cividis"  # made for colour-blind eyes; its lightness rises evenly, so it reads in grey
 FORMATS: dict[str, dict[str, Any]] = {".pdf": {"CreationDate": None}, ".png": {}, ".svg": {"Date": None}}
 """By ending, the metadata without which equal figures are equal bytes."""
-MAX_LETTERS = 28  # of a category's name, the rest is cut
+DOTS_PER_INCH = 200
+MAX_PIXELS = 25_000  # of a side of a PNG, and 5,000 by 25,000 in all: a larger figure has fewer dots per inch
 
 
-def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
-    """Write a figure as PDF, PNG (200 dots per inch) or SVG by the ending of the name.
+def save_figure(figure: Figure, path: str | os.PathLike[str]) -> str:
+    """Write a figure as PDF, PNG (200 dots per inch where that is not too large) or SVG by the ending of the name.
 
-    The same figure gives the same bytes; the file appears whole or not at all.
+    The same figure gives the same bytes; the file appears whole or not at all. Gives the figure's label: which names it
+    shows by numbers, "" where by none.
     Raises ValueError for another ending, FileNotFoundError for a folder that does not exist.
     """
+    width, height = figure.get_size_inches()
+    dots = min(DOTS_PER_INCH, MAX_PIXELS / max(width, height), (MAX_PIXELS * 5_000 / (width * height)) ** 0.5)
     with (
         whole_file(path, FORMATS) as partial,
         mpl.rc_context({"svg.hashsalt": "otoscope", "pdf.fonttype": 42, "hatch.linewidth": 0.4}),
         warnings.catch_warnings(),
     ):
-        # Names in scripts that the font lacks are drawn as boxes: no reason to fail, or to print a line each.
+        # Fonts that have all letters may still lack what shaping adds to them: no reason to fail, or to print a line.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         ending = Path(path).suffix.lower()
         # Cropped to what is drawn: with many names the layout alone leaves some of them cut at the edge.
         figure.savefig(
-            partial, format=ending[1:], dpi=200, metadata=FORMATS[ending], bbox_inches="tight", pad_inches=0.05
+            partial, format=ending[1:], dpi=dots, metadata=FORMATS[ending], bbox_inches="tight", pad_inches=0.05
         )
-
-
-def short_name(name: str) -> str:
-    """A category's name, cut where it is long."""
-    return name if len(name) <= MAX_LETTERS else f"{name[: MAX_LETTERS - 1]}…"
+    return str(figure.get_label())
 
 
 def label_of(values: xr.DataArray) -> str:

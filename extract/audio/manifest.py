@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ...messages import clean
+from ...messages import clean, quoted
 from ...store.location import URL, is_url
 from ...store.provenance import MAX_UNIT_SEC
 from ...store.schema import check_label_name
@@ -26,6 +26,8 @@ from .text_table import as_text_table, read_text_table
 
 PATHS = ("path", "file_name")
 RESERVED = (*PATHS, "id", "start", "stop", "prompt", "unit_sec")
+MAX_SECONDS = 1e8  # of a start or stop: three years, which every sample rate can count
+MAX_NAMED = 8  # columns that a message lists
 Source = str | Path  # of a table, for messages: a local path, a URL, or what else it is
 
 
@@ -108,8 +110,8 @@ def read_labels(path: str | Path, names: Sequence[str]) -> pd.DataFrame:
     if len(unknown):
         raise ValueError(
             f"{path}: {len(unknown)} of {len(keys)} rows are about clips that the task does not have, "
-            f"the first {unknown.iloc[0]!r} in {_rows(unknown.index[:1])}; expected names such as "
-            f"{next(iter(names), 'none')!r}; correct or drop these rows"
+            f"the first {quoted(unknown.iloc[0])} in {_rows(unknown.index[:1])}; expected names such as "
+            f"{quoted(next(iter(names), 'none'))}; correct or drop these rows"
         )
     table = _labels(frame, columns).set_axis(pd.Index(keys))
     return table.reindex(pd.Index(names), fill_value="").reset_index(drop=True)
@@ -118,9 +120,11 @@ def read_labels(path: str | Path, names: Sequence[str]) -> pd.DataFrame:
 def _path_column(frame: pd.DataFrame, path: Source, instead: str = "") -> str:
     found = [column for column in PATHS if column in frame]
     if len(found) != 1:
+        more = f" and {frame.shape[1] - MAX_NAMED} more" if frame.shape[1] > MAX_NAMED else ""
         raise ValueError(
             f"{path}: expected {instead}one column 'path' (or 'file_name'), found the columns "
-            f"{', '.join(map(repr, frame.columns))}; {'keep one of the two' if found else 'rename or add it'}"
+            f"{', '.join(map(quoted, frame.columns[:MAX_NAMED]))}{more}; "
+            f"{'keep one of the two' if found else 'rename or add it'}"
         )
     return found[0]
 
@@ -159,7 +163,7 @@ def _check_duplicates(names: "pd.Series[str]", path: Source, remedy: str) -> Non
     if again.any():
         name = names[again].iloc[0]
         raise ValueError(
-            f"{path}: {name!r} is in {_rows(np.flatnonzero(names == name))} ({int(again.sum())} repeats "
+            f"{path}: {quoted(name)} is in {_rows(np.flatnonzero(names == name))} ({int(again.sum())} repeats "
             f"in all); expected each clip once; {remedy}"
         )
 
@@ -188,9 +192,9 @@ def _rooted(
         inside = absolute
     outside = np.flatnonzero(absolute & ~inside)
     if outside.size:
-        first = clean(str(files.iat[outside[0]]))
+        first = quoted(clean(str(files.iat[outside[0]])))
         raise ValueError(
-            f"{path}: {first!r} in {_rows(outside[:1])} is not under the audio root {root}; "
+            f"{path}: {first} in {_rows(outside[:1])} is not under the audio root {root}; "
             "expected all audio under one folder or URL; give that as the audio root"
         )
     return root, _tidy(files.mask(absolute, files.str[len(str(root).rstrip("/")) + 1 :]))
@@ -198,15 +202,15 @@ def _rooted(
 
 def _times(frame: pd.DataFrame, path: Source) -> tuple["pd.Series[float]", "pd.Series[float]"]:
     """start and stop in seconds, NaN where open; a stop alone starts at 0, a start of 0 alone is no start."""
-    start, stop = (_numbers(frame, column, path) for column in ("start", "stop"))
+    start, stop = (_numbers(frame, column, path) + 0.0 for column in ("start", "stop"))  # + 0: -0.0 becomes 0.0
     start = start.mask(start.isna() & stop.notna(), 0.0).mask((start == 0) & stop.isna())
-    wrong = np.flatnonzero((start < 0) | (stop <= start))
+    wrong = np.flatnonzero((start < 0) | (stop <= start) | (start > MAX_SECONDS) | (stop > MAX_SECONDS))
     if wrong.size:
         i = int(wrong[0])
         until = f"{stop.iat[i]:g}" if stop.notna().iat[i] else "at the end"
         raise ValueError(
             f"{path}: {_rows(wrong)} {'has' if wrong.size == 1 else 'have'} start {start.iat[i]:g} and stop "
-            f"{until} or the like; expected seconds, 0 <= start < stop; correct them"
+            f"{until} or the like; expected seconds, 0 <= start < stop <= {MAX_SECONDS:g}; correct them"
         )
     return start, stop
 
@@ -220,8 +224,8 @@ def _numbers(frame: pd.DataFrame, column: str, path: Source) -> "pd.Series[float
     wrong = np.flatnonzero((text != "") & ~np.isfinite(numbers))
     if wrong.size:
         raise ValueError(
-            f"{path}: column {column!r} has {text.iat[wrong[0]]!r} in {_rows(wrong[:1])}; "
-            "expected seconds or nothing; correct it"
+            f"{path}: column {column!r} has {quoted(str(text.iat[wrong[0]]))} in {_rows(wrong[:1])}; "
+            "expected seconds, as 2.5, or nothing; correct it"
         )
     return numbers
 

@@ -10,6 +10,7 @@ import re
 USER = re.compile(r"(?<=://)[^\s/@]+@")
 QUERY = re.compile(r"(://[^\s?#]*)[?#][^\s\"')\]]*")
 SECRET_NAMES = re.compile(r"(AWS|AZURE|GOOGLE)_.*(KEY|KEY_ID|SECRET|TOKEN|PASSWORD|SAS|CREDENTIAL)")
+MAX_QUOTED = 80  # characters of what a user's file holds: a cell of a megabyte would drown the message
 MIN_SECRET = 6  # characters of a secret that is looked for: shorter ones occur in ordinary words
 
 
@@ -33,3 +34,8 @@ def clean(text: str) -> str:
         if len(value) >= MIN_SECRET and SECRET_NAMES.fullmatch(name):
             text = text.replace(value, "***")
     return QUERY.sub(r"\1", USER.sub("", text))
+
+
+def quoted(text: str) -> str:
+    """Text of a user's file in quotes, control characters escaped, cut where it is long."""
+    return repr(text) if len(text) <= MAX_QUOTED else f"{text[:MAX_QUOTED]!r}..."

@@ -18,6 +18,7 @@ import numpy as np
 import zarr
 from zarr.abc.store import Store
 
+from ...messages import quoted
 from ..blocks import Block
 from ..group import (
     about_in,
@@ -77,10 +78,8 @@ def add_task(url: str, task: str, origin: Origin, plan: Plan, clips: ClipTable, 
             staged = stage_task(task, begun, plan, clips, next_arrays(clips.labels, {}))
             return Change(staged=staged, command=command, origin=begun)
         check_origin(url, task, stored_origin(url, task), origin)
-        _check_plan(url, root, task, stored.plan, plan)
-        _check_clips(url, root, task, stored.plan, clips)
+        _check_task(url, root, task, stored, plan, clips)
         n = stored.plan.n_clips
-        _check_labels(url, task, stored, clips.head(n))
         if len(clips) == n:
             return None
         group, unlabelled = open_task(root, task)[0], [""] * len(clips)
@@ -122,6 +121,12 @@ def check_origin(url: str, task: str, stored: Origin, origin: Origin) -> None:
             f"{url} task {task} holds activations of another identity ({'; '.join(differences)}); expected the same "
             "encoder and options: choose another task name, or --replan where nothing is committed"
         )
+
+
+def check_task(url: str, task: str, plan: Plan, clips: ClipTable) -> None:
+    """Raise ValueError, naming what differs, for a plan, clips or labels that do not go on from those of a task."""
+    root = open_root(url)
+    _check_task(url, root, task, open_task(root, task)[1], plan, clips)
 
 
 def add_labels(url: str, task: str, columns: Mapping[str, Sequence[str]], *, overwrite: bool = False) -> None:
@@ -339,6 +344,12 @@ def _remedy(root: zarr.Group, task: str, otherwise: str) -> str:
     return f"{otherwise}; or, as nothing is committed yet, begin anew by --replan if no other run is at work on it"
 
 
+def _check_task(url: str, root: zarr.Group, task: str, stored: TaskRecord, plan: Plan, clips: ClipTable) -> None:
+    _check_plan(url, root, task, stored.plan, plan)
+    _check_clips(url, root, task, stored.plan, clips)
+    _check_labels(url, root, task, stored, clips.head(stored.plan.n_clips))
+
+
 def _check_plan(url: str, root: zarr.Group, task: str, stored: Plan, plan: Plan) -> None:
     differences = plan.with_clips_of(stored).differences(stored)
     if differences:
@@ -350,21 +361,59 @@ def _check_plan(url: str, root: zarr.Group, task: str, stored: Plan, plan: Plan)
 
 
 def _check_clips(url: str, root: zarr.Group, task: str, stored: Plan, clips: ClipTable) -> None:
-    if len(clips) < stored.n_clips or not clips.head(stored.n_clips).match(stored):
+    n = stored.n_clips
+    if len(clips) < n or not clips.head(n).match(stored):
         raise ValueError(
-            f"{url} task {task} holds {stored.n_clips} clips that the manifest does not begin with "
-            f"(it has {len(clips)}, the first {clips.name[0]!r}); to append, list the stored clips first, in the same "
-            "order, from the same audio root and with the same prompts; "
+            f"{url} task {task} holds {n} clips, and the manifest {_how_clips_differ(root, task, stored, clips)}; "
+            "expected all of them at its beginning: to append, list the stored clips first, in the same order, from "
+            "the same audio root and with the same prompts; "
             + _remedy(root, task, "for other clips choose another task name")
         )
 
 
-def _check_labels(url: str, task: str, stored: TaskRecord, clips: ClipTable) -> None:
+def _how_clips_differ(root: zarr.Group, task: str, stored: Plan, clips: ClipTable) -> str:
+    """In what the clips of a manifest are not those of a task: which there are, their order, their files, prompts."""
+    group, n = open_task(root, task)[0], stored.n_clips
+    names = column_of(group, "clip", stored.names)
+    lacking = set(names).difference(clips.name)
+    at = next((i for i, (ours, theirs) in enumerate(zip(clips.name, names, strict=False)) if ours != theirs), None)
+    if at is None and len(clips) < n:
+        return f"lists only the first {len(clips)}"
+    if lacking:
+        first = next(name for name in names if name in lacking)
+        return f"lacks {len(lacking)} of them, the first {quoted(first)} (its own first is {quoted(clips.name[0])})"
+    if at is not None:
+        return f"lists them in another order (number {at + 1} is {quoted(clips.name[at])}, not {quoted(names[at])})"
+    theirs = zip(*(values_of(group, column) for column in ("path", "start", "stop")), strict=True)
+    own = zip(clips.path, clips.start, clips.stop, strict=True)
+    for name, there, here in zip(names, theirs, own, strict=False):
+        if there[0] != here[0] or not np.array_equal(there[1:], here[1:], equal_nan=True):
+            return f"gives {quoted(name)} another source ({_source(*here)}, not {_source(*there)})"
+    if (clips.prompt is None) != (stored.prompts is None):
+        return "has prompts, which they have not" if stored.prompts is None else "has no prompts, which they have"
+    return "has other prompts"
+
+
+def _source(path: str, start: float, stop: float) -> str:
+    """A file, and what part of it."""
+    end = "its end" if np.isnan(stop) else f"{stop:g} s"
+    return quoted(str(path)) + ("" if np.isnan([start, stop]).all() else f" from {np.nan_to_num(start):g} s to {end}")
+
+
+def _check_labels(url: str, root: zarr.Group, task: str, stored: TaskRecord, clips: ClipTable) -> None:
     """Raise ValueError where labels of the clips are not those that are stored."""
     for name, column in clips.labels.items():
-        if not _is_stored(stored, name, column):
-            what = "has other values for" if name in stored.labels else "lacks"
-            raise ValueError(
-                f"{url} task {task} {what} the manifest's label column {name!r}; "
-                f"expected the labels of its first extraction: change them with `otoscope label {url} --task {task}`"
+        if _is_stored(stored, name, column):
+            continue
+        command, what = f"`otoscope label {url} --task {task} TABLE`", f"lacks the manifest's label column {name!r}"
+        if name in stored.labels:
+            there = column_of(open_task(root, task)[0], stored.labels[name].array, stored.labels[name].digest)
+            i = next(i for i, (a, b) in enumerate(zip(there, column, strict=True)) if a != b)
+            what = (
+                f"has other values for the manifest's label column {name!r} (of {quoted(clips.name[i])} "
+                f"{quoted(there[i])}, not {quoted(column[i])})"
             )
+            command = f"{command[:-1]} --replace`"
+        raise ValueError(
+            f"{url} task {task} {what}; expected the labels of its first extraction: change them with {command}"
+        )

@@ -3,7 +3,12 @@
 import subprocess
 import sys
 
+import click
 import pytest
+
+from otoscope.cli import main
+
+from ..support.commands import call
 
 PROGRAM = """
 import signal, sys, time
@@ -51,3 +56,31 @@ def test_an_interrupt_that_is_lost_is_raised_again_and_one_on_its_way_is_not(whe
     output, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
     assert output.split("\n") == ["closed", "interrupted", "left alone", ""]
+
+
+@pytest.mark.parametrize(
+    ("command", "committed"),
+    [
+        ("extract", True),
+        ("quickstart", True),
+        ("figure", False),
+        ("table", False),
+        ("label", False),
+        ("ablate run", False),
+    ],
+)
+def test_only_commands_that_commit_blocks_speak_of_them(
+    monkeypatch: pytest.MonkeyPatch, command: str, committed: bool
+) -> None:
+    @click.command()
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(
+        main, "load", lambda name: interrupted if name == command else main.Commands(name, prefix="ablate ")
+    )
+    result = call(*command.split())
+    assert result.exit_code == 130
+    assert result.stderr.startswith("Error: interrupted; ")
+    assert ("committed" in result.stderr) == committed
+    assert len(result.stderr.splitlines()) == 1

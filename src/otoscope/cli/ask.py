@@ -4,15 +4,20 @@ Conventions: labellings are named TASK:LABEL; a task that is not finished is ref
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..analysis.kinds import COMPARISONS, NULL_ROWS, TABLES
+from ..messages import quoted
+from .errors import Mistake
 from .options import Asked, asking, by_the_paper, exchanging, output, within
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from ..analysis.null.overlaps import Exchange
+    from ..extract.audio.audio_root import AudioRoot
 
 
 @click.command()
@@ -86,7 +91,6 @@ def figure(kind: str, asked: Asked, arrange: str | None, official: bool, output:
     from ..analysis.figures.ablation import ablation_figure
     from ..analysis.figures.neurons import depth_figure, selectivity_figure
     from ..analysis.figures.overlap import overlap_figure
-    from ..analysis.figures.save import save_figure
     from ..analysis.null.overlaps import overlaps
     from ..analysis.overlap import arranged, read_arrangement
     from ..analysis.published.paper import official_figure
@@ -96,8 +100,7 @@ def figure(kind: str, asked: Asked, arrange: str | None, official: bool, output:
     if kind == "ablation":
         if len(asked.stores) != 1:
             raise ValueError(f"found {len(asked.stores)} results; expected one, as `otoscope ablate run -o` writes it")
-        save_figure(ablation_figure(read_result(asked.stores[0])), output)
-        click.echo(output)
+        put_figure(ablation_figure(read_result(asked.stores[0])), output)
         return
     shuffled = exchange.permutations > 0
     if (shuffled and kind != "overlap") or (not shuffled and (exchange.group or exchange.within or exchange.balanced)):
@@ -122,8 +125,17 @@ def figure(kind: str, asked: Asked, arrange: str | None, official: bool, output:
         drawn = depth_figure([(title, depth_histogram(selection["member"])) for title, selection in titled])
     else:
         drawn = selectivity_figure(titled)
-    save_figure(drawn, output)
-    click.echo(output)
+    put_figure(drawn, output)
+
+
+def put_figure(drawn: Any, path: str) -> None:
+    """Write a figure, print where, and on standard error what it cannot say by itself."""
+    from ..analysis.figures.save import save_figure
+
+    note = save_figure(drawn, path)
+    click.echo(path)
+    if note:
+        click.echo(note, err=True)
 
 
 @click.command()
@@ -145,7 +157,6 @@ def null(asked: Asked, exchange: "Exchange", draws: int, figure: str | None, row
     Of --against, labels stay as they are, and --group and --within do not apply.
     """
     from ..analysis.figures.overlap import overlap_figure
-    from ..analysis.figures.save import save_figure
     from ..analysis.null.overlaps import against_null, check_draws, summary
     from ..analysis.null.permutation import with_null
     from ..analysis.overlap import labelled
@@ -164,8 +175,7 @@ def null(asked: Asked, exchange: "Exchange", draws: int, figure: str | None, row
     click.echo(summary(one.name, result), err=True)
     if figure:
         panel = labelled(with_null(result), one.name, (other or one).name)
-        save_figure(overlap_figure([(one.store, panel)]), figure)
-        click.echo(figure)
+        put_figure(overlap_figure([(one.store, panel)]), figure)
     click.echo(put_table(null_table(result, rows), output))
 
 
@@ -188,21 +198,72 @@ def selectors(asked: Asked, output: str | None) -> None:
 @click.option("--neurons", "table", metavar="FILE", help="CSV or Parquet table, as of `otoscope neurons`.")
 @click.option("-k", "--top", default=10, show_default=True, callback=within(1), metavar="N", help="Clips per neuron.")
 @click.option("--lowest", is_flag=True, help="The clips of lowest mean activation.")
+@click.option("--audio-root", metavar="DIR", help="Folder or URL that paths start from: the table has whole paths.")
+@click.option(
+    "--copy", "folder", metavar="DIR",
+    help="Copy the clips there, named by layer, neuron and rank; parts of files as WAV. Needs --audio-root.",
+)  # fmt: skip
 @output
 def exemplars(
-    store: str, task: str, pairs: tuple[str, ...], table: str | None, top: int, lowest: bool, output: str | None
+    store: str,
+    task: str,
+    pairs: tuple[str, ...],
+    table: str | None,
+    top: int,
+    lowest: bool,
+    audio_root: str | None,
+    folder: str | None,
+    output: str | None,
 ) -> None:
     """One row per neuron and rank, by mean activation, with labels."""
-    from ..analysis.exemplars import exemplars_table
+    from ..analysis.exemplars import exemplars_table, whole_paths
     from ..analysis.selection.labellings import open_stores, task_of
     from ..analysis.tables import put_table
+    from ..extract.audio.audio_root import root_at
+    from ..extract.audio.copies import empty_folder
     from ..store.neurons import read_pairs
 
+    if folder is not None and audio_root is None:
+        raise ValueError(
+            f"--copy {folder} without --audio-root; expected the folder or URL that the clips lie in: add it"
+        )
     ((name, tree),) = open_stores((store,)).items()
     neurons = [neuron_of(pair) for pair in pairs] + (read_pairs(table) if table is not None else [])
     if not neurons:
         raise ValueError("no neuron was named; expected --neuron LAYER,NEURON or --neurons FILE")
-    click.echo(put_table(exemplars_table(task_of(tree, name, task), neurons, top, lowest), output))
+    found = exemplars_table(task_of(tree, name, task), neurons, top, lowest)
+    if audio_root is None:
+        click.echo(put_table(found, output))
+        return
+    root = root_at(audio_root)
+    with_paths, target = whole_paths(found, str(root)), None if folder is None else empty_folder(folder)
+    click.echo(put_table(with_paths, output))
+    if target is not None:
+        copied(store, task, found, root, target)
+
+
+def copied(store: str, task: str, table: "pd.DataFrame", root: "AudioRoot", folder: Path) -> None:
+    """Copy the clips of a table of exemplars. Raises Mistake where some could not be copied, after the others."""
+    from ..extract.audio.copies import copy_clips
+    from ..extract.audio.corpus import Clips
+    from ..store.status import task_status
+
+    digits = {column: len(str(table[column].max())) for column in ("layer", "neuron", "rank")}
+    beginnings = [
+        "-".join(f"{n:0{width}d}" for n, width in zip(row, digits.values(), strict=True))
+        for row in table[list(digits)].itertuples(index=False)
+    ]
+    clips = Clips(root=root, table=table.rename(columns={"clip": "name"})[["name", "path", "start", "stop"]])
+    rate = int(task_status(store, task).record.identity.front_end["sample_rate"])
+    failed = copy_clips(root, ((beginning, clips.clip(i)) for i, beginning in enumerate(beginnings)), folder, rate)
+    click.echo(f"{folder}: {len(table) - len(failed)} clips", err=True)
+    for clip, reason in failed[:10]:
+        click.echo(f"failed: {clip.name}: {reason}", err=True)
+    if failed:
+        raise Mistake(
+            f"{len(failed)} of {len(table)} clips could not be copied, the first {quoted(failed[0][0].name)}; expected "
+            f"all under {root}: see that it is the audio root of the task"
+        )
 
 
 def neuron_of(text: str) -> tuple[int, int]:

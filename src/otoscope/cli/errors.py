@@ -8,6 +8,8 @@ import click
 
 from ..messages import one_line
 
+RESUMED = ("quickstart", "extract")  # commands that commit blocks
+
 
 class Mistake(click.ClickException):
     """Something that the user can mend."""
@@ -29,7 +31,11 @@ def as_one_line(debug: bool) -> Iterator[None]:
     except BrokenPipeError:
         raise
     except KeyboardInterrupt as stop:
-        raise Interrupted("interrupted; whatever is committed is kept: run the same command again to go on") from stop
+        if click.get_current_context().invoked_subcommand in RESUMED:
+            kept = "whatever is committed is kept: run the same command again to go on"
+        else:
+            kept = "no file is left half written"
+        raise Interrupted(f"interrupted; {kept}") from stop
     except (ValueError, LookupError, OSError, ImportError) as error:
         if debug:
             raise

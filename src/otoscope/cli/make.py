@@ -235,9 +235,12 @@ def verify(store: str, audio: str | None, reset: bool) -> None:
 def label(store: str, task: str, table: str, replace: bool) -> None:
     """The columns are those of TABLE (CSV, TSV, Parquet; keyed by clip, id or path)."""
     from ..extract.audio.manifest import read_labels
+    from ..extract.audio.tag_lists import list_warnings
     from ..store.changes.tasks import add_labels
     from ..store.status import clip_names
 
     columns = read_labels(table, clip_names(store, task))
+    for warning in list_warnings(columns):
+        click.echo(f"note: {warning}", err=True)
     add_labels(store, task, {str(name): columns[name].tolist() for name in columns}, overwrite=replace)
     click.echo(f"{store} task {task}: {', '.join(map(str, columns))}")
