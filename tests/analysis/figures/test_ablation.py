@@ -103,7 +103,8 @@ def test_measures_are_chosen():
 
 def test_notes_stand_above_and_overlap_nothing():
     notes = ["0 clips changed of 36 tested, by controls 0 to 3", "the probe is not better than chance: " + 30 * "so $ "]
-    plain, noted = ablation_figure(made(3)), ablation_figure(made(3).assign_attrs(notes=notes))
+    plain = ablation_figure(made(3))
+    noted: Any = ablation_figure(made(3).assign_attrs(notes=notes))
     assert not plain.get_suptitle()
     assert noted.get_suptitle().replace("\n", " ") == " ".join(notes).strip()
     noted.draw_without_rendering()
