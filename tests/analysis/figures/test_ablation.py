@@ -123,7 +123,8 @@ def test_a_category_of_one_clip_has_a_dot_without_an_interval():
 
 def test_notes_stand_above_and_overlap_nothing():
     notes = ["0 clips changed of 36 tested, by controls 0 to 3", "the probe is not better than chance: " + 30 * "so $ "]
-    plain, noted = ablation_figure(made(3)), ablation_figure(made(3).assign_attrs(notes=notes))
+    plain = ablation_figure(made(3))
+    noted: Any = ablation_figure(made(3).assign_attrs(notes=notes))
     assert not plain.get_suptitle()
     assert noted.get_suptitle().replace("\n", " ") == " ".join(notes).strip()
     noted.draw_without_rendering()

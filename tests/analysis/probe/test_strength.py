@@ -1,5 +1,7 @@
 """The strength of the logistic probe: chosen by clips held out, well where they are few, not silently at an end."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from scipy.special import logsumexp
@@ -54,7 +56,7 @@ def accuracy(probe: Probe, embedding, codes, splits: Splits) -> float:
     return float((probe.logits(embedding, splits.test_fold)[tested].argmax(axis=1) == codes[tested]).mean())
 
 
-def held_out(x, y, x_held, y_held) -> tuple[list[float], list[float]]:
+def held_out(x, y, x_held, y_held) -> tuple[list[int], list[float]]:
     """Clips right and summed log-loss of each strength by plain scikit-learn."""
     right, loss = [], []
     x, x_held = x.astype(np.float64), x_held.astype(np.float64)
@@ -147,11 +149,11 @@ def test_a_probe_of_shuffled_labels_is_named_and_a_real_one_is_not(kind: str, sh
         tested = splits.test_fold >= 0
         found = chance_test(probe, embedding[tested], splits.test_fold[tested], labels[tested])
         assert found["by_chance"] == np.bincount(labels[tested]).max()
-        said = [line for line in cautions(probe, found) if "not better than chance" in line]
-        assert bool(said) == named
+        found_lines = [line for line in cautions(probe, found) if "not better than chance" in line]
+        assert bool(found_lines) == named
         if named:
-            assert f"{found['right']} of 80 tested clips are right" in said[0]
-            assert "\n" not in said[0]
+            assert f"{found['right']} of 80 tested clips are right" in found_lines[0]
+            assert "\n" not in found_lines[0]
 
 
 def test_p_of_chance_counts_what_chance_would_give() -> None:
@@ -197,17 +199,18 @@ def test_categories_of_one_clip_leave_nothing_to_choose_by() -> None:
     assert any("is a guess, as no clip could be held out" in line for line in cautions(probe, {"p": 0.0}))
 
 
-def speakers(n: int, per_speaker: int) -> np.ndarray:
+def speakers(n: int, per_speaker: int) -> Any:
     return np.array([f"s{i // per_speaker}" for i in range(n)], dtype=object)
 
 
 def test_groups_that_the_splits_respect_are_not_divided_and_others_are() -> None:
     n = 120
     codes, names = np.arange(n) % 3, [f"clip{i:03d}" for i in range(n)]
-    apart, across = speakers(n, 6), np.array([f"r{i % 7}" for i in range(n)], dtype=object)
+    across: Any = np.array([f"r{i % 7}" for i in range(n)], dtype=object)
+    apart = speakers(n, 6)
     parts = np.where(np.arange(n) < 90, "train", "test").astype(object)
 
-    def divided(splits: Splits, by: np.ndarray) -> int:
+    def divided(splits: Splits, by: Any) -> int:
         part = parts_of(splits.train[0], codes, splits.groups, PARTS, 0)
         assert set(part[splits.train[0]]) == set(range(PARTS))
         assert set(part[~splits.train[0]]) == {-1}
