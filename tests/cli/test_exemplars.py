@@ -33,12 +33,12 @@ def test_whole_paths(finished: Finished, tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_copies_are_the_clips_and_sort_as_the_table_does(finished: Finished, tmp_path: Path) -> None:
     audio = finished.manifest.parent
-    shown = done(*asked(finished, "--audio-root", audio, "--copy", tmp_path / "copies"))
-    done(*asked(finished, "-o", tmp_path / "t.csv"))
+    shown = done(*asked(finished, "-k", 11, "--audio-root", audio, "--copy", tmp_path / "copies"))
+    done(*asked(finished, "-k", 11, "-o", tmp_path / "t.csv"))
     table = pd.read_csv(tmp_path / "t.csv").sort_values(["layer", "neuron", "rank"])
     copies = tree_of(tmp_path / "copies")
     assert list(copies) == sorted(copies)
-    want = [f"{row.layer}-{row.neuron}-{row.rank}_{Path(row.path).name}" for row in table.itertuples()]
+    want = [f"{row.layer}-{row.neuron}-{row.rank:02d}_{Path(row.path).name}" for row in table.itertuples()]
     assert sorted(copies) == want
     assert [copies[name] for name in want] == [(audio / path).read_bytes() for path in table["path"]]
     assert str(audio / table["path"].iloc[0]) in shown
