@@ -8,6 +8,7 @@ Source: RFC 9639, sections 8.2 and 9.1.
 
 import re
 from collections.abc import Iterator
+from itertools import islice
 from typing import NamedTuple
 
 from .stream import MAX_PARTS, Stream
@@ -68,8 +69,8 @@ def _stream(data: bytes, begin: int) -> Stream:
     """One stream with its count. begin: where its first frame does."""
     total = int.from_bytes(data[21:26], "big") & 0xFFFFFFFFF
     # Where all frames but the last are of one size, the first tells it.
-    block, tried = _end_sample(data[begin : begin + 16], 0) or 0, 0
-    for frame in _frames_from_the_end(data, begin, block):
+    block = _end_sample(data[begin : begin + 16], 0) or 0
+    for frame in islice(_frames_from_the_end(data, begin, block), MAX_TRIED):
         if frame.end_sample == total:
             return Stream(data=data, n_frames=total)
         if _is_whole(data, frame.start):
@@ -77,9 +78,6 @@ def _stream(data: bytes, begin: int) -> Stream:
                 raise ValueError(f"damaged: the header says {total} frames, and the last ends at {frame.end_sample}")
             count = (data[21] & 0xF0) << 32 | frame.end_sample
             return Stream(data=data[:21] + count.to_bytes(5, "big") + data[26:], n_frames=frame.end_sample)
-        tried += 1
-        if tried == MAX_TRIED:
-            break
     if begin >= len(data) and not total:
         raise ValueError("no samples: 0 frames")
     raise ValueError("truncated or damaged FLAC: its last frame is not there, or not complete")
