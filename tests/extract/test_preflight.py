@@ -138,7 +138,7 @@ class Pairs(nn.Module):
 
 
 @pytest.mark.parametrize("executor", [None, Elsewhere()])
-def test_sites_that_cannot_be_ablated_are_told_before_the_run(
+def test_sites_that_cannot_be_ablated_are_warned_of_before_the_run(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, executor: Any
 ) -> None:
     manifest, _ = write_corpus(tmp_path, LENGTHS[:9])
@@ -150,8 +150,8 @@ def test_sites_that_cannot_be_ablated_are_told_before_the_run(
 
     encoder = closed_form(module=module, neurons=first)
     assert capture(encoder, manifest, str(tmp_path / "s"), executor=executor, **options()).n_ok == 9
-    (told,) = [record.message for record in caplog.records if record.levelname == "WARNING"]
-    assert "can be extracted but not ablated at site layers.1.neurons: the site gives a tuple" in told
+    (warning,) = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert "can be extracted but not ablated at site layers.1.neurons: the site gives a tuple" in warning
     caplog.clear()
     assert capture(encoder, manifest, str(tmp_path / "s"), executor=executor, **options()).n_ok == 9
     assert not [record for record in caplog.records if record.levelname == "WARNING"]
