@@ -96,9 +96,8 @@ def list_data_sets() -> None:
 @click.option("--device", metavar="D", help="cpu, cuda, cuda:1, ... [cuda where a worker has one].")
 @click.option("--allow-missing", is_flag=True, help="Record absent files as failed instead of refusing to start.")
 @click.option(
-    "--max-failures", default=0.1, show_default=True, callback=within(0, 1), metavar="SHARE",
-    help="Stop above this share of bad clips.",
-)  # fmt: skip
+    "--max-failures", default=0.1, show_default=True, metavar="SHARE", help="Stop above this share of bad clips."
+)
 @click.option("--max-file-mb", default=512.0, show_default=True, metavar="MB", help="Largest audio file that is read.")
 @click.option(
     "--max-clip-mb", default=256.0, show_default=True, metavar="MB",
@@ -141,9 +140,9 @@ def seconds(text: str | None) -> float | str | None:
     try:
         length = float(text)
     except ValueError:
-        length = math.nan
+        raise ValueError(f"--unit-sec is {text!r}; expected seconds such as 2.5, or native") from None
     if not 0 < length < math.inf:
-        raise ValueError(f"--unit-sec is {text!r}; expected seconds such as 2.5, or native")
+        raise ValueError(f"unit_sec is {length}; expected seconds above 0, or native")
     return length
 
 

@@ -286,7 +286,7 @@ on_workers = gathered(
     executor={"type": click.Choice(["serial", "ray"]), "default": "serial", "show_default": True,
               "help": "ray: workers in actors, on this machine or a cluster."},
     address={"metavar": "auto|HOST:PORT", "help": "Ray cluster [one of this machine alone]."},
-    actors={"type": int, "callback": within(1), "metavar": "N", "help": "Most workers at a time [as many as fit]."},
+    actors={"type": int, "metavar": "N", "help": "Most workers at a time [as many as fit]."},
     cpus_per_actor={"type": float, "callback": within(0), "metavar": "F", "help": "CPUs that each takes up [1]."},
     gpus_per_actor={"type": float, "callback": within(0), "metavar": "F",
                     "help": "GPUs that each takes up, also fractions [0]."},
