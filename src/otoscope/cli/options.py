@@ -240,7 +240,7 @@ def exchanging(permutations: int, help: str) -> Decorator:
         group={"metavar": "COLUMN", "help": group}, within={"metavar": "COLUMN", "help": within},
         balanced={"is_flag": True, "help": "Cut every category down to the size of the smallest."},
         level={"default": 0.05, "show_default": True, "help": "Chance of any false finding in a statistic."},
-        seed={"default": 0, "show_default": True, "callback": SEED, "help": "Of what is shuffled."},
+        seed={"default": 0, "show_default": True, "help": "Of what is shuffled."},
     )  # fmt: skip
 
 

@@ -10,7 +10,12 @@ import xarray as xr
 from matplotlib.collections import LineCollection
 from scipy.stats import binom
 
-from otoscope.analysis import aape, class_specific, frame_probability
+from otoscope.analysis import (
+    aape,
+    accessor,  # noqa: F401  registers ds.otoscope
+    class_specific,
+    frame_probability,
+)
 from otoscope.analysis.figures.overlap import overlap_figure
 from otoscope.analysis.figures.save import save_figure
 from otoscope.analysis.null.permutation import bootstrap, permutation_null, with_null
@@ -302,6 +307,30 @@ def test_what_cannot_be():
         bootstrap(sample, confidence=95)
     with pytest.raises(ValueError, match="expected a number above 0 and up to 100"):
         bootstrap(sample, percentile=0)
+
+
+def test_few_units_bound_every_corrected_p():
+    """Two groups and two can be parted in 3 ways: 3 draws may miss the one found, and p is 1/3 or more all the same."""
+    active, labels, _ = made(n_neurons=400, n_clips=40, n_categories=2, own=4)
+    group = xr.DataArray([f"{code}{i % 4 // 2}" for i, code in enumerate(labels.values)], dims="clip")
+    sample = take_sample(active, labels, groups=group)
+    assert len(sample.first_and_unit[0]) == 4
+    for seed in range(20):
+        result = permutation_null(sample, permutations=3, percentile=5, seed=seed, level=0.3, threads=1)
+        assert result.attrs["smallest_p"] == pytest.approx(1 / 3)
+        assert float(result["aape_p_corrected"].min()) >= 1 / 3 - 1e-12
+        assert not result["aape_significant"].any()
+
+
+def test_a_category_is_not_tested_against_its_own_clips():
+    active, labels, _ = made()
+    sample = take_sample(active, labels)
+    others = labels.copy(data=np.where(labels.values == 2, 2, (labels.values + 1) % 6 % 2))
+    renamed = take_sample(active, others.assign_attrs(categories=["x", "y", "c2 again"]))
+    p = permutation_null(sample, against=renamed, permutations=5, percentile=5, threads=1)["common_neuron_ratio_p"]
+    assert p.isnull().values.tolist() == [[False, False, row == 2] for row in range(6)]
+    itself = permutation_null(sample, against=sample, permutations=5, percentile=5, threads=1)
+    assert (itself["common_neuron_ratio_p"].isnull().values == np.eye(6, dtype=bool)).all()
 
 
 @pytest.mark.slow

@@ -192,3 +192,15 @@ def test_rules_and_percentiles_that_do_not_exist():
     for percentile in (0, -1, 101, math.nan):
         with pytest.raises(ValueError, match=r"expected a number above 0 and up to 100"):
             class_specific(p, percentile=percentile)
+
+
+@pytest.mark.parametrize("rule", ["lape", "paper"])
+def test_a_neuron_known_for_one_category_is_not_selected_and_hides_no_other(rule):
+    values = np.full((1, 40, 3), 0.2)
+    values[0, 0] = [0.9, np.nan, np.nan]  # nothing to be selective among
+    values[0, 1] = [0.9, 0.0, 0.1]
+    p = xr.DataArray(values, dims=("layer", "neuron", "category"))
+    found = class_specific(p, percentile=100, rule=rule)
+    assert not found["selected"][0, 0]
+    assert found["selected"][0, 1]
+    assert float(found["aape_threshold"]) > 0
