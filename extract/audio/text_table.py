@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet
 
-from ...messages import one_line
+from ...messages import CONTROL, CONTROLS, one_line
 from ...store.remote import read_url
 
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
@@ -28,7 +28,7 @@ def read_text_table(path: Path | str, separator: str | None = None) -> pd.DataFr
     CSV and TSV: UTF-8 with one header row, cells verbatim, empty lines skipped. Parquet: text and categories
     as they are, booleans "True" and "False", whole floats as whole numbers, nulls and NaN "".
     Raises FileNotFoundError; ValueError for another ending, for a file that cannot be read or has ragged
-    rows, for columns of one name, for cells with line breaks, for no rows.
+    rows, for columns of one name, for cells with line breaks or control characters, for no rows.
     """
     ending = PurePath(path).suffix.lower()
     if ending not in (*SEPARATORS, ".parquet"):
@@ -57,19 +57,19 @@ def _checked(header: list[str], columns: list[Any], path: Path | str) -> pd.Data
         raise ValueError(
             f"{path}: expected distinct column names, found {', '.join(map(repr, twice))} repeated; rename"
         )
-    broken = next((name for name in header if any(c in name for c in "\x00\n\r")), None)
+    broken = next((name for name in header if CONTROL.search(name) or "\n" in name), None)
     if broken is not None:
         raise ValueError(
-            f"{path}: the header has a line break or a zero byte in {broken!r}; expected one line of text; look for a "
-            "quote that is not closed"
+            f"{path}: the header has a line break or a control character in {broken!r}; expected one line of text; "
+            "look for a quote that is not closed"
         )
     if not columns or not len(columns[0]):
         raise ValueError(f"{path}: expected a header and one row per clip, found no rows; write it again")
     for name, column in zip(header, columns, strict=True):
-        row = pc.index(pc.match_substring_regex(column, r"[\x00\n\r]"), True).as_py()
+        row = pc.index(pc.match_substring_regex(column, f"[\n{CONTROLS}]"), True).as_py()
         if row >= 0:
             raise ValueError(
-                f"{path}: column {name!r} has a line break or a zero byte in row {row + 2}; "
+                f"{path}: column {name!r} has a line break or a control character in row {row + 2}; "
                 "expected one line of text; look for a quote that is not closed"
             )
     return pd.DataFrame({name: column.to_pandas() for name, column in zip(header, columns, strict=True)})

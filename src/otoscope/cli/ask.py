@@ -10,6 +10,7 @@ import click
 
 from ..analysis.kinds import COMPARISONS, NULL_ROWS, TABLES
 from .options import Asked, asking, by_the_paper, exchanging, output
+from .printing import echo
 
 if TYPE_CHECKING:
     from ..analysis.null.overlaps import Exchange
@@ -22,7 +23,7 @@ def neurons(asked: Asked, output: str | None) -> None:
     """One row per category, layer and neuron."""
     from ..analysis.tables import neurons_table, put_table
 
-    click.echo(put_table(neurons_table(asked.selected().selection), output))
+    echo(put_table(neurons_table(asked.selected().selection), output))
 
 
 @click.command()
@@ -53,10 +54,10 @@ def table(kind: str, asked: Asked, official: str | None, output: str | None) -> 
     if kind == "paper" and not asked.tasks:
         rows = paper_rows(x.name for x in found)
         if others := sorted({x.name for x in found} - set(rows)):
-            click.echo(f"not in the paper's tables: {', '.join(others)}; --task takes them in", err=True)
+            echo(f"not in the paper's tables: {', '.join(others)}; --task takes them in", err=True)
         found = [x for x in found if x.name in rows]
     frame = labellings_table(kind, found, asked.selections, asked.stores, asked.against, asked.incomplete)
-    click.echo(put_table(frame, output))
+    echo(put_table(frame, output))
 
 
 @click.command()
@@ -89,7 +90,7 @@ def figure(kind: str, asked: Asked, arrange: str | None, official: bool, output:
         if len(asked.stores) != 1:
             raise ValueError(f"found {len(asked.stores)} results; expected one, as `otoscope ablate run -o` writes it")
         save_figure(ablation_figure(read_result(asked.stores[0])), output)
-        click.echo(output)
+        echo(output)
         return
     shuffled = exchange.permutations > 0
     if (shuffled and kind != "overlap") or (not shuffled and (exchange.group or exchange.within or exchange.balanced)):
@@ -114,7 +115,7 @@ def figure(kind: str, asked: Asked, arrange: str | None, official: bool, output:
     else:
         drawn = selectivity_figure(titled)
     save_figure(drawn, output)
-    click.echo(output)
+    echo(output)
 
 
 @click.command()
@@ -146,12 +147,12 @@ def null(asked: Asked, exchange: "Exchange", draws: int, figure: str | None, row
         check_one_encoder(one, labelling)
         other = select_neurons(labelling, asked.selections.of(labelling.task))
     result = against_null(one, other, exchange, draws)
-    click.echo(summary(one.name, result), err=True)
+    echo(summary(one.name, result), err=True)
     if figure:
         panel = labelled(with_null(result), one.name, (other or one).name)
         save_figure(overlap_figure([(one.store, panel)]), figure)
-        click.echo(figure)
-    click.echo(put_table(null_table(result, rows), output))
+        echo(figure)
+    echo(put_table(null_table(result, rows), output))
 
 
 @click.command()
@@ -163,7 +164,7 @@ def selectors(asked: Asked, output: str | None) -> None:
     from ..analysis.tables import put_table
 
     found = asked.selected()
-    click.echo(put_table(selector_agreement(found.ds, found.label, found.selection["member"]), output))
+    echo(put_table(selector_agreement(found.ds, found.label, found.selection["member"]), output))
 
 
 @click.command()
@@ -187,7 +188,7 @@ def exemplars(
     neurons = [neuron_of(pair) for pair in pairs] + (read_pairs(table) if table is not None else [])
     if not neurons:
         raise ValueError("no neuron was named; expected --neuron LAYER,NEURON or --neurons FILE")
-    click.echo(put_table(exemplars_table(task_of(tree, name, task), neurons, top, lowest), output))
+    echo(put_table(exemplars_table(task_of(tree, name, task), neurons, top, lowest), output))
 
 
 def neuron_of(text: str) -> tuple[int, int]:
@@ -213,5 +214,5 @@ def compare(asked: Asked, by: str, output: str | None) -> None:
 
     frame, note = comparison(by, asked.labellings(), asked.selections)
     if note:
-        click.echo(note, err=True)
-    click.echo(put_table(frame, output))
+        echo(note, err=True)
+    echo(put_table(frame, output))

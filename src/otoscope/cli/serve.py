@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from ..serve.security import LOOPBACK, TOKEN, Limits, host_of, read_token, token_digest
-from .options import log_progress
+from .printing import echo, log_progress
 
 ANYWHERE = ("0.0.0.0", "::")
 
@@ -89,7 +89,7 @@ def serve(
     )  # fmt: skip
 
     def ready(url: str) -> None:
-        click.echo(f"serving at {url}")
+        echo(f"serving at {url}")
 
     try:
         if on_ray:
@@ -98,7 +98,7 @@ def serve(
             run_process(settings, host, port, ready)
     except KeyboardInterrupt:
         pass
-    click.echo("stopped; whatever is unfinished stays queued", err=True)
+    echo("stopped; whatever is unfinished stays queued", err=True)
 
 
 def by_task(given: Sequence[str], tasks: Sequence[str], option: str) -> dict[str, str]:
