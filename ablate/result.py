@@ -19,14 +19,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import xarray as xr
 
+from ..documents import parse_json
 from ..files import check_target, partial_path, whole_file
 from ..messages import one_line
+from ..store.frames import read_parquet
 
 KEY = b"otoscope"
 FORMAT = 3  # of files
 COUNTS = ("n_clips", "n_changed")
 CONFUSIONS = ("predicted_before", "predicted_after")
 LIST = "control_change"
+FIRST = ("measure", "category", "overall", *COUNTS)  # columns before those of numbers
 ENDINGS = (".parquet",)
 
 
@@ -119,8 +122,8 @@ def read_result(path: str | os.PathLike[str]) -> xr.Dataset:
     if not Path(path).is_file():
         raise FileNotFoundError(f"no file {path}; expected the result of `otoscope ablate run`")
     try:
-        return result_of_table(pq.read_table(path))
-    except (OSError, ValueError, KeyError, TypeError) as error:  # pyarrow's errors are ValueErrors and OSErrors
+        return result_of_table(read_parquet(Path(path)))
+    except (OSError, ValueError) as error:
         raise ValueError(
             f"{path} is not a valid result of an ablation ({one_line(error)}); expected a file as `otoscope ablate run "
             "-o` writes it"
@@ -135,17 +138,36 @@ def holds(path: str | os.PathLike[str], digest: str) -> bool:
 def result_of_table(table: pa.Table) -> xr.Dataset:
     """A result as `read_result` gives it, of an Arrow table with the columns and metadata of its file.
 
-    Raises ValueError or KeyError for another table.
+    Raises ValueError for another table.
     """
-    about = json.loads((table.schema.metadata or {})[KEY])
+    try:
+        return _result_of(table)
+    except (LookupError, TypeError, AttributeError, ArithmeticError, pa.ArrowException, MemoryError) as error:
+        raise ValueError(f"{type(error).__name__}: {one_line(error)}") from error
+
+
+def _result_of(table: pa.Table) -> xr.Dataset:
+    about = parse_json((table.schema.metadata or {})[KEY])
     if about["format"] != FORMAT:
         raise ValueError(f"format {about['format']}, not {FORMAT}")
-    frame = table.to_pandas()
+    frame = table.replace_schema_metadata(None).to_pandas()
     inside, overall = frame[~frame["overall"]], frame[frame["overall"]]
     measures, names = list(overall["measure"]), list(inside["category"].iloc[: len(inside) // len(overall)])
+    rows = [(measure, name) for measure in measures for name in names]
+    attrs, kinds = dict(about["attrs"]), {**dict.fromkeys(COUNTS, int), "digest": str, "request": dict}
+    if (
+        list(frame.columns[: len(FIRST)]) != list(FIRST)
+        or not pd.api.types.is_bool_dtype(frame["overall"])
+        or not all(pd.api.types.is_integer_dtype(frame[name]) for name in COUNTS)
+        or list(zip(inside["measure"], inside["category"], strict=True)) != rows
+        or len(set(rows)) < len(rows)
+        or not all(isinstance(attrs.get(name, kind()), kind) for name, kind in kinds.items())
+        or not {*COUNTS} <= {*attrs}
+    ):
+        raise ValueError("its rows are not those of every measure and category in order, or its request is damaged")
     shape = (len(measures), len(names))
     data: dict[str, Any] = {}
-    for name in frame.columns[3 + len(COUNTS) :]:
+    for name in frame.columns[len(FIRST) :]:
         about_it = {"long_name": about["long_names"][name]}
         if name == LIST:
             changes = np.array(inside[name].tolist(), float).reshape(*shape, -1)
@@ -169,5 +191,5 @@ def result_of_table(table: pa.Table) -> xr.Dataset:
             "control": np.arange(data[LIST][1].shape[-1]),
             **{name: ("category", inside[name].to_numpy()[: len(names)]) for name in COUNTS},
         },
-        attrs=about["attrs"],
+        attrs=attrs,
     )

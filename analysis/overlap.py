@@ -7,10 +7,14 @@ Conventions: membership is bool (layer, neuron, category); two memberships must 
 import csv
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 import xarray as xr
+
+from ..documents import read_document
+from ..messages import one_line
+
+MAX_ORDER_BYTES = 2**20  # of a file that orders categories
 
 
 def common_neuron_ratio(member_a: xr.DataArray, member_b: xr.DataArray | None = None) -> xr.DataArray:
@@ -60,8 +64,11 @@ def read_arrangement(path: str | os.PathLike[str]) -> tuple[list[str], dict[str,
 
     Raises ValueError for a line of more columns.
     """
-    with Path(path).open(newline="", encoding="utf-8-sig") as file:
-        rows = [[cell.strip() for cell in row] for row in csv.reader(file) if row]
+    try:
+        text = read_document(path, MAX_ORDER_BYTES).decode("utf-8-sig")
+        rows = [[cell.strip() for cell in row] for row in csv.reader(text.splitlines(keepends=True)) if row]
+    except (ValueError, csv.Error) as error:
+        raise ValueError(f"{path} is not CSV in UTF-8 ({one_line(error)}); expected CATEGORY,GROUP lines") from error
     if any(len(row) > 2 for row in rows):
         raise ValueError(f"{path} has a line of more than 2 columns; expected CATEGORY or CATEGORY,GROUP")
     return [row[0] for row in rows], {row[0]: row[1] for row in rows if len(row) == 2 and row[1]}

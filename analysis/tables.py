@@ -16,9 +16,11 @@ import xarray as xr
 from tabulate import tabulate
 
 from ..files import whole_file
+from ..messages import visible
 from .kinds import NULL_ROWS
 from .null.permutation import PARTS
 from .selection.rules import THRESHOLDS, coverage_ratio, mean_class_specific
+from .spreadsheet import write_csv
 
 
 def neurons_table(selection: xr.Dataset) -> pd.DataFrame:
@@ -128,7 +130,8 @@ def aape_table(aape: xr.DataArray) -> pd.DataFrame:
 def write_table(frame: pd.DataFrame, path: str | os.PathLike[str]) -> None:
     """Write a table as CSV (.csv), Parquet (.parquet), Markdown (.md) or LaTeX (.tex, needs booktabs).
 
-    CSV and Parquet hold full precision, Markdown and LaTeX four digits. The file appears whole or not at all.
+    CSV and Parquet hold full precision, Markdown and LaTeX four digits. In CSV, text that a spreadsheet would take for
+    a formula has a "'" before it; Parquet holds text as it is. The file appears whole or not at all.
     Raises ValueError for another ending, FileNotFoundError for a folder that does not exist.
     """
     with whole_file(path, WRITERS) as partial:
@@ -165,11 +168,11 @@ def _short(cell: Any) -> str:
 
 
 def _escape_pipe(text: str) -> str:
-    return text.replace("|", r"\|")
+    return visible(text).replace("|", r"\|")
 
 
 WRITERS: dict[str, Callable[[pd.DataFrame, Path], object]] = {
-    ".csv": lambda frame, path: frame.to_csv(path, index=False, lineterminator="\n"),
+    ".csv": write_csv,
     ".parquet": lambda frame, path: frame.to_parquet(path, index=False),
     ".md": lambda frame, path: path.write_text(markdown(frame) + "\n", encoding="utf-8"),
     ".tex": lambda frame, path: path.write_text(

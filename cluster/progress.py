@@ -12,6 +12,7 @@ from typing import Any, Self, TextIO
 
 from tqdm import tqdm
 
+from ..messages import printable
 from .executor import WorkerState
 
 WINDOW_SECONDS = 30.0  # that the rate looks back on
@@ -100,7 +101,7 @@ class Progress:
         self._write(f"{count} {self.unit} in {_duration(took)}{speed}{lost}{stopped}")
 
     def _write(self, line: str) -> None:
-        self._stream.write(f"{line}\n")
+        self._stream.write(f"{printable(line)}\n")
         self._stream.flush()
 
 

@@ -23,11 +23,13 @@ import xarray as xr
 from ..ablate.request import Request
 from ..ablate.result import result_of_table
 from ..analysis.selection.selection import Selection, selection_of
+from ..documents import MAX_BYTES, check_size, parse_json
 
 ARROW = "application/vnd.apache.arrow.stream"
 TOKEN = "OTOSCOPE_TOKEN"  # environment variable
 LOCAL = ("127.0.0.1", "localhost", "::1")
 TRANSIENT = (500, 502, 503, 504)
+MAX_ANSWER_BYTES, MAX_JSON_BYTES = 2**28, 2**26
 MAX_POLL_SECONDS = 2.0
 MIN_PAUSE_SECONDS = 0.05
 
@@ -116,7 +118,7 @@ class Client:
         return list(self._json("GET", "/probes"))
 
     def _json(self, method: str, path: str, body: Any = None) -> Any:
-        return json.loads(self._call(method, path, body))
+        return parse_json(self._call(method, path, body), MAX_JSON_BYTES)
 
     def _call(self, method: str, path: str, body: Any = None, accept: str = "application/json") -> bytes:
         """What is answered, tried until it is or the timeout is over."""
@@ -131,7 +133,9 @@ class Client:
             call = Call(self.url + path, data, headers, method=method)
             try:
                 with self._opener.open(call, timeout=max(1.0, self.timeout)) as answer:
-                    return bytes(answer.read())
+                    data = bytes(answer.read(MAX_ANSWER_BYTES + 1))
+                check_size(len(data), MAX_ANSWER_BYTES)
+                return data
             except HTTPError as error:
                 problem, wait = _problem(error), pause
                 if error.code == 429:
@@ -162,7 +166,7 @@ def _problem(error: HTTPError) -> Exception:
     kinds |= {413: ValueError, 422: ValueError}
     try:
         with error:
-            reason = str(json.loads(error.read())["error"])
+            reason = str(parse_json(error.read(MAX_BYTES + 1))["error"])
     except (OSError, ValueError, KeyError, TypeError, HTTPException):
         reason = f"answer {error.code} without a reason"
     return kinds.get(error.code, OSError)(reason)

@@ -22,6 +22,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from ..documents import parse_json, read_document
 from ..files import whole_file
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
@@ -73,7 +74,7 @@ class JobFolder:
         for folder in (self._jobs, self._queue):
             folder.mkdir(parents=True, exist_ok=True)
         put_new(note, {"format": 1})
-        if json.loads(note.read_text(encoding="utf-8")) != {"format": 1}:
+        if parse_json(read_document(note)) != {"format": 1}:
             raise OSError(f"{self.root} was written by another version; expected format 1: use a new folder")
         self._repair()
 
@@ -88,13 +89,13 @@ class JobFolder:
         numbers = [int(match[1]) for name in names if (match := EVENT.fullmatch(name))]
         if not numbers:
             return None
-        found = json.loads(self._event(job, max(numbers)).read_text(encoding="utf-8"))
+        found = parse_json(read_document(self._event(job, max(numbers))))
         found.pop("request", None)
         return Job(id=job, number=max(numbers), **found)
 
     def request(self, job: str) -> dict[str, Any]:
         """What was asked. Raises FileNotFoundError for a job that does not exist."""
-        asked: dict[str, Any] = json.loads(self._event(job, 0).read_text(encoding="utf-8"))["request"]
+        asked: dict[str, Any] = parse_json(read_document(self._event(job, 0)))["request"]
         return asked
 
     def create(self, job: str, request: Mapping[str, Any]) -> Job | None:
@@ -169,7 +170,7 @@ class JobFolder:
     def progress(self, job: Job) -> tuple[int, int]:
         """How much is done, of how much: (0, 0) where that is not known."""
         with suppress(OSError, ValueError, KeyError):
-            found = json.loads((self._jobs / job.id / "progress.json").read_text(encoding="utf-8"))
+            found = parse_json(read_document(self._jobs / job.id / "progress.json"))
             if found["number"] == job.number - (job.state == "done"):
                 return int(found["done"]), int(found["total"])
         return 0, 0

@@ -9,10 +9,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..messages import visible
 from .bits import pack
 from .provenance import Identity, Plan
 from .schema import FAILED, OK, RECORDS, STRING, template
 
+MAX_REASON = 500  # characters
 MAX_FRAMES = np.iinfo(np.uint16).max
 MAX_FLOAT16 = float(np.finfo(np.float16).max)
 
@@ -63,7 +65,7 @@ class BlockValues:
             self._check(summary, why)
             good = np.flatnonzero(why == "")
             self._pack(at[good], good, summary)
-        self.arrays["reason"][at] = why
+        self.arrays["reason"][at] = [visible(reason)[:MAX_REASON] for reason in why]
         self.status[at[why == ""]] = OK
 
     def _check(self, summary: Summary, reasons: np.ndarray) -> None:

@@ -13,20 +13,23 @@ import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from functools import partial
 from typing import Any
 
 import google_crc32c
 import numpy as np
+import pyarrow as pa
 import zarr
-from numcodecs import VLenUTF8, Zstd
-from zarr.codecs import BytesCodec, Crc32cCodec, ShardingCodec
+from numcodecs import VLenUTF8
+from zarr.codecs import BytesCodec, Crc32cCodec, ShardingCodec, ZstdCodec
 
 from .objects import MAX_REQUESTS, get, get_buffer
 
 CRC_BYTES = 4
 COUNT_BYTES = 4  # of the number of strings before them
 MAX_RUNS = 128  # of a chunk, that are read apart: the system takes 1,024 buffers at once
+INDEX_BYTES = 16  # of an inner chunk in a shard's index
+ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+FREE_BYTES, STRING_BYTES, MAX_RATIO = 2**27, 64, 64  # of strings; in all, for each, and for each byte stored
 RESIDUE = 0x48674BC7  # the CRC-32C of any bytes followed by their own CRC-32C
 Buffer = np.ndarray | bytearray  # of bytes
 Runs = list[tuple[int, int]]  # first and end of each
@@ -34,35 +37,99 @@ Index = int | slice | np.ndarray  # along one axis
 Part = tuple[int, np.ndarray, np.ndarray]  # number of a piece of an axis, positions in the piece, and in the result
 
 
-def read_strings(array: zarr.Array[Any]) -> list[str]:
-    """All values of an array (clip) of strings that is compressed, as names and labels are.
+def max_string_bytes(n: int, stored: int) -> int:
+    """Most bytes that n strings which are stored in so many may take: what is larger was made to fill memory."""
+    return FREE_BYTES + STRING_BYTES * n + MAX_RATIO * stored
 
-    Raises FileNotFoundError for an absent object, ValueError or RuntimeError for a damaged one.
+
+def check_strings(name: str, column: Sequence[str], stored: int) -> None:
+    """Raise ValueError for strings that no reader would take. stored: bytes of their objects."""
+    n_bytes = sum(len(text.encode()) + COUNT_BYTES for text in column)
+    if n_bytes > (limit := max_string_bytes(len(column), stored)):
+        raise ValueError(
+            f"{name} holds {n_bytes} bytes; expected at most {limit} for {len(column)} clips: shorten them"
+        )
+
+
+def decoded_bytes(frame: bytes) -> int:
+    """How many bytes a zstd frame says that it holds (RFC 8878, 3.1.1.1). Raises ValueError where it does not say."""
+    if frame[:4] == ZSTD_MAGIC and len(frame) > 4:
+        flags = frame[4]
+        alone = flags >> 5 & 1
+        start = 5 + (1 - alone) + (0, 1, 2, 4)[flags & 3]
+        size = (alone, 2, 4, 8)[flags >> 6]
+        if size and len(frame) >= start + size:
+            return int.from_bytes(frame[start : start + size], "little") + (256 if size == 2 else 0)
+    raise ValueError("it is not a zstd frame that says its size")
+
+
+def decoded(data: bytes, n_bytes: int) -> bytes:
+    """What zstd frames hold, which is so many bytes. Raises OSError where it is not: no more is decoded.
+
+    Not by numcodecs, which takes as much memory as all frames ask for.
+    """
+    return bytes(pa.decompress(data, n_bytes, "zstd", asbytes=True))
+
+
+def max_object_bytes(array: zarr.Array[Any]) -> int:
+    """Most bytes of a stored object of an array."""
+    if array.dtype.kind == "T":
+        return max_string_bytes(array.chunks[0], 0)
+    inner = int(np.prod(array.chunks)) * array.dtype.itemsize + CRC_BYTES
+    if array.shards is None:
+        return inner + inner // 128 + 512  # where it is compressed, and was not compressible
+    count = int(np.prod([s // c for s, c in zip(array.shards, array.chunks, strict=True)]))
+    return count * (inner + INDEX_BYTES) + CRC_BYTES
+
+
+def read_strings(array: zarr.Array[Any], where: Index = slice(None)) -> list[str]:
+    """Values of a selection of an array of strings (clip or block), all of them in order by default.
+
+    Raises FileNotFoundError for an absent object, ValueError or RuntimeError for a damaged one, ValueError for strings
+    that are longer than any reader takes.
     """
     (n,), (size,) = array.shape, array.chunks
-    keys = [f"{array.path}/{array.metadata.encode_chunk_key((i,))}" for i in range(-(-n // size))]
+    whole = isinstance(where, slice) and where == slice(None)
+    wanted = [] if whole else list(parts(np.atleast_1d(np.arange(n)[where]), size))
+    numbers = range(-(-n // size)) if whole else [number for number, _, _ in wanted]
+    keys = [f"{array.path}/{array.metadata.encode_chunk_key((i,))}" for i in numbers]
+    packed = any(isinstance(codec, ZstdCodec) for codec in array.metadata.codecs)  # type: ignore[union-attr]
+    limit = max_object_bytes(array)
     with ThreadPoolExecutor(MAX_REQUESTS) as pool:
-        found = list(pool.map(partial(get, array.store_path.store), keys))
-    column: list[str] = []
+        found = list(pool.map(lambda key: get(array.store_path.store, key, limit), keys))
+    column, n_bytes, stored = list[str](), 0, sum(len(data or b"") for data in found)
     for key, data in zip(keys, found, strict=True):
         if data is None:
             raise FileNotFoundError(f"{key} is missing")
         if google_crc32c.value(data) != RESIDUE:
             raise ValueError(f"{key} does not match its checksum")
-        plain = Zstd().decode(data[:-CRC_BYTES])
+        plain = data[:-CRC_BYTES]
+        own = decoded_bytes(plain) if packed else len(plain)
+        n_bytes += own
+        if n_bytes > max_string_bytes(min(n, size * len(keys)), stored):
+            raise ValueError(f"{key} holds {n_bytes} bytes, more than any names or labels")
+        plain = decoded(plain, own) if packed else plain
         if int.from_bytes(plain[:COUNT_BYTES], "little") != size:  # before memory is taken for as many
             raise ValueError(f"{key} does not hold {size} strings")
         column += VLenUTF8().decode(plain).tolist()
-    return column[:n]
+    if whole:
+        return column[:n]
+    selected = np.empty(sum(len(at) for _, _, at in wanted), object)
+    for i, (_, inside, at) in enumerate(wanted):
+        selected[at] = np.array(column[i * size : (i + 1) * size], object)[inside]
+    return list(selected)
 
 
 class ShardFile:
     """A shard in a local file."""
 
     def __init__(self, array: zarr.Array[Any], key: str):
-        """key: relative to the array, which lies in a `LocalStore`. Raises FileNotFoundError."""
-        self.file = os.open(array.store_path.store.root / array.path / key, os.O_RDONLY)  # type: ignore[attr-defined]
-        self.size = os.fstat(self.file).st_size
+        """key: relative to the array, which lies in a `Folder`. Raises FileNotFoundError, ValueError as that does."""
+        folder, path = array.store_path.store, (array.store_path / key).path
+        size = folder.size_of(path)  # type: ignore[attr-defined]
+        if size is None:
+            raise FileNotFoundError(path)
+        self.file, self.size = os.open(folder.root / path, os.O_RDONLY), size  # type: ignore[attr-defined]
 
     def fill(self, buffers: Sequence[Buffer], offset: int) -> int:
         """Fill one after the other, from `offset` on; how many bytes there were for them."""
@@ -78,7 +145,7 @@ class ShardBytes:
 
     def __init__(self, array: zarr.Array[Any], key: str):
         """key: relative to the array. Raises FileNotFoundError, or what the array's store does."""
-        found = get_buffer(array.store_path.store, (array.store_path / key).path)
+        found = get_buffer(array.store_path.store, (array.store_path / key).path, max_object_bytes(array))
         if found is None:
             raise FileNotFoundError(f"{array.path}/{key}")
         self.data = np.asarray(found.as_numpy_array())

@@ -7,7 +7,6 @@ group's or an array's zarr.json.
 """
 
 import itertools
-import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,20 +16,25 @@ from typing import Any, Literal
 import numpy as np
 import zarr
 from zarr.abc.buffer import Buffer, BufferPrototype
-from zarr.abc.store import ByteRequest, Store
+from zarr.abc.store import ByteRequest, RangeByteRequest, Store
+from zarr.codecs import ZstdCodec
 from zarr.storage import LocalStore, StorePath, WrapperStore
 
-from ..messages import one_line
+from ..documents import MAX_BYTES, check_size, parse_json
+from ..messages import CONTROLS, one_line
+from .arrays import metadata_of
 from .blocks import Block
-from .direct import read_strings
+from .direct import CRC_BYTES, decoded, max_object_bytes, read_strings
 from .labels import LABEL_PREFIX
 from .location import Unreachable, zarr_store
-from .objects import get, names_in
-from .provenance import TaskRecord, digest_of
-from .schema import FORMAT_VERSION, MAX_NAME_BYTES, check_label_name
+from .objects import get, get_bounded, names_in
+from .provenance import Plan, TaskRecord, differences, digest_of
+from .schema import FORMAT_VERSION, MAX_NAME_BYTES, PENDING, check_label_name
 
 KEY = "otoscope"
-TASK_NAME = re.compile(r"(?!__)[^/\\:\s.\0-\x1f][^/\\:\0-\x1f]*")
+TASK_NAME = re.compile(rf"(?!__)[^/\\:\s.{CONTROLS}][^/\\:\t\n{CONTROLS}]*")
+MAX_ASKED = 256  # blocks up to which each is asked for its status; of more, those that there are, are listed first
+MAX_TASK_BYTES = 2**22  # of a document but the root's, which holds the others' metadata
 
 Mode = Literal["r", "r+"]
 
@@ -50,7 +54,7 @@ def open_root(url: str, mode: Mode = "r+") -> zarr.Group:
             raise ValueError("it holds other things and no zarr.json")
         root = _group(store.with_read_only(mode == "r"), "", {**document, "consolidated_metadata": None})
         about = root.attrs.get(KEY)
-    except (LookupError, ValueError, TypeError, AssertionError) as e:
+    except (LookupError, ValueError, TypeError, AssertionError, AttributeError) as e:
         raise ValueError(
             f"{url} is not an otoscope store, or its zarr.json is damaged ({one_line(e)}); "
             "expected a folder made by `otoscope extract`: choose another path"
@@ -59,7 +63,7 @@ def open_root(url: str, mode: Mode = "r+") -> zarr.Group:
         raise ValueError(
             f"{url} is a Zarr group without otoscope's attributes; expected a store made by `otoscope extract`"
         )
-    version, ours = str(about["format"]), FORMAT_VERSION
+    version, ours = str(about["format"])[:40], FORMAT_VERSION
     if version.split(".")[0] != ours.split(".")[0]:
         raise ValueError(
             f"{url} has format {version}; expected {ours.split('.')[0]}.x: read it with the otoscope that wrote it"
@@ -83,12 +87,15 @@ def _group(store: Store, path: str, document: dict[str, Any]) -> zarr.Group:
 
 def task_names(root: zarr.Group) -> list[str]:
     """Names of the tasks, sorted; a group that is none of ours is none."""
-    return [name for name, document in task_documents(root).items() if about_in(document)]
+    return [name for name, document in task_documents(root) if about_in(document)]
 
 
-def task_documents(root: zarr.Group) -> dict[str, dict[str, Any]]:
-    """The own document of everything in a root, by name, sorted."""
-    return documents_in(root.store, "")
+def task_documents(root: zarr.Group) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The name and own document of everything in a root that has one, sorted by name."""
+    for name in names_in(root.store, ""):
+        document = task_document(root.store, name) if name != "zarr.json" else None
+        if document is not None:
+            yield name, document
 
 
 def check_task_name(task: str) -> None:
@@ -123,6 +130,9 @@ def record_in(task: str, document: dict[str, Any] | None) -> TaskRecord | None:
             raise ValueError("its document names label columns that it does not describe")
         if digest_of(copies_in(document)) != record.metadata:
             raise ValueError("the arrays' metadata in it do not match their digest; its zarr.json is damaged")
+        expected = metadata_of(record.identity, record.plan, [label.array for label in record.labels.values()])
+        if copies_in(document) != expected:
+            raise ValueError(f"its arrays are not those of its plan: {differences(copies_in(document), expected)[0]}")
     except (ValueError, LookupError, TypeError, AttributeError) as e:
         raise ValueError(f"task {task} is damaged: {one_line(e)}; `otoscope verify` says what to do") from e
     return record
@@ -146,33 +156,58 @@ def task_at(store: Store, task: str) -> tuple[zarr.Group, TaskRecord] | None:
     """A task's group and record as in `open_task`, by one request; None where there is no such task."""
     document = task_document(store, task)
     record = record_in(task, document)
-    return None if document is None or record is None else (_group(store, task, document), record)
+    if document is None or record is None:
+        return None
+    about = {"attributes": {KEY: about_in(document)}, "zarr_format": 3, "node_type": "group"}
+    copies = {"kind": "inline", "must_understand": False, "metadata": copies_in(document)}
+    return _group(store, task, {**about, "consolidated_metadata": copies}), record
 
 
-class Complete(WrapperStore[Store]):
-    """A store of which every object that is asked for must be there: an absent one would read as fill values.
+class Bounded(WrapperStore[Store]):
+    """A store from which one array is read: no object of it is larger than the array's can be, and all are there.
 
-    Those would be inactive neurons that nobody measured. No request more is made than for reading.
+    An absent one would read as fill values, which would be inactive neurons that nobody measured.
     """
 
+    def __init__(self, store: Store, max_bytes: int = 0, plain_bytes: int = 0, absent: bool = False) -> None:
+        """max_bytes: of an object. plain_bytes: of what it decodes to, where it is compressed.
+
+        absent: whether objects may be absent.
+        """
+        super().__init__(store)
+        self.max_bytes, self.plain_bytes, self.absent = max_bytes, plain_bytes, absent
+
+    def _with_store(self, store: Store) -> "Bounded":
+        return Bounded(store, self.max_bytes, self.plain_bytes, self.absent)
+
     async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
-        """Bytes of an object. Raises FileNotFoundError where there is none."""
-        found = await super().get(key, prototype, byte_range)
-        if found is None:
+        """Bytes of an object. Raises FileNotFoundError where there is none, ValueError for one that is too large."""
+        if byte_range is None:
+            found = await get_bounded(self._store, key, prototype, self.max_bytes)
+        else:
+            if isinstance(byte_range, RangeByteRequest):
+                check_size(byte_range.end - byte_range.start, self.max_bytes)
+            found = await super().get(key, prototype, byte_range)
+        if found is None and not self.absent:
             raise FileNotFoundError(
                 f"{key} is missing from {self._store}; expected every committed object: `otoscope verify` lists what "
                 "is missing and says what to do"
             )
+        if found is not None and self.plain_bytes:
+            decoded(found.to_bytes()[:-CRC_BYTES], self.plain_bytes)
         return found
 
     def __str__(self) -> str:
         return str(self._store)
 
 
-def complete(array: zarr.Array[Any]) -> zarr.Array[Any]:
-    """The same array, of which every object that is asked for must be there."""
+def bounded(array: zarr.Array[Any], absent: bool = False) -> zarr.Array[Any]:
+    """The same array to be read: an object that is too large, or absent where that is not allowed, is an error."""
     metadata: Any = array.metadata
-    return zarr.Array(zarr.AsyncArray(metadata, StorePath(Complete(array.store_path.store), array.path)))
+    packed = any(isinstance(codec, ZstdCodec) for codec in metadata.codecs)
+    plain_bytes = int(np.prod(array.chunks)) * array.dtype.itemsize if packed else 0
+    store = Bounded(array.store_path.store, max_object_bytes(array), plain_bytes, absent)
+    return zarr.Array(zarr.AsyncArray(metadata, StorePath(store, array.path)))
 
 
 def array_of(group: zarr.Group, name: str) -> zarr.Array[Any]:
@@ -190,14 +225,38 @@ def values_of(group: zarr.Group, name: str, where: Any = ..., absent: bool = Fal
 
     absent: whether objects may be missing, as those of pending blocks are; they read as fill values.
     """
-    array = array_of(group, name) if absent else complete(array_of(group, name))
+    array = array_of(group, name)
     with reading(f"{group.path}/{name}"):
-        return np.asarray(array[where])
+        if array.dtype.kind == "T":
+            return np.array(read_strings(array, slice(None) if where is ... else where), dtype=object)
+        return np.asarray(bounded(array, absent)[where])
+
+
+def status_of(group: zarr.Group, plan: Plan) -> np.ndarray:
+    """Status uint8 (clip), pending where no object is. Raises as `values_of`.
+
+    Of many blocks only the objects that there are, are read: a plan may name any number.
+    """
+    n_blocks = -(-plan.n_clips // plan.block)
+    if n_blocks <= MAX_ASKED:
+        return values_of(group, "status", slice(plan.n_clips), absent=True)
+    status = np.full(plan.n_clips, PENDING, "uint8")
+    found = np.array(sorted(blocks_in(group, "status", plan)), np.int64)
+    for run in np.split(found, np.flatnonzero(np.diff(found) > 1) + 1) if len(found) else ():
+        where = slice(int(run[0]) * plan.block, min((int(run[-1]) + 1) * plan.block, plan.n_clips))
+        status[where] = values_of(group, "status", where, absent=True)
+    return status
+
+
+def blocks_in(group: zarr.Group, name: str, plan: Plan) -> set[int]:
+    """Numbers of the blocks of which an array whose first axis they are has an object."""
+    numbers = (int(n) for n in names_in(group.store, f"{group.path}/{name}/c") if n.isascii() and n.isdecimal())
+    return {n for n in numbers if n < -(-plan.n_clips // plan.block)}
 
 
 def column_of(group: zarr.Group, name: str, digest: str) -> list[str]:
     """Names or labels, whole. Raises as `values_of`, and ValueError where they do not match a digest."""
-    array = complete(array_of(group, name))
+    array = array_of(group, name)
     with reading(f"{group.path}/{name}"):
         column = read_strings(array)
     if digest_of(column) != digest:
@@ -230,13 +289,6 @@ def arrays_of(group: zarr.Group) -> dict[str, zarr.Array[Any]]:
     return {name: array_of(group, name) for name in sorted(copies.metadata)}
 
 
-def documents_in(store: Store, prefix: str) -> dict[str, dict[str, Any]]:
-    """The documents of all groups or arrays that lie directly below a prefix, by name, sorted."""
-    names = [name for name in names_in(store, prefix.rstrip("/")) if name != "zarr.json"]
-    found = {name: document_at(store, f"{prefix}{name}/zarr.json") for name in names}
-    return {name: document for name, document in found.items() if document is not None}
-
-
 def digested_in(group: zarr.Group) -> list[str]:
     """Names of a task's arrays that a block's digests cover, in their order."""
     names = array_of(group, "digest").attrs["digested"]
@@ -265,12 +317,14 @@ def object_keys(array: zarr.Array[Any], block: Block | None = None) -> list[str]
 
 def copies_in(document: dict[str, Any]) -> Any:
     """The metadata of a task's arrays as its own document has them, by name."""
-    return (document.get("consolidated_metadata") or {}).get("metadata")
+    found = document.get("consolidated_metadata")
+    return found.get("metadata") if isinstance(found, dict) else None
 
 
 def about_in(document: dict[str, Any] | None) -> dict[str, Any]:
     """Our attributes in a document, empty where there are none."""
-    about = ((document or {}).get("attributes") or {}).get(KEY)
+    attributes = (document or {}).get("attributes")
+    about = attributes.get(KEY) if isinstance(attributes, dict) else None
     return about if isinstance(about, dict) else {}
 
 
@@ -281,11 +335,11 @@ def task_document(store: Store, task: str) -> dict[str, Any] | None:
 
 def document_at(store: Store, key: str) -> dict[str, Any] | None:
     """A JSON object as it is written, None where there is none. Raises ValueError where it is damaged."""
-    data = get(store, key)
-    if data is None:
-        return None
     try:
-        document = json.loads(data)
+        data = get(store, key, MAX_BYTES if key == "zarr.json" else MAX_TASK_BYTES)
+        if data is None:
+            return None
+        document = parse_json(data, finite=True)
     except ValueError as e:
         raise ValueError(
             f"{key} is damaged ({one_line(e)}); expected JSON as it was written: `otoscope verify` says what to do"

@@ -18,9 +18,11 @@ from typing import Any
 
 from zarr.abc.buffer import Buffer, BufferPrototype
 from zarr.abc.store import ByteRequest, Store
-from zarr.storage import FsspecStore, LocalStore, ObjectStore
+from zarr.storage import FsspecStore, ObjectStore
 
+from ..documents import check_size
 from ..messages import QUERY, USER, clean, one_line
+from .folder import Folder
 
 BUCKETS = ("s3", "s3a", "gs", "az", "adl", "azure", "abfs", "abfss", "http", "https")
 # `read_timeout` ends what stalls; it also bounds the sending of a part, so that parts are small enough for slow lines.
@@ -61,11 +63,11 @@ def zarr_store(url: str) -> Store:
     Raises ValueError for a URL that carries secrets or that nothing here can open, ImportError without obstore.
     """
     if not is_url(url):
-        return LocalStore(url, read_only=True)
+        return Folder(url, read_only=True)
     check_no_secrets(url)
     scheme, _, rest = url.partition("://")
-    if scheme == "file":
-        return LocalStore(rest, read_only=True)
+    if scheme in ("file", "local"):
+        return Folder(rest, read_only=True)
     if scheme in BUCKETS:
         return Bucket(connect(url), url=url, read_only=True)
     with opening_by_fsspec(url):
@@ -165,6 +167,18 @@ class Bucket(ObjectStore[Any]):
         """Bytes of an object, None where there is none."""
         with self._reaching(key):
             return await super().get(key, prototype, byte_range)
+
+    async def get_bounded(self, key: str, prototype: BufferPrototype, max_bytes: int) -> Buffer | None:
+        """The same, whole. Raises ValueError for a larger object, before it is fetched."""
+        import obstore
+
+        try:
+            with self._reaching(key, FileNotFoundError):
+                found = await obstore.get_async(self.store, key)
+                check_size(found.meta["size"], max_bytes)
+                return prototype.buffer.from_bytes(await found.bytes_async())  # type: ignore[arg-type]
+        except FileNotFoundError:
+            return None
 
     async def exists(self, key: str) -> bool:
         """Whether there is an object."""

@@ -17,8 +17,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from ..documents import parse_json, read_document
 from ..files import whole_file
 from ..messages import one_line
+from .frames import read_frame
 from .provenance import Record, digest_of
 
 ENDINGS = (".json", ".csv", ".parquet")
@@ -153,9 +155,9 @@ def _read(path: Path) -> tuple[list[tuple[int, int]], dict[str, Any]]:
         raise FileNotFoundError(f"no file {path}; expected a table of neurons: `otoscope neurons -o` makes one")
     try:
         if ending == ".json":
-            found = NeuronSet.from_json(json.loads(path.read_text(encoding="utf-8")))
+            found = NeuronSet.from_json(parse_json(read_document(path)))
             return list(found), {"name": found.name, "why": found.why}
-        frame = pd.read_csv(path) if ending == ".csv" else pd.read_parquet(path)
+        frame = read_frame(path)
     except (ValueError, TypeError, OSError) as error:  # what json, pandas and pyarrow raise for other contents
         raise ValueError(
             f"{path} holds no neurons ({one_line(error)}); expected columns layer and neuron, or JSON of a neuron set"

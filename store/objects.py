@@ -17,13 +17,15 @@ from typing import Any
 
 import numpy as np
 import zarr
-from zarr.abc.buffer import Buffer
-from zarr.abc.store import Store
+from zarr.abc.buffer import Buffer, BufferPrototype
+from zarr.abc.store import RangeByteRequest, Store
 from zarr.buffer import default_buffer_prototype
 from zarr.buffer.cpu import Buffer as CpuBuffer
 from zarr.core.sync import sync
-from zarr.storage import LocalStore
+from zarr.storage import LocalStore, WrapperStore
 
+from ..documents import MAX_BYTES, check_size
+from .folder import Folder
 from .location import Bucket
 
 MAX_REQUESTS = 8  # small objects under way at a time
@@ -31,16 +33,30 @@ MAX_UPLOADS = 3  # objects of arrays under way to an object store; large ones, a
 NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
 
-def get_buffer(store: Store, key: str) -> Buffer | None:
-    """An object as zarr holds it, None where there is none."""
+async def get_bounded(store: Store, key: str, prototype: BufferPrototype, max_bytes: int) -> Buffer | None:
+    """An object whole, None where there is none. Raises ValueError for a larger one, of which little is read."""
+    if isinstance(store, Bucket):
+        return await store.get_bounded(key, prototype, max_bytes)
+    if isinstance(store, WrapperStore):  # which bounds what it gets
+        return await store.get(key, prototype)
+    if isinstance(store, Folder):
+        check_size(store.size_of(key) or 0, max_bytes)
+        return await store.get(key, prototype)
+    found = await store.get(key, prototype, RangeByteRequest(0, max_bytes + 1))
+    check_size(0 if found is None else len(found), max_bytes)
+    return found
+
+
+def get_buffer(store: Store, key: str, max_bytes: int = MAX_BYTES) -> Buffer | None:
+    """An object as zarr holds it, None where there is none. Raises ValueError for a larger one."""
     if isinstance(store, LocalStore) and not store.root.is_dir():
         return None  # zarr would make the folder, or raise
-    return sync(store.get(key, default_buffer_prototype()))
+    return sync(get_bounded(store, key, default_buffer_prototype(), max_bytes))
 
 
-def get(store: Store, key: str) -> bytes | None:
-    """The bytes of an object, None where there is none."""
-    found = get_buffer(store, key)
+def get(store: Store, key: str, max_bytes: int = MAX_BYTES) -> bytes | None:
+    """The bytes of an object, None where there is none. Raises ValueError for a larger one."""
+    found = get_buffer(store, key, max_bytes)
     return None if found is None else found.to_bytes()
 
 
@@ -84,7 +100,8 @@ def put_new(store: Store, key: str, data: bytes) -> bool:
     Of several writers at the same instant exactly one succeeds: on local file systems that have hard links, and in
     buckets that honour If-None-Match. Elsewhere (other fsspec schemes) two may, and the last one stays.
     """
-    if isinstance(store, LocalStore):
+    if isinstance(store, Folder):
+        store.path_within(os.path.dirname(key))
         return _link_new(store.root / key, data)
     if isinstance(store, Bucket):
         return bool(sync(store.put_new(key, CpuBuffer.from_bytes(data))))

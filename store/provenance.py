@@ -8,7 +8,8 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, ClassVar, Self
+from types import UnionType
+from typing import Any, ClassVar, Self, Union, get_args, get_origin, get_type_hints
 
 from .blocks import MAX_OBJECT_CLIPS
 
@@ -18,13 +19,30 @@ VARIABLES = ("active_bits", "mean", "positive_frames", "frame_count", "embedding
 ALWAYS_KEPT = ("active_bits", "frame_count")
 MEAN_DTYPES = ("float16", "float32")
 MAX_UNIT_SEC = 3600.0  # seconds of one clip in a forward pass
+PART = 65_536  # of a list's values
+# The largest plan: ten times the clips, neurons and states of any that we know of. What is larger is an error or an
+# attack, and would take memory before anything of it is read.
+MAX_CLIPS, MAX_BLOCKS, MAX_BLOCK_CLIPS = 10**8, 2**20, 2**20
+MAX_BATCH, MAX_THREADS = 2**20, 2**16
+MAX_LAYERS, MAX_WIDTH = 4096, 2**22  # width: of a layer, of the embedding, of a hidden state
+MAX_NEURONS = 2**26  # layers times the widest
+MAX_LABELS = 4096  # columns
 KEPT_BY_DEFAULT = ("active_bits", "mean", "positive_frames", "frame_count", "embedding")
 
 
 def digest_of(value: Any) -> str:
-    """SHA-256 of the canonical JSON of a value, in hex."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    """SHA-256 of the canonical JSON of a value, in hex; a long list is not turned into text at once."""
+    if not isinstance(value, list):
+        return hashlib.sha256(_canonical(value)).hexdigest()
+    digest = hashlib.sha256(b"[")
+    for start in range(0, len(value), PART):
+        digest.update((b"," if start else b"") + _canonical(value[start : start + PART])[1:-1])
+    digest.update(b"]")
+    return digest.hexdigest()
+
+
+def _canonical(value: Any) -> bytes:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
 
 class Record:
@@ -40,22 +58,47 @@ class Record:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Self:
-        """Record of a JSON object. Raises ValueError where fields are missing or unknown."""
-        expected = {f.name for f in fields(cls)}  # type: ignore[arg-type]
+        """Record of a JSON object. Raises ValueError where fields are missing, unknown, or of another type."""
+        expected, types = {f.name for f in fields(cls)}, get_type_hints(cls)  # type: ignore[arg-type]
+        if not isinstance(value, Mapping):
+            raise ValueError(f"{cls.__name__.lower()} is {type(value).__name__}; expected an object of fields")
         if not expected - cls.OPTIONAL <= set(value) <= expected:
             raise ValueError(
                 f"{cls.__name__.lower()} has fields {sorted(value)}; expected {sorted(expected)}: it is damaged, or "
                 "was written by another version"
             )
+        for name, found in value.items():
+            if not _fits(found, types[name]):
+                kind = types[name].__name__ if isinstance(types[name], type) else types[name]
+                raise ValueError(f"{name} is {_short(found)}; expected {kind}")
         return cls(**{k: tuple(map(_frozen, v)) if isinstance(v, list) else v for k, v in value.items()})
 
     def differences(self, other: Self) -> list[str]:
         """One "field: ours, not theirs" per field that differs; empty when equal."""
-        return list(_differences("", self.to_json(), other.to_json()))
+        return differences(self.to_json(), other.to_json())
+
+
+def differences(ours: Any, theirs: Any) -> list[str]:
+    """One "field: ours, not theirs" per field of JSON values that differs; empty when equal."""
+    return list(_differences("", ours, theirs))
 
 
 def _frozen(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    """Whether a value of JSON is of a field's type, lists for tuples."""
+    origin, parts = get_origin(kind), get_args(kind)
+    if origin in (Union, UnionType):
+        return any(_fits(value, part) for part in parts)
+    if origin is tuple:
+        many = isinstance(value, list | tuple)
+        wanted = parts[:1] * len(value) if many and parts[-1] is Ellipsis else parts
+        return many and len(value) == len(wanted) and all(map(_fits, value, wanted))
+    if kind is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    return kind is Any or (isinstance(value, origin or kind) and (kind is bool or not isinstance(value, bool)))
 
 
 def _differences(path: str, ours: Any, theirs: Any) -> Iterator[str]:
@@ -67,7 +110,7 @@ def _differences(path: str, ours: Any, theirs: Any) -> Iterator[str]:
 
 
 def _short(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
+    text = json.dumps(value, ensure_ascii=False, default=str)
     return text if len(text) <= 60 else f"{text[:40]}... ({digest_of(value)[:8]})"
 
 
@@ -107,6 +150,23 @@ class Identity(Record):
             raise ValueError(f"no frames rule {self.frames!r}; expected one of {', '.join(FRAME_RULES)}")
         if not self.sites:
             raise ValueError("an encoder without sites has no neurons; expected at least one site")
+        widths = [width for _, width in self.sites]
+        if not (min(widths) >= 1 and max(widths) <= MAX_WIDTH and len(widths) <= MAX_LAYERS):
+            raise ValueError(
+                f"{len(widths)} sites of {min(widths)} to {max(widths)} neurons; expected at most {MAX_LAYERS} of 1 to "
+                f"{MAX_WIDTH}"
+            )
+        if len(widths) * max(widths) > MAX_NEURONS:
+            raise ValueError(
+                f"{len(widths)} sites, the widest of {max(widths)} neurons; expected a product up to {MAX_NEURONS}"
+            )
+        if not (0 <= self.embedding <= MAX_WIDTH and 0 <= self.hidden[0] <= MAX_LAYERS):
+            raise ValueError(
+                f"embedding of {self.embedding}, {self.hidden[0]} hidden states; expected up to {MAX_WIDTH} and "
+                f"{MAX_LAYERS}"
+            )
+        if not 0 <= self.hidden[1] <= MAX_WIDTH:
+            raise ValueError(f"hidden states of width {self.hidden[1]}; expected up to {MAX_WIDTH}")
 
     @property
     def n_neurons(self) -> int:
@@ -151,9 +211,14 @@ class Plan(Record):
         return replace(self, **{name: getattr(other, name) for name in names})
 
     def __post_init__(self) -> None:
-        for name in ("n_clips", "block", "batch", "threads"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; expected at least 1")
+        largest = {"n_clips": MAX_CLIPS, "block": MAX_BLOCK_CLIPS, "batch": MAX_BATCH, "threads": MAX_THREADS}
+        for name, limit in largest.items():
+            if not 1 <= getattr(self, name) <= limit:
+                raise ValueError(f"{name} is {getattr(self, name)}; expected at least 1 and at most {limit}")
+        if -(-self.n_clips // self.block) > MAX_BLOCKS:
+            raise ValueError(
+                f"{self.n_clips} clips in blocks of {self.block}; expected at most {MAX_BLOCKS}: take larger ones"
+            )
         if self.unit_sec is not None and not 0 < self.unit_sec <= MAX_UNIT_SEC:
             raise ValueError(
                 f"unit_sec is {self.unit_sec:g}; expected seconds above 0 and up to {MAX_UNIT_SEC:g}, or native"
@@ -164,6 +229,8 @@ class Plan(Record):
         unknown = [v for v in self.variables if v not in VARIABLES]
         if unknown:
             raise ValueError(f"no variable {', '.join(unknown)} to keep; expected some of {', '.join(VARIABLES)}")
+        if self.variables != kept(self.variables):
+            raise ValueError(f"variables are {', '.join(self.variables)}; expected {', '.join(kept(self.variables))}")
         if self.mean_dtype not in MEAN_DTYPES:
             raise ValueError(f"mean_dtype is {self.mean_dtype}; expected float16 or float32")
 
@@ -217,6 +284,8 @@ class TaskRecord:
         given = {name: field for name, field in value.items() if name != "digest"}
         if digest_of(given) != value.get("digest") or set(given) != {f.name for f in fields(cls)}:
             raise ValueError("it does not match its digest; its zarr.json is damaged")
+        if not _fits(given["source"], str) or not _fits(given["check"], int) or len(given["labels"]) > MAX_LABELS:
+            raise ValueError(f"its source is no text, its check no number, or it has over {MAX_LABELS} label columns")
         labels = {name: StoredLabel.from_json(label) for name, label in given["labels"].items()}
         parts = {"identity": Identity.from_json(given["identity"]), "plan": Plan.from_json(given["plan"])}
         return cls(**{**given, **parts, "labels": labels})

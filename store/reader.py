@@ -20,20 +20,20 @@ import zarr
 from xarray.backends import BackendArray, BackendEntrypoint
 from xarray.core import indexing
 from xarray.indexes import PandasIndex
-from zarr.storage import LocalStore
 
-from .direct import ShardBytes, can_read, read_shards, share_of_chunks
+from .direct import ShardBytes, can_read, read_shards, read_strings, share_of_chunks
+from .folder import Folder
 from .group import (
     arrays_of,
+    bounded,
     column_of,
-    complete,
     dims_of,
     open_root,
     open_task,
     reading,
+    status_of,
     task_at,
     task_names,
-    values_of,
 )
 from .labels import decode, encode
 from .provenance import StoredLabel
@@ -53,14 +53,14 @@ class StoredArray(BackendArray):
     """One Zarr array, its dimensions in the order shown; a damaged or missing object is an error that names it."""
 
     def __init__(self, array: zarr.Array[Any]):
-        self.array = complete(array)
+        self.array = bounded(array)
         disk = dims_of(array)
         self.dims: tuple[str, ...] = SHOWN_DIMS.get(disk, disk)
         self.order = [disk.index(d) for d in self.dims]  # order[i] is the disk axis of shown axis i
         self.shape = tuple(array.shape[axis] for axis in self.order)
         self.dtype = _shown_dtype(array.dtype)
         self.files, self.encoded_plainly = array, can_read(array)
-        self.local = isinstance(array.store_path.store, LocalStore)
+        self.local = isinstance(array.store_path.store, Folder)
 
     @property
     def preferred_chunks(self) -> dict[str, int]:
@@ -98,6 +98,10 @@ class StoredArray(BackendArray):
 
     def read_on_disk(self, on_disk: list[Any]) -> np.ndarray:
         """The same in disk order; by zarr what is neither local nor worth whole objects, and what lacks a file."""
+        if self.dtype.kind == "T":
+            (where,) = on_disk
+            strings = np.array(read_strings(self.files, where), self.dtype)
+            return strings.reshape(()) if isinstance(where, int | np.integer) else strings
         if self.encoded_plainly and self.local:
             with contextlib.suppress(FileNotFoundError):
                 return read_shards(self.files, on_disk)
@@ -184,7 +188,7 @@ def read_task(url: str, task: str, failed: str = "hide") -> xr.Dataset:
     if failed not in FAILED_CHOICES:
         raise ValueError(f"failed is {failed!r}; expected {' or '.join(map(repr, FAILED_CHOICES))}")
     group, record = open_task(open_root(url, mode="r"), task)
-    status = values_of(group, "status", slice(record.plan.n_clips), absent=True)
+    status = status_of(group, record.plan)
     position = np.flatnonzero(status != PENDING if failed == "keep" else status == OK)
     labels = {label.array: name for name, label in record.labels.items()}
     variables: dict[str, xr.Variable] = {}

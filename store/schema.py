@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..messages import quoted
+from ..messages import CONTROLS, quoted
 from .blocks import MAX_OBJECT_CLIPS
 from .provenance import Identity, Plan
 
@@ -20,7 +20,7 @@ PENDING, OK, FAILED = 0, 1, 2  # values of `status`
 NEURON_CHUNK = 128  # neurons in an inner chunk of means: one neuron over all clips stays cheap to read
 NAME_CHUNK = 65_536  # clips in a chunk of names and labels
 STRING = "string"
-LABEL_NAME = re.compile(r"(?!__)[^/\\\0-\x1f]+")
+LABEL_NAME = re.compile(rf"(?!__)[^/\\\t\n{CONTROLS}]+")
 MAX_NAME_BYTES = 200  # of a task or a label column, whose array's name is longer: file systems allow 255
 
 RECORDS = ("reason", "audio_digest")  # written with every block, beside the kept variables

@@ -13,7 +13,7 @@ import numpy as np
 import zarr
 
 from .blocks import Block, blocks
-from .group import about_in, column_of, document_at, open_root, open_task, task_names, values_of
+from .group import about_in, column_of, document_at, open_root, open_task, status_of, task_names, values_of
 from .labels import encode
 from .provenance import Plan, TaskRecord
 from .schema import FAILED, OK, PENDING, sizes
@@ -67,8 +67,7 @@ def _open(url: str, task: str) -> tuple[zarr.Group, TaskRecord]:
 def task_status(url: str, task: str) -> TaskStatus:
     """How a task stands. Raises LookupError where there is none of this name."""
     group, record = _open(url, task)
-    status = values_of(group, "status", slice(record.plan.n_clips), absent=True)
-    return TaskStatus(task=task, record=record, status=status)
+    return TaskStatus(task=task, record=record, status=status_of(group, record.plan))
 
 
 def store_status(url: str) -> list[TaskStatus]:

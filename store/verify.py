@@ -13,14 +13,19 @@ from typing import Any
 import numpy as np
 import zarr
 
-from ..messages import one_line
+from ..messages import one_line, visible
 from .blocks import Block, blocks
 from .changes.lock import describe, locks_on
 from .changes.staged import ClipTable, root_document, stage_documents
+from .direct import can_read, read_shards, read_strings
+from .folder import Folder
 from .group import (
     about_in,
     array_of,
     arrays_of,
+    blocks_in,
+    bounded,
+    copies_in,
     digested_in,
     dims_of,
     document_at,
@@ -68,7 +73,7 @@ class Damage:
 
     def __str__(self) -> str:
         where = f" block {self.block.index} (clips {self.block.start} to {self.block.stop - 1})" if self.block else ""
-        return f"{self.task}/{self.array}{where}: {self.what}".removeprefix("/")
+        return visible(f"{self.task}/{self.array}{where}: {self.what}".removeprefix("/"))
 
 
 def remedies(found: list[Damage]) -> list[str]:
@@ -106,7 +111,10 @@ def verify(url: str) -> Iterator[Damage]:
             yield from damaged
             continue
         yield from _verify_shared(task, group, record)
+        begun = blocks_in(group, "status", record.plan) | blocks_in(group, "digest", record.plan)
         for block in blocks(task, record.plan.n_clips, record.plan.block):
+            if block.index not in begun:
+                continue
             try:
                 status = values_of(group, "status", block.clips, absent=True)
             except ValueError as e:
@@ -126,28 +134,40 @@ def _unfinished(root: zarr.Group) -> Iterator[tuple[str, Damage]]:
     for task in (name for name in names_in(root.store, "") if name != "zarr.json"):
         for lock in locks_on(root.store, task):
             what = f"a change was begun and not completed: the task {describe(lock)}"
-            begun = bool(about_in(task_document(root.store, task)))  # there is a former state
-            remedy = f"run it again: {lock.get('command')}" + (f"; or {RESTORE}" if begun else "")
+            begun = _has_document(root, task)  # there is a former state
+            remedy = f"run it again: {lock.get('command', 'by what command is not known')}" + (
+                f"; or {RESTORE}" if begun else ""
+            )
             yield task, Damage(task=task, array="zarr.json", what=what, remedy=remedy, restorable=begun)
+
+
+def _has_document(root: zarr.Group, task: str) -> bool:
+    try:
+        return bool(about_in(task_document(root.store, task)))
+    except ValueError:
+        return False
 
 
 def _verify_root(root: zarr.Group, changing: set[str]) -> Iterator[Damage]:
     """The root's copy of the tasks' metadata, and tasks that only it knows, where no change is under way."""
     document = document_at(root.store, "zarr.json")
-    if about_in(document).get("format") != FORMAT_VERSION:
-        what = f"format {about_in(document).get('format')}; expected {FORMAT_VERSION}, or another version verifies it"
+    stored_format = str(about_in(document).get("format"))[:40]
+    if stored_format != FORMAT_VERSION:
+        what = f"format {stored_format}; expected {FORMAT_VERSION}, or another version verifies it"
         yield Damage(task="", array="zarr.json", what=what, remedy="run the otoscope that wrote it")
         return
-    known = ((document or {}).get("consolidated_metadata") or {}).get("metadata") or {}
-    tasks = {name: task for name, task in task_documents(root).items() if about_in(task)}
+    known = copies_in(document or {})
+    known = known if isinstance(known, dict) else {}
+    tasks = {name: task if _is_intact(name, task) else None for name, task in task_documents(root) if about_in(task)}
     again = "run the same `otoscope extract` again, with the options that each task was begun with"
     lost = sorted({key for key in known if "/" not in key} - set(tasks) - changing)
     for name in lost:
         what = "the task's own document is gone, which says what its plan is and that there is a task"
         yield Damage(task=name, array="zarr.json", what=what, remedy=again)
-    if lost or changing or not all(_is_intact(name, task) for name, task in tasks.items()):
+    intact = {name: task for name, task in tasks.items() if task is not None}
+    if lost or changing or len(intact) < len(tasks):
         return  # a copy of what is damaged is not what is to be compared with
-    if document != json.loads(root_document(tasks)):
+    if document != json.loads(root_document(intact)):
         what = "the root's copy of the tasks' metadata, from which xarray opens them, is not theirs"
         yield Damage(task="", array="zarr.json", what=what, remedy=again)
 
@@ -237,7 +257,11 @@ def _read(
     if missing:
         return None, "" if absent else f"{len(missing)} stored objects are missing, the first {missing[0]}"
     try:
-        return np.asarray(array[where]), ""
+        if array.dtype.kind == "T":
+            return np.array(read_strings(array, slice(None) if where is ... else where[0]), dtype=object), ""
+        if can_read(array) and isinstance(array.store_path.store, Folder):
+            return read_shards(array, where), ""
+        return np.asarray(bounded(array, absent)[where]), ""
     except Unreachable:
         raise
     except (ValueError, RuntimeError, OSError, MemoryError) as e:

@@ -14,7 +14,7 @@ import numpy as np
 import zarr
 
 from .blocks import Block, blocks
-from .group import array_of, digested_in, dims_of, open_root, open_task, task_at, values_of
+from .group import array_of, digested_in, dims_of, open_root, open_task, status_of, task_at
 from .location import zarr_store
 from .objects import put_parts
 from .provenance import Plan
@@ -25,7 +25,7 @@ def pending_blocks(url: str, task: str) -> list[Block]:
     """Blocks that are not committed, in order."""
     group, record = open_task(open_root(url), task)
     plan = record.plan
-    status = values_of(group, "status", slice(plan.n_clips), absent=True)
+    status = status_of(group, plan)
     return [b for b in blocks(task, plan.n_clips, plan.block) if (status[b.clips] == PENDING).any()]
 
 

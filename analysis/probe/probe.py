@@ -29,6 +29,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 from scipy.special import logsumexp
@@ -36,6 +37,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
+from ...documents import parse_json, read_document
 from ...files import whole_file
 from ...messages import one_line
 from ...store.provenance import Record, digest_of
@@ -51,6 +53,7 @@ ALWAYS_TRIED = 8  # strengths, the strongest first: among those much too strong 
 MAX_STALE_STRENGTHS = 3  # without any gain, after which no weaker one is tried
 TENSORS = ("mean", "scale", "weight", "bias")
 FORMAT = 1  # of the files
+MAX_TENSOR_BYTES = 2**28
 
 Floats = NDArray[np.float32]
 
@@ -348,26 +351,37 @@ def load_probe(path: str | os.PathLike[str]) -> Probe:
     """
     tensor_path, about_path = (Path(f"{os.fspath(path)}{ending}") for ending in (".safetensors", ".json"))
     try:
-        tensors, text = tensor_path.read_bytes(), about_path.read_text(encoding="utf-8")
+        tensors, text = read_document(tensor_path, MAX_TENSOR_BYTES), read_document(about_path)
     except FileNotFoundError as error:
         raise FileNotFoundError(
             f"no probe at {path}; expected {tensor_path.name} and {about_path.name}, as a probe is saved"
         ) from error
     try:
-        about = json.loads(text)
+        about = parse_json(text)
         if about["format"] != FORMAT:
             raise ValueError(f"format {about['format']}, not {FORMAT}")
         if hashlib.sha256(tensors).hexdigest() != about["tensors"]:
             raise ValueError("the tensors are not those that the JSON describes")
+        found, names = load_tensors(tensors), about["categories"] + about["heads"]
+        n_heads, n_categories, width = len(about["heads"]), len(about["categories"]), found["mean"].shape[-1]
+        shapes: dict[str, tuple[int, ...]] = dict.fromkeys(("mean", "scale"), (n_heads, width))
+        shapes |= {"bias": (n_heads, n_categories)}
+        shapes |= {"weight": (n_heads, n_categories, width)}
+        if {name: tensor.shape for name, tensor in found.items()} != shapes:
+            raise ValueError(f"tensors of other shapes than {shapes}")
+        if any(tensor.dtype != np.float32 or not np.isfinite(tensor).all() for tensor in found.values()):
+            raise ValueError("tensors that are not finite float32")
+        if not all(isinstance(name, str) for name in (about["identity"], about["labelling"], *names)):
+            raise ValueError("names that are no text")
         return Probe(
             identity=about["identity"],
             labelling=about["labelling"],
             categories=tuple(about["categories"]),
             heads=tuple(about["heads"]),
-            about=about["about"],
-            **load_tensors(tensors),
+            about=dict(about["about"]),
+            **found,
         )
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, SafetensorError) as error:
         raise ValueError(
             f"the probe at {path} is damaged or of another version ({one_line(error)}); expected both "
             "files as they were saved: fit it again"

@@ -10,10 +10,12 @@ are loaded as tensors only: nothing in them is executed.
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile, ZipFile, is_zipfile
 
 import numpy as np
 import xarray as xr
 
+from ...documents import check_size, read_document
 from ...files import whole_file
 from ...messages import one_line
 from ...store.labels import decode
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 
 PROBABILITY, CLASSES, FEATURES, LABELS = "over_zero.pt", "classes.txt", "features.pt", "gts.pt"
 LABEL = "class"  # name of the one labelling of published files
+MAX_FILE_BYTES = 2**29
+MAX_VALUES = 2**25  # of a tensor: one value that is said to be many takes no room in a file
 TENSORS = (".pt", ".pth", ".bin")
 
 
@@ -39,6 +43,13 @@ def read_published(folder: str | os.PathLike[str]) -> xr.Dataset:
     root = Path(folder)
     if not root.is_dir():
         raise FileNotFoundError(f"no folder {root}; expected one with {PROBABILITY} and {CLASSES}, or LAPE's files")
+    try:
+        return _read_published(root)
+    except (TypeError, RuntimeError, MemoryError, ArithmeticError) as error:  # of tensors that are not what they seem
+        raise ValueError(f"{root} cannot be read ({one_line(error)}); expected plain tensors of numbers") from error
+
+
+def _read_published(root: Path) -> xr.Dataset:
     if not (root / PROBABILITY).is_file():
         return _dataset(*_read_counts(root), root)
     categories = _read_classes(root / CLASSES)
@@ -57,6 +68,8 @@ def read_published(folder: str | os.PathLike[str]) -> xr.Dataset:
 
 
 def _dataset(p: np.ndarray, categories: list[str], root: Path) -> xr.Dataset:
+    if not p.size:
+        raise ValueError(f"{root} holds probabilities of the shape {p.shape}; expected at least one neuron")
     if not np.isfinite(p).all():
         raise ValueError(
             f"{root} has {int((~np.isfinite(p)).sum())} values that are NaN or infinity; expected probabilities in "
@@ -143,9 +156,14 @@ def _load(path: Path) -> Any:
 
     import torch
 
+    errors = (UnpicklingError, EOFError, BadZipFile, RuntimeError, ValueError, LookupError, TypeError, AttributeError)
     try:
+        check_size(path.stat().st_size, MAX_FILE_BYTES)
+        if is_zipfile(path):
+            with ZipFile(path) as archive:
+                check_size(sum(entry.file_size for entry in archive.infolist()), MAX_FILE_BYTES)
         return torch.load(path, map_location="cpu", weights_only=True)
-    except (UnpicklingError, RuntimeError, EOFError) as error:
+    except (*errors, MemoryError) as error:
         raise ValueError(
             f"{path} cannot be loaded as tensors ({one_line(error)}); expected what torch.save writes for tensors: "
             "save it again as such"
@@ -155,17 +173,27 @@ def _load(path: Path) -> Any:
 def _tensor(found: Any, path: Path, ndim: int) -> "Tensor":
     import torch
 
-    found = torch.as_tensor(found) if isinstance(found, list) else found
+    try:
+        found = torch.as_tensor(found) if isinstance(found, list) else found
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise ValueError(f"{path} holds a list that is no tensor ({one_line(error)}); expected numbers") from error
+    if isinstance(found, torch.Tensor) and (found.numel() > MAX_VALUES or found.is_sparse or found.is_complex()):
+        raise ValueError(
+            f"{path} holds {found.dtype} {tuple(found.shape)}; expected plain numbers, at most {MAX_VALUES} of them"
+        )
     if not isinstance(found, torch.Tensor) or found.ndim != ndim:
         what = tuple(found.shape) if isinstance(found, torch.Tensor) else type(found).__name__
         raise ValueError(f"{path} holds {what}; expected a tensor of {ndim} dimensions")
-    return found
+    return found.detach()
 
 
 def _read_classes(path: Path) -> list[str]:
     if not path.is_file():
         raise FileNotFoundError(f"no {path}; expected the categories of {PROBABILITY}, one per line in its order")
-    lines = path.read_text(encoding="utf-8").splitlines()
+    try:
+        lines = read_document(path).decode().splitlines()
+    except ValueError as error:
+        raise ValueError(f"{path} is not text ({one_line(error)}); expected a category per line in UTF-8") from error
     return [line.strip() for line in lines if line.strip()]
 
 

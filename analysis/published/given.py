@@ -8,7 +8,6 @@ What ends in `_analysis`, or in `_vit`, is of one encoder each, as published, an
 """
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,15 +15,16 @@ import pandas as pd
 import xarray as xr
 
 from ...messages import one_line
+from ...store.frames import ENDINGS, MAX_CELLS, read_frame
+from ..spreadsheet import undefused
 from .files import PROBABILITY, read_published
 
-READERS: dict[str, Callable[[Path], pd.DataFrame]] = {".parquet": pd.read_parquet, ".csv": pd.read_csv}
 SUFFIXES = ("_analysis", "_vit")  # of published folders; the rest is the task
 
 
 def is_given(path: str | os.PathLike[str]) -> bool:
     """Whether a path is a table by its ending or a folder with `over_zero.pt`, and not a store."""
-    return Path(path).suffix.lower() in READERS or (Path(path) / PROBABILITY).is_file()
+    return Path(path).suffix.lower() in ENDINGS or (Path(path) / PROBABILITY).is_file()
 
 
 def published_store(path: str | os.PathLike[str]) -> str | None:
@@ -39,7 +39,7 @@ def open_given(path: str | os.PathLike[str]) -> xr.DataTree:
     `esc50_analysis/` is the task "esc50", as is `esc50.parquet`. The data set holds `probability` (layer, neuron,
     category). Raises what `read_probability` and `read_published` raise.
     """
-    is_table = Path(path).suffix.lower() in READERS
+    is_table = Path(path).suffix.lower() in ENDINGS
     p = read_probability(path) if is_table else read_published(path)["probability"]
     stem = Path(path).resolve().stem
     task = next((stem.removesuffix(end) for end in SUFFIXES if stem.endswith(end)), stem)
@@ -58,9 +58,14 @@ def read_probability(path: str | os.PathLike[str]) -> xr.DataArray:
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}; expected a table of probabilities: `otoscope import` makes one")
     try:
-        frame = READERS[path.suffix.lower()](path)
-    except (ValueError, OSError) as error:  # pyarrow's and pandas' own errors are both
-        raise ValueError(f"{path} is not a table ({one_line(error)}); expected CSV or Parquet") from error
+        frame = read_frame(path, dtype=np.float64)
+    except (ValueError, OSError) as error:  # pandas' own errors are both
+        raise ValueError(
+            f"{path} is not a table of numbers ({one_line(error)}); expected CSV or Parquet with layer, neuron and one "
+            "column of numbers per category"
+        ) from error
+    if path.suffix.lower() == ".csv":
+        frame = frame.rename(columns=undefused)
     categories = [name for name in frame.columns if name not in ("layer", "neuron")]
     numbers = all(pd.api.types.is_numeric_dtype(frame[name]) for name in frame.columns)
     if not {"layer", "neuron"} <= set(frame.columns) or not categories or not numbers:
@@ -68,6 +73,9 @@ def read_probability(path: str | os.PathLike[str]) -> xr.DataArray:
             f"{path} has the columns {', '.join(map(str, frame.columns[:6]))}; expected layer, neuron and one column "
             "of numbers per category: `otoscope import` and `otoscope table probability` make such tables"
         )
+    if not all((frame[name] >= 0).all() and (frame[name] % 1 == 0).all() for name in ("layer", "neuron")):
+        raise ValueError(f"{path} has layers or neurons that are not whole numbers from 0; expected 0, 1, ...")
+    frame = frame.astype({"layer": np.int64, "neuron": np.int64})
     if frame.duplicated(["layer", "neuron"]).any():
         raise ValueError(f"{path} has several rows for one neuron; expected one row per layer and neuron")
     values = frame[categories].to_numpy(np.float64)
@@ -82,6 +90,11 @@ def read_probability(path: str | os.PathLike[str]) -> xr.DataArray:
         raise ValueError(f"{path} has values outside [0, 1]; expected probabilities")
     layers, layer_at = np.unique(frame["layer"], return_inverse=True)
     neurons, neuron_at = np.unique(frame["neuron"], return_inverse=True)
+    if len(layers) * len(neurons) * len(categories) > MAX_CELLS:
+        raise ValueError(
+            f"{path} has {len(layers)} layers, {len(neurons)} neurons and {len(categories)} categories; expected a "
+            f"cube of at most {MAX_CELLS} probabilities"
+        )
     cube = np.full((len(layers), len(neurons), len(categories)), np.nan)
     cube[layer_at, neuron_at] = values
     return xr.DataArray(

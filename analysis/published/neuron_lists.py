@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from ...documents import MAX_YAML_BYTES, parse_yaml, read_document
 from ...files import whole_file
 from ...messages import one_line
 from ...store.neurons import NeuronSet
@@ -31,7 +32,10 @@ def read_published_list(path: str | os.PathLike[str]) -> tuple[NeuronSet, float]
     path = Path(path)
     settings = _settings(path)
     pairs, gain = settings.get(NEURONS), settings.get(GAIN)
-    if not isinstance(pairs, list) or not isinstance(gain, int | float) or isinstance(gain, bool):
+    if (
+        not isinstance(pairs, list) or not isinstance(gain, int | float) or isinstance(gain, bool)
+        or not math.isfinite(gain)
+    ):  # fmt: skip
         raise ValueError(
             f"{path} has {NEURONS} {type(pairs).__name__} and {GAIN} {gain!r}; expected a list of [layer, neuron] and "
             "a number: use a configuration of a neuron ablation"
@@ -68,8 +72,8 @@ def _settings(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}; expected a configuration in YAML")
     try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        found = parse_yaml(read_document(path, MAX_YAML_BYTES))
+    except ValueError as error:
         raise ValueError(f"{path} is not YAML ({one_line(error, whole=True)[:120]}); expected key: value") from error
     if not isinstance(found, dict):
         raise ValueError(f"{path} holds {type(found).__name__}; expected key: value lines")

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet
 
-from ...messages import one_line, quoted
+from ...messages import CONTROL, CONTROLS, one_line, quoted
 from ...store.remote import read_url
 
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
@@ -53,9 +53,9 @@ def read_text_table(path: Path | str, separator: str | None = None) -> pd.DataFr
     as they are, booleans "True" and "False", whole floats as whole numbers, nulls and NaN "".
     Raises FileNotFoundError; ValueError for another ending, for what is not a regular file, for a file that cannot be
     read, is of another kind, has ragged rows or other separators, for columns of one name or more than `MAX_COLUMNS`,
-    for no rows or more than
-    `MAX_ROWS`, for cells with line breaks or above `MAX_CELL_BYTES`, and for a file above `MAX_FILE_BYTES` or a Parquet
-    file of more text than `MAX_TEXT_BYTES` and `MAX_RATIO` times its own size.
+    for no rows or more than `MAX_ROWS`, for cells with line breaks, control characters or above `MAX_CELL_BYTES`, and
+    for a file above `MAX_FILE_BYTES` or a Parquet file of more text than `MAX_TEXT_BYTES` and `MAX_RATIO` times its own
+    size.
     """
     ending = PurePath(path).suffix.lower()
     if ending not in (*SEPARATORS, ".parquet"):
@@ -93,19 +93,19 @@ def _checked(header: list[str], columns: list[Any], path: Path | str) -> pd.Data
     if twice:
         named = ", ".join(map(quoted, twice[:3])) + (", ..." if len(twice) > 3 else "")
         raise ValueError(f"{path}: expected distinct column names, found {named} repeated; rename")
-    broken = next((name for name in header if any(c in name for c in "\x00\n\r")), None)
+    broken = next((name for name in header if CONTROL.search(name) or "\n" in name), None)
     if broken is not None:
         raise ValueError(
-            f"{path}: the header has a line break or a zero byte in {quoted(broken)}; expected one line of text; look "
-            "for a quote that is not closed"
+            f"{path}: the header has a line break or a control character in {quoted(broken)}; expected one line of text; "
+            "look for a quote that is not closed"
         )
     if not columns or not len(columns[0]):
         raise ValueError(f"{path}: expected a header and one row per clip, found no rows; write it again")
     for name, column in zip(header, columns, strict=True):
-        row = pc.index(pc.match_substring_regex(column, r"[\x00\n\r]"), True).as_py()
+        row = pc.index(pc.match_substring_regex(column, f"[\n{CONTROLS}]"), True).as_py()
         if row >= 0:
             raise ValueError(
-                f"{path}: column {quoted(name)} has a line break or a zero byte in row {row + 2}; "
+                f"{path}: column {quoted(name)} has a line break or a control character in row {row + 2}; "
                 "expected one line of text; look for a quote that is not closed"
             )
         row = pc.index(pc.greater(pc.binary_length(column), MAX_CELL_BYTES), True).as_py()

@@ -23,6 +23,7 @@ from .analysis.selection.labellings import labellings, open_stores, select_neuro
 from .analysis.selection.rules import depth_histogram
 from .analysis.selection.selection import Selection
 from .analysis.tables import markdown, neurons_table, overlap_table, stats_table, write_table
+from .documents import parse_json, read_document
 from .extract.audio.corpora.synth import synthesise
 from .extract.capture import capture
 
@@ -157,7 +158,12 @@ def _prepare_folder(directory: Path, settings: dict[str, int]) -> None:
     """Make the folder and note the settings; ValueError unless it is new, empty, or of the same quickstart."""
     note = directory / "quickstart.json"
     if note.is_file():
-        found = json.loads(note.read_text(encoding="utf-8"))
+        try:
+            found = parse_json(read_document(note))
+        except ValueError as error:
+            raise ValueError(
+                f"{note} is damaged ({error}); expected that of a quickstart: choose another folder"
+            ) from error
         if found != settings:
             raise ValueError(f"{directory} holds a quickstart with {found}; expected {settings}: choose another folder")
         return

@@ -23,9 +23,13 @@ from ..group import document_at
 from ..objects import delete, keys_below, names_in, put_all, put_new
 from .staged import NEW
 
-TIMEOUT_SECONDS = 20.0  # for a change by another run to be completed; none takes longer, but for millions of clips
+TIMEOUT_SECONDS = 15.0  # for a change by another run to be completed; none takes longer, but for millions of clips
 POLL_SECONDS = 0.2
 STATE_DIGITS = 16  # of the state in a lock's name
+FIELDS: dict[str, Any] = {"process": int} | dict.fromkeys(
+    ("successor", "command", "machine", "since", "source", "check"), str
+)
+MAX_PROCESS = 2**31 - 1
 AT_WORK: set[str] = set()  # locks under which this process is at work
 
 
@@ -47,11 +51,12 @@ def acquired(store: Store, url: str, task: str, state: str, lock: dict[str, Any]
     here = f"{store}/{key}"
     deadline = time.monotonic() + TIMEOUT_SECONDS
     while not put_new(store, key, _content(lock)):
-        theirs = document_at(store, key)
+        theirs = lock_at(store, key)
         if theirs is None:
             yield False
             return
-        if _is_gone(theirs, here) or time.monotonic() > deadline:
+        damaged = not {"successor", "process", "machine"} <= set(theirs)
+        if damaged or _is_gone(theirs, here) or time.monotonic() > deadline:
             if theirs.get("successor") == lock["successor"]:
                 break
             raise Held(
@@ -122,10 +127,19 @@ def locks_on(store: Store, task: str) -> list[dict[str, Any]]:
     for name in names_in(store, task):
         if name.startswith("lock.") and not name.endswith(".partial"):
             try:
-                found.append(document_at(store, f"{task}/{name}"))
+                found.append(lock_at(store, f"{task}/{name}"))
             except ValueError:
                 found.append({})
     return [lock for lock in found if lock is not None]
+
+
+def lock_at(store: Store, key: str) -> dict[str, Any] | None:
+    """What a lock says, without what is not of the type that it must have; None where there is none."""
+    found = document_at(store, key)
+    if found is None:
+        return None
+    known: dict[str, Any] = {name: value for name, value in found.items() if isinstance(value, FIELDS.get(name, ()))}
+    return {name: value for name, value in known.items() if name != "process" or 0 < value <= MAX_PROCESS}
 
 
 def lock_key(task: str, state: str) -> str:

@@ -16,12 +16,13 @@ import numpy as np
 import zarr
 from zarr.abc.buffer import Buffer
 from zarr.buffer.cpu import Buffer as CpuBuffer
-from zarr.codecs import BytesCodec, Crc32cCodec, ZstdCodec
 from zarr.storage import MemoryStore
 
+from ..arrays import check_sizes, create_array
+from ..direct import check_strings
 from ..group import KEY, about_in
 from ..provenance import Identity, Plan, StoredLabel, TaskRecord, digest_of
-from ..schema import FORMAT_VERSION, STRING, ArraySpec, anatomy_values, template
+from ..schema import FORMAT_VERSION, STRING, anatomy_values, template
 from ..writer import digest_values
 
 NEW = "new"  # the state of a task without a plan
@@ -142,33 +143,18 @@ def _stage(task: str, record: TaskRecord, values: Mapping[str, Any]) -> Staged:
     store = MemoryStore(memory)
     group = zarr.create_group(store, path=task, zarr_format=3)
     specs = template(record.identity, record.plan, (label.array for label in record.labels.values()))
+    check_sizes(specs, record.plan.block)
     for name, spec in specs.items():
-        array = _create_array(group, name, spec)
+        array = create_array(group, name, spec)
         if name in values:
             array[...] = np.asarray(values[name], dtype=array.dtype)
+            if spec.dtype == STRING:
+                stored = sum(len(data) for key, data in memory.items() if key.startswith(f"{task}/{name}/c/"))
+                check_strings(name, values[name], stored)
     metadata = {name: json.loads(memory[f"{task}/{name}/zarr.json"].to_bytes()) for name in specs}
     group.attrs.put({KEY: replace(record, metadata=digest_of(metadata)).to_json()})
     _consolidate(store, task)
     return {key: memory[key].to_bytes() for key in sorted(memory) if key.startswith(f"{task}/")}
-
-
-def _create_array(group: zarr.Group, name: str, spec: ArraySpec) -> zarr.Array[Any]:
-    packing = [ZstdCodec(level=1)] if spec.compressed else []
-    return group.create_array(
-        name,
-        shape=spec.shape,
-        dtype=np.dtypes.StringDType() if spec.dtype == STRING else spec.dtype,
-        chunks=spec.chunks,
-        shards=spec.shards,
-        compressors=[*packing, Crc32cCodec()],
-        serializer="auto"
-        if spec.dtype == STRING or np.dtype(spec.dtype).itemsize == 1
-        else BytesCodec(endian="little"),
-        fill_value=spec.fill,
-        dimension_names=spec.dims,
-        attributes=dict(spec.attrs),
-        config={"write_empty_chunks": True},
-    )
 
 
 def root_document(tasks: Mapping[str, Mapping[str, Any]]) -> bytes:

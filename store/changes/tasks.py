@@ -30,6 +30,7 @@ from ..group import (
     open_task,
     read_record,
     record_in,
+    status_of,
     task_document,
     task_documents,
     values_of,
@@ -40,7 +41,7 @@ from ..objects import MAX_REQUESTS, delete_folder, get, names_in, put_all, put_n
 from ..provenance import Plan, TaskRecord, digest_of
 from ..schema import PENDING, check_label_name
 from ..writer import put_pending
-from .lock import Held, acquired, delete_past, delete_task, lock_key, release
+from .lock import Held, acquired, delete_past, delete_task, lock_at, lock_key, release
 from .staged import NEW, ClipTable, Origin, Staged, root_document, stage_documents, stage_labels, stage_task, state_of
 
 Document = dict[str, Any] | None  # a task's zarr.json
@@ -100,11 +101,11 @@ def add_task(url: str, task: str, origin: Origin, plan: Plan, clips: ClipTable, 
 
 def _begun_origin(store: Store, task: str, origin: Origin) -> Origin:
     """That under which a task is being created already, where only rounding or a source differs; else the one given."""
-    lock = document_at(store, lock_key(task, NEW)) or {}
+    lock = lock_at(store, lock_key(task, NEW)) or {}
     check = np.frombuffer(base64.b64decode(lock.get("check", "")), "<f4")
     if len(check) != len(origin.check):
         return origin
-    begun = replace(origin, source=lock["source"], check=check)
+    begun = replace(origin, source=lock.get("source", ""), check=check)
     return origin if origin.differences(begun) else begun
 
 
@@ -324,7 +325,7 @@ def _other_object(store: Store, task: str, staged: Staged) -> str:
 def _refresh(root: zarr.Group) -> None:
     """Make the root's copy of the tasks' metadata anew until it is current, others writing it too."""
     while True:
-        tasks = {name: task for name, task in task_documents(root).items() if about_in(task)}
+        tasks = {name: task for name, task in task_documents(root) if about_in(task)}
         current = root_document(tasks)
         if document_at(root.store, "zarr.json") in (None, json.loads(current)):
             return
@@ -335,7 +336,8 @@ def _has_commits(root: zarr.Group, task: str) -> bool:
     """Whether a task has a committed block: one without may be planned anew."""
     if read_record(root, task) is None:  # its own document was lost, what was committed may be there
         return bool(names_in(root.store, f"{task}/status/c"))
-    return bool((values_of(open_task(root, task)[0], "status", absent=True) != PENDING).any())
+    group, record = open_task(root, task)
+    return bool((status_of(group, record.plan) != PENDING).any())
 
 
 def _remedy(root: zarr.Group, task: str, otherwise: str) -> str:

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from otoscope.store.direct import ShardBytes, ShardFile, can_read, read_shards, share_of_chunks
+from otoscope.store.folder import Folder
 from otoscope.store.group import array_of, open_root, open_task
 
 from ..support.known_store import N_CLIPS, Known
@@ -128,7 +129,12 @@ def test_an_absent_file_is_an_error(url: str, how: Any) -> None:
 
 def test_an_inner_chunk_that_was_never_written_is_noticed(tmp_path: Path) -> None:
     stored = zarr.create_array(
-        tmp_path / "a", shape=(4,), chunks=(2,), shards=(4,), dtype="u1", compressors=[zarr.codecs.Crc32cCodec()]
+        Folder(tmp_path / "a"),
+        shape=(4,),
+        chunks=(2,),
+        shards=(4,),
+        dtype="u1",
+        compressors=[zarr.codecs.Crc32cCodec()],
     )
     stored[:2] = 1  # the other chunk is all fill, and left out
     assert can_read(stored)

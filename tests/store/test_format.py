@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from otoscope.store import schema
+from otoscope.store import arrays, provenance, schema
 from otoscope.store.block_values import BlockValues
 from otoscope.store.changes.tasks import add_task, create
 from otoscope.store.provenance import VARIABLES, Identity, Plan, kept
@@ -130,6 +130,66 @@ def test_the_records_have_the_fields_that_the_page_lists() -> None:
     assert {row["array"].strip("`") for row in ARRAYS} == {*schema.ARRAYS, "label_*"}
     assert {*schema.ARRAYS} >= set(VARIABLES)
     assert {dim for row in ARRAYS for dim in row["dimensions"].split(", ")} == set(schema.DIMENSIONS)
+
+
+LIMITS = {
+    "clips": provenance.MAX_CLIPS, "clips per block": provenance.MAX_BLOCK_CLIPS, "blocks": provenance.MAX_BLOCKS,
+    "layers": provenance.MAX_LAYERS, "layers times neurons of the widest": provenance.MAX_NEURONS,
+    "neurons of a layer, width of the embedding, of a hidden state": provenance.MAX_WIDTH,
+    "hidden states": provenance.MAX_LAYERS, "label columns": provenance.MAX_LABELS,
+    "bytes of a chunk (within a shard: of an inner chunk)": arrays.MAX_CHUNK_BYTES,
+    "bytes of a stored object": arrays.MAX_OBJECT_BYTES, "objects of one array in one block": arrays.MAX_BLOCK_OBJECTS,
+}  # fmt: skip
+
+
+def test_the_largest_plan_is_what_the_page_says() -> None:
+    stated = {row["what"]: row["at most"] for row in table("what", "at most")}
+    assert stated.keys() == LIMITS.keys()
+    for what, limit in LIMITS.items():
+        base, _, exponent = stated[what].partition("^")
+        assert int(base) ** int(exponent or 1) == limit, what
+
+
+@pytest.mark.parametrize(("layers", "width"), [(12, 3072), (80, 28_672)])
+def test_ten_million_clips_are_an_honest_plan(layers: int, width: int) -> None:
+    identity, plan = PLANS[0]
+    plan = replace(plan, variables=kept(OPTIONAL))
+    large = replace(
+        identity, sites=tuple((str(i), width) for i in range(layers)), embedding=3840, hidden=(layers, 8192)
+    )
+    made = arrays.metadata_of(large, replace(plan, n_clips=10**7, block=2048), ["label_a", "label_b"])
+    assert made["mean"]["shape"] == [layers, 10**7, width]
+    assert made["label_a"] == made["label_b"]
+
+
+@pytest.mark.parametrize(
+    ("more", "what"),
+    [
+        ({"n_clips": 10**8 + 1, "block": 2048}, "n_clips is 100000001; expected at least 1 and at most 100000000"),
+        ({"n_clips": 2**20 + 1, "block": 1}, "1048577 clips in blocks of 1; expected at most 1048576"),
+        ({"block": 2**22}, "block is 4194304; expected at least 1 and at most 1048576"),
+    ],
+)
+def test_a_larger_plan_is_refused(more: dict[str, int], what: str) -> None:
+    with pytest.raises(ValueError, match=what):
+        replace(PLANS[0][1], **more)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [{"sites": (("a", 2**22 + 1),)}, {"sites": (("a", 1),) * 4097}, {"sites": (("a", 2**20),) * 65},
+     {"embedding": 2**23},
+     {"hidden": (5000, 1)}, {"hidden": (1, 2**23)}, {"sites": (("a", 0),)}],
+)  # fmt: skip
+def test_a_larger_encoder_is_refused(more: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="expected"):
+        replace(PLANS[0][0], **more)
+
+
+def test_objects_that_no_reader_takes_are_not_planned() -> None:
+    identity, plan = PLANS[0]
+    with pytest.raises(ValueError, match=r"array embedding would have chunks of .* take smaller blocks"):
+        arrays.metadata_of(replace(identity, embedding=2**20), replace(plan, n_clips=10**6, block=2048))
 
 
 def test_the_version_and_the_values_of_status_are_those_of_the_page() -> None:

@@ -5,17 +5,18 @@ Conventions: as in `layout`; `pitch` is a MIDI number, `octave` is floor(pitch /
 pitches.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from ....documents import parse_json, read_document
 from .layout import SPLITS, DataSet, contents, draw, octave, require_file, tails
 
 FAMILIES = ("bass", "brass", "flute", "guitar", "keyboard", "mallet", "organ", "reed", "string", "synth_lead", "vocal")
 PIANO = range(21, 109)
 PER_FAMILY = 2000
+MAX_TABLE_BYTES, MAX_TABLE_VALUES = 2**29, 2**23  # the training set's has 200 million, and 7 million values
 FIELDS = {"instrument_family_str": str, "pitch": int, "instrument_str": str}
 
 
@@ -46,7 +47,7 @@ def _examples(path: Path) -> dict[str, dict[str, Any]]:
     """Name of a note -> what is said of it."""
     require_file(path, "the table that comes with NSynth's json/wav archives")
     try:
-        notes = json.loads(path.read_text(encoding="utf-8"))
+        notes = parse_json(read_document(path, MAX_TABLE_BYTES), MAX_TABLE_BYTES, MAX_TABLE_VALUES)
     except ValueError as error:
         raise ValueError(f"{path}: expected JSON; found: {error}; download the archive again") from error
     if not isinstance(notes, dict) or not notes:

@@ -8,6 +8,7 @@ import click
 
 from ..ablate.request import PROBES, Request, labelling_parts
 from . import options
+from .printing import echo, log_progress
 
 if TYPE_CHECKING:
     from ..extract.audio.corpus import Corpus
@@ -80,7 +81,7 @@ def run(
     from ..analysis.tables import WRITERS, markdown, write_table
     from ..cluster.progress import Progress
 
-    options.log_progress()
+    log_progress()
     check_writable(output)
     if clip_table is not None:
         check_writable(clip_table, WRITERS)
@@ -88,9 +89,9 @@ def run(
         study = look_up(replace(request, probe=probe), store)
     else:
         study = look_up_with_probe(request, store, Path(probe))
-    click.echo(study.summary(), err=True)
+    echo(study.summary(), err=True)
     if clip_table is None and holds(output, study.digest):
-        click.echo(f"{output} holds the result of this request already")
+        echo(f"{output} holds the result of this request already")
         return
     with workers() as executor, Progress(len(study.clips), unit="clips") as shown:
         result = run_study(
@@ -103,10 +104,10 @@ def run(
     rows = result_table(result)
     rows["category"] = rows["category"].where(~rows["overall"], "all clips")
     for measure in ("accuracy", "margin"):
-        click.echo(f"{measure}\n{markdown(rows.loc[rows['measure'] == measure, list(SHOWN)])}\n")
+        echo(f"{measure}\n{markdown(rows.loc[rows['measure'] == measure, list(SHOWN)])}\n")
     for note in result.attrs["notes"]:
-        click.echo(note)
-    click.echo(output)
+        echo(note)
+    echo(output)
 
 
 @click.command("set", epilog=f"Sets: {SETS}")
@@ -127,13 +128,13 @@ def neuron_set(store: str, request: Request, gain: float, base: str | None, outp
 
     neurons = find_neurons(request, store)
     if output is None:
-        click.echo(markdown(neurons.to_table()))
+        echo(markdown(neurons.to_table()))
         return
     if Path(output).suffix.lower() in LIST_ENDINGS:
         write_published_list(neurons, gain, output, base)
     else:
         write_neuron_set(neurons, output)
-    click.echo(output)
+    echo(output)
 
 
 @click.command()
@@ -144,4 +145,4 @@ def table(result: str, output: str | None) -> None:
     from ..ablate.result import read_result, result_table
     from ..analysis.tables import put_table
 
-    click.echo(put_table(result_table(read_result(result)), output))
+    echo(put_table(result_table(read_result(result)), output))

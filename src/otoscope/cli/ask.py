@@ -12,6 +12,7 @@ from ..analysis.kinds import COMPARISONS, NULL_ROWS, TABLES
 from ..messages import quoted
 from .errors import Mistake
 from .options import Asked, asking, by_the_paper, exchanging, output, within
+from .printing import echo
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,7 +28,7 @@ def neurons(asked: Asked, output: str | None) -> None:
     """One row per category, layer and neuron."""
     from ..analysis.tables import neurons_table, put_table
 
-    click.echo(put_table(neurons_table(asked.selected().selection), output))
+    echo(put_table(neurons_table(asked.selected().selection), output))
 
 
 @click.command()
@@ -58,17 +59,17 @@ def table(kind: str, asked: Asked, official: str | None, output: str | None) -> 
     if kind == "paper" and not asked.tasks:
         rows = paper_rows(x.name for x in found)
         if others := sorted({x.name for x in found} - set(rows)):
-            click.echo(f"not in the paper's tables: {', '.join(others)}; --task takes them in", err=True)
+            echo(f"not in the paper's tables: {', '.join(others)}; --task takes them in", err=True)
         found = [x for x in found if x.name in rows]
     frame, notes = labellings_table(kind, found, asked.selections, asked.stores, asked.against, asked.incomplete)
     report(notes)
-    click.echo(put_table(frame, output))
+    echo(put_table(frame, output))
 
 
 def report(notes: list[str]) -> None:
     """Notes on a result, on standard error."""
     for note in notes:
-        click.echo(note, err=True)
+        echo(note, err=True)
 
 
 @click.command()
@@ -133,9 +134,9 @@ def put_figure(drawn: Any, path: str) -> None:
     from ..analysis.figures.save import save_figure
 
     note = save_figure(drawn, path)
-    click.echo(path)
+    echo(path)
     if note:
-        click.echo(note, err=True)
+        echo(note, err=True)
 
 
 @click.command()
@@ -172,11 +173,11 @@ def null(asked: Asked, exchange: "Exchange", draws: int, figure: str | None, row
         check_one_encoder(one, labelling)
         other = select_neurons(labelling, asked.selections.of(labelling.task))
     result = against_null(one, other, exchange, draws)
-    click.echo(summary(one.name, result), err=True)
+    echo(summary(one.name, result), err=True)
     if figure:
         panel = labelled(with_null(result), one.name, (other or one).name)
         put_figure(overlap_figure([(one.store, panel)]), figure)
-    click.echo(put_table(null_table(result, rows), output))
+    echo(put_table(null_table(result, rows), output))
 
 
 @click.command()
@@ -188,7 +189,7 @@ def selectors(asked: Asked, output: str | None) -> None:
     from ..analysis.tables import put_table
 
     found = asked.selected()
-    click.echo(put_table(selector_agreement(found.ds, found.label, found.selection["member"]), output))
+    echo(put_table(selector_agreement(found.ds, found.label, found.selection["member"]), output))
 
 
 @click.command()
@@ -233,11 +234,11 @@ def exemplars(
         raise ValueError("no neuron was named; expected --neuron LAYER,NEURON or --neurons FILE")
     found = exemplars_table(task_of(tree, name, task), neurons, top, lowest)
     if audio_root is None:
-        click.echo(put_table(found, output))
+        echo(put_table(found, output))
         return
     root = root_at(audio_root)
     with_paths, target = whole_paths(found, str(root)), None if folder is None else empty_folder(folder)
-    click.echo(put_table(with_paths, output))
+    echo(put_table(with_paths, output))
     if target is not None:
         copied(store, task, found, root, target)
 
@@ -256,9 +257,9 @@ def copied(store: str, task: str, table: "pd.DataFrame", root: "AudioRoot", fold
     clips = Clips(root=root, table=table.rename(columns={"clip": "name"})[["name", "path", "start", "stop"]])
     rate = int(task_status(store, task).record.identity.front_end["sample_rate"])
     failed = copy_clips(root, ((beginning, clips.clip(i)) for i, beginning in enumerate(beginnings)), folder, rate)
-    click.echo(f"{folder}: {len(table) - len(failed)} clips", err=True)
+    echo(f"{folder}: {len(table) - len(failed)} clips", err=True)
     for clip, reason in failed[:10]:
-        click.echo(f"failed: {clip.name}: {reason}", err=True)
+        echo(f"failed: {clip.name}: {reason}", err=True)
     if failed:
         raise Mistake(
             f"{len(failed)} of {len(table)} clips could not be copied, the first {quoted(failed[0][0].name)}; expected "
@@ -289,4 +290,4 @@ def compare(asked: Asked, by: str, output: str | None) -> None:
 
     frame, notes = comparison(by, asked.labellings(), asked.selections)
     report(notes)
-    click.echo(put_table(frame, output))
+    echo(put_table(frame, output))

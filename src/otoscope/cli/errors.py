@@ -6,18 +6,26 @@ from contextlib import contextmanager
 
 import click
 
-from ..messages import one_line
+from ..messages import one_line, visible
 
 RESUMED = ("quickstart", "extract")  # commands that commit blocks
 
 
-class Mistake(click.ClickException):
+class OneLine(click.ClickException):
+    """An error that is shown as one line without control characters."""
+
+    def format_message(self) -> str:
+        """The line."""
+        return visible(self.message)
+
+
+class Mistake(OneLine):
     """Something that the user can mend."""
 
     exit_code = 2
 
 
-class Interrupted(click.ClickException):
+class Interrupted(OneLine):
     """Control-C, or a scheduler's SIGTERM."""
 
     exit_code = 128 + signal.SIGINT

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..extract.audio.corpora import DATA_SETS, SUBSETS
+from ..messages import visible
 from ..store.provenance import FRAME_RULES, KEPT_BY_DEFAULT, MEAN_DTYPES
 from .errors import Mistake
-from .options import ENCODERS, SEED, log_progress, of_corpus, on_workers, several, within
+from .options import ENCODERS, SEED, of_corpus, on_workers, several, within
+from .printing import echo, log_progress
 
 if TYPE_CHECKING:
     from ..extract.audio.corpus import Corpus
@@ -32,7 +34,7 @@ def quickstart(directory: str, seed: int, shuffle_labels: bool) -> None:
     from ..quickstart import run
 
     log_progress()
-    click.echo(f"read {run(Path(directory), seed=seed, shuffle_labels=shuffle_labels)}")
+    echo(f"read {run(Path(directory), seed=seed, shuffle_labels=shuffle_labels)}")
 
 
 @click.command(epilog=f"Data sets: {' '.join(DATA_SETS)}. What each needs: otoscope corpus list")
@@ -60,9 +62,9 @@ def build(name: str, root: str, output: str, **options: Any) -> None:
 
     built = corpora.build(name, root, output, **options)
     for note in built.notes:
-        click.echo(f"note: {note}", err=True)
+        echo(f"note: {note}", err=True)
     labels = ", ".join(f"{label} ({count} categories)" for label, count in built.categories.items())
-    click.echo(f"{built.manifest}: {built.n_clips} clips; {labels}")
+    echo(f"{built.manifest}: {built.n_clips} clips; {labels}")
 
 
 @click.command("list")
@@ -73,7 +75,7 @@ def list_data_sets() -> None:
     for name in DATA_SETS:
         known = data_set(name)
         seconds = "native length" if known.unit_sec is None else f"{known.unit_sec:g} s"
-        click.echo(f"{name}: {known.title}; {', '.join(known.labels)}; {seconds}\n    ROOT holds {known.layout}")
+        echo(f"{name}: {known.title}; {', '.join(known.labels)}; {seconds}\n    ROOT holds {known.layout}")
 
 
 @click.command(epilog=f"Encoders: {ENCODERS}")
@@ -122,15 +124,13 @@ def extract(
     with workers() as executor:
         report = capture(encoder, corpus, store, unit_sec=seconds(unit_sec), executor=executor, **options)
     for name, reason in report.failures[:10]:
-        click.echo(f"failed: {name}: {reason}", err=True)
+        echo(visible(f"failed: {name}: {reason}"), err=True)
     if len(report.failures) > 10:
-        click.echo(f"... and {len(report.failures) - 10} more: otoscope status --failures {store}", err=True)
+        echo(f"... and {len(report.failures) - 10} more: otoscope status --failures {store}", err=True)
     if report.forecast is not None:
-        click.echo("\n".join(report.forecast.lines()))
+        echo("\n".join(report.forecast.lines()))
     else:
-        click.echo(
-            f"{store} task {options['task']}: {report.n_clips} clips, {report.n_ok} ok, {report.n_failed} failed"
-        )
+        echo(f"{store} task {options['task']}: {report.n_clips} clips, {report.n_ok} ok, {report.n_failed} failed")
 
 
 def seconds(text: str | None) -> float | str | None:
@@ -164,12 +164,12 @@ def status(store: str, failures: bool, watch: bool, interval: float) -> None:
             raise click.exceptions.Exit(128 + signal.SIGINT) from None
     tasks = store_status(store) if not watch or failures else []
     if not tasks and not watch:
-        click.echo("no task yet")
+        echo("no task yet")
     for task in tasks:
         if not watch:
-            click.echo(standing(task))
+            echo(standing(task))
         for name, reason in failed_clips(store, task.task) if failures else ():
-            click.echo(f"  {name}: {reason}")
+            echo(visible(f"  {name}: {reason}"))
 
 
 def standing(task: "TaskStatus") -> str:
@@ -194,7 +194,7 @@ def watched(store: str, interval: float) -> None:
             rate.at(task.n_ok + task.n_failed)
             speed = rate.per_second()
             left = f", {timedelta(seconds=round(task.n_pending / speed))} left" if speed > 0 and task.n_pending else ""
-            click.echo(f"{standing(task)}; {speed:.1f} clips/s{left}")
+            echo(f"{standing(task)}; {speed:.1f} clips/s{left}")
         if not any(task.n_pending for task in tasks):
             return
         time.sleep(interval)
@@ -206,7 +206,7 @@ def info(store: str) -> None:
     """Per task: identity, plan, sizes, label columns, devices."""
     from ..store.status import describe
 
-    click.echo(json.dumps(describe(store), indent=2, ensure_ascii=False))
+    echo(json.dumps(describe(store), indent=2, ensure_ascii=False))
 
 
 @click.command()
@@ -221,9 +221,9 @@ def verify(store: str, audio: str | None, reset: bool) -> None:
     """Checksums, missing objects, blocks mixed of two writes."""
     from ..extract.audio.changed import check_store
 
-    if remedies := check_store(store, audio, reset=reset, report=click.echo):
+    if remedies := check_store(store, audio, reset=reset, report=echo):
         raise Mistake(f"{store} is not as it was written; {'; '.join(remedies)}")
-    click.echo("intact")
+    echo("intact")
 
 
 @click.command()
@@ -240,6 +240,6 @@ def label(store: str, task: str, table: str, replace: bool) -> None:
 
     columns = read_labels(table, clip_names(store, task))
     for warning in list_warnings(columns):
-        click.echo(f"note: {warning}", err=True)
+        echo(f"note: {warning}", err=True)
     add_labels(store, task, {str(name): columns[name].tolist() for name in columns}, overwrite=replace)
-    click.echo(f"{store} task {task}: {', '.join(map(str, columns))}")
+    echo(f"{store} task {task}: {', '.join(map(str, columns))}")

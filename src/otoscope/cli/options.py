@@ -1,12 +1,10 @@
-"""Options that several commands share, and how a command's output is written.
+"""Options that several commands share.
 
 Goal: what a room's record holds (a selection, a request) is asked for by options that are made of its fields.
 Conventions: an option is called like its field; options that belong together reach the command as one argument.
 """
 
-import logging
 import math
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass, replace
@@ -18,6 +16,7 @@ import click
 
 from ..analysis.published.paper import PERCENTILES
 from ..analysis.selection.selection import Selection, Selections
+from .printing import echo
 
 if TYPE_CHECKING:
     from ..analysis.null.overlaps import Exchange
@@ -154,7 +153,7 @@ class Asked:
 
         found, skipped = open_labellings(self.stores, self.tasks, self.selections, self.incomplete, self.against)
         if skipped:
-            click.echo(f"left out, since they say which clips belong together: {', '.join(skipped)}", err=True)
+            echo(f"left out, since they say which clips belong together: {', '.join(skipped)}", err=True)
         return found
 
     def selected(self) -> "SelectedLabelling":
@@ -294,11 +293,3 @@ on_workers = gathered(
                  "help": "Replace a worker that has answered nothing for S seconds [never]."},
 )  # fmt: skip
 """Where workers run, as `workers`, which opens the executor."""
-
-
-# Output
-
-
-def log_progress() -> None:
-    """Log to standard error, as plain lines."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)

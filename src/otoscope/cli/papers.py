@@ -6,6 +6,7 @@ import click
 
 from ..analysis.selection.selection import Selection
 from .options import Asked, incomplete, options_of, selections_of
+from .printing import echo
 
 
 @click.command()
@@ -28,9 +29,9 @@ def export(store: str, task: str, directory: str, official: str | None, reading:
     p = ds.otoscope.probability(label, reading=reading).compute()
     codes = ds.otoscope.codes(label) if "clip" in ds.dims else None
     for path in write_published(folder, p, ds.get("embedding"), codes):
-        click.echo(path)
+        echo(path)
     if "embedding" not in ds:
-        click.echo("no features.pt: this task keeps no embedding; extract with --keep embedding", err=True)
+        echo("no features.pt: this task keeps no embedding; extract with --keep embedding", err=True)
 
 
 @click.command("import")
@@ -43,12 +44,12 @@ def import_(directory: str, output: str) -> None:
     task's, its labelling is called "class".
     """
     from ..analysis.published.files import read_published
-    from ..analysis.published.given import READERS
     from ..analysis.tables import probability_table, write_table
+    from ..store.frames import ENDINGS
 
-    if Path(output).suffix.lower() not in READERS:
-        raise ValueError(f"FILE is {output}; expected a name ending in {', '.join(READERS)}, such as esc50.parquet")
+    if Path(output).suffix.lower() not in ENDINGS:
+        raise ValueError(f"FILE is {output}; expected a name ending in {', '.join(ENDINGS)}, such as esc50.parquet")
     p = read_published(directory)["probability"]
     write_table(probability_table(p), output)
     sizes = ", ".join(f"{size} {dim}" for dim, size in p.sizes.items())
-    click.echo(f"{output}: {sizes}")
+    echo(f"{output}: {sizes}")

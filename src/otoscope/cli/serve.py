@@ -7,7 +7,8 @@ from typing import Any
 import click
 
 from ..serve.security import LOOPBACK, TOKEN, Limits, host_of, read_token, token_digest
-from .options import log_progress, within
+from .options import within
+from .printing import echo, log_progress
 
 ANYWHERE = ("0.0.0.0", "::")
 
@@ -95,7 +96,7 @@ def serve(
     )  # fmt: skip
 
     def ready(url: str) -> None:
-        click.echo(f"serving at {url}")
+        echo(f"serving at {url}")
 
     try:
         if on_ray:
@@ -104,7 +105,7 @@ def serve(
             run_process(settings, host, port, ready)
     except KeyboardInterrupt:
         pass
-    click.echo("stopped; whatever is unfinished stays queued", err=True)
+    echo("stopped; whatever is unfinished stays queued", err=True)
 
 
 def by_task(given: Sequence[str], tasks: Sequence[str], option: str) -> dict[str, str]:
