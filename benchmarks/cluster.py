@@ -198,7 +198,7 @@ def measure(scratch: Path, size: Size) -> Measured:
                     "cluster:scaling", url=url, actors=n, n_clips=size.clips, block=size.block, seconds=size.seconds
                 )
             )
-            shutil.rmtree(url)
+            shutil.rmtree(url, ignore_errors=True)  # a worker that is being ended may still write
     held = fresh_process("cluster:driver", n=size.planned)
     one = [each["blocks_per_second"] for each in rates[size.actors[0]]]
     efficiency = {

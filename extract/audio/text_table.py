@@ -96,8 +96,8 @@ def _checked(header: list[str], columns: list[Any], path: Path | str) -> pd.Data
     broken = next((name for name in header if CONTROL.search(name) or "\n" in name), None)
     if broken is not None:
         raise ValueError(
-            f"{path}: the header has a line break or a control character in {quoted(broken)}; expected one line of text; "
-            "look for a quote that is not closed"
+            f"{path}: the header has a line break or a control character in {quoted(broken)}; expected one line of "
+            "text; look for a quote that is not closed"
         )
     if not columns or not len(columns[0]):
         raise ValueError(f"{path}: expected a header and one row per clip, found no rows; write it again")

@@ -105,7 +105,7 @@ def test_one_clip_that_does_not_fit_is_an_error_that_says_what_to_do(tmp_path: P
     write_wav_file(tmp_path / "audio/030.wav", np.where(np.arange(40) == 7, 1 << 14, sounds[30]), RATE)
     with pytest.raises(
         ValueError,
-        match=r"block 7 \(clips 28 to 31\): one clip of 40 samples does not fit .*\(CUDA out of memory\).*cut",
+        match=r"block 7 \(clips 28 to 31\): one clip of 40 samples does not fit .*\(CUDA out of memory\).*shorter",
     ) as caught:
         run(tmp_path, Small(1000, marked_room=0), block=4)
     assert "\n" not in str(caught.value)
