@@ -98,9 +98,9 @@ class StoredArray(BackendArray):
 
     def read_on_disk(self, on_disk: list[Any]) -> np.ndarray:
         """The same in disk order; by zarr what is neither local nor worth whole objects, and what lacks a file."""
-        if self.dtype.kind == "T":
+        if self.array.dtype.kind == "T":
             (where,) = on_disk
-            strings = np.array(read_strings(self.files, where), self.dtype)
+            strings = np.array(read_strings(self.files, where), object)
             return strings.reshape(()) if isinstance(where, int | np.integer) else strings
         if self.encoded_plainly and self.local:
             with contextlib.suppress(FileNotFoundError):

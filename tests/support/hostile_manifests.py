@@ -155,19 +155,19 @@ CASES = {
         make=text(",".join(f"c{i}" for i in range(5000)) + "\n" + "," * 4999 + "\n"),
         refused=r"'c7' and 4992 more; rename",
     ),
-    "zero bytes": Hostile(make=text(b"path,label\na.wav,x\0y\n"), refused="zero byte in row 2"),
+    "zero bytes": Hostile(make=text(b"path,label\na.wav,x\0y\n"), refused="control character in row 2"),
     "zero bytes alone": Hostile(make=text(b"\0" * 5000), refused="zero bytes, as UTF-16"),
     "zero bytes in a table": Hostile(
-        make=frame(path=["a\0.wav"]), refused="'path' has a line break or a zero byte in row 2"
+        make=frame(path=["a\0.wav"]), refused="'path' has a line break or a control character in row 2"
     ),
     "UTF-16": Hostile(make=text("path,label\na.wav,é\n".encode("utf-16")), refused="found UTF-16 text; save"),
     "UTF-16 without its mark": Hostile(
         make=text("path,label\na.wav,x\n".encode("utf-16-le")), refused="zero bytes, as UTF-16"
     ),
-    "UTF-32": Hostile(make=text("path\na.wav\n".encode("utf-32")), refused="UTF-16 text|zero byte"),
+    "UTF-32": Hostile(make=text("path\na.wav\n".encode("utf-32")), refused="UTF-16 text|control character"),
     "latin-1": Hostile(make=text("path,label\na.wav,é\n".encode("latin-1")), refused="save the table again as UTF-8"),
     "UTF-8 with a mark": Hostile(make=text("\ufeffpath,k\na,é\n"), names=["a"], labels={"k": ["é"]}),
-    "two marks": Hostile(make=text("\ufeff\ufeffpath,label\na.wav,é\n"), refused="expected one column 'path'"),
+    "two marks": Hostile(make=text("\ufeff\ufeffpath,label\na.wav,é\n"), refused="header has a .*control character"),
     "a quote that is never closed": Hostile(make=text('path,label\na.wav,"x\nb.wav,y\n'), refused="line break|quote"),
     "a quoted header never closed": Hostile(make=text('"path,label\na.wav,x\n' * 2000), refused="header has|fields"),
     "a column twice": Hostile(make=text("path,k,k\na,x,y\n"), refused="'k' repeated"),
@@ -266,10 +266,10 @@ CASES = {
         make=text("path,start,stop\na,-0.0,1\na,0,1\n"), refused="in rows 2, 3"
     ),
     "ids that steer a terminal": Hostile(
-        make=text("path,id,k\na,\x1b[2J,x\nb,\u202eabc,y\n"), names=["\x1b[2J", "\u202eabc"], labels={"k": ["x", "y"]}
+        make=text("path,id,k\na,\x1b[2J,x\nb,\u202eabc,y\n"), refused="'id' has .*control character in row 2"
     ),
     "such ids, twice": Hostile(
-        make=text("path,id\na,\u202ea\x1b\nb,\u202ea\x1b\n"), refused=r"'\\u202ea\\x1b' is in rows 2"
+        make=text("path,id\nc,c\na,\u202ea\nb,\u202ea\n"), refused="'id' has .*control character in row 3"
     ),
     "an empty file": Hostile(make=text(""), refused="Empty CSV file"),
     "a mark alone": Hostile(make=text("\ufeff"), refused="."),
@@ -286,7 +286,7 @@ CASES = {
     "carriage returns alone": Hostile(make=text("path,k\ra,x\rb,y\r"), names=["a", "b"], labels={"k": ["x", "y"]}),
     "ends of lines mixed": Hostile(make=text("path,k\r\na,x\n\r\nb,y"), names=["a", "b"], labels={"k": ["x", "y"]}),
     "ends of lines of Unicode": Hostile(
-        make=text("path,k\na,x\u2028y\nb,\x85\x0bz\n"), names=["a", "b"], labels={"k": ["x\u2028y", "\x85\x0bz"]}
+        make=text("path,k\na,x\u2028y\nb,\x85\x0bz\n"), refused="'k' has .*control character in row 2"
     ),
 }
 
