@@ -11,6 +11,8 @@ import ray
 
 from . import QUESTIONS, cluster
 
+LONG = ("memory", "service")  # half a minute each
+
 
 def in_this_process(function: str, **arguments: Any) -> Any:
     """Instead of a fresh one, which would start a Ray of its own."""
@@ -34,7 +36,7 @@ def one_ray(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.filterwarnings("ignore:At least one mel filter has all zero values")  # the library's own front end
-@pytest.mark.parametrize("question", QUESTIONS)
+@pytest.mark.parametrize("question", [pytest.param(q, marks=[pytest.mark.slow] * (q in LONG)) for q in QUESTIONS])
 def test_question_can_be_measured(question: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     if question == "cluster":
         request.getfixturevalue("one_ray")
