@@ -38,6 +38,10 @@ def as_one_line(debug: bool) -> Iterator[None]:
         raise
     except KeyboardInterrupt as stop:
         raise Interrupted("interrupted; whatever is committed is kept: run the same command again to go on") from stop
+    except MemoryError as error:
+        if debug:
+            raise
+        raise Mistake(f"there is not enough memory ({one_line(error)}); expected more: ask for less at once") from error
     except (ValueError, LookupError, OSError, ImportError) as error:
         if debug:
             raise
