@@ -25,7 +25,7 @@ PART = 65_536  # of a list's values
 MAX_CLIPS, MAX_BLOCKS, MAX_BLOCK_CLIPS = 10**8, 2**20, 2**20
 MAX_BATCH, MAX_THREADS = 2**20, 2**16
 MAX_LAYERS, MAX_WIDTH = 4096, 2**22  # width: of a layer, of the embedding, of a hidden state
-MAX_NEURONS = 2**26  # layers times the widest
+MAX_NEURONS = 2**24  # layers times the widest
 MAX_LABELS = 4096  # columns
 KEPT_BY_DEFAULT = ("active_bits", "mean", "positive_frames", "frame_count", "embedding")
 

@@ -15,7 +15,7 @@ def as_command(ask: Callable[[str], object]) -> Callable[[str], None]:
     def asked(path: str) -> None:
         try:
             sys.stdout.write(f"{ask(path)}\n")
-        except (ValueError, LookupError, OSError) as error:
+        except (ValueError, LookupError, OSError, MemoryError) as error:
             sys.stderr.write(f"Error: {' '.join(str(error).split())}\n")
             raise SystemExit(2) from error
 

@@ -115,7 +115,7 @@ PLANS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "blocks": ({}, {"n_clips": 10**8, "block": 96}),
     "single": ({}, {"n_clips": 2**20, "block": 1}),
     "honest": ({"sites": [[str(i), 3072] for i in range(12)]}, {"n_clips": 10**7, "block": 2048}),
-    "layers": ({"sites": [[str(i), 16_384] for i in range(4096)]}, {"n_clips": 70, "block": 32}),
+    "layers": ({"sites": [[str(i), 4096] for i in range(4096)]}, {"n_clips": 70, "block": 32}),
     "wide": ({"sites": [["a", 2**20]]}, {"n_clips": 70, "block": 70}),
     "states": ({"hidden": [4096, 2**14]}, {"n_clips": 70, "block": 32}),
 }

@@ -44,6 +44,10 @@ def as_one_line(debug: bool) -> Iterator[None]:
         else:
             kept = "no file is left half written"
         raise Interrupted(f"interrupted; {kept}") from stop
+    except MemoryError as error:
+        if debug:
+            raise
+        raise Mistake(f"there is not enough memory ({one_line(error)}); expected more: ask for less at once") from error
     except (ValueError, LookupError, OSError, ImportError) as error:
         if debug:
             raise
