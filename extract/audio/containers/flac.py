@@ -17,6 +17,7 @@ from .tags import behind_tags
 MARK = re.compile(rb"fLaC[\x00\x80]\0\0\x22")
 MAX_TRIED = 16  # places that look like a frame's header, from the end
 MAX_LAST_BYTES = 1 << 21  # from the end, in which the last frame begins
+MAX_ENDS = 1000  # places where a frame's checksum fits; by chance one in 65,536 bytes does
 
 
 def _crc_table(polynomial: int, bits: int) -> list[int]:
@@ -71,16 +72,18 @@ def _stream(data: bytes, begin: int) -> Stream:
     # Where all frames but the last are of one size, the first tells it.
     block = _end_sample(data[begin : begin + 16], 0) or 0
     for frame in islice(_frames_from_the_end(data, begin, block), MAX_TRIED):
-        if frame.end_sample == total:
-            return Stream(data=data, n_frames=total)
-        if _is_whole(data, frame.start):
+        if _is_last(data, frame.start):
+            if frame.end_sample == total:
+                return Stream(data=data, n_frames=total)
             if total:
                 raise ValueError(f"damaged: the header says {total} frames, and the last ends at {frame.end_sample}")
             count = (data[21] & 0xF0) << 32 | frame.end_sample
             return Stream(data=data[:21] + count.to_bytes(5, "big") + data[26:], n_frames=frame.end_sample)
     if begin >= len(data) and not total:
         raise ValueError("no samples: 0 frames")
-    raise ValueError("truncated or damaged FLAC: its last frame is not there, or not complete")
+    raise ValueError(
+        "truncated or damaged FLAC: its last frame is not there or not complete, or something follows that is no tag"
+    )
 
 
 def _frames_from_the_end(data: bytes, begin: int, block: int) -> Iterator[Frame]:
@@ -122,11 +125,15 @@ def _end_sample(head: bytes, block: int) -> int | None:
     return number + size if head[1] & 1 else number * block + size
 
 
-def _is_whole(data: bytes, at: int) -> bool:
+def _is_last(data: bytes, at: int) -> bool:
     """Whether a frame that begins at a position ends, by its checksum, where the stream does or its tags begin."""
-    crc = 0
-    for i in range(at, min(len(data), at + MAX_LAST_BYTES // 8)):
-        crc = (crc << 8 & 0xFFFF) ^ CRC16[crc >> 8 ^ data[i]]
-        if not crc and behind_tags(data, i + 1) == len(data):
+    crc, ends = 0, 0
+    for i in range(at, min(len(data), at + MAX_LAST_BYTES)):
+        before, crc = crc, (crc << 8 & 0xFFFF) ^ CRC16[crc >> 8 ^ data[i]]
+        if crc or not before:  # zeros behind the frame leave it at 0
+            continue
+        if behind_tags(data, i + 1) == len(data) or not data[i + 1 :].strip(b"\0"):
             return True
+        if (ends := ends + 1) == MAX_ENDS:
+            break
     return False

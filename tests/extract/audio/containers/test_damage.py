@@ -1,6 +1,7 @@
 """Files cut short and files with flipped bits: each fails with a reason, or gives as many samples as the whole one."""
 
 import io
+import time
 from pathlib import Path
 
 import numpy as np
@@ -76,6 +77,43 @@ def test_a_flipped_bit_loses_no_sample_without_a_reason(name: str, tmp_path: Pat
             continue
         n = expected_length(bytes(damaged), len(whole))
         assert len(samples) >= n, f"bit of byte {offset} of {len(data)}: {len(samples)} of {n} samples"
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_another_file_behind_is_read_too_or_refused(name: str, tmp_path: Path) -> None:
+    data = FILES[name]
+    whole = read(tmp_path, data, RATE)
+    others = ["WAV PCM_16", "AIFF PCM_16", "FLAC PCM_16", "OGG VORBIS", "MP3", "AU PCM_16", "CAF PCM_16", "W64 PCM_16"]
+    for other in dict.fromkeys([name, *others]):
+        try:
+            samples = read(tmp_path, data + FILES[other], RATE)
+        except BadAudio:
+            continue
+        n = len(read(tmp_path, FILES[other], RATE))
+        assert len(samples) == len(whole) + n, f"{other}, {n} samples behind {len(whole)}: {len(samples)}"
+
+
+def test_two_waves_are_not_one_however_the_first_is_written(tmp_path: Path) -> None:
+    wav = FILES["WAV PCM_16"]
+    file = io.BytesIO()
+    sf.write(file, SIGNAL, RATE, format="WAV", endian="BIG")
+    for first in (
+        file.getvalue(),
+        FILES["RF64 PCM_16"],
+        made.rewritten(wav, riff_size=2**32 - 1),
+        made.rewritten(wav, before=made.chunk(b"junk", b"odd", pad=False)),
+    ):
+        assert len(read(tmp_path, first, RATE)) == N
+        for second in (wav, file.getvalue(), FILES["AIFF PCM_16"]):
+            assert reason(tmp_path, first + second).startswith(("damaged", "truncated or damaged"))
+
+
+def test_zeros_behind_a_flac_change_nothing_and_take_no_time(tmp_path: Path) -> None:
+    for flac in (FILES["FLAC PCM_16"], FILES["FLAC of unknown length"]):
+        np.testing.assert_array_equal(read(tmp_path, flac + bytes(300_000), RATE), read(tmp_path, flac, RATE))
+        began = time.monotonic()
+        assert "something follows" in reason(tmp_path, flac + bytes(300_000) + b"junk")
+        assert time.monotonic() - began < 10
 
 
 COUNTS = {
