@@ -1,6 +1,7 @@
 """Files cut short and files with flipped bits: each fails with a reason, or gives as many samples as the whole one."""
 
 import io
+import re
 import time
 from pathlib import Path
 
@@ -114,6 +115,16 @@ def test_zeros_behind_a_flac_change_nothing_and_take_no_time(tmp_path: Path) -> 
         began = time.monotonic()
         assert "something follows" in reason(tmp_path, flac + bytes(300_000) + b"junk")
         assert time.monotonic() - began < 10
+
+
+def test_a_flac_frame_that_is_missing_is_noticed(tmp_path: Path) -> None:
+    flac = FILES["FLAC PCM_16"]
+    second, third = (re.search(rb"\xff\xf8..%c" % i, flac, re.DOTALL) for i in (1, 2))
+    assert second
+    assert third
+    without = flac[: second.start()] + flac[third.start() :]
+    for data in (without, made.without_total(without)):
+        assert reason(tmp_path, data) == "damaged: the FLAC frame that begins at sample 4096 is missing"
 
 
 COUNTS = {
