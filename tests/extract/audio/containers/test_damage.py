@@ -160,6 +160,7 @@ def test_what_is_missing_is_told(tmp_path: Path) -> None:
     assert "is missing" in reason(tmp_path, without)
     frames = made.mp3_frames(mpeg)
     assert reason(tmp_path, b"".join(frames[:-5])) == f"truncated: 5 of {len(frames) - 1} frames are missing"
+    assert reason(tmp_path, b"".join(frames[:-1])) == f"truncated: 1 of {len(frames) - 1} frames are missing"
     assert reason(tmp_path, mpeg[:-1]) == "truncated: the last MPEG frame is not complete"
     assert "neither an MPEG frame nor a tag" in reason(
         tmp_path, frames[0] + frames[1] + bytes(5000) + b"".join(frames[2:])
