@@ -61,8 +61,9 @@ def tap(
     read: called as read(site, output) after the edit; then nothing is collected, so that a reader which
           reduces lets each output go as soon as its module is done.
     read_inputs: by module name, called with the module's first input, passed by position or by name, before it runs.
-    Raises LookupError for a name that is not a module, and, when the statement ends without an exception, for the
-    sites that never fired; ValueError where a module whose input is to be read is given none.
+    Raises LookupError for a name that is not a module, or is one that takes no hooks, and, when the statement ends
+    without an exception, for the sites that never fired; ValueError where a module whose input is to be read is given
+    none.
     """
     seen: dict[str, list[Any]] = {site: [] for site in sites}
     fired: set[str] = set()
@@ -85,6 +86,12 @@ def tap(
     absent = [site for site in (*sites, *inputs) if site not in parts]
     if absent:
         raise LookupError(f"the model has no module named {', '.join(absent)}; see model.named_modules()")
+    for site in (*sites, *inputs):
+        if isinstance(parts[site], torch.jit.RecursiveScriptModule):
+            raise LookupError(
+                f"module {site} is TorchScript of torch.jit.script or load, and cannot be read or edited: give "
+                "the model as it was before, or name a torch.nn.Identity() behind it"
+            )
     with ExitStack() as hooks:
         for site, reader in inputs.items():
             hook = _input_hook(site, reader)

@@ -10,6 +10,8 @@ from .stream import MAX_PARTS
 from .tags import behind_tags
 
 Order = Literal["little", "big"]
+FILES = (b"RIFF", b"RIFX", b"RF64", b"BW64", b"FORM", b"OggS", b"fLaC")
+"""What looks like a chunk behind the samples, and begins another file."""
 
 
 class Chunk(NamedTuple):
@@ -47,7 +49,7 @@ def check_rest(data: bytes, samples: Chunk, order: Order) -> None:
     if at >= len(data):
         return
     for chunk in chunks(data, at, order):
-        if chunk.name == samples.name or chunk.start + chunk.size > len(data):
+        if chunk.name in (samples.name, *FILES) or chunk.start + chunk.size > len(data):
             break
         at = behind(data, chunk)
     if behind_tags(data, at) < len(data):

@@ -7,6 +7,7 @@ Source: RFC 9639, sections 8.2 and 9.1.
 """
 
 import re
+from collections import deque
 from collections.abc import Iterator
 from itertools import islice
 from typing import NamedTuple
@@ -17,6 +18,7 @@ from .tags import behind_tags
 MARK = re.compile(rb"fLaC[\x00\x80]\0\0\x22")
 MAX_TRIED = 16  # places that look like a frame's header, from the end
 MAX_LAST_BYTES = 1 << 21  # from the end, in which the last frame begins
+MAX_ENDS = 1000  # places where a frame's checksum fits; by chance one in 65,536 bytes does
 
 
 def _crc_table(polynomial: int, bits: int) -> list[int]:
@@ -34,9 +36,10 @@ CRC8, CRC16 = _crc_table(0x07, 8), _crc_table(0x8005, 16)
 
 
 class Frame(NamedTuple):
-    """A frame's place in the file, and the number of the first sample behind it."""
+    """A frame's place in the file, and the numbers of its first sample and of the first behind it."""
 
     start: int
+    first_sample: int
     end_sample: int
 
 
@@ -69,18 +72,22 @@ def _stream(data: bytes, begin: int) -> Stream:
     """One stream with its count. begin: where its first frame does."""
     total = int.from_bytes(data[21:26], "big") & 0xFFFFFFFFF
     # Where all frames but the last are of one size, the first tells it.
-    block = _end_sample(data[begin : begin + 16], 0) or 0
+    head = _frame(data, begin, 0)
+    block = head.end_sample if head else 0
     for frame in islice(_frames_from_the_end(data, begin, block), MAX_TRIED):
-        if frame.end_sample == total:
-            return Stream(data=data, n_frames=total)
-        if _is_whole(data, frame.start):
+        if _is_last(data, frame.start):
+            _check_between(data, begin, block, frame)
+            if frame.end_sample == total:
+                return Stream(data=data, n_frames=total)
             if total:
                 raise ValueError(f"damaged: the header says {total} frames, and the last ends at {frame.end_sample}")
             count = (data[21] & 0xF0) << 32 | frame.end_sample
             return Stream(data=data[:21] + count.to_bytes(5, "big") + data[26:], n_frames=frame.end_sample)
     if begin >= len(data) and not total:
         raise ValueError("no samples: 0 frames")
-    raise ValueError("truncated or damaged FLAC: its last frame is not there, or not complete")
+    raise ValueError(
+        "truncated or damaged FLAC: its last frame is not there or not complete, or something follows that is no tag"
+    )
 
 
 def _frames_from_the_end(data: bytes, begin: int, block: int) -> Iterator[Frame]:
@@ -88,12 +95,26 @@ def _frames_from_the_end(data: bytes, begin: int, block: int) -> Iterator[Frame]
     sync, at = data[begin : begin + 2], len(data)
     begin = max(begin, len(data) - MAX_LAST_BYTES)
     while sync in (b"\xff\xf8", b"\xff\xf9") and (at := data.rfind(sync, begin, at + 1)) >= 0:
-        if (end_sample := _end_sample(data[at : at + 16], block)) is not None:
-            yield Frame(at, end_sample)
+        if (frame := _frame(data, at, block)) is not None:
+            yield frame
 
 
-def _end_sample(head: bytes, block: int) -> int | None:
-    """The number of the first sample behind the frame that begins so, None where none does."""
+def _check_between(data: bytes, begin: int, block: int, last: Frame) -> None:
+    """Raise ValueError where frames are missing before the last, or are out of order: the decoder fills with zeros."""
+    sync, at = data[begin : begin + 2], begin
+    ends = deque([0], maxlen=16)  # not one alone, since what looks like a frame may be none
+    while (at := data.find(sync, at, last.start)) >= 0:
+        frame = _frame(data, at, block)
+        if frame is not None and frame.first_sample in ends:
+            ends.append(frame.end_sample)
+        at += 1
+    if last.first_sample not in ends:
+        raise ValueError(f"damaged: the FLAC frame that begins at sample {ends[-1]} is missing")
+
+
+def _frame(data: bytes, start: int, block: int) -> Frame | None:
+    """The frame that begins at a position, None where none does. block: as in `_frames_from_the_end`."""
+    head = data[start : start + 16]
     if len(head) < 6:
         return None
     size_code, rate_code = head[2] >> 4, head[2] & 15
@@ -119,14 +140,19 @@ def _end_sample(head: bytes, block: int) -> int | None:
         crc = CRC8[crc ^ byte]
     if crc or at >= len(head):
         return None
-    return number + size if head[1] & 1 else number * block + size
+    first = number if head[1] & 1 else number * block
+    return Frame(start, first, first + size)
 
 
-def _is_whole(data: bytes, at: int) -> bool:
+def _is_last(data: bytes, at: int) -> bool:
     """Whether a frame that begins at a position ends, by its checksum, where the stream does or its tags begin."""
-    crc = 0
-    for i in range(at, min(len(data), at + MAX_LAST_BYTES // 8)):
-        crc = (crc << 8 & 0xFFFF) ^ CRC16[crc >> 8 ^ data[i]]
-        if not crc and behind_tags(data, i + 1) == len(data):
+    crc, ends = 0, 0
+    for i in range(at, min(len(data), at + MAX_LAST_BYTES)):
+        before, crc = crc, (crc << 8 & 0xFFFF) ^ CRC16[crc >> 8 ^ data[i]]
+        if crc or not before:  # zeros behind the frame leave it at 0
+            continue
+        if behind_tags(data, i + 1) == len(data) or not data[i + 1 :].strip(b"\0"):
             return True
+        if (ends := ends + 1) == MAX_ENDS:
+            break
     return False

@@ -69,10 +69,11 @@ class Run:
         """The frames as the decoder should see them. Raises ValueError where the count header knows of more."""
         data, n, each, mark = self.data, self.n_frames, self.first.n_samples, self.counter
         claimed, trimmed = (0, 0) if mark is None else _counted(data, mark)
-        if claimed > n + 1:  # some count the header itself
-            check_present(claimed, n)
         frames = b"".join(data[a:b] for a, b in self.pieces)
-        if mark is not None and claimed >= n and data[mark : mark + 4] != b"VBRI":
+        # Some count the header itself: then the bytes that it counts are here.
+        if claimed > n + 1 or (claimed > n and mark is not None and _counted_bytes(data, mark) > len(frames)):
+            check_present(claimed, n)
+        if mark is not None and claimed >= n and trimmed:  # without a LAME tag the decoder trims what nobody added
             if claimed > n:
                 at = mark - self.pieces[0][0] + 8
                 frames = frames[:at] + n.to_bytes(4, "big") + frames[at + 4 :]
@@ -183,6 +184,13 @@ def _counted(data: bytes, mark: int) -> tuple[int, int]:
     both = int.from_bytes(data[lame + 21 : lame + 24], "big")
     trimmed = (both >> 12) + DECODER_DELAY + max(0, (both & 4095) - DECODER_DELAY)
     return int.from_bytes(data[mark + 8 : mark + 12], "big"), trimmed
+
+
+def _counted_bytes(data: bytes, mark: int) -> int:
+    """Bytes of all frames, by a count header; 0 where it does not say."""
+    is_xing = data[mark : mark + 4] != b"VBRI"
+    at = mark + 12 if is_xing and data[mark + 7] & 3 == 3 else 0
+    return int.from_bytes(data[at : at + 4], "big") if at else 0
 
 
 def _free_bytes(data: bytes, at: int, first: Header) -> int:

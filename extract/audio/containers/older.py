@@ -58,8 +58,8 @@ def _caf(data: bytes) -> Stream:
         elif name == b"data":
             size = len(data) - at - 12 if size == -1 else size
             stream = _samples(data, at + 16, size - 4, last=False)
-        if size < 0:
-            raise ValueError(f"damaged: the chunk at byte {at} has no size")
+        if size < 0 or at + 12 + size > len(data):
+            break
         at += 12 + size
     if behind_tags(data, at) < len(data):
         raise ValueError(f"damaged: neither a chunk nor a tag at byte {at}")

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from .chunks import Chunk, Order, check_rest, chunks
 from .mpeg import mpeg_streams
 from .stream import MAX_PARTS, Stream, check_present
+from .tags import behind_tags
 
 STREAMED = 0x7FFFF000
 LINEAR = (1, 3, 6, 7)  # PCM, floating point, A-law and mu-law: frames of fixed size
@@ -128,17 +129,21 @@ def plain_wav(data: bytes, samples: Chunk, form: bytes, order: Order) -> bytes:
 
 def wave64_streams(data: bytes) -> list[Stream]:
     """The samples of a Wave64: its chunks have names of 16 bytes, and sizes of 8 that count these 24. Raises as WAV."""
-    at, form, fact = 40, b"", None
+    at, form, fact, stream = 40, b"", None, None
     for _ in range(MAX_PARTS):
         size = int.from_bytes(data[at + 16 : at + 24], "little")
         body = data[at + 24 : at + min(size, 88)]
-        if at + 24 > len(data):
+        if at + 24 > len(data) or (stream and (data[at : at + 16] == WAVE64 or at + size > len(data))):
             break
         if data[at : at + 4] == b"fmt ":
             form = body
         elif data[at : at + 4] == b"fact":
             fact = min(int.from_bytes(body[:8], "little"), STREAMED)
         elif data[at : at + 4] == b"data":
-            return [samples_stream(data, Chunk(b"data", at + 24, size - 24), form, fact, "little")]
+            stream = samples_stream(data, Chunk(b"data", at + 24, size - 24), form, fact, "little")
         at += max(24, size + -size % 8)
-    return [Stream(data=data)]
+    if stream is None:
+        return [Stream(data=data)]
+    if behind_tags(data, at) < len(data):
+        raise ValueError(f"damaged: neither a chunk nor a tag at byte {at}")
+    return [stream]

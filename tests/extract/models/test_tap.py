@@ -147,6 +147,13 @@ def test_why_a_module_is_not_reached_is_said(chain: Chain) -> None:
     with tap(scripted, ["traced"]) as seen:  # as a whole it is a module like any other
         output = scripted["traced"](X)
     assert torch.equal(seen["traced"][0], output)
+    model = nn.Sequential(torch.jit.script(nn.Sequential(nn.Linear(3, 3), nn.Tanh())), nn.Identity())
+    for name in ("0", "0.1"):
+        with pytest.raises(LookupError, match=rf"module {name} is TorchScript.* cannot be read"), tap(model, [name]):
+            model(X)
+    with tap(model, ["1"]) as seen:
+        output = model(X)
+    assert torch.equal(seen["1"][0], output)
     chain.stages[0].compile(backend="eager")
     with pytest.raises(LookupError, match=r"torch\.compile runs them without their hooks"), tap(chain, ["stages.0.1"]):
         chain.stages[1](X)

@@ -1,6 +1,8 @@
 """Files cut short and files with flipped bits: each fails with a reason, or gives as many samples as the whole one."""
 
 import io
+import re
+import time
 from pathlib import Path
 
 import numpy as np
@@ -78,6 +80,53 @@ def test_a_flipped_bit_loses_no_sample_without_a_reason(name: str, tmp_path: Pat
         assert len(samples) >= n, f"bit of byte {offset} of {len(data)}: {len(samples)} of {n} samples"
 
 
+@pytest.mark.parametrize("name", FILES)
+def test_another_file_behind_is_read_too_or_refused(name: str, tmp_path: Path) -> None:
+    data = FILES[name]
+    whole = read(tmp_path, data, RATE)
+    others = ["WAV PCM_16", "AIFF PCM_16", "FLAC PCM_16", "OGG VORBIS", "MP3", "AU PCM_16", "CAF PCM_16", "W64 PCM_16"]
+    for other in dict.fromkeys([name, *others]):
+        try:
+            samples = read(tmp_path, data + FILES[other], RATE)
+        except BadAudio:
+            continue
+        n = len(read(tmp_path, FILES[other], RATE))
+        assert len(samples) == len(whole) + n, f"{other}, {n} samples behind {len(whole)}: {len(samples)}"
+
+
+def test_two_waves_are_not_one_however_the_first_is_written(tmp_path: Path) -> None:
+    wav = FILES["WAV PCM_16"]
+    file = io.BytesIO()
+    sf.write(file, SIGNAL, RATE, format="WAV", endian="BIG")
+    for first in (
+        file.getvalue(),
+        FILES["RF64 PCM_16"],
+        made.rewritten(wav, riff_size=2**32 - 1),
+        made.rewritten(wav, before=made.chunk(b"junk", b"odd", pad=False)),
+    ):
+        assert len(read(tmp_path, first, RATE)) == N
+        for second in (wav, file.getvalue(), FILES["AIFF PCM_16"]):
+            assert reason(tmp_path, first + second).startswith(("damaged", "truncated or damaged"))
+
+
+def test_zeros_behind_a_flac_change_nothing_and_take_no_time(tmp_path: Path) -> None:
+    for flac in (FILES["FLAC PCM_16"], FILES["FLAC of unknown length"]):
+        np.testing.assert_array_equal(read(tmp_path, flac + bytes(300_000), RATE), read(tmp_path, flac, RATE))
+        began = time.monotonic()
+        assert "something follows" in reason(tmp_path, flac + bytes(300_000) + b"junk")
+        assert time.monotonic() - began < 10
+
+
+def test_a_flac_frame_that_is_missing_is_noticed(tmp_path: Path) -> None:
+    flac = FILES["FLAC PCM_16"]
+    second, third = (re.search(rb"\xff\xf8..%c" % i, flac, re.DOTALL) for i in (1, 2))
+    assert second
+    assert third
+    without = flac[: second.start()] + flac[third.start() :]
+    for data in (without, made.without_total(without)):
+        assert reason(tmp_path, data) == "damaged: the FLAC frame that begins at sample 4096 is missing"
+
+
 COUNTS = {
     "WAV GSM610": (48, 52), "WAV IMA_ADPCM": (48, 52), "WAV MS_ADPCM": (78, 82), "WAV G721_32": (46, 52),
     "WAV NMS_ADPCM_24": (44, 52), "W64 GSM610": (80, 120), "AIFF GSM610": (0, 60), "AIFF IMA_ADPCM": (0, 60),
@@ -111,6 +160,7 @@ def test_what_is_missing_is_told(tmp_path: Path) -> None:
     assert "is missing" in reason(tmp_path, without)
     frames = made.mp3_frames(mpeg)
     assert reason(tmp_path, b"".join(frames[:-5])) == f"truncated: 5 of {len(frames) - 1} frames are missing"
+    assert reason(tmp_path, b"".join(frames[:-1])) == f"truncated: 1 of {len(frames) - 1} frames are missing"
     assert reason(tmp_path, mpeg[:-1]) == "truncated: the last MPEG frame is not complete"
     assert "neither an MPEG frame nor a tag" in reason(
         tmp_path, frames[0] + frames[1] + bytes(5000) + b"".join(frames[2:])
