@@ -47,16 +47,16 @@ def check_selection(selection: xr.Dataset, name: str, how: Selection, remedy: Ca
         )
     if not bool((selection["probability"] > 0).any()):
         raise NothingSelected(f"{name}: {by} no neuron is active in any clip; expected some: {remedy()}")
-    if (least := _least_percentile(selection)) > how.percentile:
+    if (enough := _enough(selection)) > how.percentile:
         n_neurons = int(selection["probability"].notnull().any("category").sum())
         raise NothingSelected(
             f"{name}: no neuron is selected out of {n_neurons}; expected at least one at percentile "
-            f"{how.percentile:g}: use --percentile {least:g} or more"
+            f"{how.percentile:g}: use --percentile {enough:g} or more"
         )
 
 
-def _least_percentile(selection: xr.Dataset) -> float:
-    """The percentile of the selection, or if that is of no neuron at all the least one that is of one."""
+def _enough(selection: xr.Dataset) -> float:
+    """The percentile of the selection, or if that is of no neuron at all the lowest one that is of one."""
     percentile: float = selection.attrs["percentile"]
     n_neurons = int(selection["probability"].notnull().any("category").sum())
     if selection.attrs["rule"] == "lape" and n_neurons and not round(n_neurons * percentile / 100):
@@ -85,9 +85,9 @@ def remedy_for(ds: xr.Dataset, label: str, how: Selection) -> str:
         return "make them again by another reading, as `otoscope export --reading frame` does"
     for options, other in _others(ds, label, how):
         found = select(ds, label, other)
-        if (least := _least_percentile(found)) > other.percentile:
-            options = f"{options} --percentile {least:g}"
-            found = select(ds, label, replace(other, percentile=least))
+        if (enough := _enough(found)) > other.percentile:
+            options = f"{options} --percentile {enough:g}"
+            found = select(ds, label, replace(other, percentile=enough))
         if bool(found["selected"].any()) and not bool(found["saturated"]):
             return f"use {options}"
     kept = " and ".join(name for name in ("positive_frames", "mean") if name in ds) or "the bits alone"
