@@ -19,6 +19,7 @@ from .request import FEATURES
 
 NEAREST = 20  # neurons that one neuron's control is drawn from at least
 NEAREST_SHARE = 0.05  # and at least this share of its layer
+MAX_DRAWS = 16  # for each control that is wanted
 
 Floats = NDArray[np.floating]
 
@@ -66,12 +67,27 @@ def matched_controls(
     return sets
 
 
-def distinct(controls: Sequence[NeuronSet]) -> list[NeuronSet]:
-    """The controls without those of the same neurons as an earlier one: a set drawn twice is no second evidence."""
-    found: dict[tuple[tuple[int, int], ...], NeuronSet] = {}
-    for control in controls:
-        found.setdefault(control.pairs, control)
-    return list(found.values())
+def different_controls(
+    target: NeuronSet,
+    widths: Sequence[int],
+    wanted: int = 200,
+    *,
+    seed: int = 0,
+    features: Mapping[str, Floats] | None = None,
+) -> list[NeuronSet]:
+    """The first `wanted` of the matched controls that are of different neurons: one drawn twice is no second evidence.
+
+    Fewer where a layer offers so few neurons that `MAX_DRAWS` times as many draws bring no more.
+    Raises as `matched_controls`.
+    """
+    draws = wanted
+    while True:
+        found: dict[tuple[tuple[int, int], ...], NeuronSet] = {}
+        for control in matched_controls(target, widths, draws, seed=seed, features=features):
+            found.setdefault(control.pairs, control)
+        if len(found) >= wanted or draws >= MAX_DRAWS * wanted:
+            return list(found.values())[:wanted]
+        draws *= 2
 
 
 def published_control(target: NeuronSet, widths: Sequence[int]) -> list[NeuronSet]:

@@ -33,7 +33,7 @@ from ..store.group import open_root, open_task
 from ..store.neurons import NeuronSet
 from ..store.provenance import Identity, TaskRecord, digest_of
 from ..store.reader import open_store
-from .controls import distinct, matched_controls, neuron_features, published_control
+from .controls import different_controls, neuron_features, published_control
 from .effects import compare
 from .intervention import Intervention, frame_mean
 from .request import Request
@@ -88,7 +88,7 @@ def look_up(request: Request, store: OpenStore | str, probe: Probe | None = None
         controls = published_control(neurons, widths)
     else:
         features = neuron_features(ds, request.match) if request.match else {}
-        controls = distinct(matched_controls(neurons, widths, request.controls, seed=request.seed, features=features))
+        controls = different_controls(neurons, widths, request.controls, seed=request.seed, features=features)
     intervention = _intervention(request, gain, ds, codes, categories)
     used = splits.train | splits.valid
     train_digest = digest_of([[[names[i], int(codes.values[i])] for i in np.flatnonzero(own).tolist()] for own in used])

@@ -40,6 +40,8 @@ def labellings_table(
         return paper_table(table) if kind == "paper" else table, notes_on(left_out)
     one = only(asked)
     if kind in ("probability", "aape"):  # of every neuron, so that nothing needs to be selected
+        if not one.ds.otoscope.categories(one.label):
+            raise NothingSelected(f"{one.store} {one.name} has no category with clips; expected one: use another label")
         p = one.ds.otoscope.probability(one.label, selections.selection).compute()
         return probability_table(p) if kind == "probability" else aape_table(aape(p)), []
     found_one = select_neurons(one, selections.of(one.task))

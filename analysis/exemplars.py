@@ -72,6 +72,8 @@ def exemplars_table(
 ) -> pd.DataFrame:
     """One row per neuron and rank: layer, neuron, rank (from 1), clip, path, start, stop, mean, and each label column.
 
+    A label column that is called as one of these is shown as "label NAME".
+
     ds: a task as the reader shows it; neurons: pairs (layer, neuron). Computes; reads these neurons' means only, one
     layer at a time.
     Raises LookupError for a neuron that does not exist, or a task that keeps no means or has no clips; ValueError for
@@ -115,7 +117,8 @@ def exemplars_table(
     for i, name in enumerate(columns):
         table.insert(3 + i, name, clips[name].values[inverse])
     for name in labels:
-        table[name] = clips[name].fillna("").astype(str).values[inverse]
+        column = f"label {name}" if name in table else name
+        table[column] = clips[name].fillna("").astype(str).values[inverse]
     return table
 
 

@@ -28,8 +28,9 @@ def activation_counts(active: xr.DataArray, labels: xr.DataArray) -> xr.DataArra
     if "packed_dim" in active.attrs:
         if active.dtype != np.uint8 or active.attrs.get("bitorder") != "little":
             raise ValueError(
-                f"packed bits are {active.dtype} with bitorder {active.attrs.get('bitorder')!r}; "
-                "expected uint8 and 'little': take them from the store as they are"
+                f"packed bits are {active.dtype} with bitorder {active.attrs.get('bitorder')!r}; expected uint8 and "
+                "'little': take them from the store as they are, and of clips a selection, as in "
+                "ds.sel(clip=ds['digit'] == '3'), for ds.where makes floats of them"
             )
         n_neurons = int(active.attrs["n_neurons"])
         (byte,) = (dim for dim in active.dims if dim not in ("layer", "clip"))

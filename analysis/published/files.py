@@ -229,11 +229,14 @@ def write_published(
     p: (layer, neuron, category), stored as float64, so that reading it back gives the same selection.
     embedding: (clip, embedding_dim), stored as float32; codes: int (clip), into p's categories, negative for clips that
         count nowhere, which are left out of both files. The folder is made; files that exist are replaced.
-    Raises ValueError for categories that do not fit on a line, for NaN in p, and for codes that are not p's.
+    Raises ValueError where there is no category, for those that do not fit on a line, for NaN in p, and for codes that
+    are not p's.
     """
     import torch
 
     categories = [str(name) for name in p["category"].values]
+    if not categories:
+        raise ValueError("found no category with clips; expected at least one: take another label column")
     bad = [name for name in categories if not name.strip() or name != name.strip() or len(name.splitlines()) != 1]
     if bad:
         raise ValueError(f"category {bad[0]!r} does not survive a line of {CLASSES}; expected plain names: rename it")

@@ -11,6 +11,7 @@ from dataclasses import replace
 import numpy as np
 import xarray as xr
 
+from .. import accessor  # noqa: F401  registers ds.otoscope
 from .rules import class_specific
 from .selection import Selection, Threshold
 
@@ -37,13 +38,6 @@ def check_selection(selection: xr.Dataset, name: str, how: Selection, remedy: Ca
     if len(categories) < 2:
         found = f"1 category with clips ({categories[0]!r})" if categories else "no category with clips"
         raise NothingSelected(f"{name} has {found}; expected at least 2 to compare: use another label column")
-    n_neurons = int(selection["probability"].notnull().any("category").sum())
-    if selection.attrs["rule"] == "lape" and n_neurons and not round(n_neurons * how.percentile / 100):
-        one = math.ceil(1e4 / n_neurons) / 100
-        raise NothingSelected(
-            f"{name}: no neuron is selected out of {n_neurons}; expected at least one at percentile "
-            f"{how.percentile:g}: use --percentile {one:g} or more"
-        )
     reading = selection["probability"].attrs.get("reading", "clip")
     by = f"by the reading {reading!r}{'' if how.threshold is None else f' and the threshold {_short(how.threshold)}'}"
     if bool(selection["saturated"]):
@@ -51,8 +45,23 @@ def check_selection(selection: xr.Dataset, name: str, how: Selection, remedy: Ca
             f"{name}: {by} {_saturation(selection)}, so that no neuron stands out; expected probabilities that differ: "
             f"{remedy()}"
         )
-    if not bool(selection["selected"].any()):
+    if not bool((selection["probability"] > 0).any()):
         raise NothingSelected(f"{name}: {by} no neuron is active in any clip; expected some: {remedy()}")
+    if (enough := _enough(selection)) > how.percentile:
+        n_neurons = int(selection["probability"].notnull().any("category").sum())
+        raise NothingSelected(
+            f"{name}: no neuron is selected out of {n_neurons}; expected at least one at percentile "
+            f"{how.percentile:g}: use --percentile {enough:g} or more"
+        )
+
+
+def _enough(selection: xr.Dataset) -> float:
+    """The percentile of the selection, or if that is of no neuron at all the lowest one that is of one."""
+    percentile: float = selection.attrs["percentile"]
+    n_neurons = int(selection["probability"].notnull().any("category").sum())
+    if selection.attrs["rule"] == "lape" and n_neurons and not round(n_neurons * percentile / 100):
+        return math.ceil(1e4 / n_neurons) / 100
+    return percentile
 
 
 def _short(threshold: Threshold) -> str:
@@ -76,6 +85,9 @@ def remedy_for(ds: xr.Dataset, label: str, how: Selection) -> str:
         return "make them again by another reading, as `otoscope export --reading frame` does"
     for options, other in _others(ds, label, how):
         found = select(ds, label, other)
+        if (enough := _enough(found)) > other.percentile:
+            options = f"{options} --percentile {enough:g}"
+            found = select(ds, label, replace(other, percentile=enough))
         if bool(found["selected"].any()) and not bool(found["saturated"]):
             return f"use {options}"
     kept = " and ".join(name for name in ("positive_frames", "mean") if name in ds) or "the bits alone"

@@ -103,6 +103,11 @@ def select_neurons(labelling: Labelling, how: Selection) -> SelectedLabelling:
     """
     name, ds = f"{labelling.store} {labelling.name}", labelling.ds
     if not ds.sizes.get("clip", 1):
+        if n_failed := ds.attrs.get("n_failed", 0):
+            raise NothingSelected(
+                f"{name} has no clip that could be extracted, {n_failed} failed; expected some: `otoscope "
+                "status --failures` says why they did"
+            )
         raise NothingSelected(f"{name} has no committed clip yet; expected some: run its `otoscope extract` again")
     found = select(ds, labelling.label, how)
     check_selection(found, name, how, partial(remedy_for, ds, labelling.label, how))

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import otoscope
-from otoscope.ablate.controls import distinct, matched_controls, neuron_features, published_control
+from otoscope.ablate.controls import different_controls, matched_controls, neuron_features, published_control
 from otoscope.store.neurons import NeuronSet
 
 WIDTHS = (30, 12, 30)
@@ -52,12 +52,20 @@ def test_every_neuron_of_the_layer_is_as_likely():
 
 def test_a_set_that_is_drawn_again_is_no_second_control():
     target = NeuronSet(pairs=((0, 0), (0, 1)))
+    kept = different_controls(target, (5,), 200)
     draws = matched_controls(target, (5,), 200)
-    assert len(draws) == 200
-    kept = distinct(draws)
     assert [control.pairs for control in kept] == list(dict.fromkeys(control.pairs for control in draws))
     assert sorted(control.pairs for control in kept) == [((0, 2), (0, 3)), ((0, 2), (0, 4)), ((0, 3), (0, 4))]
-    assert kept[0] is draws[0]
+
+
+@pytest.mark.parametrize(("width", "wanted"), [(24, 20), (24, 23), (60, 50)])
+def test_as_many_different_controls_as_are_wanted_where_there_are_as_many(width, wanted):
+    """Of single neurons: chance draws some of them twice long before it has drawn all."""
+    target = NeuronSet(pairs=((0, 1),))
+    first = different_controls(target, (width,), wanted)
+    assert len({control.pairs for control in first}) == wanted
+    drawn = {control.name: control for control in matched_controls(target, (width,), 16 * wanted)}
+    assert all(drawn[control.name] == control for control in first)
 
 
 def test_matching_brings_the_features_close():

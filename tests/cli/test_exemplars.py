@@ -1,6 +1,7 @@
 """Exemplars with the way to their audio, and the clips themselves."""
 
 import re
+import shutil
 import wave
 from pathlib import Path
 
@@ -82,3 +83,18 @@ def test_copies_need_a_root_and_an_empty_folder(finished: Finished, tmp_path: Pa
     refused("full is not empty; expected", *asked(finished, *root, "--copy", tmp_path / "full"), watched=tmp_path)
     file = tmp_path / "full/mine.txt"
     refused("mine.txt is a file; expected", *asked(finished, *root, "--copy", file), watched=tmp_path)
+
+
+def test_label_columns_may_be_called_as_the_columns_of_the_table(finished: Finished, tmp_path: Path) -> None:
+    url, manifest = tmp_path / "store", pd.read_csv(finished.manifest)
+    shutil.copytree(finished.url, url)
+    labels = pd.DataFrame({"path": manifest["path"], "rank": "first", "name": "somebody"})
+    labels.to_csv(tmp_path / "labels.csv", index=False)
+    done("label", url, tmp_path / "labels.csv", "--task", "t")
+    given = ("--audio-root", finished.manifest.parent, "--copy", tmp_path / "copies", "-o", tmp_path / "t.csv")
+    done("exemplars", url, "--task", "t", *NEURONS, *given)
+    table = pd.read_csv(tmp_path / "t.csv")
+    assert table["rank"].tolist() == [1, 2, 3, 4] * 2
+    assert set(table["label rank"]) == {"first"}
+    assert set(table["name"]) == {"somebody"}
+    assert len(tree_of(tmp_path / "copies")) == len(table)

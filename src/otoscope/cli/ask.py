@@ -254,7 +254,7 @@ def copied(store: str, task: str, table: "pd.DataFrame", root: "AudioRoot", fold
         "-".join(f"{n:0{width}d}" for n, width in zip(row, digits.values(), strict=True))
         for row in table[list(digits)].itertuples(index=False)
     ]
-    clips = Clips(root=root, table=table.rename(columns={"clip": "name"})[["name", "path", "start", "stop"]])
+    clips = Clips(root=root, table=table[["clip", "path", "start", "stop"]].rename(columns={"clip": "name"}))
     rate = int(task_status(store, task).record.identity.front_end["sample_rate"])
     failed = copy_clips(root, ((beginning, clips.clip(i)) for i, beginning in enumerate(beginnings)), folder, rate)
     echo(f"{folder}: {len(table) - len(failed)} clips", err=True)

@@ -147,6 +147,8 @@ def test_what_the_files_cannot_hold_raises(tmp_path, p):
         write_published(tmp_path, p.where((p["neuron"] != 3) | (p["layer"] != 1)))
     with pytest.raises(ValueError, match=r"category 'a\\nb' does not survive a line"):
         write_published(tmp_path, p.assign_coords(category=["a\nb", "c", "d"]))
+    with pytest.raises(ValueError, match="found no category with clips"):
+        write_published(tmp_path, p.isel(category=[]))
     codes = xr.DataArray([0, 1], dims="clip", attrs={"categories": ["dog", "cat", "hen"]})
     with pytest.raises(ValueError, match="different categories"):
         write_published(tmp_path, p, codes=codes)

@@ -27,7 +27,7 @@ def test_selections_that_mean_nothing(p):
     ):
         check(xr.ones_like(p))
     with pytest.raises(NothingSelected, match=r"reading 'clip' and the threshold 0.5 no neuron is active in any clip"):
-        check(xr.zeros_like(p), threshold=0.5)
+        check(xr.zeros_like(p), threshold=0.5, percentile=0.01)
 
 
 @pytest.mark.parametrize("n", [14, 107, 120])
@@ -61,8 +61,8 @@ def remade(task, **variables):
 
 def followed(remedy, how):
     """The selection that somebody makes who follows a remedy to the letter."""
-    options = dict(re.findall(r"--(reading|threshold) (\S+)", remedy.replace("without --threshold", "")))
-    changes = {**options, **({"threshold": float(options["threshold"])} if "threshold" in options else {})}
+    options = dict(re.findall(r"--(reading|threshold|percentile) (\S+)", remedy.replace("without --threshold", "")))
+    changes = {name: value if name == "reading" else float(value) for name, value in options.items()}
     if "without --threshold" in remedy:
         changes["threshold"] = None
     assert changes
@@ -77,6 +77,7 @@ def followed(remedy, how):
         Selection(percentile=20, threshold=99.0),
         Selection(percentile=20, reading="any"),
         Selection(percentile=20, reading="frame"),
+        Selection(percentile=0.01),
     ],
 )
 @pytest.mark.parametrize("kept", ["mean and positive_frames", "mean", "positive_frames"])

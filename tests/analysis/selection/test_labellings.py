@@ -4,7 +4,10 @@ import pytest
 import xarray as xr
 
 from otoscope.analysis import accessor  # noqa: F401  registers ds.otoscope
-from otoscope.analysis.selection.labellings import labellings, left_out
+from otoscope.analysis.asked import labellings_table
+from otoscope.analysis.selection.check import NothingSelected
+from otoscope.analysis.selection.labellings import Labelling, labellings, left_out, select_neurons
+from otoscope.analysis.selection.selection import Selection, Selections
 
 
 def tree(**tasks):
@@ -37,3 +40,19 @@ def test_a_grouping_is_the_labelling_of_a_task_that_has_no_other():
     assert left_out(trees) == []
     with pytest.raises(LookupError, match="has no label column"):
         names(tree(none=["split"]))
+
+
+def test_what_is_said_where_no_clip_could_be_extracted():
+    ds = tree(one=["kind"])["store"]["one"].to_dataset().isel(clip=slice(0))
+    for n_failed, words in ((0, "no committed clip yet"), (4, "no clip that could be extracted, 4 failed")):
+        labelling = Labelling(store="s", task="one", label="kind", ds=ds.assign_attrs(n_failed=n_failed))
+        with pytest.raises(NothingSelected, match=words):
+            select_neurons(labelling, Selection())
+
+
+@pytest.mark.parametrize("kind", ["probability", "aape"])
+def test_no_table_without_a_category(kind):
+    ds = tree(one=["kind"])["store"]["one"].to_dataset().isel(clip=slice(0))
+    labelling = Labelling(store="s", task="one", label="kind", ds=ds)
+    with pytest.raises(NothingSelected, match="s one:kind has no category with clips"):
+        labellings_table(kind, [labelling], Selections(), ["s"])
