@@ -10,7 +10,7 @@ lies in a local file, of which only what is wanted is read, or was fetched whole
 import itertools
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from typing import Any
@@ -30,6 +30,7 @@ MAX_RUNS = 128  # of a chunk, that are read apart: the system takes 1,024 buffer
 INDEX_BYTES = 16  # of an inner chunk in a shard's index
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 FREE_BYTES, STRING_BYTES, MAX_RATIO = 2**27, 64, 64  # of strings; in all, for each, and for each byte stored
+FREE_NAMES, NAMES_PER_BYTE = 2**20, 16  # of clips, in all and for each byte stored: none is like another
 RESIDUE = 0x48674BC7  # the CRC-32C of any bytes followed by their own CRC-32C
 Buffer = np.ndarray | bytearray  # of bytes
 Runs = list[tuple[int, int]]  # first and end of each
@@ -42,13 +43,20 @@ def max_string_bytes(n: int, stored: int) -> int:
     return FREE_BYTES + STRING_BYTES * n + MAX_RATIO * stored
 
 
-def check_strings(name: str, column: Sequence[str], stored: int) -> None:
-    """Raise ValueError for strings that no reader would take. stored: bytes of their objects."""
-    n_bytes = sum(len(text.encode()) + COUNT_BYTES for text in column)
-    if n_bytes > (limit := max_string_bytes(len(column), stored)):
-        raise ValueError(
-            f"{name} holds {n_bytes} bytes; expected at most {limit} for {len(column)} clips: shorten them"
-        )
+def check_strings(name: str, column: Sequence[str], size: int, stored: Sequence[int]) -> None:
+    """Raise ValueError for strings that no reader would take. stored: bytes of objects of `size` strings."""
+    n_bytes, limit = 0, max_string_bytes(len(column), sum(stored))
+    for i, n_stored in enumerate(stored):
+        part = column[i * size : (i + 1) * size]
+        own, most = _plain_bytes(part) + COUNT_BYTES * (size - len(part)), max_string_bytes(size, n_stored)
+        n_bytes += own if n_bytes + own <= FREE_BYTES else _plain_bytes({*part, ""})
+        for found, expected, n in ((own, most, len(part)), (n_bytes, limit, len(column))):
+            if found > expected:
+                raise ValueError(f"{name} holds {found} bytes in {n} clips; expected at most {expected}: shorten them")
+
+
+def _plain_bytes(column: Iterable[str]) -> int:
+    return sum(len(text.encode()) + COUNT_BYTES for text in column)
 
 
 def decoded_bytes(frame: bytes) -> int:
@@ -98,6 +106,9 @@ def read_strings(array: zarr.Array[Any], where: Index = slice(None)) -> list[str
     with ThreadPoolExecutor(MAX_REQUESTS) as pool:
         found = list(pool.map(lambda key: get(array.store_path.store, key, limit), keys))
     column, n_bytes, stored = list[str](), 0, sum(len(data or b"") for data in found)
+    most = max_string_bytes(min(n, size * len(keys)), stored)
+    if array.basename == "clip" and min(n, size * len(keys)) > FREE_NAMES + NAMES_PER_BYTE * stored:
+        raise ValueError(f"{array.path} has {stored} bytes for {n} names, which cannot all differ")
     for key, data in zip(keys, found, strict=True):
         if data is None:
             raise FileNotFoundError(f"{key} is missing")
@@ -105,13 +116,20 @@ def read_strings(array: zarr.Array[Any], where: Index = slice(None)) -> list[str
             raise ValueError(f"{key} does not match its checksum")
         plain = data[:-CRC_BYTES]
         own = decoded_bytes(plain) if packed else len(plain)
-        n_bytes += own
-        if n_bytes > max_string_bytes(min(n, size * len(keys)), stored):
-            raise ValueError(f"{key} holds {n_bytes} bytes, more than any names or labels")
+        if own > max_string_bytes(size, len(data)):
+            raise ValueError(f"{key} holds {own} bytes, more than any names or labels")
         plain = decoded(plain, own) if packed else plain
         if int.from_bytes(plain[:COUNT_BYTES], "little") != size:  # before memory is taken for as many
             raise ValueError(f"{key} does not hold {size} strings")
-        column += VLenUTF8().decode(plain).tolist()
+        strings = VLenUTF8().decode(plain).tolist()
+        if n_bytes + own > FREE_BYTES:  # equal ones are kept once: a prompt of millions of clips is an honest column
+            once: dict[str, str] = {}
+            strings = [once.setdefault(text, text) for text in strings]
+            own = _plain_bytes(once)
+        n_bytes += own
+        if n_bytes > most:
+            raise ValueError(f"{key} and those before it hold {n_bytes} bytes, more than any names or labels")
+        column += strings
     if whole:
         return column[:n]
     selected = np.empty(sum(len(at) for _, _, at in wanted), object)

@@ -34,7 +34,7 @@ from .schema import FORMAT_VERSION, MAX_NAME_BYTES, PENDING, check_label_name
 KEY = "otoscope"
 TASK_NAME = re.compile(rf"(?!__)[^/\\:\s.{CONTROLS}][^/\\:\t\n{CONTROLS}]*")
 MAX_ASKED = 256  # blocks up to which each is asked for its status; of more, those that there are, are listed first
-MAX_TASK_BYTES = 2**22  # of a document but the root's, which holds the others' metadata
+MAX_TASK_BYTES = 2**22  # of a document but the root's, which holds the others' metadata, and a lock
 
 Mode = Literal["r", "r+"]
 
@@ -336,7 +336,8 @@ def task_document(store: Store, task: str) -> dict[str, Any] | None:
 def document_at(store: Store, key: str) -> dict[str, Any] | None:
     """A JSON object as it is written, None where there is none. Raises ValueError where it is damaged."""
     try:
-        data = get(store, key, MAX_BYTES if key == "zarr.json" else MAX_TASK_BYTES)
+        large = key == "zarr.json" or "/lock." in key
+        data = get(store, key, MAX_BYTES if large else MAX_TASK_BYTES)
         if data is None:
             return None
         document = parse_json(data, finite=True)

@@ -56,8 +56,8 @@ class TaskStatus:
 
     def blocks(self) -> list[Block]:
         """The committed blocks."""
-        every = blocks(self.task, self.plan.n_clips, self.plan.block)
-        return [block for block in every if self.committed[block.clips].all()]
+        every, committed = blocks(self.task, self.plan.n_clips, self.plan.block), self.committed
+        return [block for block in every if committed[block.clips].all()]
 
 
 def _open(url: str, task: str) -> tuple[zarr.Group, TaskRecord]:

@@ -20,7 +20,7 @@ from zarr.storage import MemoryStore
 
 from ..arrays import check_sizes, create_array
 from ..direct import check_strings
-from ..group import KEY, about_in
+from ..group import KEY, MAX_TASK_BYTES, about_in
 from ..provenance import Identity, Plan, StoredLabel, TaskRecord, digest_of
 from ..schema import FORMAT_VERSION, STRING, anatomy_values, template
 from ..writer import digest_values
@@ -149,11 +149,17 @@ def _stage(task: str, record: TaskRecord, values: Mapping[str, Any]) -> Staged:
         if name in values:
             array[...] = np.asarray(values[name], dtype=array.dtype)
             if spec.dtype == STRING:
-                stored = sum(len(data) for key, data in memory.items() if key.startswith(f"{task}/{name}/c/"))
-                check_strings(name, values[name], stored)
+                (size,) = spec.chunks
+                keys = (f"{task}/{name}/c/{i}" for i in range(-(-len(values[name]) // size)))
+                check_strings(name, values[name], size, [len(memory[key]) for key in keys])
     metadata = {name: json.loads(memory[f"{task}/{name}/zarr.json"].to_bytes()) for name in specs}
     group.attrs.put({KEY: replace(record, metadata=digest_of(metadata)).to_json()})
     _consolidate(store, task)
+    if (n_bytes := len(memory[f"{task}/zarr.json"])) > MAX_TASK_BYTES:
+        raise ValueError(
+            f"the document of task {task} would have {n_bytes} bytes; expected at most {MAX_TASK_BYTES}: take fewer "
+            "label columns, or shorter names of them"
+        )
     return {key: memory[key].to_bytes() for key in sorted(memory) if key.startswith(f"{task}/")}
 
 

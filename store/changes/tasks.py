@@ -18,9 +18,11 @@ import numpy as np
 import zarr
 from zarr.abc.store import Store
 
+from ...documents import MAX_BYTES
 from ...messages import quoted
 from ..blocks import Block
 from ..group import (
+    MAX_TASK_BYTES,
     about_in,
     check_task_name,
     column_of,
@@ -45,6 +47,7 @@ from .lock import Held, acquired, delete_past, delete_task, lock_at, lock_key, r
 from .staged import NEW, ClipTable, Origin, Staged, root_document, stage_documents, stage_labels, stage_task, state_of
 
 Document = dict[str, Any] | None  # a task's zarr.json
+MAX_CHECK = MAX_BYTES - MAX_TASK_BYTES  # characters of a check in a lock: 2.3 million neurons
 
 
 def create(url: str) -> None:
@@ -215,7 +218,8 @@ class Change:
         lock = {"successor": successor, "command": self.command}
         if self.origin is not None:
             check = base64.b64encode(np.asarray(self.origin.check, "<f4").tobytes()).decode()
-            lock |= {"source": self.origin.source, "check": check}
+            lock |= {"source": self.origin.source}
+            lock |= {"check": check} if len(check) <= MAX_CHECK else {}
         return lock
 
 
@@ -235,6 +239,7 @@ def _carry_out(root: zarr.Group, url: str, task: str, change: Callable[[Document
             _refresh(root)
             delete_past(store, task, state)
             return
+        _check_root(root, task, wanted.staged)
         try:
             with acquired(store, url, task, state, wanted.lock) as locked:
                 if locked:
@@ -245,6 +250,19 @@ def _carry_out(root: zarr.Group, url: str, task: str, change: Callable[[Document
             again = change(document)  # by what the lock says, which was not there at first
             if again is None or again.lock == wanted.lock:
                 raise
+
+
+def _check_root(root: zarr.Group, task: str, staged: Staged) -> None:
+    """Raise ValueError where the root's copy of all tasks' metadata would be larger than any reader takes."""
+    own = staged[f"{task}/zarr.json"]
+    if len(get(root.store, "zarr.json") or b"") + len(own) <= MAX_BYTES // 2:
+        return
+    tasks = {name: found for name, found in task_documents(root) if about_in(found)} | {task: json.loads(own)}
+    if (n_bytes := len(root_document(tasks))) > MAX_BYTES:
+        raise ValueError(
+            f"the root's zarr.json of {root.store_path} would have {n_bytes} bytes with this change; expected at most "
+            f"{MAX_BYTES}: take fewer label columns, or another store for task {task}"
+        )
 
 
 def _publish(root: zarr.Group, url: str, task: str, state: str, change: Change) -> None:

@@ -13,7 +13,13 @@ import numpy as np
 import pytest
 import zarr
 
+import otoscope
+from otoscope.store import direct
+from otoscope.store import verify as store_verify
+from otoscope.store.changes import staged, tasks
+from otoscope.store.changes.staged import ClipTable
 from otoscope.store.changes.tasks import add_labels, add_task, create, restore_documents
+from otoscope.store.group import open_root, open_task, values_of
 from otoscope.store.provenance import Identity, Plan
 from otoscope.store.reader import open_store
 from otoscope.store.status import task_status
@@ -302,3 +308,75 @@ def test_stopped_before_any_write_of_metadata_a_rerun_gives_the_same_bytes(
         change(other)
         assert files(other) == files(whole), n_writes
     assert n_writes > 5
+
+
+def with_prompt(known: Known, prompts: list[str]) -> Known:
+    n = len(prompts)
+    start = np.full(n, np.nan)
+    clips = ClipTable(
+        name=list(map(str, range(n))), path=["a.wav"] * n, start=start, stop=start, prompt=prompts, labels={}
+    )
+    return replace(known, clips=clips, plan=replace(known.plan, n_clips=n, **clips.digests))
+
+
+def test_one_long_prompt_of_many_clips_is_kept_once(
+    known: Known, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, n = str(tmp_path / "s.zarr"), 3 * 65_536 + 1
+    monkeypatch.setattr(direct, "FREE_BYTES", 2**26)
+    asked = with_prompt(known, ["What is heard here? " * 20] * n)  # 79 MB, beyond 64 for each clip and 64 MiB
+    asked.begin(url)
+    column = values_of(open_task(open_root(url), "t")[0], "prompt")
+    assert column.tolist() == asked.clips.prompt
+    assert len({id(text) for text in column}) < n
+    assert list(verify(url)) == []
+    with pytest.raises(ValueError, match=r"prompt holds \d+ bytes in \d+ clips; expected at most"):
+        with_prompt(known, [f"{i:7} what is heard here? " * 40 for i in range(n)]).begin(str(tmp_path / "t.zarr"))
+
+
+def test_names_that_cannot_all_differ_are_refused_before_they_are_read(
+    known: Known, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, n = str(tmp_path / "s.zarr"), 3 * 65_536
+    monkeypatch.setattr(direct, "FREE_NAMES", 2**16)
+    monkeypatch.setattr(store_verify, "FREE_NAMES", 2**16)
+    start = np.full(n, np.nan)
+    clips = ClipTable(name=["a"] * n, path=["a.wav"] * n, start=start, stop=start, labels={})
+    replace(known, clips=clips, plan=replace(known.plan, n_clips=n, **clips.digests)).begin(url)
+    with pytest.raises(ValueError, match="names, which cannot all differ"):
+        otoscope.open(url)
+    assert [damage.array for damage in verify(url)] == ["clip"]
+
+
+def test_documents_that_no_reader_takes_are_not_written(
+    known: Known, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, n = str(tmp_path / "s.zarr"), N_CLIPS
+    known.begin(url)
+    before, size = files(url), (tmp_path / "s.zarr/t/zarr.json").stat().st_size
+    columns = {f"label{i}": ["a"] * n for i in range(20)}
+    with monkeypatch.context() as bounded:
+        bounded.setattr(staged, "MAX_TASK_BYTES", size + 10_000)
+        with pytest.raises(ValueError, match="take fewer label columns, or shorter"):
+            add_labels(url, "t", columns)
+    with monkeypatch.context() as bounded:
+        bounded.setattr(tasks, "MAX_BYTES", size + 10_000)
+        with pytest.raises(ValueError, match="take fewer label columns, or another"):
+            add_labels(url, "t", columns)
+    assert files(url) == before
+
+
+def test_a_large_encoder_begun_by_a_run_that_was_killed_is_ended(
+    known: Known, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 80 layers of 28,672 neurons the lock alone holds 12 MB, since it tells what a fixed sound gave."""
+    url = str(tmp_path / "s.zarr")
+    sites = tuple((str(i), 28_672) for i in range(80))
+    wide = replace(known, identity=replace(known.identity, sites=sites))
+    with monkeypatch.context() as killed:
+        stop_after(2, killed)  # the root and the lock
+        with pytest.raises(OSError, match="killed"):
+            wide.begin(url)
+    assert not (tmp_path / "s.zarr/t/zarr.json").exists()
+    wide.begin(url)
+    assert otoscope.open(url)["t"].sizes["layer"] == 80
