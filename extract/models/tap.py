@@ -87,7 +87,7 @@ def tap(
     if absent:
         raise LookupError(f"the model has no module named {', '.join(absent)}; see model.named_modules()")
     for site in (*sites, *inputs):
-        if isinstance(parts[site], torch.jit.RecursiveScriptModule):
+        if isinstance(parts[site], torch.jit.RecursiveScriptModule):  # type: ignore[attr-defined]
             raise LookupError(
                 f"module {site} is TorchScript of torch.jit.script or load, and cannot be read or edited: give "
                 "the model as it was before, or name a torch.nn.Identity() behind it"

@@ -179,13 +179,13 @@ def mp3s() -> Iterator[Case]:
     at = data.index(b"Xing") + 8
     more = data[:at] + (int.from_bytes(data[at : at + 4], "big") + 1).to_bytes(4, "big") + data[at + 4 :]
     yield "MP3 that counts its header", more, decoded(data)
-    header, *frames = made.mp3_frames(data)
+    header, *sounding = made.mp3_frames(data)
     for name, rest in (("a LAME tag", bytes(36)), ("anything but the count", b"")):
         begin = header[: at + 112 if rest else at + 4]
         if not rest:
             begin = begin[: at - 4] + b"\0\0\0\1" + begin[at:]
-        untagged = begin.ljust(len(header), b"\0") + b"".join(frames)
-        yield f"MP3 with a count header without {name}", untagged, decoded_frames(b"".join(frames))
+        untagged = begin.ljust(len(header), b"\0") + b"".join(sounding)
+        yield f"MP3 with a count header without {name}", untagged, decoded_frames(b"".join(sounding))
     bare = b"".join(made.mp3_frames(data)[1:])
     yield "MP3, and frames without a count", bare + bare, decoded_frames(bare + bare)
     frames = made.mpeg_layer(1, 60)
