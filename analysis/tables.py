@@ -112,7 +112,15 @@ def null_table(result: xr.Dataset, rows: str = "cells") -> pd.DataFrame:
 
 
 def probability_table(p: xr.DataArray) -> pd.DataFrame:
-    """Activation probabilities: one row per layer and neuron, one column per category."""
+    """Activation probabilities: one row per layer and neuron, one column per category.
+
+    Raises ValueError for a category called like one of the first two columns.
+    """
+    if taken := {"layer", "neuron"} & {str(category) for category in p["category"].values}:
+        raise ValueError(
+            f"a category is called {min(taken)!r}, as a column of this table is; expected another name: label it "
+            "otherwise"
+        )
     cube = p.transpose("layer", "neuron", "category")
     layer, neuron = np.meshgrid(cube["layer"].values, cube["neuron"].values, indexing="ij")
     values = cube.values.reshape(layer.size, cube.sizes["category"])

@@ -31,11 +31,12 @@ class Letters:
     """Of names that no installed font can draw."""
 
     def __call__(self, name: str, length: int = MAX_LETTERS) -> str:
-        """A name as it is drawn, cut where it is longer than `length`."""
+        """A name as it is drawn, its middle cut out where it is longer than `length`: names often begin alike."""
         shown = _plain(name)
         if shown in self.numbers:
             return f"[{self.numbers[shown]}]"
-        return shown if len(shown) <= length else f"{shown[: length - 1]}…"
+        end = length // 3
+        return shown if len(shown) <= length else f"{shown[: length - 1 - end]}…{shown[-end:]}"
 
     def title(self, name: str) -> str:
         """A title or an entry of a legend as it is drawn."""

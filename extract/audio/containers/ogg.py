@@ -18,6 +18,7 @@ MIRRORED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))  # each byt
 BEGINS, ENDS = 2, 4  # flags of a page
 KINDS = {b"\x01vorbis": "Vorbis", b"OpusHead": "Opus", b"\x7fFLAC": "FLAC", b"Speex   ": "Speex", b"PCM     ": "PCM"}
 READ = ("Vorbis", "Opus", "FLAC")
+OPUS_RATE = 48_000  # Hz, of granule positions
 OPUS_SAMPLES = (480, 960, 1920, 2880) * 3 + (480, 960) * 2 + (120, 240, 480, 960) * 4  # by a packet's first five bits
 
 
@@ -116,8 +117,15 @@ def _streams(data: bytes, link: dict[int, Logical], only: bool) -> list[Stream]:
         bytes_of_it = data if whole else b"".join(data[page.start : page.end] for page in pages)
     if logical.kind == "Vorbis":
         return [Stream(data=bytes_of_it, n_frames=max(0, last - start))]
+    head = pages[0].body - pages[0].start
+    begin = pages[0].start if bytes_of_it is data else 0
+    if bytes_of_it[begin + head + 12 : begin + head + 16] == bytes(4):  # no rate: the decoder would take its lowest
+        first = bytearray(bytes_of_it[begin : begin + pages[0].end - pages[0].start])
+        first[head + 12 : head + 16], first[22:26] = OPUS_RATE.to_bytes(4, "little"), bytes(4)
+        first[22:26] = _checksum(bytes(first)).to_bytes(4, "little")
+        bytes_of_it = bytes_of_it[:begin] + first + bytes_of_it[begin + len(first) :]
     skipped = int.from_bytes(data[pages[0].body + 10 : pages[0].body + 12], "little")
-    return [Stream(data=bytes_of_it, n_frames=max(0, last - start - skipped), rate=48_000)]
+    return [Stream(data=bytes_of_it, n_frames=max(0, last - start - skipped), rate=OPUS_RATE)]
 
 
 def _earlier(data: bytes, page: Page, by: int) -> bytes:

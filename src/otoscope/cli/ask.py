@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..analysis.kinds import COMPARISONS, NULL_ROWS, TABLES
+from ..files import check_target
 from ..messages import quoted
 from .errors import Mistake
 from .options import Asked, asking, by_the_paper, exchanging, output, within
@@ -92,6 +93,7 @@ def figure(kind: str, asked: Asked, arrange: str | None, official: bool, output:
     from ..analysis.figures.ablation import ablation_figure
     from ..analysis.figures.neurons import depth_figure, selectivity_figure
     from ..analysis.figures.overlap import overlap_figure
+    from ..analysis.figures.save import FORMATS
     from ..analysis.null.overlaps import overlaps
     from ..analysis.overlap import arranged, read_arrangement
     from ..analysis.published.paper import official_figure
@@ -115,6 +117,7 @@ def figure(kind: str, asked: Asked, arrange: str | None, official: bool, output:
         if kind != "overlap" or len(names) != 1:
             raise ValueError(f"--official names the overlap of one labelling; found {kind} of {', '.join(names)}")
         output = str(Path(output) / official_figure(names[0], asked.against))
+    check_target(output, FORMATS)
     selected, left_out = select_each(found, asked.selections)
     report(notes_on(left_out))
     titled = [(f"{each.store} {each.name}", each.selection) for each in selected]
@@ -158,12 +161,15 @@ def null(asked: Asked, exchange: "Exchange", draws: int, figure: str | None, row
     Of --against, labels stay as they are, and --group and --within do not apply.
     """
     from ..analysis.figures.overlap import overlap_figure
+    from ..analysis.figures.save import FORMATS
     from ..analysis.null.overlaps import against_null, check_draws, summary
     from ..analysis.null.permutation import with_null
     from ..analysis.overlap import labelled
     from ..analysis.selection.labellings import against_labellings, check_one_encoder, select_neurons
     from ..analysis.tables import null_table, put_table
 
+    if figure:
+        check_target(figure, FORMATS)
     check_draws(draws)
     if not exchange.permutations:
         raise ValueError("--permutations is 0; expected at least 1, and 19 or more for p down to 0.05")

@@ -16,6 +16,7 @@ import click
 
 from ..analysis.published.paper import PERCENTILES
 from ..analysis.selection.selection import Selection, Selections
+from ..files import check_target
 from .printing import echo
 
 if TYPE_CHECKING:
@@ -34,9 +35,20 @@ ENCODERS = (
     "whisper:DIR | module:FILE.py:factory | module:pkg.mod:factory; DIR holds a model as transformers saves it"
 )
 
+
+def _writable_table(_ctx: click.Context, _param: click.Parameter, path: str | None) -> str | None:
+    """The callback of `output`: whether a table can be written there is known before anything is computed."""
+    if path in (None, "-"):
+        return None
+    from ..analysis.tables import WRITERS
+
+    return str(check_target(path, WRITERS))
+
+
 output = click.option(
-    "-o", "--output", metavar="FILE", help="CSV, Parquet, Markdown or LaTeX by its ending [standard output]."
-)
+    "-o", "--output", metavar="FILE", callback=_writable_table,
+    help="CSV, Parquet, Markdown or LaTeX by its ending [standard output, as by -].",
+)  # fmt: skip
 incomplete = click.option(
     "--incomplete", is_flag=True, help="Go by the committed clips of tasks that are not finished."
 )

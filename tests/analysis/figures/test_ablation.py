@@ -63,7 +63,7 @@ def test_dots_bands_and_bars_are_the_numbers(n_categories):
     assert any(filled for _, filled in dots(panels[1]).values())
     labels = [text.get_text() for text in base.get_yticklabels()]
     assert labels[-1] == f"{EVERYTHING} ({12 * n_categories})"
-    assert labels[0] == "name $ 0 is long, and goes … (12)"
+    assert labels[0] == "name $ 0 is long, …on and on (12)"
 
 
 @pytest.mark.parametrize("n_categories", [2, 50])
@@ -95,7 +95,7 @@ def test_without_controls_and_without_clips(tmp_path):
 
 def test_measures_are_chosen():
     figure = ablation_figure(made(3, target=2))
-    assert figure.axes[-1].get_xlabel() == "change of the share predicted name $ 2 is long, and goes …"
+    assert figure.axes[-1].get_xlabel() == "change of the share predicted name $ 2 is long, …on and on"
     assert len(ablation_figure(made(3), ("log_loss",)).axes) == 2
     with pytest.raises(ValueError, match="no measure 'predicted'; expected some of accuracy, margin, log_loss"):
         ablation_figure(made(3), ("predicted",))

@@ -248,3 +248,16 @@ def test_parts_are_slices_of_the_whole(cases: list[Case], tmp_path: Path) -> Non
             except ValueError as error:
                 wrong.append(f"{name} {first} {last}: {error}")
     assert not wrong, "\n".join(wrong)
+
+
+def test_opus_that_names_no_rate_keeps_all_of_its_band(tmp_path: Path) -> None:
+    opus = encoded(np.tile(SIGNAL, 6), 48_000, "OGG", "OPUS")
+    head, *rest = made.pages(opus)
+    body = bytearray(head[28:])
+    assert body[12:16] == (48_000).to_bytes(4, "little")
+    body[12:16] = bytes(4)
+    without = made.page(bytes(body), serial=int.from_bytes(head[14:18], "little"), number=0, granule=0, flags=2)
+    for tag in (b"", made.id3v2()):
+        np.testing.assert_array_equal(
+            read(tmp_path, tag + b"".join([without, *rest]), 48_000), read(tmp_path, opus, 48_000)
+        )
