@@ -48,9 +48,9 @@ def check_strings(name: str, column: Sequence[str], size: int, stored: Sequence[
     n_bytes, limit = 0, max_string_bytes(len(column), sum(stored))
     for i, n_stored in enumerate(stored):
         part = column[i * size : (i + 1) * size]
-        own, most = _plain_bytes(part) + COUNT_BYTES * (size - len(part)), max_string_bytes(size, n_stored)
+        own, of_object = _plain_bytes(part) + COUNT_BYTES * (size - len(part)), max_string_bytes(size, n_stored)
         n_bytes += own if n_bytes + own <= FREE_BYTES else _plain_bytes({*part, ""})
-        for found, expected, n in ((own, most, len(part)), (n_bytes, limit, len(column))):
+        for found, expected, n in ((own, of_object, len(part)), (n_bytes, limit, len(column))):
             if found > expected:
                 raise ValueError(f"{name} holds {found} bytes in {n} clips; expected at most {expected}: shorten them")
 
@@ -106,7 +106,7 @@ def read_strings(array: zarr.Array[Any], where: Index = slice(None)) -> list[str
     with ThreadPoolExecutor(MAX_REQUESTS) as pool:
         found = list(pool.map(lambda key: get(array.store_path.store, key, limit), keys))
     column, n_bytes, stored = list[str](), 0, sum(len(data or b"") for data in found)
-    most = max_string_bytes(min(n, size * len(keys)), stored)
+    max_bytes = max_string_bytes(min(n, size * len(keys)), stored)
     if array.basename == "clip" and min(n, size * len(keys)) > FREE_NAMES + NAMES_PER_BYTE * stored:
         raise ValueError(f"{array.path} has {stored} bytes for {n} names, which cannot all differ")
     for key, data in zip(keys, found, strict=True):
@@ -127,7 +127,7 @@ def read_strings(array: zarr.Array[Any], where: Index = slice(None)) -> list[str
             strings = [once.setdefault(text, text) for text in strings]
             own = _plain_bytes(once)
         n_bytes += own
-        if n_bytes > most:
+        if n_bytes > max_bytes:
             raise ValueError(f"{key} and those before it hold {n_bytes} bytes, more than any names or labels")
         column += strings
     if whole:
