@@ -100,13 +100,17 @@ def _frames_from_the_end(data: bytes, begin: int, block: int) -> Iterator[Frame]
 
 
 def _check_between(data: bytes, begin: int, block: int, last: Frame) -> None:
-    """Raise ValueError where frames are missing before the last, or are out of order: the decoder fills with zeros."""
+    """Raise ValueError where frames before the last are missing, there twice or out of order."""
     sync, at = data[begin : begin + 2], begin
     ends = deque([0], maxlen=16)  # not one alone, since what looks like a frame may be none
+    heads = deque[bytes](maxlen=16)
     while (at := data.find(sync, at, last.start)) >= 0:
         frame = _frame(data, at, block)
         if frame is not None and frame.first_sample in ends:
             ends.append(frame.end_sample)
+            heads.append(data[at : at + 16])
+            if heads.count(heads[-1]) > 1:
+                raise ValueError(f"damaged: the FLAC frame that begins at sample {frame.first_sample} is there twice")
         at += 1
     if last.first_sample not in ends:
         raise ValueError(f"damaged: the FLAC frame that begins at sample {ends[-1]} is missing")

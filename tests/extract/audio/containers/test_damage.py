@@ -112,9 +112,9 @@ def test_two_waves_are_not_one_however_the_first_is_written(tmp_path: Path) -> N
 def test_zeros_behind_a_flac_change_nothing_and_take_no_time(tmp_path: Path) -> None:
     for flac in (FILES["FLAC PCM_16"], FILES["FLAC of unknown length"]):
         np.testing.assert_array_equal(read(tmp_path, flac + bytes(300_000), RATE), read(tmp_path, flac, RATE))
-        began = time.monotonic()
+        began = time.process_time()
         assert "something follows" in reason(tmp_path, flac + bytes(300_000) + b"junk")
-        assert time.monotonic() - began < 10
+        assert time.process_time() - began < 10
 
 
 def test_a_flac_frame_that_is_missing_is_noticed(tmp_path: Path) -> None:
@@ -125,6 +125,9 @@ def test_a_flac_frame_that_is_missing_is_noticed(tmp_path: Path) -> None:
     without = flac[: second.start()] + flac[third.start() :]
     for data in (without, made.without_total(without)):
         assert reason(tmp_path, data) == "damaged: the FLAC frame that begins at sample 4096 is missing"
+    twice = flac[: third.start()] + flac[second.start() :]
+    for data in (twice, made.without_total(twice)):
+        assert reason(tmp_path, data) == "damaged: the FLAC frame that begins at sample 4096 is there twice"
 
 
 COUNTS = {
