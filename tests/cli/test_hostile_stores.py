@@ -102,7 +102,7 @@ def check(
         by_turns = [others[(i + 3 * k) % len(others)] for k in range(3)]
         if not whole or name.startswith(("plan.", "identity.")):  # all commands read these records in one way
             first, by_turns = ["verify"], by_turns[:1]
-        for command in first + by_turns:
+        for command in sorted(first + by_turns, key=[*commands].index):  # what mends comes last
             outcome = bounded.run(*commands[command])
             wrong = outcome.harm
             if not wrong and command in READING and outcome.status == 0 and outcome.out not in (truth[command], "[]\n"):
