@@ -72,8 +72,10 @@ class Request(Record):
             values = (value,) if isinstance(value, str) else value
             if choices and value != each.default and not all(one in choices for one in values):
                 raise ValueError(f"{each.name} is {value!r}; expected one of {', '.join(choices)}")
-        if not isinstance(self.selection, Selection) or not isinstance(self.selection.threshold, float | None):
-            raise ValueError(f"selection is {self.selection!r}; expected a Selection, its threshold a number if any")
+        if not isinstance(self.selection, Selection) or not isinstance(self.selection.threshold, float | str | None):
+            raise ValueError(
+                f"selection is {self.selection!r}; expected a Selection, its threshold a number or a name such as q80"
+            )
         if (self.mode in TARGETED_MODES) != bool(self.category):
             raise ValueError(
                 f"mode {self.mode!r} with category {self.category!r}; expected a category for "

@@ -17,7 +17,9 @@ import xarray as xr
 from ..store.labels import decode, encode
 from ..store.schema import DIMENSIONS, OK, SHOWN_BESIDE
 from . import compare, overlap, rates
+from .conditions import clips_where
 from .exemplars import exemplar_clips
+from .neuron_thresholds import neuron_thresholds
 from .null.resampling import Sample, take_sample
 from .selection import rules, selectivity
 from .selection.selection import Selection, selection_of
@@ -72,12 +74,20 @@ class OtoscopeAccessor:
         codes = self.codes(name)
         return self._of_clips(decode(codes.values, codes.attrs["categories"]), name)
 
-    def codes(self, name: str) -> xr.DataArray:
-        """Codes (clip) of the clips that count, -1 for all others; attrs: categories. Read at once."""
+    def codes(self, name: str, selection: Selection | None = None) -> xr.DataArray:
+        """Codes (clip) of the clips that count, -1 for all others; attrs: categories. Read at once.
+
+        selection: only clips that its `where` admits, and that do not confirm, count.
+        """
         if name not in self.labels:
             known = ", ".join(self.labels) or "none: add some with `otoscope label`"
             raise LookupError(f"no label column {name!r} in this task; those that exist: {known}")
-        column = np.where(self.counted, self._read(name).astype(object), np.nan)
+        counted = self.counted.values
+        if selection is not None and selection.where:
+            counted = counted & clips_where(self._ds, selection.where)
+        if selection is not None and selection.confirm:
+            counted = counted & ~clips_where(self._ds, selection.confirm)
+        column = np.where(counted, self._read(name).astype(object), np.nan)
         codes, categories = encode(column)
         return self._of_clips(codes, name).assign_attrs(categories=categories)
 
@@ -97,21 +107,22 @@ class OtoscopeAccessor:
 
         reading: "clip" share of clips whose mean over frames is positive, "frame" share of positive frames, "any"
             share of clips with at least one positive frame.
-        threshold: with "clip", on the mean over frames instead of 0; a number or one per neuron (layer, neuron).
-            Where it is 0 the stored bit is used, which was taken before the mean was rounded.
+        threshold: with "clip", on the mean over frames instead of 0; a number, one per neuron (layer, neuron), or one
+            of the neuron's own by name, such as "q80". For the number 0 the stored bit is used, which was taken before
+            the mean was rounded.
         Raises LookupError for an unknown label column or a variable that was not kept, ValueError for a threshold
         that is neither.
         """
         how = self._checked(selection, changes)
         if self._given:
-            if how.reading != "clip" or how.threshold is not None:
+            if how.reading != "clip" or how.line is not None:
                 raise ValueError(
-                    f"reading {how.reading!r}, threshold {how.threshold} given for probabilities that were made "
+                    f"reading {how.reading!r}, threshold {how.line} given for probabilities that were made "
                     "elsewhere; expected neither: they have the reading that they were made with"
                 )
             return self._given_probability(label).assign_attrs(reading="given")
-        codes = self.codes(label)
-        active, frames = self._active(how)
+        codes = self.codes(label, how)
+        active, frames = self._active(how, codes)
         if frames is None:
             p = rates.activation_probability(active, codes)
         else:
@@ -170,30 +181,29 @@ class OtoscopeAccessor:
         label: str,
         selection: Selection | None = None,
         *,
-        group: str | None = None,
-        within: str | None = None,
         balanced: bool = False,
-        seed: int = 0,
         **changes: Any,
     ) -> Sample:
         """The labelled clips in memory, for `null.permutation_null` and `null.bootstrap`; see `take_sample`.
 
-        selection: as for `probability`. group: label column that clips share, such as speaker: they move
-        together; within: label column such as split, inside which clips are exchanged.
+        selection: as for `probability`; of its fields also `group`, label column that clips share, such as speaker:
+        they move together; `within`, label columns such as split, inside which clips are exchanged; and `seed`.
+        balanced: cut every category down to the size of the smallest.
         """
         how = self._checked(selection, changes)
         if self._given:
             raise LookupError("probabilities made elsewhere have no clips to exchange; expected a store extracted here")
-        active, frames = self._active(how)
+        codes = self.codes(label, how)
+        active, frames = self._active(how, codes)
         return take_sample(
             active,
-            self.codes(label),
+            codes,
             frame_count=frames,
-            groups=None if group is None else self.label(group),
-            within=None if within is None else self.label(within),
+            groups=self.label(how.group) if how.group else None,
+            within=[self.label(name) for name in how.within],
             balanced=balanced,
             valid=self._ds.get("neuron_valid"),
-            seed=seed,
+            seed=how.seed,
         )
 
     def serving(self, *labels: str, selection: Selection | None = None, **changes: Any) -> xr.Dataset:
@@ -220,23 +230,22 @@ class OtoscopeAccessor:
             raise LookupError(f"no labelling {label!r} in probabilities made elsewhere; they have one, {GIVEN!r}")
         return self._ds["probability"]
 
-    def _active(self, how: Selection) -> tuple[xr.DataArray, xr.DataArray | None]:
+    def _active(self, how: Selection, codes: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray | None]:
         """Which neurons are active in which clips, packed where possible; or positive frames, and of how many."""
         if how.reading != "clip":
             purpose = f"the reading {how.reading!r}"
             positive = self._variable("positive_frames", purpose)
             frames = self._variable("frame_count", purpose) if how.reading == "frame" else None
             return (positive > 0 if frames is None else positive), frames
-        threshold = how.threshold
+        threshold = how.line
         if isinstance(threshold, xr.DataArray):
             self._check_threshold(threshold)
         elif not threshold:  # None, or 0
             return self._bits(), None
-        above = rates.above(self._variable("mean", "a threshold on the mean"), threshold)
-        if not isinstance(threshold, xr.DataArray):
-            return above, None
-        active = self._variable("active", "a threshold of 0")
-        return active.where(threshold == 0, above).transpose(*above.dims), None
+        mean = self._variable("mean", "a threshold on the mean")
+        if isinstance(threshold, str):
+            threshold = neuron_thresholds(mean, codes.values >= 0, threshold)
+        return rates.above(mean, threshold), None
 
     def _check_threshold(self, threshold: xr.DataArray) -> None:
         """Raise ValueError for others than one per neuron. A lazy one is not searched for NaN; nothing exceeds it."""

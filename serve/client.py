@@ -110,8 +110,10 @@ class Client:
         if how.clips != "all":
             raise ValueError(f"clips {how.clips!r} given; expected 'all', as nothing is split there")
         asked = {"task": task, "label": label, **how.to_json()}
-        asked = {name: value for name, value in asked.items() if value is not None and name != "clips"}
-        return {each["set"]: each["neurons"] for each in self._json("GET", f"/selections?{urlencode(asked)}")}
+        asked = {name: value for name, value in asked.items() if value is not None and name not in ("clips", "confirm")}
+        return {
+            each["set"]: each["neurons"] for each in self._json("GET", f"/selections?{urlencode(asked, doseq=True)}")
+        }
 
     def probes(self) -> list[dict[str, Any]]:
         """Probes that were fitted there."""

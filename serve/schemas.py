@@ -6,7 +6,7 @@ Conventions: unknown fields are refused, numbers are not read from text. Times a
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
 from datetime import datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
@@ -44,7 +44,8 @@ def model_of(record: type[Any], *, strict: bool, without: tuple[str, ...] = ()) 
         else:
             about["default"] = ... if each.default is MISSING else each.default
         if isinstance(each.default, tuple):
-            kind, about["default"] = list[Literal[choices]], list(each.default)  # type: ignore[valid-type]
+            one = Literal[choices] if choices else Annotated[str, Field(max_length=MAX_NAME)]
+            kind, about["default"] = list[one], list(each.default)  # type: ignore[valid-type]
         elif choices:
             kind = Literal[(each.default, *choices)]
         made[each.name] = kind, Field(**about)
@@ -56,7 +57,7 @@ class Ask(model_of(Request, strict=True)):  # type: ignore[misc]
     """An ablation to be done. Equal requests are one job."""
 
 
-class SelectionQuery(model_of(Selection, strict=False, without=("clips",))):  # type: ignore[misc]
+class SelectionQuery(model_of(Selection, strict=False, without=("clips", "confirm"))):  # type: ignore[misc]
     """Whose neurons, and how they are selected: from all clips, for nothing is split here."""
 
     task: str = Field(max_length=MAX_NAME, description="Task of the store.")

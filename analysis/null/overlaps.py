@@ -6,40 +6,20 @@ Conventions: as in `selection.labellings`.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import xarray as xr
 
 from ..overlap import common_neuron_ratio, labelled
 from ..selection.labellings import SelectedLabelling, against_labellings, check_one_encoder, select_neurons
-from ..selection.selection import Selections
+from ..selection.selection import MAX_PERMUTATIONS as MAX_DRAWS
+from ..selection.selection import Selection, Selections
 from .permutation import bootstrap, permutation_null, with_null
 from .resampling import Sample
-from .significance import check_level, fewest_draws
+from .significance import fewest_draws
 
-MAX_DRAWS = 1_000_000
 CONFIDENCE = 0.95
-
-
-@dataclass(frozen=True, kw_only=True)
-class Exchange:
-    """What is shuffled, how often, and the level at which a finding exceeds it."""
-
-    permutations: int
-    group: str | None
-    within: str | None
-    balanced: bool
-    level: float
-    seed: int
-
-    def __post_init__(self) -> None:
-        check_level(self.level)
-        if not 0 <= self.permutations <= MAX_DRAWS or self.seed < 0:
-            raise ValueError(
-                f"found {self.permutations} permutations with seed {self.seed}; expected at most {MAX_DRAWS}, and both "
-                "from 0 on"
-            )
 
 
 def check_draws(draws: int) -> None:
@@ -53,29 +33,29 @@ def check_draws(draws: int) -> None:
 
 
 def against_null(
-    one: SelectedLabelling, other: SelectedLabelling | None, exchange: Exchange, draws: int = 0
+    one: SelectedLabelling, other: SelectedLabelling | None, balanced: bool = False, draws: int = 0
 ) -> xr.Dataset:
     """The permutation null of a selection and its overlaps, and `draws` of a bootstrap, for 95 % intervals.
 
-    other: another labelling; the same one once more is none, for what it has in common with itself is no finding.
+    other: another labelling; the same one once more is none, for what it has in common with itself is no finding. Its
+    labels stay as they are. balanced: every category is cut down to the size of the smallest.
     Raises what `check_draws` and both functions raise.
     """
     check_draws(draws)
-    sample = _sample(one, exchange, group=exchange.group, within=exchange.within)
-    about: dict[str, Any] = {"seed": exchange.seed}
+    sample = _sample(one, one.how, balanced)
+    about: dict[str, Any] = {}
     if other is not None and other.name != one.name:
-        about |= {"against": _sample(other, exchange), "against_selection": other.how}
-    result = permutation_null(sample, one.how, permutations=exchange.permutations, level=exchange.level, **about)
+        held = replace(other.how, group="", within=())
+        about = {"against": _sample(other, held, balanced), "against_selection": other.how}
+    result = permutation_null(sample, one.how, **about)
     if draws:
         drawn = bootstrap(sample, one.how, draws=draws, confidence=CONFIDENCE, **about)
         result = result.assign({name: drawn[name] for name in drawn.data_vars if name not in result})
     return result
 
 
-def _sample(one: SelectedLabelling, exchange: Exchange, **together: str | None) -> Sample:
-    sample: Sample = one.ds.otoscope.sample(
-        one.label, one.how, balanced=exchange.balanced, seed=exchange.seed, **together
-    )
+def _sample(one: SelectedLabelling, how: Selection, balanced: bool) -> Sample:
+    sample: Sample = one.ds.otoscope.sample(one.label, how, balanced=balanced)
     return sample
 
 
@@ -85,11 +65,13 @@ def overlaps(
     against: str | None,
     selections: Selections,
     incomplete: bool,
-    exchange: Exchange | None = None,
+    shuffled: bool = False,
+    balanced: bool = False,
 ) -> list[tuple[str, xr.DataArray]]:
     """(store, common neuron ratio) of each labelling with itself, or with another one of the same store.
 
-    Its dimensions bear the labellings' names. With permutations to `exchange`, cells within the null are marked.
+    Its dimensions bear the labellings' names. shuffled: cells within the null
+    are marked; balanced: as for `against_null`.
     """
     others = {} if against is None else against_labellings(stores, against, incomplete)
     panels = []
@@ -99,8 +81,8 @@ def overlaps(
             labelling = others[one.store]
             check_one_encoder(one, labelling)
             other = select_neurons(labelling, selections.of(labelling.task))
-        if exchange is not None and exchange.permutations:
-            ratio = with_null(against_null(one, other, exchange))
+        if shuffled:
+            ratio = with_null(against_null(one, other, balanced))
         else:
             ratio = common_neuron_ratio(one.selection["member"], None if other is None else other.selection["member"])
         panels.append((one.store, labelled(ratio, one.name, (other or one).name)))

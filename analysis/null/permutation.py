@@ -22,7 +22,7 @@ from ..selection.from_counts import Selected, ratio_of, select_counts
 from ..selection.selection import Selection, selection_of
 from ..selection.selectivity import entropy_of
 from .resampling import Sample, check_drawable, redraw_clips, shuffle_labels
-from .significance import check_level, exceedance, intervals, moments
+from .significance import exceedance, intervals, moments
 
 T = TypeVar("T")
 Values = dict[str, NDArray[Any]]
@@ -52,11 +52,8 @@ def permutation_null(
     sample: Sample,
     selection: Selection | None = None,
     *,
-    permutations: int = 1000,
     against: Sample | None = None,
     against_selection: Selection | None = None,
-    level: float = 0.05,
-    seed: int = 0,
     threads: int | None = None,
     **changes: Any,
 ) -> xr.Dataset:
@@ -70,7 +67,8 @@ def permutation_null(
     `selected`: the selection found. The attribute `smallest_p` is the p below which so many permutations, or so few
     units, cannot go: above `level`, nothing can be significant.
 
-    selection, changes: as for `class_specific`, as in `permutation_null(sample, percentile=5)`.
+    selection, changes: as for `class_specific`, as in `permutation_null(sample, percentile=5)`; its `permutations`,
+    `level` and `seed` are those of the null.
     against: another labelling, whose neurons, by against_selection (by default the same), are held as found: only
     the labels of `sample` are shuffled. Without it, the ratio is within the labelling, and its diagonal, always 1, is
     not tested; nor are, with it, two categories of the same clips. A ratio of two categories without neurons is
@@ -79,13 +77,12 @@ def permutation_null(
     others have p NaN: a neuron that is active in one clip is always perfectly selective.
     threads: as many as there are cores by default.
     The AAPE of draws is to 1e-6 nats, the rest is exact.
-    Raises ValueError where there is nothing to shuffle, and for a percentile, level or number of permutations that
-    cannot be.
+    Raises ValueError where there is nothing to shuffle.
     """
-    check_level(level)
     ours = selection_of(selection, **changes)
     theirs = against_selection or ours
-    _check(sample, against, permutations)
+    permutations, level, seed = ours.permutations, ours.level, ours.seed
+    _check(sample, against)
     other = None if against is None else _select(against, theirs)
 
     def draw(i: int) -> Values:
@@ -119,7 +116,6 @@ def bootstrap(
     against: Sample | None = None,
     against_selection: Selection | None = None,
     confidence: float = 0.95,
-    seed: int = 0,
     threads: int | None = None,
     **changes: Any,
 ) -> xr.Dataset:
@@ -139,7 +135,10 @@ def bootstrap(
     """
     ours = selection_of(selection, **changes)
     theirs = against_selection or ours
-    _check(sample, against, draws)
+    seed = ours.seed
+    _check(sample, against)
+    if draws < 1:
+        raise ValueError(f"found {draws} draws; expected at least 1, and 1,000 for intervals")
     if not 0 < confidence < 1:
         raise ValueError(f"confidence is {confidence}; expected a share between 0 and 1, such as 0.95")
     for each in (sample, against or sample):
@@ -187,9 +186,7 @@ def with_null(result: xr.Dataset) -> xr.DataArray:
     return ratio.assign_attrs({name: result.attrs[name] for name in ("level", "smallest_p")})
 
 
-def _check(sample: Sample, against: Sample | None, draws: int) -> None:
-    if draws < 1:
-        raise ValueError(f"found {draws} draws; expected at least 1, and 1,000 for p-values down to 0.001")
+def _check(sample: Sample, against: Sample | None) -> None:
     if against is not None and not against.neurons.equals(sample.neurons):
         raise ValueError(
             "the two labellings are of different neurons; expected the same layers and neurons: "

@@ -8,6 +8,7 @@ Draw i of a seed is the same whatever else is drawn, and however many threads dr
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -141,7 +142,7 @@ def take_sample(
     *,
     frame_count: xr.DataArray | None = None,
     groups: xr.DataArray | None = None,
-    within: xr.DataArray | None = None,
+    within: Sequence[xr.DataArray] = (),
     balanced: bool = False,
     valid: xr.DataArray | None = None,
     seed: int = 0,
@@ -152,7 +153,7 @@ def take_sample(
     frame_count: frames (clip); `active` is then the positive frames, integers (layer, neuron, clip), and probabilities
         are shares of frames, as in `frame_probability`.
     groups: what clips share, such as speaker or source file (clip); such clips move together, a clip with "" alone.
-    within: split or fold (clip); clips are exchanged only within one.
+    within: columns such as split or fold (clip); clips are exchanged only where they have the same in all of them.
     balanced: every category is cut down to as many clips as the smallest has, chosen by the seed.
     valid: bool (layer, neuron), False for neurons that do not exist.
     Raises ValueError for labels that do not fit, fewer than two categories with clips, or a group that lies in two
@@ -176,7 +177,9 @@ def take_sample(
     if groups is not None:
         alone = np.flatnonzero(groups.values[kept] == "")
         units[alone] = len(kept) + alone
-    strata = np.zeros(len(kept), np.int64) if within is None else _numbered(within, kept)
+    strata = np.zeros(len(kept), np.int64)
+    for column in within:
+        _, strata = np.unique(np.stack([strata, _numbered(column, kept)]), axis=1, return_inverse=True)
     unit_of_pair = np.unique(np.stack([units, strata]), axis=1)[0]
     _, splits = np.unique(unit_of_pair, return_counts=True)
     if (splits > 1).any():

@@ -15,6 +15,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from ..rates import activation_counts, category_mean
+from .selection import Selection
 from .selectivity import CELL_DIMS, ONE_CHUNK, in_one_chunk
 
 
@@ -134,16 +135,19 @@ def agreement(members: Mapping[str, xr.DataArray]) -> xr.DataArray:
     )  # fmt: skip
 
 
-def selector_agreement(ds: xr.Dataset, label: str, member: xr.DataArray) -> pd.DataFrame:
+def selector_agreement(
+    ds: xr.Dataset, label: str, member: xr.DataArray, selection: Selection | None = None
+) -> pd.DataFrame:
     """Mean common neuron ratio over the categories of each two selectors, each picking as many neurons per category.
 
     A category counts only where both selectors say whom to pick (`decides`); empty where none does.
-    ds: a task as the reader shows it; member: bool (layer, neuron, category) of a selection by AAPE. Computes.
+    ds: a task as the reader shows it; member: bool (layer, neuron, category) of a selection by AAPE, whose clips count.
+    Computes.
     Raises LookupError for probabilities made elsewhere.
     """
     if "active_bits" not in ds:
         raise LookupError("probabilities made elsewhere have no clips to score; expected a store extracted here")
-    codes, valid = ds.otoscope.codes(label), ds["neuron_valid"]
+    codes, valid = ds.otoscope.codes(label, selection), ds["neuron_valid"]
     scores = [rate_difference(ds["active_bits"], codes), mutual_information(ds["active_bits"], codes)]
     if "mean" in ds:
         scores += [d_prime(ds["mean"], codes), point_biserial(ds["mean"], codes)]

@@ -5,6 +5,7 @@ made of these fields.
 Conventions: `help` and `choices` of a field are in its metadata. Nothing heavy is imported here.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from math import isfinite
@@ -16,21 +17,33 @@ from ...store.provenance import Record
 if TYPE_CHECKING:
     import xarray as xr
 
-    Threshold = float | xr.DataArray | None
+    Threshold = float | str | xr.DataArray | None
 else:
-    Threshold = float | None  # as options and schemas take it
+    Threshold = float | str | None  # as options and schemas take it
 
 READINGS = ("clip", "frame", "any")
-RULES = ("lape", "paper")
+RULES = ("lape", "paper", "contrast")
+SIGNS = ("positive", "negative", "both")
+CORRECTIONS = ("bh", "max")
 CLIPS = ("all", "train")
+MAX_PERMUTATIONS = 1_000_000
+CONTRAST_THRESHOLD = "q80"
+CONDITION = re.compile(r"([^=!]+)(!?=)(.*)", re.DOTALL)
+BESIDE_NUMBERS = (
+    ", or one per neuron of the data set as a DataArray (layer, neuron), or one of its own by name: q80 for its 80th "
+    "percentile, median, z1.5 for its mean plus 1.5 standard deviations"
+)
 
 
-def described(default: Any, help: str, choices: tuple[str, ...] = (), metavar: str | None = None) -> Any:
+def described(
+    default: Any, help: str, choices: tuple[str, ...] = (), metavar: str | None = None, *, repeated: bool = False
+) -> Any:
     """A dataclass field with its default, a line of help, and the values that it may have, if they are a list.
 
-    metavar: what stands for another value in the help of an option.
+    metavar: what stands for another value in the help of an option. repeated: an option is given once for each value.
     """
-    return field(default=default, metadata={"help": help, "choices": choices, "metavar": metavar})
+    about = {"help": help, "choices": choices, "metavar": metavar, "repeated": repeated}
+    return field(default=default, metadata=about)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,31 +59,119 @@ class Selection(Record):
         "clip", "clip: mean above 0; frame: share of positive frames; any: one positive frame.", READINGS
     )
     threshold: Threshold = described(  # noqa: RUF009  of `field`
-        None, "With the reading clip: on the mean, instead of 0.", metavar="X"
-    )
-    """A number, or in Python one per neuron as a DataArray (layer, neuron); None is 0, before the mean was rounded."""
+        None, "With the reading clip: on the mean, instead of 0; of the neuron's own clips: q80, median, z1.5.",
+        metavar="X|qN|median|zN|FILE",
+    )  # fmt: skip
+    """A number, a threshold of the neuron's own by name, or in Python one per neuron as a DataArray (layer, neuron);
+    None is 0, before the mean was rounded."""
     rule: str = described("lape", "Selection rule.", RULES)
-    percentile: float = described(1.0, "Share of neurons selected, in percent.", metavar="P")
+    percentile: float = described(
+        1.0, "Of the rules lape and paper: share of neurons selected, in percent.", metavar="P"
+    )
+    level: float = described(0.05, "Chance or share of false findings that is allowed.", metavar="A")
+    min_effect: float = described(0.7, "Of the rule contrast: least AUC of a category against the rest.", metavar="AUC")
+    sign: str = described("positive", "Of the rule contrast: negative are neurons that fall silent.", SIGNS)
+    correct: str = described(
+        "bh", "Of the rule contrast: bh bounds the share of false findings, max the chance of any.", CORRECTIONS
+    )
+    group: str = described("", "Label column that clips share, as speaker: they move together.", metavar="COLUMN")
+    within: tuple[str, ...] = described(
+        (), "Label column such as split: labels are exchanged only within its values.", metavar="COLUMN", repeated=True
+    )
+    permutations: int = described(1000, "Times that labels are shuffled.", metavar="N")
+    seed: int = described(0, "Of what is shuffled.", metavar="N")
+    where: tuple[str, ...] = described(
+        (), "Only clips with this label; values of one column are alternatives, columns combine.",
+        metavar="COLUMN=VALUE", repeated=True,
+    )  # fmt: skip
+    """Conditions COLUMN=VALUE and COLUMN!=VALUE; see `analysis.conditions`."""
+    confirm: tuple[str, ...] = described(
+        (),
+        "Clips that select nothing, by which the selected neurons are tested.",
+        metavar="COLUMN=VALUE",
+        repeated=True,
+    )
+    """Conditions as of `where`; these clips count for nothing else."""
     clips: str = described(
         "all", "Clips that the selection is made from; train leaves out those that are tested.", CLIPS
     )
 
+    @property
+    def line(self) -> Threshold:
+        """The threshold that counts: the one given, else by the rule contrast the neuron's own 80th percentile."""
+        given = self.threshold is not None or self.rule != "contrast" or self.reading != "clip"
+        return self.threshold if given else CONTRAST_THRESHOLD
+
     def __post_init__(self) -> None:
-        for name, known in (("reading", READINGS), ("rule", RULES), ("clips", CLIPS)):
-            if getattr(self, name) not in known:
-                raise ValueError(f"{name} {getattr(self, name)!r} is not known; expected one of {', '.join(known)}")
-        object.__setattr__(self, "percentile", _number("percentile", self.percentile))  # 5 and 5.0 are one selection
+        known = {"reading": READINGS, "rule": RULES, "sign": SIGNS, "correct": CORRECTIONS, "clips": CLIPS}
+        for name, values in known.items():
+            if getattr(self, name) not in values:
+                raise ValueError(f"{name} {getattr(self, name)!r} is not known; expected one of {', '.join(values)}")
+        for name in ("percentile", "level", "min_effect"):  # 5 and 5.0 are one selection
+            object.__setattr__(self, name, _number(name, getattr(self, name)))
+        for name in ("within", "where", "confirm"):
+            object.__setattr__(self, name, _several(name, getattr(self, name)))
         if type(self.threshold).__name__ not in ("NoneType", "DataArray"):
-            object.__setattr__(self, "threshold", _number("threshold", self.threshold))
+            object.__setattr__(self, "threshold", threshold_of(self.threshold))
         if self.threshold is not None and self.reading != "clip":
             raise ValueError(f"a threshold was given with reading {self.reading!r}; expected reading 'clip' for it")
         if not 0 < self.percentile <= 100:
             raise ValueError(f"percentile is {self.percentile:g}; expected a number above 0 and up to 100, such as 1")
+        if not 0 < self.level < 1:
+            raise ValueError(f"level is {self.level:g}; expected a number above 0 and below 1, such as 0.05")
+        if not 0.5 <= self.min_effect <= 1:
+            raise ValueError(f"min_effect is {self.min_effect:g}; expected an AUC from 0.5 to 1, such as 0.7")
+        if not 0 <= self.seed < 2**48 or not 1 <= self.permutations <= MAX_PERMUTATIONS:
+            raise ValueError(
+                f"found {self.permutations} permutations with seed {self.seed}; expected 1 to {MAX_PERMUTATIONS} of "
+                "them, and a seed from 0 to 2^48 - 1"
+            )
+        for name in ("where", "confirm"):
+            for text in getattr(self, name):
+                condition_of(text)
+
+
+def threshold_of(given: Any) -> float | str:
+    """A threshold as a number, or as the name of one of the neuron's own: "q80", "z1.5"; the median is "q50".
+
+    Raises ValueError for anything else.
+    """
+    if not isinstance(given, str):
+        return _number("threshold", given)
+    text = given.strip()
+    text = "q50" if text == "median" else text
+    try:
+        number = float(text[1:]) if text[:1] in ("q", "z") and "_" not in text else float("nan")
+    except ValueError:
+        number = float("nan")
+    if not isfinite(number):
+        raise ValueError(f"threshold is str {given[:40]!r}; expected a number{BESIDE_NUMBERS}")
+    if text[0] == "q" and not 0 <= number <= 100:
+        raise ValueError(f"threshold is {given[:40]!r}; expected a percentile from q0 to q100, such as q80")
+    return f"{text[0]}{number:.15g}"
+
+
+def condition_of(text: str) -> tuple[str, bool, str]:
+    """Column, whether it is to have the value, and the value, of "COLUMN=VALUE" or "COLUMN!=VALUE".
+
+    Raises ValueError for another text.
+    """
+    found = CONDITION.fullmatch(text)
+    if found is None or not found[1].strip() or not found[3].strip():
+        raise ValueError(f"the condition is {text!r}; expected COLUMN=VALUE or COLUMN!=VALUE, such as split=train")
+    return found[1].strip(), found[2] == "=", found[3].strip()
+
+
+def _several(name: str, value: Any) -> tuple[str, ...]:
+    values = (value,) if isinstance(value, str) else value
+    if not isinstance(values, tuple | list) or not all(isinstance(each, str) for each in values):
+        raise ValueError(f"{name} is {value!r}; expected texts, such as {name}=('split',)")
+    return tuple(values)
 
 
 def _number(name: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, Real) or (name == "threshold" and not isfinite(value)):
-        more = ", or one per neuron of the data set as a DataArray (layer, neuron)" if name == "threshold" else ""
+        more = BESIDE_NUMBERS if name == "threshold" else ""
         raise ValueError(f"{name} is {type(value).__name__} {str(value)[:40]!r}; expected a number{more}")
     return float(value)
 

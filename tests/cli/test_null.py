@@ -8,7 +8,7 @@ import pytest
 
 import otoscope
 from otoscope.analysis import class_specific
-from otoscope.analysis.null.overlaps import Exchange, overlaps
+from otoscope.analysis.null.overlaps import overlaps
 from otoscope.analysis.selection.labellings import open_labellings, select_neurons
 from otoscope.cli.options import selections_of
 
@@ -88,11 +88,10 @@ def test_a_figure_strikes_out_what_the_table_says(two_tasks: str, tmp_path: Path
     done("null", *ask, "-o", tmp_path / "c.csv")
     done("figure", "overlap", *ask, "-o", tmp_path / "f.png")
     assert (tmp_path / "f.png").stat().st_size > 1000
-    selections = selections_of(("2",), reading="frame")
-    exchange = Exchange(permutations=20, group=None, within=None, balanced=False, level=0.05, seed=3)
+    selections = selections_of(("2",), reading="frame", permutations=20, seed=3)
     asked, _ = open_labellings((two_tasks,), ("esc50:kind",), selections, False)
     found = [select_neurons(each, selections.of(each.task)) for each in asked]
-    ((store, ratio),) = overlaps(found, (two_tasks,), "gtzan:kind", selections, False, exchange)
+    ((store, ratio),) = overlaps(found, (two_tasks,), "gtzan:kind", selections, False, shuffled=True)
     table = pd.read_csv(tmp_path / "c.csv")
     assert store == "s"
     assert (ratio["category"].attrs["long_name"], ratio["other_category"].attrs["long_name"]) == (
@@ -106,7 +105,9 @@ def test_a_figure_strikes_out_what_the_table_says(two_tasks: str, tmp_path: Path
 def test_shuffling_is_for_overlaps_with_permutations(finished: Finished, tmp_path: Path) -> None:
     ask = ("--task", "t:kind", "--percentile", 40, "-o", tmp_path / "f.png")
     refused("found options of shuffling", "figure", "depth", finished.url, *ask, *FEW, watched=tmp_path)
-    refused("0 permutations; expected", "figure", "overlap", finished.url, *ask, "--balanced", watched=tmp_path)
+    refused("options of shuffling", "figure", "overlap", finished.url, *ask, "--balanced", watched=tmp_path)
+    refused("--group was given", "figure", "overlap", finished.url, *ask, "--group", "tone", watched=tmp_path)
+    refused("--within was given", "neurons", finished.url, *ask[:4], "--within", "tone", watched=tmp_path)
 
 
 def test_probabilities_made_elsewhere_have_no_clips_to_shuffle(two_tasks: str, tmp_path: Path) -> None:

@@ -161,7 +161,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"mode": "transplant", "category": "z"}, "no category 'z'"),
     ({"splits": "nope"}, "no column 'nope'"),
     ({"selection": {"percentile": 0}}, "selection.percentile: Input should be greater than 0"),
-    ({"selection": {"rule": "best"}}, "selection.rule: Input should be 'lape' or 'paper'"),
+    ({"selection": {"rule": "best"}}, "selection.rule: Input should be 'lape', 'paper' or 'contrast'"),
     ({"selection": {"reading": "any", "threshold": 1.0}}, "expected reading 'clip' for it"),
     ({"selection": {"share": 1.0}}, "selection.share: Extra inputs are not permitted"),
     ({"gain": 2.0}, "expected it with mode 'gain' only"),

@@ -12,13 +12,12 @@ from ..analysis.kinds import COMPARISONS, NULL_ROWS, TABLES
 from ..files import check_target
 from ..messages import quoted
 from .errors import Mistake
-from .options import Asked, asking, by_the_paper, exchanging, output, within
+from .options import Asked, asking, balanced, by_the_paper, check_shuffling, given, output, within
 from .printing import echo
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from ..analysis.null.overlaps import Exchange
     from ..extract.audio.audio_root import AudioRoot
 
 
@@ -75,18 +74,19 @@ def report(notes: list[str]) -> None:
 
 @click.command()
 @click.argument("kind", type=click.Choice(["overlap", "depth", "selectivity", "ablation"]))
-@asking(many=True, against=True)
+@asking(many=True, against=True, shuffles=True)
 @click.option(
     "--arrange", metavar="FILE",
     help="overlap: CSV without a header, a category per line in the order wanted, and its group after a comma.",
 )  # fmt: skip
-@exchanging(permutations=0, help="overlap: also shuffle labels N times, and strike out what does not exceed them.")
+@balanced
 @click.option("--official", is_flag=True, help="overlap: name the file as the paper's notebooks do; -o is its folder.")
 @click.option("-o", "--output", required=True, metavar="FILE", help="PDF, PNG or SVG by its ending.")
-def figure(kind: str, asked: Asked, arrange: str | None, official: bool, output: str, exchange: "Exchange") -> None:
+def figure(kind: str, asked: Asked, arrange: str | None, balanced: bool, official: bool, output: str) -> None:
     """Kinds: overlap (common neuron ratios), depth (neurons per layer), selectivity (AAPE against probability).
 
-    And ablation: what `ablate run` wrote, in the place of a STORE.
+    And ablation: what `ablate run` wrote, in the place of a STORE. With --permutations, overlap strikes out the cells
+    that do not exceed shuffled labels.
     """
     from ..ablate.result import read_result
     from ..analysis.asked import notes_on
@@ -105,12 +105,13 @@ def figure(kind: str, asked: Asked, arrange: str | None, official: bool, output:
             raise ValueError(f"found {len(asked.stores)} results; expected one, as `otoscope ablate run -o` writes it")
         put_figure(ablation_figure(read_result(asked.stores[0])), output)
         return
-    shuffled = exchange.permutations > 0
-    if (shuffled and kind != "overlap") or (not shuffled and (exchange.group or exchange.within or exchange.balanced)):
+    shuffled = given("permutations")
+    if (shuffled and kind != "overlap") or (balanced and not shuffled):
         raise ValueError(
-            f"found options of shuffling with the figure {kind} and {exchange.permutations} permutations; expected "
-            "them with overlap and --permutations N only: leave them out"
+            f"found options of shuffling with the figure {kind}; expected them with overlap and --permutations N only: "
+            "leave them out"
         )
+    check_shuffling(asked.selections.selection, shuffled)
     found = asked.labellings()
     if official:
         names = sorted({labelling.name for labelling in found})
@@ -123,7 +124,7 @@ def figure(kind: str, asked: Asked, arrange: str | None, official: bool, output:
     titled = [(f"{each.store} {each.name}", each.selection) for each in selected]
     if kind == "overlap":
         order, groups = read_arrangement(arrange) if arrange else ([], {})
-        panels = overlaps(selected, asked.stores, asked.against, asked.selections, asked.incomplete, exchange)
+        panels = overlaps(selected, asked.stores, asked.against, asked.selections, asked.incomplete, shuffled, balanced)
         drawn = overlap_figure([(title, arranged(ratio, order, groups)) for title, ratio in panels])
     elif kind == "depth":
         drawn = depth_figure([(title, depth_histogram(selection["member"])) for title, selection in titled])
@@ -143,8 +144,8 @@ def put_figure(drawn: Any, path: str) -> None:
 
 
 @click.command()
-@asking(against=True)
-@exchanging(permutations=1000, help="Times that labels are shuffled.")
+@asking(against=True, shuffles=True)
+@balanced
 @click.option(
     "--bootstrap", "draws", default=0, metavar="N",
     help="Also draw clips anew N times, at least 39, for 95 % intervals [0].",
@@ -155,7 +156,7 @@ def put_figure(drawn: Any, path: str) -> None:
     help="cells: overlaps of two categories; categories: their neurons; neurons: the class-specific ones, their AAPE.",
 )  # fmt: skip
 @output
-def null(asked: Asked, exchange: "Exchange", draws: int, figure: str | None, rows: str, output: str | None) -> None:
+def null(asked: Asked, balanced: bool, draws: int, figure: str | None, rows: str, output: str | None) -> None:
     """A table, and a summary on standard error.
 
     Of --against, labels stay as they are, and --group and --within do not apply.
@@ -171,14 +172,12 @@ def null(asked: Asked, exchange: "Exchange", draws: int, figure: str | None, row
     if figure:
         check_target(figure, FORMATS)
     check_draws(draws)
-    if not exchange.permutations:
-        raise ValueError("--permutations is 0; expected at least 1, and 19 or more for p down to 0.05")
     one, other = asked.selected(), None
     if asked.against is not None:
         labelling = against_labellings(asked.stores, asked.against, asked.incomplete)[one.store]
         check_one_encoder(one, labelling)
         other = select_neurons(labelling, asked.selections.of(labelling.task))
-    result = against_null(one, other, exchange, draws)
+    result = against_null(one, other, balanced, draws)
     echo(summary(one.name, result), err=True)
     if figure:
         panel = labelled(with_null(result), one.name, (other or one).name)
@@ -195,7 +194,7 @@ def selectors(asked: Asked, output: str | None) -> None:
     from ..analysis.tables import put_table
 
     found = asked.selected()
-    echo(put_table(selector_agreement(found.ds, found.label, found.selection["member"]), output))
+    echo(put_table(selector_agreement(found.ds, found.label, found.selection["member"], found.how), output))
 
 
 @click.command()

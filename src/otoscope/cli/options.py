@@ -15,12 +15,11 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin
 import click
 
 from ..analysis.published.paper import PERCENTILES
-from ..analysis.selection.selection import Selection, Selections
+from ..analysis.selection.selection import Selection, Selections, threshold_of
 from ..files import check_target
 from .printing import echo
 
 if TYPE_CHECKING:
-    from ..analysis.null.overlaps import Exchange
     from ..analysis.selection.labellings import Labelling, SelectedLabelling
     from ..cluster.executor import Executor
     from ..extract.audio.corpus import Corpus
@@ -80,10 +79,22 @@ def _option(field: "Field[Any]") -> dict[str, Any]:
         option["required"] = True
     elif field.default not in (None, "", ()):
         option |= {"default": field.default, "show_default": True}
+    if field.metadata.get("repeated"):
+        return {**option, "multiple": True}
+    if field.name == "threshold":
+        return option | {"callback": _threshold}
     if get_origin(field.type) is tuple:
         return option | {"callback": several, "metavar": ",".join(choices)}
     kinds = [kind for kind in get_args(field.type) or (field.type,) if kind is not NoneType]
     return option | {"type": click.Choice(choices) if choices else kinds[0]}
+
+
+def _threshold(_ctx: click.Context, _param: click.Parameter, text: str | None) -> Any:
+    """The callback of --threshold: a number, or a threshold of the neuron's own by name."""
+    try:
+        return None if text is None else float(text)
+    except ValueError:
+        return threshold_of(text)
 
 
 def several(_ctx: click.Context, _param: click.Parameter, text: str | None) -> tuple[str, ...] | None:
@@ -176,10 +187,18 @@ class Asked:
         return select_neurons(labelling, self.selections.of(labelling.task))
 
 
-def asked_of(percentile: tuple[str, ...], reading: str, threshold: float | None, rule: str, **asked: Any) -> Asked:
+ASKED = tuple(name for name in Selection.__dataclass_fields__ if name not in ("percentile", "confirm", "clips"))
+"""Fields of a selection that every asking command takes as they are."""
+
+
+def asked_of(percentile: tuple[str, ...], shuffles: bool, **options: Any) -> Asked:
     """The options of `asking`, where those of the selection become one."""
-    how = {"reading": reading, "threshold": threshold, "rule": rule}
-    return Asked(selections=selections_of(percentile, **how), **asked)
+    names = Selection.__dataclass_fields__
+    how = {name: value for name, value in options.items() if name in names}
+    asked = {name: value for name, value in options.items() if name not in names}
+    selections = selections_of(percentile, **how)
+    check_shuffling(selections.selection, shuffles)
+    return Asked(selections=selections, **asked)
 
 
 def selections_of(percentile: tuple[str, ...] = (), **how: Any) -> Selections:
@@ -201,17 +220,33 @@ def selections_of(percentile: tuple[str, ...] = (), **how: Any) -> Selections:
     return Selections(selection=Selection(percentile=general, **how), percentiles=of_task)
 
 
+def given(name: str) -> bool:
+    """Whether an option of the command that runs was given."""
+    return click.get_current_context().get_parameter_source(name) is not click.core.ParameterSource.DEFAULT
+
+
 def by_the_paper(asked: Asked) -> Asked:
     """The same with the paper's percentiles, unless the command line names others."""
-    if click.get_current_context().get_parameter_source("percentile") is not click.core.ParameterSource.DEFAULT:
+    if given("percentile"):
         return asked
     return replace(asked, selections=replace(asked.selections, percentiles=PERCENTILES))
 
 
-def asking(*, many: bool = False, against: bool = False) -> Decorator:
+def check_shuffling(how: Selection, shuffled: bool = False) -> None:
+    """Raise ValueError for options of shuffling that a selection does not use and nothing else does."""
+    unused = [name for name in ("group", "within", "permutations") if given(name)]
+    if unused and not shuffled and how.rule != "contrast" and not how.confirm:
+        raise ValueError(
+            f"--{unused[0]} was given with --rule {how.rule}, which shuffles no labels; expected it with --rule "
+            "contrast, or of `otoscope null`: leave it out"
+        )
+
+
+def asking(*, many: bool = False, against: bool = False, shuffles: bool = False) -> Decorator:
     """STORE, --task and the options by which neurons are selected, as `asked`.
 
-    many: several stores, and any number of labellings. against: also --against.
+    many: several stores, and any number of labellings. against: also --against. shuffles: the command shuffles labels
+    itself.
     """
     groupings = "Labellings [all; columns that only group clips (speaker, source, tone, instrument) by name alone]."
     other = {"metavar": "TASK:LABEL", "help": "Overlaps with the categories of another labelling [its own]."}
@@ -226,33 +261,15 @@ def asking(*, many: bool = False, against: bool = False) -> Decorator:
         stores = click.argument("stores", metavar="STORE", callback=alone)
         tasks = click.option("--task", "tasks", required=True, metavar="TASK[:LABEL]", callback=alone)
     return gathered(
-        "asked", asked_of, stores=stores, tasks=tasks, **({"against": other} if against else {}),
-        percentile=percentile, **options_of(Selection, "reading", "threshold", "rule"), incomplete=incomplete,
+        "asked", partial(asked_of, shuffles=shuffles), stores=stores, tasks=tasks,
+        **({"against": other} if against else {}),
+        percentile=percentile, **options_of(Selection, *ASKED), incomplete=incomplete,
     )  # fmt: skip
 
 
-# What is shuffled
-
-
-def exchange_of(**parts: Any) -> "Exchange":
-    """The options of `exchanging` as the analysis takes them."""
-    from ..analysis.null.overlaps import Exchange
-
-    return Exchange(**parts)
-
-
-def exchanging(permutations: int, help: str) -> Decorator:
-    """The options that say what is shuffled, as `exchange`; permutations: unless given."""
-    group = "Label column that clips share, as speaker: they move together."
-    within = "Label column such as split: clips are exchanged only within one."
-    return gathered(
-        "exchange", exchange_of,
-        permutations={"default": permutations, "show_default": True, "metavar": "N", "help": help},
-        group={"metavar": "COLUMN", "help": group}, within={"metavar": "COLUMN", "help": within},
-        balanced={"is_flag": True, "help": "Cut every category down to the size of the smallest."},
-        level={"default": 0.05, "show_default": True, "help": "Chance of any false finding in a statistic."},
-        seed={"default": 0, "show_default": True, "help": "Of what is shuffled."},
-    )  # fmt: skip
+balanced = click.option(
+    "--balanced", is_flag=True, help="When shuffling, cut every category down to the size of the smallest."
+)
 
 
 # Audio and workers

@@ -38,7 +38,7 @@ def test_clips_without_label_are_left_out_and_bits_kept(codes):
 
 def test_a_shuffle_keeps_the_number_of_clips_of_each_category_in_each_split(codes):
     split = np.arange(N) % 3
-    sample, _ = sample_of(codes, within=column(split))
+    sample, _ = sample_of(codes, within=[column(split)])
     draws = [shuffle_labels(sample, 0, i) for i in range(50)]
     for draw in draws:
         for s in range(3):
@@ -86,14 +86,14 @@ def test_groups_of_several_categories_are_shuffled_inside_and_drawn_as_a_whole(c
     times = np.bincount(clips, minlength=N)
     for s in range(8):
         assert len(set(times[s::8])) == 1
-    inside, _ = sample_of(codes, within=speaker)
+    inside, _ = sample_of(codes, within=[speaker])
     draw = shuffle_labels(inside, 0, 0)
     assert all(sorted(draw[s::8]) == sorted(codes[s::8]) for s in range(8))
 
 
 def test_clips_are_drawn_within_split_and_category(codes):
     split = np.arange(N) % 2
-    sample, _ = sample_of(codes, within=column(split))
+    sample, _ = sample_of(codes, within=[column(split)])
     clips = redraw_clips(sample, 0, 0)
     cells = split * 3 + codes
     np.testing.assert_array_equal(np.bincount(cells[clips]), np.bincount(cells))
@@ -112,9 +112,9 @@ def test_balanced_categories_are_as_large_as_the_smallest(codes):
 
 def test_what_cannot_be_shuffled(codes):
     with pytest.raises(ValueError, match="every split has one category only"):
-        shuffle_labels(sample_of(codes, within=column(codes))[0], 0, 0)
+        shuffle_labels(sample_of(codes, within=[column(codes)])[0], 0, 0)
     with pytest.raises(ValueError, match="8 groups lie in more than one split; expected each group in one"):
-        sample_of(codes, groups=column(np.arange(N) % 8), within=column(np.arange(N) % 3))
+        sample_of(codes, groups=column(np.arange(N) % 8), within=[column(np.arange(N) % 3)])
     with pytest.raises(ValueError, match="without clips: c1; expected at least 2, all with clips"):
         sample_of(np.where(codes == 1, 0, codes))
     with pytest.raises(ValueError, match="found 1 categories"):
