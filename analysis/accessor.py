@@ -9,7 +9,7 @@ everything else stays lazy.
 
 import inspect
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
@@ -20,9 +20,11 @@ from . import compare, overlap, rates
 from .conditions import clips_where
 from .exemplars import exemplar_clips
 from .neuron_thresholds import neuron_thresholds
-from .null.resampling import Sample, take_sample
 from .selection import rules, selectivity
 from .selection.selection import Selection, selection_of
+
+if TYPE_CHECKING:
+    from .null.resampling import Arrangement, Sample
 
 GIVEN = "class"  # the one labelling of a data set that holds probabilities made elsewhere instead of clips
 
@@ -136,9 +138,29 @@ class OtoscopeAccessor:
         return selectivity.aape(self.probability(label, selection, **changes), normalised)
 
     def class_specific(self, label: str, selection: Selection | None = None, **changes: Any) -> xr.Dataset:
-        """Class-specific neurons, `member` (layer, neuron, category); see `analysis.class_specific`."""
+        """Class-specific neurons, `member` (layer, neuron, category); see `analysis.class_specific`.
+
+        By the rule "contrast" computed at once, with the tests of `tests` beside; see `analysis.contrast_specific`.
+        """
         how = self._checked(selection, changes)
+        if how.rule == "contrast":
+            from .contrast.rank_tests import contrast_specific
+
+            return contrast_specific(self.probability(label, how), self.tests(label, how), how)
         return rules.class_specific(self.probability(label, how), how)
+
+    def tests(self, label: str, selection: Selection | None = None, **changes: Any) -> xr.Dataset:
+        """Rank tests of the rule "contrast": z, auc, auc_low, auc_high, p, q (layer, neuron, category).
+
+        Of its fields count `where`, `group`, `within`, `sign`, `correct`, `permutations` and `seed`. Computed at once;
+        see `analysis.contrast_tests`.
+        """
+        from .contrast.rank_tests import contrast_tests
+
+        how = self._checked(selection, changes)
+        arrangement = self._arrangement(label, how)
+        mean = self._variable("mean", "rank tests of the rule contrast")
+        return contrast_tests(mean, arrangement, how, valid=self._ds.get("neuron_valid"))
 
     def common_neuron_ratio(
         self, label: str, other_label: str | None = None, selection: Selection | None = None, **changes: Any
@@ -183,16 +205,17 @@ class OtoscopeAccessor:
         *,
         balanced: bool = False,
         **changes: Any,
-    ) -> Sample:
+    ) -> "Sample":
         """The labelled clips in memory, for `null.permutation_null` and `null.bootstrap`; see `take_sample`.
 
         selection: as for `probability`; of its fields also `group`, label column that clips share, such as speaker:
         they move together; `within`, label columns such as split, inside which clips are exchanged; and `seed`.
         balanced: cut every category down to the size of the smallest.
         """
+        from .null.resampling import take_sample  # machine code: who only opens a store never waits for it
+
         how = self._checked(selection, changes)
-        if self._given:
-            raise LookupError("probabilities made elsewhere have no clips to exchange; expected a store extracted here")
+        self._check_clips()
         codes = self.codes(label, how)
         active, frames = self._active(how, codes)
         return take_sample(
@@ -205,6 +228,24 @@ class OtoscopeAccessor:
             valid=self._ds.get("neuron_valid"),
             seed=how.seed,
         )
+
+    def _arrangement(self, label: str, how: Selection, codes: xr.DataArray | None = None) -> "Arrangement":
+        from .null.resampling import arrange_clips
+
+        self._check_clips()
+        return arrange_clips(
+            self.codes(label, how) if codes is None else codes,
+            groups=self.label(how.group) if how.group else None,
+            within=[self.label(name) for name in how.within],
+            seed=how.seed,
+        )
+
+    def _check_clips(self) -> None:
+        if self._given:
+            raise LookupError(
+                "probabilities made elsewhere have no clips to exchange; expected a store extracted here, or the rule "
+                "lape or paper"
+            )
 
     def serving(self, *labels: str, selection: Selection | None = None, **changes: Any) -> xr.Dataset:
         """Which neurons serve which labelling of this task, and how many; see `analysis.serving`."""

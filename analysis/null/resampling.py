@@ -9,7 +9,7 @@ Draw i of a seed is the same whatever else is drawn, and however many threads dr
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any
 
@@ -31,25 +31,17 @@ ONE_GROUPING = 0.5  # logarithm: between those of one and of two
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Sample:
-    """The labelled clips of one labelling, ready to be reshuffled thousands of times."""
+class Arrangement:
+    """The labelled clips of one labelling, and which of them may change places."""
 
-    bits: NDArray[np.uint8]
-    """(1, clip, byte): the layers of a clip side by side; no bytes if `positive` is there."""
-    positive: NDArray[np.unsignedinteger] | None
-    """Positive frames (clip, neuron), the layers of a clip side by side; None where bits count clips."""
-    weights: Codes
-    """What a clip counts (clip): 1, or its frames."""
+    clips: NDArray[np.intp]
+    """Places of the labelled clips among all (clip)."""
     codes: Codes
     """Category of each clip (clip), from 0."""
     units: Codes
-    """What moves as one (clip): the number of the clip, or of its group."""
+    """What moves as one (clip): the number of the clip, or of its group, from 0."""
     strata: Codes
     """Within which units are exchanged (clip)."""
-    existing: NDArray[np.intp]
-    """Columns of the bits (neuron) that are neurons, in order of (layer, neuron)."""
-    neurons: xr.DataArray
-    """Whether they exist: bool (layer, neuron), with the coordinates of the results."""
     categories: tuple[str, ...]
     balanced: bool
 
@@ -62,35 +54,6 @@ class Sample:
     def imbalance(self) -> float:
         """Clips of the largest category over those of the smallest; 1 is balanced."""
         return float(self.clips_per_category.max() / self.clips_per_category.min())
-
-    def counts(self, codes: Codes, n_categories: int, clips: NDArray[np.intp] | None = None) -> tuple[Counts, Codes]:
-        """Active clips, or positive frames (category, existing neuron), and of how many (category).
-
-        codes: the category of each clip (clip); clips: those to count, as often as they are named, all by default.
-        """
-        weights = self.weights if clips is None else self.weights[clips]
-        chosen = codes if clips is None else codes[clips]
-        of = np.bincount(chosen, weights, n_categories).astype(np.int64)
-        if self.positive is None:
-            bits = self.bits if clips is None else self.bits[:, clips]
-            counts = count_bits(bits, chosen, n_categories, 8 * bits.shape[2])[:, 0]
-        else:
-            counts = np.zeros((n_categories, self.positive.shape[1]), np.int32)
-            _add_rows(self.positive, np.arange(len(codes)) if clips is None else clips, chosen, counts)
-        return (counts if self.existing.size == counts.shape[1] else counts[:, self.existing]), of
-
-    @cached_property
-    def evidence(self) -> NDArray[np.int64]:
-        """Clips (existing neuron) that say what a neuron responds to: the fewer of those with and without activity."""
-        fewer: NDArray[np.int64]
-        if self.positive is None:
-            (active,), (of,) = self.counts(np.zeros_like(self.codes), 1)
-            fewer = np.minimum(active, of - active).astype(np.int64)
-        else:
-            some = (self.positive > 0).sum(axis=0)
-            not_all = (self.positive < self.weights[:, None]).sum(axis=0)
-            fewer = np.minimum(some, not_all)[self.existing]
-        return fewer
 
     @cached_property
     def first_and_unit(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
@@ -136,31 +99,67 @@ class Sample:
         return max(1 / (1 + permutations), math.exp(-self.log_groupings))
 
 
-def take_sample(
-    active: xr.DataArray,
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Sample(Arrangement):
+    """The labelled clips of one labelling and what their neurons did, ready to be reshuffled thousands of times."""
+
+    bits: NDArray[np.uint8]
+    """(1, clip, byte): the layers of a clip side by side; no bytes if `positive` is there."""
+    positive: NDArray[np.unsignedinteger] | None
+    """Positive frames (clip, neuron), the layers of a clip side by side; None where bits count clips."""
+    weights: Codes
+    """What a clip counts (clip): 1, or its frames."""
+    existing: NDArray[np.intp]
+    """Columns of the bits (neuron) that are neurons, in order of (layer, neuron)."""
+    neurons: xr.DataArray
+    """Whether they exist: bool (layer, neuron), with the coordinates of the results."""
+
+    def counts(self, codes: Codes, n_categories: int, clips: NDArray[np.intp] | None = None) -> tuple[Counts, Codes]:
+        """Active clips, or positive frames (category, existing neuron), and of how many (category).
+
+        codes: the category of each clip (clip); clips: those to count, as often as they are named, all by default.
+        """
+        weights = self.weights if clips is None else self.weights[clips]
+        chosen = codes if clips is None else codes[clips]
+        of = np.bincount(chosen, weights, n_categories).astype(np.int64)
+        if self.positive is None:
+            bits = self.bits if clips is None else self.bits[:, clips]
+            counts = count_bits(bits, chosen, n_categories, 8 * bits.shape[2])[:, 0]
+        else:
+            counts = np.zeros((n_categories, self.positive.shape[1]), np.int32)
+            _add_rows(self.positive, np.arange(len(codes)) if clips is None else clips, chosen, counts)
+        return (counts if self.existing.size == counts.shape[1] else counts[:, self.existing]), of
+
+    @cached_property
+    def evidence(self) -> NDArray[np.int64]:
+        """Clips (existing neuron) that say what a neuron responds to: the fewer of those with and without activity."""
+        fewer: NDArray[np.int64]
+        if self.positive is None:
+            (active,), (of,) = self.counts(np.zeros_like(self.codes), 1)
+            fewer = np.minimum(active, of - active).astype(np.int64)
+        else:
+            some = (self.positive > 0).sum(axis=0)
+            not_all = (self.positive < self.weights[:, None]).sum(axis=0)
+            fewer = np.minimum(some, not_all)[self.existing]
+        return fewer
+
+
+def arrange_clips(
     labels: xr.DataArray,
     *,
-    frame_count: xr.DataArray | None = None,
     groups: xr.DataArray | None = None,
     within: Sequence[xr.DataArray] = (),
     balanced: bool = False,
-    valid: xr.DataArray | None = None,
     seed: int = 0,
-) -> Sample:
-    """Read the labelled clips of a labelling into memory: one bit per clip and neuron, or one or two bytes.
+) -> Arrangement:
+    """Which clips have a label, and which may change places; clips with a negative code are left out.
 
-    active, labels: as for `activation_counts`; clips with a negative code are left out.
-    frame_count: frames (clip); `active` is then the positive frames, integers (layer, neuron, clip), and probabilities
-        are shares of frames, as in `frame_probability`.
+    labels: as for `activation_counts`.
     groups: what clips share, such as speaker or source file (clip); such clips move together, a clip with "" alone.
     within: columns such as split or fold (clip); clips are exchanged only where they have the same in all of them.
     balanced: every category is cut down to as many clips as the smallest has, chosen by the seed.
-    valid: bool (layer, neuron), False for neurons that do not exist.
-    Raises ValueError for labels that do not fit, fewer than two categories with clips, or a group that lies in two
-    splits.
+    Raises ValueError for fewer than two categories with clips, or a group that lies in two splits.
     """
-    # Checks the input, and has the result's coordinates.
-    counts = activation_counts(active if frame_count is None else active > 0, labels)
     codes = labels.values.astype(np.int64)
     categories = [str(name) for name in labels.attrs["categories"]]
     clips_of = np.bincount(codes[codes >= 0], minlength=len(categories))
@@ -177,6 +176,7 @@ def take_sample(
     if groups is not None:
         alone = np.flatnonzero(groups.values[kept] == "")
         units[alone] = len(kept) + alone
+        units = np.unique(units, return_inverse=True)[1]
     strata = np.zeros(len(kept), np.int64)
     for column in within:
         _, strata = np.unique(np.stack([strata, _numbered(column, kept)]), axis=1, return_inverse=True)
@@ -187,6 +187,36 @@ def take_sample(
             f"{(splits > 1).sum()} groups lie in more than one split; expected each group in one: "
             "leave out the split, or name a finer group"
         )
+    return Arrangement(
+        clips=kept, codes=codes[kept], units=units, strata=strata, categories=tuple(categories), balanced=balanced
+    )
+
+
+def take_sample(
+    active: xr.DataArray,
+    labels: xr.DataArray,
+    *,
+    frame_count: xr.DataArray | None = None,
+    groups: xr.DataArray | None = None,
+    within: Sequence[xr.DataArray] = (),
+    balanced: bool = False,
+    valid: xr.DataArray | None = None,
+    seed: int = 0,
+) -> Sample:
+    """Read the labelled clips of a labelling into memory: one bit per clip and neuron, or one or two bytes.
+
+    active, labels: as for `activation_counts`; clips with a negative code are left out.
+    frame_count: frames (clip); `active` is then the positive frames, integers (layer, neuron, clip), and probabilities
+        are shares of frames, as in `frame_probability`.
+    groups, within, balanced, seed: as for `arrange_clips`.
+    valid: bool (layer, neuron), False for neurons that do not exist.
+    Raises ValueError for labels that do not fit, fewer than two categories with clips, or a group that lies in two
+    splits.
+    """
+    # Checks the input, and has the result's coordinates.
+    counts = activation_counts(active if frame_count is None else active > 0, labels)
+    arrangement = arrange_clips(labels, groups=groups, within=within, balanced=balanced, seed=seed)
+    kept = arrangement.clips
     cells = counts.isel(category=0, drop=True).transpose("layer", "neuron")
     exists = xr.DataArray(np.ones(cells.shape, bool), cells.coords, name="exists")
     if valid is not None:
@@ -204,20 +234,16 @@ def take_sample(
         frames = active.isel(clip=kept).transpose("clip", "layer", "neuron").astype(narrow)
         positive = frames.values.reshape(len(kept), -1)
     return Sample(
+        **{each.name: getattr(arrangement, each.name) for each in fields(Arrangement)},
         bits=np.ascontiguousarray(bits).reshape(1, len(kept), -1),
         positive=positive,
         weights=weights,
-        codes=codes[kept],
-        units=units,
-        strata=strata,
         existing=np.flatnonzero(columns),
         neurons=exists,
-        categories=tuple(categories),
-        balanced=balanced,
     )
 
 
-def shuffle_labels(sample: Sample, seed: int, draw: int) -> Codes:
+def shuffle_labels(sample: Arrangement, seed: int, draw: int) -> Codes:
     """Codes (clip) of one draw: the categories of units permuted among the units of each stratum.
 
     Without groups every category keeps its number of clips in every stratum; with groups, its number of groups.
@@ -247,7 +273,7 @@ def shuffle_labels(sample: Sample, seed: int, draw: int) -> Codes:
     return shuffled[unit]
 
 
-def redraw_clips(sample: Sample, seed: int, draw: int, stream: int = 0) -> NDArray[np.intp]:
+def redraw_clips(sample: Arrangement, seed: int, draw: int, stream: int = 0) -> NDArray[np.intp]:
     """Clips (clip) of one bootstrap draw: units drawn with replacement within each stratum and category.
 
     Where groups have clips of several categories they are drawn within each stratum; should a category then have no
@@ -275,7 +301,7 @@ def redraw_clips(sample: Sample, seed: int, draw: int, stream: int = 0) -> NDArr
     )
 
 
-def check_drawable(sample: Sample) -> None:
+def check_drawable(sample: Arrangement) -> None:
     """Raise ValueError for a category whose clips are the same ones in every draw with replacement."""
     lone = [name for name, n in zip(sample.categories, sample.unit_counts.max(axis=0), strict=True) if n < 2]
     if lone:

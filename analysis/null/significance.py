@@ -63,6 +63,11 @@ def check_level(level: float) -> None:
         raise ValueError(f"level is {level:g}; expected a number above 0 and below 1, such as 0.05")
 
 
+def fewest_permutations(level: float) -> int:
+    """The fewest permutations by which a p can be as low as the level: 19 for 0.05."""
+    return math.ceil(1 / level - 1 - 1e-9)
+
+
 def fewest_draws(confidence: float) -> int:
     """The fewest draws between whose extremes so large a share of further ones is expected: 39 for 0.95."""
     return math.ceil(2 / (1 - confidence) - 1 - 1e-9)

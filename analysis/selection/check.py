@@ -5,14 +5,14 @@ Conventions: selections are those of `class_specific`, computed.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
 import xarray as xr
 
+from ...messages import quoted, visible
 from .. import accessor  # noqa: F401  registers ds.otoscope
-from .rules import class_specific
 from .selection import Selection, Threshold
 
 QUANTILES = (0.8, 0.95)  # of the means of all categories: thresholds that are tried
@@ -24,8 +24,21 @@ class NothingSelected(ValueError):
 
 def select(ds: xr.Dataset, label: str, how: Selection) -> xr.Dataset:
     """Class-specific neurons, computed, from the clips that a data set has, whatever `how.clips` says."""
-    p = ds.otoscope.probability(label, how, clips="all").compute()
-    return class_specific(p, how).compute()
+    found: xr.Dataset = ds.otoscope.class_specific(label, how, clips="all").compute()
+    return found
+
+
+def check_categories(categories: Sequence[str], name: str, how: Selection) -> None:
+    """Raise NothingSelected for fewer than two categories with clips. name: of the labelling, as in "cremad:gender"."""
+    if len(categories) > 1:
+        return
+    found = f"1 category with clips ({quoted(categories[0])})" if categories else "no category with clips"
+    if how.where or how.confirm:
+        asked = [f"--{option} {text}" for option in ("where", "confirm") for text in getattr(how, option)]
+        raise NothingSelected(
+            f"{name} has {found} by {' '.join(map(visible, asked))}; expected at least 2 to compare: use other clips"
+        )
+    raise NothingSelected(f"{name} has {found}; expected at least 2 to compare: use another label column")
 
 
 def check_selection(selection: xr.Dataset, name: str, how: Selection, remedy: Callable[[], str]) -> None:
@@ -34,10 +47,9 @@ def check_selection(selection: xr.Dataset, name: str, how: Selection, remedy: Ca
     name: of the labelling, as in "cremad:gender". remedy: what to use instead where the probabilities are the cause, as
     of `remedy_for`; asked only then.
     """
-    categories = [str(c) for c in selection["category"].values]
-    if len(categories) < 2:
-        found = f"1 category with clips ({categories[0]!r})" if categories else "no category with clips"
-        raise NothingSelected(f"{name} has {found}; expected at least 2 to compare: use another label column")
+    check_categories([str(category) for category in selection["category"].values], name, how)
+    if how.rule == "contrast":
+        return  # that nothing passes a test is an answer
     reading = selection["probability"].attrs.get("reading", "clip")
     by = f"by the reading {reading!r}{'' if how.threshold is None else f' and the threshold {_short(how.threshold)}'}"
     if bool(selection["saturated"]):
