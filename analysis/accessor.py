@@ -9,6 +9,7 @@ everything else stays lazy.
 
 import inspect
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -204,21 +205,28 @@ class OtoscopeAccessor:
         selection: Selection | None = None,
         *,
         balanced: bool = False,
+        found: xr.Dataset | None = None,
         **changes: Any,
     ) -> "Sample":
         """The labelled clips in memory, for `null.permutation_null` and `null.bootstrap`; see `take_sample`.
 
         selection: as for `probability`; of its fields also `group`, label column that clips share, such as speaker:
         they move together; `within`, label columns such as split, inside which clips are exchanged; and `seed`.
-        balanced: cut every category down to the size of the smallest.
+        balanced: cut every category down to the size of the smallest; found: by the rule contrast the selection, of
+        `class_specific`, if it is there already.
         """
         from .null.resampling import take_sample  # machine code: who only opens a store never waits for it
 
         how = self._checked(selection, changes)
         self._check_clips()
+        if balanced and how.rule == "contrast":
+            raise ValueError(
+                "balanced was given with the rule contrast, whose AUC does not depend on sizes of categories; expected "
+                "it with the rules lape and paper: leave it out"
+            )
         codes = self.codes(label, how)
         active, frames = self._active(how, codes)
-        return take_sample(
+        sample = take_sample(
             active,
             codes,
             frame_count=frames,
@@ -228,6 +236,14 @@ class OtoscopeAccessor:
             valid=self._ds.get("neuron_valid"),
             seed=how.seed,
         )
+        if how.rule != "contrast":
+            return sample
+        from .contrast.rank_sample import take_ranks
+
+        found = (self.class_specific(label, how) if found is None else found).compute()
+        mean = self._variable("mean", "ranks")
+        exists = sample.neurons.transpose("layer", "neuron").values
+        return replace(sample, ranked=take_ranks(mean, sample.clips, sample.codes, exists, found))
 
     def _arrangement(self, label: str, how: Selection, codes: xr.DataArray | None = None) -> "Arrangement":
         from .null.resampling import arrange_clips

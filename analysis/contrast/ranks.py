@@ -136,7 +136,7 @@ def by_category(codes: Codes, n_categories: int) -> tuple[NDArray[np.unsignedint
     return order.astype(np.uint16 if len(codes) <= 1 << 16 else np.uint32), edges
 
 
-def z_of(sums: NDArray[np.unsignedinteger], of: NDArray[np.integer], spread: Floats) -> Floats:
+def z_of(sums: NDArray[Any], of: NDArray[np.integer], spread: Floats) -> Floats:
     """Tie-corrected z (..., category, neuron) of doubled rank sums, `of` clips (..., category); NaN where none varies.
 
     z = (R - n_c (n + 1) / 2) / sqrt(n_c (n - n_c) (n + 1) / 12 (1 - T / (n^3 - n)))
@@ -149,7 +149,7 @@ def z_of(sums: NDArray[np.unsignedinteger], of: NDArray[np.integer], spread: Flo
     return z
 
 
-def auc_of(sums: NDArray[np.unsignedinteger], of: NDArray[np.integer]) -> Floats:
+def auc_of(sums: NDArray[Any], of: NDArray[np.integer]) -> Floats:
     """AUC (..., category, neuron) of doubled rank sums: the chance that a clip of the category has the higher mean.
 
     AUC = (R - n_c (n_c + 1) / 2) / (n_c (n - n_c)),   ties count half

@@ -55,7 +55,7 @@ def against_null(
 
 
 def _sample(one: SelectedLabelling, how: Selection, balanced: bool) -> Sample:
-    sample: Sample = one.ds.otoscope.sample(one.label, how, balanced=balanced)
+    sample: Sample = one.ds.otoscope.sample(one.label, how, balanced=balanced, found=one.selection)
     return sample
 
 

@@ -18,7 +18,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from ..selection.from_counts import Selected, ratio_of, select_counts
+from ..selection.from_counts import Selected, aape_of_counts, ratio_of, select_counts
 from ..selection.selection import Selection, selection_of
 from ..selection.selectivity import entropy_of
 from .resampling import Sample, check_drawable, redraw_clips, shuffle_labels
@@ -101,6 +101,8 @@ def permutation_null(
             tested = ~_same_clips(sample, against)
         if name == "aape":
             value, tested = _evidence(sample, value, null)
+        elif name != "common_neuron_ratio" and sample.ranked is not None:
+            tested = np.zeros(value.shape, bool)  # draws take as many neurons as were found
         parts["p"], corrected = exceedance(value, null, tested)
         parts["p_corrected"] = np.maximum(corrected, smallest)  # that few draws missed the one found is no evidence
         parts["significant"] = parts["p_corrected"] <= level
@@ -206,9 +208,15 @@ def _select(
     sample: Sample, selection: Selection, codes: NDArray[np.int64] | None = None, clips: NDArray[np.intp] | None = None
 ) -> Selected:
     """The selection as found, with other codes (clip), or with other clips (clip)."""
-    codes = sample.codes if codes is None else codes
-    counts, of = sample.counts(codes, len(sample.categories), clips)
-    return select_counts(counts, of, selection)
+    own = sample.codes if codes is None else codes
+    counts, of = sample.counts(own, len(sample.categories), clips)
+    if sample.ranked is None:
+        return select_counts(counts, of, selection)
+    member = sample.ranked.member
+    if codes is not None or clips is not None:
+        member = sample.ranked.shuffled(own) if clips is None else sample.ranked.redrawn(clips)
+    neurons = np.flatnonzero(member.any(axis=0))
+    return Selected(aape=aape_of_counts(counts, of), neurons=neurons, member=member[:, neurons])
 
 
 def _statistics(chosen: Selected, other: Selected | None) -> Values:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from ...store.bits import pack
 from ..adders import compiled
+from ..contrast.rank_sample import RankSample
 from ..rates import activation_counts
 from ..totals import count_bits
 
@@ -113,6 +114,8 @@ class Sample(Arrangement):
     """Columns of the bits (neuron) that are neurons, in order of (layer, neuron)."""
     neurons: xr.DataArray
     """Whether they exist: bool (layer, neuron), with the coordinates of the results."""
+    ranked: RankSample | None = None
+    """By the rule contrast, also what its selections need."""
 
     def counts(self, codes: Codes, n_categories: int, clips: NDArray[np.intp] | None = None) -> tuple[Counts, Codes]:
         """Active clips, or positive frames (category, existing neuron), and of how many (category).

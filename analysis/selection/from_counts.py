@@ -50,18 +50,27 @@ def select_counts(counts: NDArray[np.integer], of: NDArray[np.integer], selectio
     if len(of) < 2:
         raise ValueError(f"found {len(of)} categories; expected at least two to compare")
     rule, percentile = selection.rule, selection.percentile
-    if rule == "paper" or of.sum() > MAX_LEVELS:
-        levels: NDArray[Any] = counts / of[:, None]
-        entropy = _aape(levels)
-    else:
-        tables = [np.arange(n + 1) / n for n in of]  # P of every count, by category
-        levels = _levels(counts, tables)
-        entropy = _approximate_aape(counts, tables)
+    entropy = aape_of_counts(counts, of)
+    levels: NDArray[Any] = counts / of[:, None] if _many(of) or rule == "paper" else _levels(counts, _tables(of))
     if rule == "paper":
         neurons, member = _by_paper(levels, percentile)
     else:
         neurons, member = _by_lape(levels, entropy, counts, of, percentile)
     return Selected(aape=entropy, neurons=neurons, member=member)
+
+
+def aape_of_counts(counts: NDArray[np.integer], of: NDArray[np.integer]) -> NDArray[np.float32]:
+    """AAPE (neuron) of counts (category, neuron) of `of` (category), all positive: to 1e-6 nats."""
+    return _aape(counts / of[:, None]) if _many(of) else _approximate_aape(counts, _tables(of))
+
+
+def _many(of: NDArray[np.integer]) -> bool:
+    return bool(of.sum() > MAX_LEVELS)
+
+
+def _tables(of: NDArray[np.integer]) -> list[Floats]:
+    """P of every count, by category."""
+    return [np.arange(n + 1) / n for n in of]
 
 
 def _by_lape(

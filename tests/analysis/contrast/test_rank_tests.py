@@ -157,7 +157,9 @@ def test_ranks_of_many_clips_need_more_bits() -> None:
     mean = xr.DataArray(means, dims=("layer", "neuron", "clip"))
     found = contrast_tests(mean, arrange_clips(labels_of(codes)), Selection(rule="contrast", permutations=19))
     for neuron in range(2):
-        np.testing.assert_allclose(found["z"][0, neuron, 0], plain_z(means[0, neuron].astype(float), codes == 0), rtol=1e-9)
+        np.testing.assert_allclose(
+            found["z"][0, neuron, 0], plain_z(means[0, neuron].astype(float), codes == 0), rtol=1e-9
+        )
 
 
 def test_what_is_planted_is_found_and_padding_is_not_tested() -> None:
