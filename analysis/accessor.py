@@ -66,11 +66,11 @@ class OtoscopeAccessor:
         there = self._read("status") == OK if "status" in self._ds else np.ones(self._ds.sizes["clip"], bool)
         return self._of_clips(there)
 
-    def categories(self, label: str) -> list[str]:
-        """The categories of a label column that have clips."""
+    def categories(self, label: str, selection: Selection | None = None) -> list[str]:
+        """The categories of a label column that have clips, of those that a selection counts."""
         if self._given:
             return [str(name) for name in self._given_probability(label)["category"].values]
-        return list(self.codes(label).attrs["categories"])
+        return list(self.codes(label, selection).attrs["categories"])
 
     def label(self, name: str) -> xr.DataArray:
         """Category of each clip: (clip) strings, "" where there is none or the clip does not count. Read at once."""
@@ -125,12 +125,29 @@ class OtoscopeAccessor:
                 )
             return self._given_probability(label).assign_attrs(reading="given")
         codes = self.codes(label, how)
-        active, frames = self._active(how, codes)
+        active, frames = self.active(how, codes)
         if frames is None:
             p = rates.activation_probability(active, codes)
         else:
             p = rates.frame_probability(active, frames, codes)
         return self._where_valid(p).assign_attrs(p.attrs, reading=how.reading)
+
+    def active(self, how: Selection, codes: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray | None]:
+        """Which neurons are active in which clips, packed where possible; or positive frames, and of how many."""
+        if how.reading != "clip":
+            purpose = f"the reading {how.reading!r}"
+            positive = self._variable("positive_frames", purpose)
+            frames = self._variable("frame_count", purpose) if how.reading == "frame" else None
+            return (positive > 0 if frames is None else positive), frames
+        threshold = how.line
+        if isinstance(threshold, xr.DataArray):
+            self._check_threshold(threshold)
+        elif not threshold:  # None, or 0
+            return self._bits(), None
+        mean = self._variable("mean", "a threshold on the mean")
+        if isinstance(threshold, str):
+            threshold = neuron_thresholds(mean, codes.values >= 0, threshold)
+        return rates.above(mean, threshold), None
 
     def aape(
         self, label: str, selection: Selection | None = None, *, normalised: bool = False, **changes: Any
@@ -159,9 +176,20 @@ class OtoscopeAccessor:
         from .contrast.rank_tests import contrast_tests
 
         how = self._checked(selection, changes)
-        arrangement = self._arrangement(label, how)
+        arrangement = self.arrangement(label, how)
         mean = self._variable("mean", "rank tests of the rule contrast")
         return contrast_tests(mean, arrangement, how, valid=self._ds.get("neuron_valid"))
+
+    def hold_up(
+        self, label: str, selection: Selection | None = None, *, found: xr.Dataset, **changes: Any
+    ) -> xr.Dataset:
+        """Whether a selection, `found`, holds up on the clips of `confirm`, which did not make it; computed at once.
+
+        See `analysis.hold_up`, and `selection.confirm.confirmed` for what is beside.
+        """
+        from .selection.confirm import confirmed
+
+        return confirmed(self._ds, label, self._checked(selection, changes), found)
 
     def common_neuron_ratio(
         self, label: str, other_label: str | None = None, selection: Selection | None = None, **changes: Any
@@ -199,6 +227,18 @@ class OtoscopeAccessor:
             }
         )  # fmt: skip
 
+    def arrangement(self, label: str, how: Selection, codes: xr.DataArray | None = None) -> "Arrangement":
+        """The labelled clips, or those of other codes (clip), and which may change places by `group` and `within`."""
+        from .null.resampling import arrange_clips
+
+        self._check_clips()
+        return arrange_clips(
+            self.codes(label, how) if codes is None else codes,
+            groups=self.label(how.group) if how.group else None,
+            within=[self.label(name) for name in how.within],
+            seed=how.seed,
+        )
+
     def sample(
         self,
         label: str,
@@ -225,7 +265,7 @@ class OtoscopeAccessor:
                 "it with the rules lape and paper: leave it out"
             )
         codes = self.codes(label, how)
-        active, frames = self._active(how, codes)
+        active, frames = self.active(how, codes)
         sample = take_sample(
             active,
             codes,
@@ -244,17 +284,6 @@ class OtoscopeAccessor:
         mean = self._variable("mean", "ranks")
         exists = sample.neurons.transpose("layer", "neuron").values
         return replace(sample, ranked=take_ranks(mean, sample.clips, sample.codes, exists, found))
-
-    def _arrangement(self, label: str, how: Selection, codes: xr.DataArray | None = None) -> "Arrangement":
-        from .null.resampling import arrange_clips
-
-        self._check_clips()
-        return arrange_clips(
-            self.codes(label, how) if codes is None else codes,
-            groups=self.label(how.group) if how.group else None,
-            within=[self.label(name) for name in how.within],
-            seed=how.seed,
-        )
 
     def _check_clips(self) -> None:
         if self._given:
@@ -286,23 +315,6 @@ class OtoscopeAccessor:
         if label != GIVEN:
             raise LookupError(f"no labelling {label!r} in probabilities made elsewhere; they have one, {GIVEN!r}")
         return self._ds["probability"]
-
-    def _active(self, how: Selection, codes: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray | None]:
-        """Which neurons are active in which clips, packed where possible; or positive frames, and of how many."""
-        if how.reading != "clip":
-            purpose = f"the reading {how.reading!r}"
-            positive = self._variable("positive_frames", purpose)
-            frames = self._variable("frame_count", purpose) if how.reading == "frame" else None
-            return (positive > 0 if frames is None else positive), frames
-        threshold = how.line
-        if isinstance(threshold, xr.DataArray):
-            self._check_threshold(threshold)
-        elif not threshold:  # None, or 0
-            return self._bits(), None
-        mean = self._variable("mean", "a threshold on the mean")
-        if isinstance(threshold, str):
-            threshold = neuron_thresholds(mean, codes.values >= 0, threshold)
-        return rates.above(mean, threshold), None
 
     def _check_threshold(self, threshold: xr.DataArray) -> None:
         """Raise ValueError for others than one per neuron. A lazy one is not searched for NaN; nothing exceeds it."""

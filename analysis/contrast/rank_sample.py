@@ -13,7 +13,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from ..adders import compiled
-from .ranks import TILE, Codes, Floats, auc_of, by_category, columns_of, rank, rank_sums, read_column, z_of
+from .ranks import TILE, Codes, Floats, auc_of, by_category, columns_of, rank, rank_sums, read_means, z_of
 
 Members = NDArray[np.bool_]
 
@@ -86,7 +86,7 @@ def take_ranks(
     tiles: list[NDArray[np.unsignedinteger]] = []
     for layer, neurons in columns_of(mean, clips):
         inside = exists[layer, neurons]
-        for ranked in rank(read_column(mean, layer, neurons, clips)[:, inside], layer, slice(0, int(inside.sum()))):
+        for ranked in rank(read_means(mean, layer, neurons, clips)[:, inside], layer, slice(0, int(inside.sum()))):
             width = ranked.ranks.shape[1]
             if ranks is None:
                 ranks = np.empty((len(clips), 0), ranked.ranks.dtype)

@@ -25,7 +25,7 @@ from ..selection.rules import THRESHOLDS
 from ..selection.selection import Selection
 from ..selection.selectivity import CELL_DIMS, aape, existing
 from .delong import delong_variance
-from .ranks import Floats, Ranked, auc_of, by_category, columns_of, rank, rank_sums, read_column, z_of
+from .ranks import Floats, Ranked, auc_of, by_category, columns_of, rank, rank_sums, read_means, z_of
 
 CONFIDENCE_Z = 1.959963984540054  # of the normal distribution, for 95 %
 STEP = 256  # values of the pooled null per unit of z, so that a p is at most 2 % too large where z is 5
@@ -90,7 +90,7 @@ def contrast_tests(
         def work(draws: Draws = draws, columns: Any = columns) -> Pool:
             own = Pool.empty(n_categories, n_draws)
             for layer, neurons in _until_empty(columns):
-                values = read_column(mean, layer, neurons, arrangement.clips)
+                values = read_means(mean, layer, neurons, arrangement.clips)
                 for ranked in rank(values, layer, neurons):
                     draws.add_to(own, ranked, found.exists[layer, ranked.neurons])
                     if draws.numbers.start == 0:

@@ -50,8 +50,10 @@ def columns_of(mean: xr.DataArray, clips: NDArray[np.intp]) -> Iterator[tuple[in
             yield layer, slice(first, min(first + width, mean.sizes["neuron"]))
 
 
-def read_column(mean: xr.DataArray, layer: int, neurons: slice, clips: NDArray[np.intp]) -> NDArray[Any]:
-    """Means (clip, neuron) of these clips, of a part of the neurons of a layer."""
+def read_means(
+    mean: xr.DataArray, layer: int, neurons: slice | NDArray[np.intp], clips: NDArray[np.intp]
+) -> NDArray[Any]:
+    """Means (clip, neuron) of these clips, of some neurons of a layer."""
     part = mean.variable.isel(layer=layer, neuron=neurons).transpose("clip", "neuron")
     values: NDArray[Any] = part.compute(scheduler="synchronous").values
     values = values if len(clips) == len(values) else values[clips]

@@ -25,6 +25,9 @@ class NothingSelected(ValueError):
 def select(ds: xr.Dataset, label: str, how: Selection) -> xr.Dataset:
     """Class-specific neurons, computed, from the clips that a data set has, whatever `how.clips` says."""
     found: xr.Dataset = ds.otoscope.class_specific(label, how, clips="all").compute()
+    if how.confirm:
+        confirmed = ds.otoscope.hold_up(label, how, clips="all", found=found)
+        found = found.assign(confirmed.variables).assign_attrs(confirmed.attrs)
     return found
 
 

@@ -109,17 +109,10 @@ def select_neurons(labelling: Labelling, how: Selection) -> SelectedLabelling:
                 "status --failures` says why they did"
             )
         raise NothingSelected(f"{name} has no committed clip yet; expected some: run its `otoscope extract` again")
-    check_categories(_categories(labelling, how), name, how)
+    check_categories(ds.otoscope.categories(labelling.label, how), name, how)
     found = select(ds, labelling.label, how)
     check_selection(found, name, how, partial(remedy_for, ds, labelling.label, how))
     return SelectedLabelling(**vars(labelling), how=how, selection=found)
-
-
-def _categories(labelling: Labelling, how: Selection) -> list[str]:
-    ds = labelling.ds
-    if "clip" not in ds.dims:
-        return list(ds.otoscope.categories(labelling.label))
-    return list(ds.otoscope.codes(labelling.label, how).attrs["categories"])
 
 
 def select_each(
