@@ -180,17 +180,6 @@ class OtoscopeAccessor:
         mean = self._variable("mean", "rank tests of the rule contrast")
         return contrast_tests(mean, arrangement, how, valid=self._ds.get("neuron_valid"))
 
-    def hold_up(
-        self, label: str, selection: Selection | None = None, *, found: xr.Dataset, **changes: Any
-    ) -> xr.Dataset:
-        """Whether a selection, `found`, holds up on the clips of `confirm`, which did not make it; computed at once.
-
-        See `analysis.hold_up`, and `selection.confirm.confirmed` for what is beside.
-        """
-        from .selection.confirm import confirmed
-
-        return confirmed(self._ds, label, self._checked(selection, changes), found)
-
     def common_neuron_ratio(
         self, label: str, other_label: str | None = None, selection: Selection | None = None, **changes: Any
     ) -> xr.DataArray:

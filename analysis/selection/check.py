@@ -13,6 +13,7 @@ import xarray as xr
 
 from ...messages import quoted, visible
 from .. import accessor  # noqa: F401  registers ds.otoscope
+from .confirm import confirmed
 from .selection import Selection, Threshold
 
 QUANTILES = (0.8, 0.95)  # of the means of all categories: thresholds that are tried
@@ -26,8 +27,8 @@ def select(ds: xr.Dataset, label: str, how: Selection) -> xr.Dataset:
     """Class-specific neurons, computed, from the clips that a data set has, whatever `how.clips` says."""
     found: xr.Dataset = ds.otoscope.class_specific(label, how, clips="all").compute()
     if how.confirm:
-        confirmed = ds.otoscope.hold_up(label, how, clips="all", found=found)
-        found = found.assign(confirmed.variables).assign_attrs(confirmed.attrs)
+        beside = confirmed(ds, label, how, found)
+        found = found.assign(beside.variables).assign_attrs(beside.attrs)
     return found
 
 

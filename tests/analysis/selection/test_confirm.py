@@ -105,8 +105,8 @@ def test_what_cannot_confirm(task: xr.Dataset) -> None:
 def test_effects_are_those_of_the_tests(task: xr.Dataset) -> None:
     tests = task.otoscope.tests("animal", permutations=19)
     found = select(task, "animal", Selection(rule="lape", threshold="q80", percentile=30))
-    told = with_effects(task, "animal", Selection(), found)
+    shown = with_effects(task, "animal", Selection(), found)
     some = found["member"].any("category")
     for name in ("auc", "auc_low", "auc_high"):
-        np.testing.assert_array_equal(told[name].where(some), tests[name].where(some))
-        assert told[name].where(~some).isnull().all()
+        np.testing.assert_array_equal(shown[name].where(some), tests[name].where(some))
+        assert shown[name].where(~some).isnull().all()
