@@ -127,8 +127,8 @@ def mean_difference(mean: xr.DataArray, labels: xr.DataArray) -> xr.DataArray:
     m = category_mean(mean, labels).drop_vars("n_clips")
     others = (m.sum("category") - m) / _positive(m.notnull().sum("category") - 1)
     score = m - others
-    dust = 1e-12 * np.abs(m).max("category")
-    score = score.where(score.isnull() | (np.abs(score) > dust), 0)
+    dust = 1e-12 * abs(m).max("category")
+    score = score.where(score.isnull() | (abs(score) > dust), 0)
     return _named(score, "mean_difference", "difference of mean activations", "1")
 
 
