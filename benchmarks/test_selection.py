@@ -29,7 +29,7 @@ def test_a_quarter_is_planted_in_two_categories() -> None:
         assert np.bincount(planted.sum("category").values.ravel()).tolist() == [900, 75, 25]
 
 
-def test_findings_are_counted_over_repeats() -> None:
+def test_scores_are_counted_over_repeats() -> None:
     truth = np.array([[1, 0], [0, 1], [0, 0]], bool)
     found, nothing = np.array([[1, 1], [0, 0], [1, 0]], bool), np.zeros((3, 2), bool)
     assert scores([(found, truth), (nothing, truth)]) == {
