@@ -7,6 +7,6 @@ machine hits all alike. Results at full size go to `results/<question>.json`; `r
 """
 
 QUESTIONS = (
-    "quickstart", "throughput", "counting", "permutations", "contrast", "planted", "encoders", "opening", "commands", "one_neuron",
-    "memory", "ablation", "cluster", "object_store", "service",
+    "quickstart", "throughput", "counting", "permutations", "contrast", "planted", "selection", "encoders", "opening",
+    "commands", "one_neuron", "memory", "ablation", "cluster", "object_store", "service",
 )  # fmt: skip

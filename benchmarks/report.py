@@ -1,22 +1,22 @@
-"""The table of figures in the documentation, made of the recorded results: `python -m benchmarks.report`.
+"""The tables of figures in the documentation, made of the recorded results: `python -m benchmarks.report`.
 
 Conventions: the table stands between the lines `<!-- figures -->` and `<!-- /figures -->`; a test compares it with
-`results/*.json`, so that no number is ever typed. docs/performance.md has all of it, the README what most ask first.
+`results/*.json`, so that no number is ever typed. docs/performance.md has all of it, the README what most ask first,
+docs/uncertainty.md the comparison of rules, beside a picture.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from . import QUESTIONS
 from .harness import RESULTS, ROOT
+from .selection_report import draw, selection_table
 
 BEGIN, END = "<!-- figures -->", "<!-- /figures -->"
-DOCUMENTS = {
-    "docs/performance.md": QUESTIONS,
-    "README.md": ("quickstart", "throughput", "counting", "opening", "commands", "cluster", "object_store"),
-}
+ASKED_FIRST = ("quickstart", "throughput", "counting", "opening", "commands", "cluster", "object_store")
 
 
 def figures_table(questions: Sequence[str] = QUESTIONS, results: Path = RESULTS) -> str:
@@ -68,11 +68,19 @@ def with_table(text: str, table: str, name: str) -> str:
     return f"{before}{BEGIN}\n{table}\n{END}{rest.split(END)[1]}"
 
 
+DOCUMENTS: dict[str, Callable[[], str]] = {
+    "docs/performance.md": figures_table,
+    "README.md": partial(figures_table, ASKED_FIRST),
+    "docs/uncertainty.md": selection_table,
+}
+
+
 def main() -> None:
-    for name, questions in DOCUMENTS.items():
+    for name, table in DOCUMENTS.items():
         path = ROOT / name
-        path.write_text(with_table(path.read_text(), figures_table(questions), name))
+        path.write_text(with_table(path.read_text(), table(), name))
         print(path)
+    print(draw())
 
 
 if __name__ == "__main__":

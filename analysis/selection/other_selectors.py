@@ -4,6 +4,10 @@ Goal: scores to compare selections with, on equal terms: every selector picks as
 Conventions: one category against the rest of the labelled clips. Scores are float64 (layer, neuron, category), high
 for a neuron that is active, or strongly active, in the category; NaN where clips are too few or nothing varies.
 Lazy in, lazy out. "rest" pools the clips of all other categories.
+
+LAP, MAD and CAS are selectors of Zhao, Schuller and Sisman, "Discovering and Causally Validating Emotion-Sensitive
+Neurons in Large Audio-Language Models", arXiv 2601.03115, as we read them: they count generated tokens, we clips.
+Their fourth, LAPE, is the rule "lape" of `rules`.
 """
 
 from collections.abc import Mapping
@@ -14,7 +18,7 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
-from ..rates import activation_counts, category_mean
+from ..rates import activation_counts, activation_probability, category_mean
 from .selection import Selection
 from .selectivity import CELL_DIMS, ONE_CHUNK, in_one_chunk
 
@@ -79,6 +83,57 @@ def point_biserial(mean: xr.DataArray, labels: xr.DataArray) -> xr.DataArray:
     variance = (q_in + q_out + n_in * n_out / n * difference**2) / n
     score = difference / np.sqrt(_positive(variance)) * np.sqrt(n_in * n_out) / n
     return _named(score, "point_biserial", "point-biserial correlation", "1")
+
+
+def probability(active: xr.DataArray, labels: xr.DataArray) -> xr.DataArray:
+    """LAP: the share of the category's clips in which a neuron is active, P: (layer, neuron, category) in [0, 1].
+
+    By it alone, neurons that are always active come first in every category. active, labels: as for
+    `activation_counts`.
+    """
+    p = activation_probability(active, labels).drop_vars("n_clips")
+    return _named(p, "probability", "activation probability", "1")
+
+
+def probability_margin(active: xr.DataArray, labels: xr.DataArray) -> xr.DataArray:
+    """CAS, contrastive activation selection: (layer, neuron, category) in [-1, 1].
+
+        margin = P - highest P of any other category
+
+    At most one category of a neuron has a positive margin. NaN where no other category has clips. active, labels: as
+    for `activation_counts`.
+    """
+    p = activation_probability(active, labels).drop_vars("n_clips")
+    margin: xr.DataArray = xr.apply_ufunc(
+        _margin,
+        in_one_chunk(p, ["category"]),
+        input_core_dims=[["category"]],
+        output_core_dims=[["category"]],
+        dask="parallelized",
+        dask_gufunc_kwargs=ONE_CHUNK,
+        output_dtypes=[np.float64],
+    )
+    return _named(margin, "probability_margin", "margin of activation probability", "1")
+
+
+def mean_difference(mean: xr.DataArray, labels: xr.DataArray) -> xr.DataArray:
+    """MAD, mean activation difference: (layer, neuron, clip) -> (layer, neuron, category), in units of the mean.
+
+        difference = m - mean over the other categories of their m
+
+    m is the mean over the category's clips; every category weighs the same, however many clips it has. NaN where no
+    other category has clips.
+    """
+    m = category_mean(mean, labels).drop_vars("n_clips")
+    others = (m.sum("category") - m) / _positive(m.notnull().sum("category") - 1)
+    score = m - others
+    dust = 1e-12 * abs(m).max("category")
+    score = score.where(score.isnull() | (abs(score) > dust), 0)
+    return _named(score, "mean_difference", "difference of mean activations", "1")
+
+
+OF_BITS = (rate_difference, mutual_information, probability, probability_margin)
+OF_MEANS = (d_prime, point_biserial, mean_difference)
 
 
 def highest_scores(score: xr.DataArray, neurons: xr.DataArray | int) -> xr.DataArray:
@@ -148,9 +203,9 @@ def selector_agreement(
     if "active_bits" not in ds:
         raise LookupError("probabilities made elsewhere have no clips to score; expected a store extracted here")
     codes, valid = ds.otoscope.codes(label, selection), ds["neuron_valid"]
-    scores = [rate_difference(ds["active_bits"], codes), mutual_information(ds["active_bits"], codes)]
+    scores = [score(ds["active_bits"], codes) for score in OF_BITS]
     if "mean" in ds:
-        scores += [d_prime(ds["mean"], codes), point_biserial(ds["mean"], codes)]
+        scores += [score(ds["mean"], codes) for score in OF_MEANS]
     many = member.sum(["layer", "neuron"]).reset_coords(drop=True)
     members, decided = {"aape": member}, {"aape": many > 0}
     for score in scores:
@@ -197,6 +252,14 @@ def _moments(
 
 def _positive(values: xr.DataArray) -> xr.DataArray:
     return values.where(values > 0)
+
+
+def _margin(p: NDArray[np.float64]) -> NDArray[np.float64]:
+    """P minus the highest P of any other category, the last axis."""
+    known = np.where(np.isnan(p), -np.inf, p)
+    *_, second, first = np.moveaxis(np.sort(np.insert(known, 0, -np.inf, axis=-1), axis=-1), -1, 0)
+    highest = np.where(known == first[..., None], second[..., None], first[..., None])
+    return p - np.where(np.isinf(highest), np.nan, highest)
 
 
 def _highest(score: NDArray[np.float64], many: int) -> NDArray[np.bool_]:

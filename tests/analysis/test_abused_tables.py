@@ -24,15 +24,7 @@ from otoscope.analysis.null.resampling import Sample, take_sample
 from otoscope.analysis.null.significance import exceedance, fewest_draws, intervals, moments
 from otoscope.analysis.rates import category_mean
 from otoscope.analysis.selection.from_counts import ratio_of, select_counts
-from otoscope.analysis.selection.other_selectors import (
-    agreement,
-    d_prime,
-    decides,
-    highest_scores,
-    mutual_information,
-    point_biserial,
-    rate_difference,
-)
+from otoscope.analysis.selection.other_selectors import OF_BITS, OF_MEANS, agreement, decides, highest_scores
 from otoscope.analysis.selection.rules import coverage_ratio, mean_class_specific
 from otoscope.analysis.selection.selection import Selection
 from otoscope.analysis.tables import aape_table, markdown, null_table, overlap_table
@@ -125,24 +117,30 @@ def check_selectivity(table: Table, _seed: int) -> None:
 
 def check_selectors(table: Table, _seed: int) -> None:
     labels, active, mean = table.labels, table.of_neurons(table.active), table.of_neurons(table.mean)
-    found = {
-        "rate": rate_difference(active, labels), "information": mutual_information(active, labels),
-        "d": d_prime(mean, labels), "r": point_biserial(mean, labels),
-    }  # fmt: skip
+    found = {score.__name__: score(active, labels) for score in OF_BITS}
+    found |= {score.__name__: score(mean, labels) for score in OF_MEANS}
     wanted = {name: np.full((len(table.active), table.n_categories), NAN) for name in found}
-    for c, i in itertools.product(range(table.n_categories), range(len(table.active))):
-        inside, outside = table.clips(c), np.flatnonzero((table.codes >= 0) & (table.codes != c))
-        if not (len(inside) and len(outside)):
+    known = [c for c in range(table.n_categories) if len(table.clips(c))]
+    for c, i in itertools.product(known, range(len(table.active))):
+        p, m = ({each: share(row[table.clips(each)]) for each in known} for row in (table.active[i], table.mean[i]))
+        others = [each for each in known if each != c]
+        wanted["probability"][i, c] = p[c]
+        if not others:
             continue
-        wanted["rate"][i, c] = share(table.active[i][inside]) - share(table.active[i][outside])
-        wanted["information"][i, c] = found["information"].values[0, i, c]  # its value is tested elsewhere
-        assert np.isfinite(wanted["information"][i, c])
+        wanted["probability_margin"][i, c] = p[c] - max(p[each] for each in others)
+        wanted["mean_difference"][i, c] = m[c] - sum(m[each] for each in others) / len(others)
+        inside, outside = table.clips(c), np.flatnonzero((table.codes >= 0) & (table.codes != c))
+        wanted["rate_difference"][i, c] = share(table.active[i][inside]) - share(table.active[i][outside])
+        wanted["mutual_information"][i, c] = found["mutual_information"].values[
+            0, i, c
+        ]  # its value is tested elsewhere
+        assert np.isfinite(wanted["mutual_information"][i, c])
         x, y = table.mean[i][inside], table.mean[i][outside]
         if np.ptp(np.r_[x, y]) > 1e-9:
-            wanted["r"][i, c] = np.corrcoef(np.r_[x, y], np.r_[np.ones(len(x)), np.zeros(len(y))])[0, 1]
+            wanted["point_biserial"][i, c] = np.corrcoef(np.r_[x, y], np.r_[np.ones(len(x)), np.zeros(len(y))])[0, 1]
             spread = (x.var(ddof=1) + y.var(ddof=1)) / 2 if min(len(x), len(y)) > 1 else 0
             if spread > 1e-18:
-                wanted["d"][i, c] = (x.mean() - y.mean()) / math.sqrt(spread)
+                wanted["d_prime"][i, c] = (x.mean() - y.mean()) / math.sqrt(spread)
     for name, score in found.items():
         same(score.values[0], wanted[name], name, 1e-6)
     many = xr.DataArray(np.arange(table.n_categories) % 3, dims="category")
@@ -156,8 +154,13 @@ def check_selectors(table: Table, _seed: int) -> None:
     members = [member.values[0] for member in picked.values()]
     common, either = (np.array([[f(a, b).sum(axis=0) for b in members] for a in members]) for f in (AND, OR))
     same(agreement(picked), np.where(either > 0, common / np.maximum(either, 1), NAN), "agreement")
-    counts = [[int(m.values[0, :, c].sum()) for c in range(table.n_categories)] for m in (picked["r"], picked["d"])]
-    named = [picked[name].assign_coords(category=table.labels.attrs["categories"]) for name in ("r", "d")]
+    counts = [
+        [int(m.values[0, :, c].sum()) for c in range(table.n_categories)]
+        for m in (picked["point_biserial"], picked["d_prime"])
+    ]
+    named = [
+        picked[name].assign_coords(category=table.labels.attrs["categories"]) for name in ("point_biserial", "d_prime")
+    ]
     varied = table.n_categories > 2 and all(len(set(of)) > 1 for of in counts)
     same(count_agreement(*named), spearmanr(*counts).statistic if varied else NAN, "rank correlation")
 

@@ -210,15 +210,9 @@ def lazy_functions(ds: xr.Dataset) -> dict[str, xr.DataArray | xr.Dataset]:
     p = a.frame_probability(ds["positive_frames"], ds["frame_count"], codes).where(ds["neuron_valid"])
     selection = a.class_specific(p, percentile=20)
     member = selection["member"]
-    scores = {
-        name: getattr(other_selectors, name)(ds[of], codes)
-        for name, of in (
-            ("rate_difference", "active_bits"),
-            ("mutual_information", "active"),
-            ("d_prime", "mean"),
-            ("point_biserial", "mean"),
-        )
-    }
+    scores = {score.__name__: score(ds["active_bits"], codes) for score in other_selectors.OF_BITS}
+    scores["mutual_information"] = other_selectors.mutual_information(ds["active"], codes)
+    scores |= {score.__name__: score(ds["mean"], codes) for score in other_selectors.OF_MEANS}
     chosen = {name: other_selectors.highest_scores(score, 4) for name, score in scores.items()}
     return {
         "aape": a.aape(p, normalised=True),

@@ -10,12 +10,17 @@ from sklearn.metrics import mutual_info_score
 
 from otoscope.analysis import accessor  # noqa: F401  registers ds.otoscope
 from otoscope.analysis.selection.other_selectors import (
+    OF_BITS,
+    OF_MEANS,
     agreement,
     d_prime,
     decides,
     highest_scores,
+    mean_difference,
     mutual_information,
     point_biserial,
+    probability,
+    probability_margin,
     rate_difference,
     selector_agreement,
 )
@@ -59,15 +64,44 @@ def test_scores_of_means_against_their_definitions(parts):
         assert float(correlation[i, j, c]) == pytest.approx(pointbiserialr(y, x).statistic, rel=1e-9)
 
 
+def test_scores_by_categories_against_their_definitions(parts):
+    """LAP, CAS and MAD: every other category weighs the same, and the highest of them counts."""
+    active, mean, codes, task = parts
+    p, margin, difference = probability(active, codes), probability_margin(active, codes), mean_difference(mean, codes)
+    groups = [np.flatnonzero(codes.values == c) for c in range(p.sizes["category"])]
+    for i, j, c in cells(p):
+        rates = [active.values[i, j, group].mean() for group in groups]
+        means = [mean.values[i, j, group].astype(np.float64).mean() for group in groups]
+        assert float(p[i, j, c]) == pytest.approx(rates.pop(c), abs=1e-12)
+        assert float(margin[i, j, c]) == pytest.approx(float(p[i, j, c]) - max(rates), abs=1e-12)
+        assert float(difference[i, j, c]) == pytest.approx(means.pop(c) - np.mean(means), rel=1e-9, abs=1e-12)
+    for function, eager in ((probability, p), (probability_margin, margin)):
+        np.testing.assert_allclose(function(task["active_bits"], codes), eager, rtol=1e-12)
+
+
+def test_scores_by_categories_without_clips():
+    """A category without clips has no score and is no other category; a lone one has nothing to be compared with."""
+    labels = xr.DataArray([0, 0, 2, 2], dims="clip", attrs={"categories": ["a", "none", "c"]})
+    mean = xr.DataArray([[[1.0, 3, -1, 2]]], dims=("layer", "neuron", "clip"))
+    np.testing.assert_allclose(probability(mean > 0, labels)[0, 0], [1, np.nan, 0.5])
+    np.testing.assert_allclose(probability_margin(mean > 0, labels)[0, 0], [0.5, np.nan, -0.5])
+    np.testing.assert_allclose(mean_difference(mean, labels)[0, 0], [1.5, np.nan, -1.5])
+    alone = labels.copy(data=[0, 0, -1, 0])
+    assert np.isnan(probability_margin(mean > 0, alone)).all()
+    assert np.isnan(mean_difference(mean, alone)).all()
+    tied = labels.copy(data=[0, 1, 2, 2])
+    assert probability_margin(mean > 0, tied)[0, 0].values.tolist() == [0, 0, -0.5]
+    assert (mean_difference(xr.full_like(mean, 0.1), tied) == 0).all()
+
+
 def test_all_are_lazy_and_named(parts, nothing_computes):
     active, mean, codes, task = parts
     with nothing_computes():
-        lazy = [rate_difference(task["active_bits"], codes), mutual_information(task["active_bits"], codes),
-                d_prime(task["mean"], codes), point_biserial(task["mean"], codes)]  # fmt: skip
+        lazy = [score(task["active_bits"], codes) for score in OF_BITS]
+        lazy += [score(task["mean"], codes) for score in OF_MEANS]
         members = {str(score.name): highest_scores(score, 4) for score in lazy}
         agreement(members)
-    eager = [rate_difference(active, codes), mutual_information(active, codes), d_prime(mean, codes),
-             point_biserial(mean, codes)]  # fmt: skip
+    eager = [score(active, codes) for score in OF_BITS] + [score(mean, codes) for score in OF_MEANS]
     for a, b in zip(lazy, eager, strict=True):
         assert a.dims == ("layer", "neuron", "category")
         assert a.attrs["units"] in ("1", "nat")
@@ -119,8 +153,9 @@ def test_selectors_that_cannot_tell_agree_with_nobody(task):
     ds["mean"] = xr.zeros_like(ds["mean"]) + 0.5
     member = ds.otoscope.class_specific("animal", percentile=20)["member"]
     table = selector_agreement(ds, "animal", member).set_index("selector")
-    assert table.loc[["d_prime", "point_biserial"]].isna().all(axis=None)
-    assert table[["d_prime", "point_biserial"]].isna().all(axis=None)
+    names = [score.__name__ for score in OF_MEANS]
+    assert table.loc[names].isna().all(axis=None)
+    assert table[names].isna().all(axis=None)
     assert table.loc["aape", "aape"] == 1
     assert 0 <= table.loc["aape", "rate_difference"] <= 1
     assert "nan" not in markdown(table.reset_index())
@@ -149,8 +184,7 @@ def test_a_neuron_that_likes_a_category_is_first_everywhere():
         values[0, c, codes == c] += 2
     mean = xr.DataArray(values, dims=("layer", "neuron", "clip"))
     labels = xr.DataArray(codes, dims="clip", attrs={"categories": list("abc")})
-    scores = [rate_difference(mean > 0, labels), mutual_information(mean > 0, labels), d_prime(mean, labels),
-              point_biserial(mean, labels)]  # fmt: skip
+    scores = [score(mean > 0, labels) for score in OF_BITS] + [score(mean, labels) for score in OF_MEANS]
     members = {str(score.name): highest_scores(score, 1) for score in scores}
     assert all(member[0, c, c] for member in members.values() for c in range(3))
     assert (agreement(members) == 1).all()
