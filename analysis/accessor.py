@@ -108,6 +108,8 @@ class OtoscopeAccessor:
     def probability(self, label: str, selection: Selection | None = None, **changes: Any) -> xr.DataArray:
         """Activation probability (layer, neuron, category), in one of the readings.
 
+        Without a selection, of what is stored: means above 0, as the published rules take it.
+
         reading: "clip" share of clips whose mean over frames is positive, "frame" share of positive frames, "any"
             share of clips with at least one positive frame.
         threshold: with "clip", on the mean over frames instead of 0; a number, one per neuron (layer, neuron), or one
@@ -116,8 +118,10 @@ class OtoscopeAccessor:
         Raises LookupError for an unknown label column or a variable that was not kept, ValueError for a threshold
         that is neither.
         """
-        how = self._checked(selection, changes)
+        how = self._checked(selection, changes if selection else {"rule": "lape", **changes})
         if self._given:
+            if how.rule == "contrast":
+                self._check_clips()
             if how.reading != "clip" or how.line is not None:
                 raise ValueError(
                     f"reading {how.reading!r}, threshold {how.line} given for probabilities that were made "

@@ -19,7 +19,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from ..selection.from_counts import Selected, aape_of_counts, ratio_of, select_counts
-from ..selection.selection import Selection, selection_of
+from ..selection.selection import Selection, published_selection, selection_of
 from ..selection.selectivity import entropy_of
 from .resampling import Sample, check_drawable, redraw_clips, shuffle_labels
 from .significance import exceedance, intervals, moments
@@ -79,7 +79,7 @@ def permutation_null(
     The AAPE of draws is to 1e-6 nats, the rest is exact.
     Raises ValueError where there is nothing to shuffle.
     """
-    ours = selection_of(selection, **changes)
+    ours = _selection(sample, selection, changes)
     theirs = against_selection or ours
     permutations, level, seed = ours.permutations, ours.level, ours.seed
     _check(sample, against)
@@ -135,7 +135,7 @@ def bootstrap(
     Raises ValueError for a percentile, confidence or number of draws that cannot be, for groups too few to draw, and
     for a category that has one clip or group only.
     """
-    ours = selection_of(selection, **changes)
+    ours = _selection(sample, selection, changes)
     theirs = against_selection or ours
     seed = ours.seed
     _check(sample, against)
@@ -186,6 +186,10 @@ def with_null(result: xr.Dataset) -> xr.DataArray:
     within = result["common_neuron_ratio_p_corrected"] > result.attrs["level"]
     ratio: xr.DataArray = result["common_neuron_ratio"].assign_coords(within_null=within.drop_attrs())
     return ratio.assign_attrs({name: result.attrs[name] for name in ("level", "smallest_p")})
+
+
+def _selection(sample: Sample, selection: Selection | None, changes: dict[str, Any]) -> Selection:
+    return (published_selection if sample.ranked is None else selection_of)(selection, **changes)
 
 
 def _check(sample: Sample, against: Sample | None) -> None:
@@ -287,9 +291,11 @@ def _result(
         imbalance=sample.imbalance,
         units_exchanged=len(sample.first_and_unit[0]),
         rule=ours.rule,
-        percentile=ours.percentile,
+        percentile=np.nan if ours.percentile is None else ours.percentile,
     )
-    return result if against is None else result.assign_attrs(against_percentile=theirs.percentile)
+    if against is None or theirs.percentile is None:
+        return result
+    return result.assign_attrs(against_percentile=theirs.percentile)
 
 
 def _variables(sample: Sample, name: str, parts: Values) -> dict[str, xr.DataArray]:

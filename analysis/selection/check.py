@@ -14,7 +14,7 @@ import xarray as xr
 from ...messages import quoted, visible
 from .. import accessor  # noqa: F401  registers ds.otoscope
 from .confirm import confirmed
-from .selection import Selection, Threshold
+from .selection import PERCENTILE, Selection, Threshold
 
 QUANTILES = (0.8, 0.95)  # of the means of all categories: thresholds that are tried
 
@@ -63,11 +63,12 @@ def check_selection(selection: xr.Dataset, name: str, how: Selection, remedy: Ca
         )
     if not bool((selection["probability"] > 0).any()):
         raise NothingSelected(f"{name}: {by} no neuron is active in any clip; expected some: {remedy()}")
-    if (enough := _enough(selection)) > how.percentile:
+    percentile = how.percentile or PERCENTILE
+    if (enough := _enough(selection)) > percentile:
         n_neurons = int(selection["probability"].notnull().any("category").sum())
         raise NothingSelected(
             f"{name}: no neuron is selected out of {n_neurons}; expected at least one at percentile "
-            f"{how.percentile:g}: use --percentile {enough:g} or more"
+            f"{percentile:g}: use --percentile {enough:g} or more"
         )
 
 
@@ -101,7 +102,7 @@ def remedy_for(ds: xr.Dataset, label: str, how: Selection) -> str:
         return "make them again by another reading, as `otoscope export --reading frame` does"
     for options, other in _others(ds, label, how):
         found = select(ds, label, other)
-        if (enough := _enough(found)) > other.percentile:
+        if (enough := _enough(found)) > (other.percentile or PERCENTILE):
             options = f"{options} --percentile {enough:g}"
             found = select(ds, label, replace(other, percentile=enough))
         if bool(found["selected"].any()) and not bool(found["saturated"]):

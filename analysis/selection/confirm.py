@@ -36,7 +36,7 @@ def confirmed(ds: xr.Dataset, label: str, how: Selection, found: xr.Dataset) -> 
     line = how.line
     if isinstance(line, str):
         line = neuron_thresholds(ds["mean"], selecting.values >= 0, line)
-    active, frames = ds.otoscope.active(replace(how, rule="lape", threshold=line), codes)
+    active, frames = ds.otoscope.active(replace(how, threshold=line), codes)
     p = activation_probability(active, codes) if frames is None else frame_probability(active, frames, codes)
     own = p.transpose("layer", "neuron", "category").reindex(category=found["category"].values).values
     return result.assign(confirm_probability=(found["member"].dims, np.where(found["member"], own, np.nan)))

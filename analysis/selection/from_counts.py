@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ..adders import compiled
 from .rules import INACTIVE, TOP_SHARE
-from .selection import Selection
+from .selection import PERCENTILE, Selection
 from .selectivity import entropy_of
 
 Floats = NDArray[np.float64]
@@ -49,7 +49,7 @@ def select_counts(counts: NDArray[np.integer], of: NDArray[np.integer], selectio
     """
     if len(of) < 2:
         raise ValueError(f"found {len(of)} categories; expected at least two to compare")
-    rule, percentile = selection.rule, selection.percentile
+    rule, percentile = selection.rule, selection.percentile or PERCENTILE
     entropy = aape_of_counts(counts, of)
     levels: NDArray[Any] = counts / of[:, None] if _many(of) or rule == "paper" else _levels(counts, _tables(of))
     if rule == "paper":

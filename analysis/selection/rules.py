@@ -12,7 +12,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from .selection import Selection, selection_of
+from .selection import Selection, published_selection
 from .selectivity import CELL_DIMS, ONE_CHUNK, Floats, aape, existing
 
 TOP_SHARE = 0.95  # share of cells (layer, neuron, category) that are not high; both rules
@@ -47,7 +47,7 @@ def class_specific(
 
     LAPE: Tang et al. 2024, "Language-Specific Neurons: The Key to Multilingual Capabilities in LLMs".
     """
-    how = selection_of(selection, **changes)
+    how = published_selection(selection, **changes)
     cells = existing(p, valid)
     entropy = aape(cells)
     *lines, selected, member, saturated = xr.apply_ufunc(

@@ -26,6 +26,7 @@ RULES = ("lape", "paper", "contrast")
 SIGNS = ("positive", "negative", "both")
 CORRECTIONS = ("bh", "max")
 CLIPS = ("all", "train")
+PERCENTILE = 1.0  # of neurons, by the published rules
 MAX_PERMUTATIONS = 1_000_000
 CONTRAST_THRESHOLD = "q80"
 CONDITION = re.compile(r"([^=!]+)(!?=)(.*)", re.DOTALL)
@@ -52,6 +53,7 @@ class Selection(Record):
 
         Selection(reading="frame", percentile=2)
 
+    Without a rule it is lape where a percentile is given, and else contrast.
     Raises ValueError for values that are not known or do not fit together.
     """
 
@@ -59,15 +61,16 @@ class Selection(Record):
         "clip", "clip: mean above 0; frame: share of positive frames; any: one positive frame.", READINGS
     )
     threshold: Threshold = described(  # noqa: RUF009  of `field`
-        None, "With the reading clip: on the mean, instead of 0; of the neuron's own clips: q80, median, z1.5.",
+        None, "With the reading clip: on the mean; the neuron's own: q80, median, z1.5 [0; by the rule contrast q80].",
         metavar="X|qN|median|zN|FILE",
     )  # fmt: skip
     """A number, a threshold of the neuron's own by name, or in Python one per neuron as a DataArray (layer, neuron);
-    None is 0, before the mean was rounded."""
-    rule: str = described("lape", "Selection rule.", RULES)
-    percentile: float = described(
-        1.0, "Of the rules lape and paper: share of neurons selected, in percent.", metavar="P"
+    None is 0, before the mean was rounded, and by the rule contrast "q80"."""
+    rule: str = described("", "Selection rule [lape with --percentile, else contrast].", RULES)
+    percentile: float | None = described(
+        None, "Of the rules lape and paper: share of neurons selected, in percent [1].", metavar="P"
     )
+    """Of the rule contrast None."""
     level: float = described(0.05, "Chance or share of false findings that is allowed.", metavar="A")
     min_effect: float = described(0.7, "Of the rule contrast: least AUC of a category against the rest.", metavar="AUC")
     sign: str = described("positive", "Of the rule contrast: negative are neurons that fall silent.", SIGNS)
@@ -103,11 +106,16 @@ class Selection(Record):
         return self.threshold if given else CONTRAST_THRESHOLD
 
     def __post_init__(self) -> None:
+        if not self.rule:
+            object.__setattr__(self, "rule", "contrast" if self.percentile is None else "lape")
         known = {"reading": READINGS, "rule": RULES, "sign": SIGNS, "correct": CORRECTIONS, "clips": CLIPS}
         for name, values in known.items():
             if getattr(self, name) not in values:
                 raise ValueError(f"{name} {getattr(self, name)!r} is not known; expected one of {', '.join(values)}")
-        for name in ("percentile", "level", "min_effect"):  # 5 and 5.0 are one selection
+        if self.rule != "contrast" and self.percentile is None:
+            object.__setattr__(self, "percentile", PERCENTILE)
+        for name in ("level", "min_effect", *(["percentile"] if self.percentile is not None else [])):
+            # 5 and 5.0 are one selection
             object.__setattr__(self, name, _number(name, getattr(self, name)))
         for name in ("within", "where", "confirm"):
             object.__setattr__(self, name, _several(name, getattr(self, name)))
@@ -115,7 +123,19 @@ class Selection(Record):
             object.__setattr__(self, "threshold", threshold_of(self.threshold))
         if self.threshold is not None and self.reading != "clip":
             raise ValueError(f"a threshold was given with reading {self.reading!r}; expected reading 'clip' for it")
-        if not 0 < self.percentile <= 100:
+        if self.percentile is not None and self.rule == "contrast":
+            raise ValueError(
+                f"percentile {self.percentile:g} was given with the rule contrast, which selects by tests; expected it "
+                "with the rules lape and paper: leave it out"
+            )
+        if self.rule != "contrast":
+            for name in ("min_effect", "sign", "correct"):
+                if getattr(self, name) != getattr(type(self), name):
+                    raise ValueError(
+                        f"{name} {getattr(self, name)} was given with the rule {self.rule}, which has none; expected "
+                        "it with the rule contrast: leave it out"
+                    )
+        if self.percentile is not None and not 0 < self.percentile <= 100:
             raise ValueError(f"percentile is {self.percentile:g}; expected a number above 0 and up to 100, such as 1")
         if not 0 < self.level < 1:
             raise ValueError(f"level is {self.level:g}; expected a number above 0 and below 1, such as 0.05")
@@ -187,7 +207,21 @@ def selection_of(selection: Selection | None = None, **changes: Any) -> Selectio
     for name in changes:
         if name not in known:
             raise TypeError(f"{name!r} is not a field of a selection; expected some of {', '.join(known)}")
-    return replace(selection or Selection(), **changes)
+    return Selection(**changes) if selection is None else replace(selection, **changes)
+
+
+def published_selection(selection: Selection | None = None, **changes: Any) -> Selection:
+    """As `selection_of`, but the rule is one of those that need probabilities alone, by default lape.
+
+    Raises ValueError for the rule contrast.
+    """
+    how = selection_of(Selection(rule="lape") if selection is None else selection, **changes)
+    if how.rule == "contrast":
+        raise ValueError(
+            "the rule contrast was asked of probabilities; expected lape or paper: it needs clips, as of "
+            "`ds.otoscope.class_specific`"
+        )
+    return how
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,4 +234,6 @@ class Selections:
 
     def of(self, task: str) -> Selection:
         """The selection for a task."""
+        if not self.percentiles:
+            return self.selection
         return replace(self.selection, percentile=self.percentiles.get(task, self.selection.percentile))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin
 import click
 
 from ..analysis.published.paper import PERCENTILES
-from ..analysis.selection.selection import Selection, Selections, threshold_of
+from ..analysis.selection.selection import PERCENTILE, Selection, Selections, threshold_of
 from ..files import check_target
 from .printing import echo
 
@@ -194,7 +194,7 @@ ASKED = tuple(name for name in Selection.__dataclass_fields__ if name not in ("p
 def asked_of(percentile: tuple[str, ...], shuffles: bool, **options: Any) -> Asked:
     """The options of `asking`, where those of the selection become one."""
     names = Selection.__dataclass_fields__
-    how = {name: value for name, value in options.items() if name in names}
+    how = {name: value for name, value in options.items() if name in names and value is not None}
     asked = {name: value for name, value in options.items() if name not in names}
     selections = selections_of(percentile, **how)
     check_shuffling(selections.selection, shuffles)
@@ -203,7 +203,7 @@ def asked_of(percentile: tuple[str, ...], shuffles: bool, **options: Any) -> Ask
 
 def selections_of(percentile: tuple[str, ...] = (), **how: Any) -> Selections:
     """The options of a selection as the analysis takes them; "paper" stands for the paper's percentiles."""
-    general, of_task = Selection.percentile, dict(PERCENTILES) if "paper" in percentile else {}
+    general, of_task = None, dict(PERCENTILES) if "paper" in percentile else {}
     for text in percentile:
         task, _, number = text.rpartition("=")
         try:
@@ -215,8 +215,8 @@ def selections_of(percentile: tuple[str, ...] = (), **how: Any) -> Selections:
             raise ValueError(
                 f"--percentile is {text!r}; expected a number such as 1, a task's such as esc50=2, or paper"
             ) from None
-    if "paper" in percentile:
-        general = Selection.percentile
+    if of_task:
+        general = PERCENTILE if general is None or "paper" in percentile else general
     return Selections(selection=Selection(percentile=general, **how), percentiles=of_task)
 
 
@@ -226,10 +226,13 @@ def given(name: str) -> bool:
 
 
 def by_the_paper(asked: Asked) -> Asked:
-    """The same with the paper's percentiles, unless the command line names others."""
-    if given("percentile"):
-        return asked
-    return replace(asked, selections=replace(asked.selections, percentiles=PERCENTILES))
+    """The same by the paper's rule and percentiles, unless the command line names others."""
+    how = asked.selections.selection
+    if not given("rule") and how.rule == "contrast":
+        how = replace(how, rule="lape")
+    own = given("percentile") or how.rule == "contrast"
+    percentiles = asked.selections.percentiles if own else PERCENTILES
+    return replace(asked, selections=replace(asked.selections, selection=how, percentiles=percentiles))
 
 
 def check_shuffling(how: Selection, shuffled: bool = False) -> None:
