@@ -18,6 +18,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from ..analysis.categories import category_names
 from ..analysis.null.significance import exceedance
 from .paired import Floats, bootstrap_interval, difference_interval, mcnemar, sign_flip
 from .request import SIDES
@@ -140,14 +141,14 @@ def compare(
     right = predicted[:2] == truth
     data["lost"] = ("category", np.bincount(truth[right[0] & ~right[1]], minlength=n))
     data["gained"] = ("category", np.bincount(truth[~right[0] & right[1]], minlength=n))
-    names = np.array([str(name) for name in categories], dtype=object)
+    names = [str(name) for name in categories]
     return xr.Dataset(
         data,
         coords={
             "measure": np.array(measures, dtype=object),
             "units": ("measure", np.array([UNITS.get(name, "1") for name in measures], dtype=object)),
-            "category": names,
-            "predicted": names,
+            "category": category_names(names),
+            "predicted": category_names(names, "predicted"),
             "control": np.arange(n_interventions - 2),
             "n_clips": ("category", np.array([len(clips) for clips in groups[:-1]])),
             "n_changed": ("category", np.bincount(truth[changed[1]], minlength=n)),

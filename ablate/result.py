@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import xarray as xr
 
+from ..analysis.categories import category_names
 from ..documents import parse_json
 from ..files import check_target, partial_path, whole_file
 from ..messages import one_line
@@ -180,14 +181,13 @@ def _result_of(table: pa.Table) -> xr.Dataset:
     for name in CONFUSIONS:
         counts = np.array(about["confusions"][name]).reshape(len(names), -1)
         data[name] = (("category", "predicted"), counts, {"units": "clips"})
-    categories = np.array(names, dtype=object)
     return xr.Dataset(
         data | {name: ("category", np.array(about[name])) for name in ("lost", "gained")},
         coords={
             "measure": np.array(measures, dtype=object),
             "units": ("measure", np.array(about["units"], dtype=object)),
-            "category": categories,
-            "predicted": categories,
+            "category": category_names(names),
+            "predicted": category_names(names, "predicted"),
             "control": np.arange(data[LIST][1].shape[-1]),
             **{name: ("category", inside[name].to_numpy()[: len(names)]) for name in COUNTS},
         },

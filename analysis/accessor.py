@@ -27,6 +27,10 @@ from .selection.selection import Selection, selection_of
 if TYPE_CHECKING:
     from .null.resampling import Arrangement, Sample
 
+NO_LABELS = (
+    "expected at least one: `otoscope.open` shows those of a store, `otoscope label` adds some, and a selection of one "
+    "clip keeps them as clip=[0]"
+)
 GIVEN = "class"  # the one labelling of a data set that holds probabilities made elsewhere instead of clips
 
 
@@ -83,8 +87,8 @@ class OtoscopeAccessor:
         selection: only clips that its `where` admits, and that do not confirm, count.
         """
         if name not in self.labels:
-            known = ", ".join(self.labels) or "none: add some with `otoscope label`"
-            raise LookupError(f"no label column {name!r} in this task; those that exist: {known}")
+            known = f"those that exist: {', '.join(self.labels)}" if self.labels else NO_LABELS
+            raise LookupError(f"no label column {name!r} in this task; {known}")
         counted = self.counted.values
         if selection is not None and selection.where:
             counted = counted & clips_where(self._ds, selection.where)

@@ -10,6 +10,7 @@ from typing import Any
 import xarray as xr
 
 from . import accessor  # noqa: F401  registers ds.otoscope, which the functions given use
+from .categories import category_names
 
 
 def across(tree: xr.DataTree, function: Callable[[xr.Dataset], xr.DataArray | xr.Dataset]) -> xr.DataArray | xr.Dataset:
@@ -29,7 +30,8 @@ def across(tree: xr.DataTree, function: Callable[[xr.Dataset], xr.DataArray | xr
         axes = [list(r.indexes[dim]) for r in results if dim in r.dims]
         if any(axis != axes[0] for axis in axes):
             every = list(dict.fromkeys(name for axis in axes for name in axis))  # in order of appearance
-            results = [_with_room_for_nan(r, dim).reindex({dim: every}) if dim in r.dims else r for r in results]
+            names = category_names(every, dim)
+            results = [_with_room_for_nan(r, dim).reindex({dim: names}) if dim in r.dims else r for r in results]
     by_task = [{str(n) for n, c in r.coords.items() if "category" in c.dims} for r in results]
     joined: xr.DataArray | xr.Dataset = xr.concat(
         results,

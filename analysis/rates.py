@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from .categories import category_names
 from .totals import clips_per_category, count_bits, sum_values
 
 RESULT_DIMS = ("layer", "neuron", "category")
@@ -149,7 +150,12 @@ def _result(
     result = xr.DataArray(
         totals,
         dims=("category", "layer", "neuron"),
-        coords={"neuron": np.arange(totals.shape[2]), **kept, "category": categories, "n_clips": n_clips},
+        coords={
+            "neuron": np.arange(totals.shape[2]),
+            **kept,
+            "category": category_names(categories),
+            "n_clips": n_clips,
+        },
         attrs={"long_name": long_name, "units": units},
     )
     return result.transpose(*RESULT_DIMS)

@@ -22,7 +22,8 @@ from ..cluster.executor import Executor, Failed, Killed, SerialExecutor
 from ..cluster.progress import Progress
 from ..cluster.resources import this_machine
 from ..store.blocks import Block
-from ..store.changes.tasks import add_task, check_origin, check_task, stored_origin
+from ..store.changes.differences import check_origin, check_task
+from ..store.changes.tasks import add_task, stored_origin
 from ..store.location import is_url
 from ..store.provenance import kept
 from ..store.status import block_versions, task_status

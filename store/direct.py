@@ -55,6 +55,12 @@ def check_strings(name: str, column: Sequence[str], size: int, stored: Sequence[
                 raise ValueError(f"{name} holds {found} bytes in {n} clips; expected at most {expected}: shorten them")
 
 
+def check_names(array: zarr.Array[Any], n: int, stored: int) -> None:
+    """Raise ValueError for more names of clips than so many stored bytes can hold."""
+    if n > FREE_NAMES + NAMES_PER_BYTE * stored:
+        raise ValueError(f"{array.path} has {stored} bytes for {n} names, which cannot all differ")
+
+
 def _plain_bytes(column: Iterable[str]) -> int:
     return sum(len(text.encode()) + COUNT_BYTES for text in column)
 
@@ -79,6 +85,11 @@ def decoded(data: bytes, n_bytes: int) -> bytes:
     return bytes(pa.decompress(data, n_bytes, "zstd", asbytes=True))
 
 
+def is_packed(array: zarr.Array[Any]) -> bool:
+    """Whether the objects of an array are zstd frames, with a checksum after them."""
+    return any(isinstance(codec, ZstdCodec) for codec in array.metadata.codecs)  # type: ignore[union-attr]
+
+
 def max_object_bytes(array: zarr.Array[Any]) -> int:
     """Most bytes of a stored object of an array."""
     if array.dtype.kind == "T":
@@ -100,25 +111,36 @@ def read_strings(array: zarr.Array[Any], where: Index = slice(None)) -> list[str
     whole = isinstance(where, slice) and where == slice(None)
     wanted = [] if whole else list(parts(np.atleast_1d(np.arange(n)[where]), size))
     numbers = range(-(-n // size)) if whole else [number for number, _, _ in wanted]
+    column = list(itertools.chain.from_iterable(string_objects(array, numbers)))
+    if whole:
+        return column[:n]
+    selected = np.empty(sum(len(at) for _, _, at in wanted), object)
+    for i, (_, inside, at) in enumerate(wanted):
+        selected[at] = np.array(column[i * size : (i + 1) * size], object)[inside]
+    return list(selected)
+
+
+def string_objects(array: zarr.Array[Any], numbers: Sequence[int]) -> Iterator[list[str]]:
+    """The strings of each of these objects of an array, decoded one after the other. Raises as `read_strings`."""
+    (n,), (size,) = array.shape, array.chunks
     keys = [f"{array.path}/{array.metadata.encode_chunk_key((i,))}" for i in numbers]
-    packed = any(isinstance(codec, ZstdCodec) for codec in array.metadata.codecs)  # type: ignore[union-attr]
     limit = max_object_bytes(array)
     with ThreadPoolExecutor(MAX_REQUESTS) as pool:
         found = list(pool.map(lambda key: get(array.store_path.store, key, limit), keys))
-    column, n_bytes, stored = list[str](), 0, sum(len(data or b"") for data in found)
+    n_bytes, stored = 0, sum(len(data or b"") for data in found)
     max_bytes = max_string_bytes(min(n, size * len(keys)), stored)
-    if array.basename == "clip" and min(n, size * len(keys)) > FREE_NAMES + NAMES_PER_BYTE * stored:
-        raise ValueError(f"{array.path} has {stored} bytes for {n} names, which cannot all differ")
+    if array.basename == "clip":
+        check_names(array, min(n, size * len(keys)), stored)
     for key, data in zip(keys, found, strict=True):
         if data is None:
             raise FileNotFoundError(f"{key} is missing")
         if google_crc32c.value(data) != RESIDUE:
             raise ValueError(f"{key} does not match its checksum")
         plain = data[:-CRC_BYTES]
-        own = decoded_bytes(plain) if packed else len(plain)
+        own = decoded_bytes(plain) if is_packed(array) else len(plain)
         if own > max_string_bytes(size, len(data)):
             raise ValueError(f"{key} holds {own} bytes, more than any names or labels")
-        plain = decoded(plain, own) if packed else plain
+        plain = decoded(plain, own) if is_packed(array) else plain
         if int.from_bytes(plain[:COUNT_BYTES], "little") != size:  # before memory is taken for as many
             raise ValueError(f"{key} does not hold {size} strings")
         strings = VLenUTF8().decode(plain).tolist()
@@ -129,13 +151,7 @@ def read_strings(array: zarr.Array[Any], where: Index = slice(None)) -> list[str
         n_bytes += own
         if n_bytes > max_bytes:
             raise ValueError(f"{key} and those before it hold {n_bytes} bytes, more than any names or labels")
-        column += strings
-    if whole:
-        return column[:n]
-    selected = np.empty(sum(len(at) for _, _, at in wanted), object)
-    for i, (_, inside, at) in enumerate(wanted):
-        selected[at] = np.array(column[i * size : (i + 1) * size], object)[inside]
-    return list(selected)
+        yield strings
 
 
 class ShardFile:

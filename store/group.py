@@ -17,18 +17,26 @@ import numpy as np
 import zarr
 from zarr.abc.buffer import Buffer, BufferPrototype
 from zarr.abc.store import ByteRequest, RangeByteRequest, Store
-from zarr.codecs import ZstdCodec
 from zarr.storage import LocalStore, StorePath, WrapperStore
 
 from ..documents import MAX_BYTES, check_size, parse_json
 from ..messages import CONTROLS, one_line
 from .arrays import metadata_of
 from .blocks import Block
-from .direct import CRC_BYTES, decoded, max_object_bytes, read_strings
-from .labels import LABEL_PREFIX
+from .direct import (
+    CRC_BYTES,
+    FREE_NAMES,
+    check_names,
+    decoded,
+    is_packed,
+    max_object_bytes,
+    read_strings,
+    string_objects,
+)
+from .labels import LABEL_PREFIX, encode
 from .location import Unreachable, zarr_store
 from .objects import get, get_bounded, names_in
-from .provenance import Plan, TaskRecord, differences, digest_of
+from .provenance import Plan, TaskRecord, differences, digest_of, digest_of_parts
 from .schema import FORMAT_VERSION, MAX_NAME_BYTES, PENDING, check_label_name
 
 KEY = "otoscope"
@@ -204,8 +212,7 @@ class Bounded(WrapperStore[Store]):
 def bounded(array: zarr.Array[Any], absent: bool = False) -> zarr.Array[Any]:
     """The same array to be read: an object that is too large, or absent where that is not allowed, is an error."""
     metadata: Any = array.metadata
-    packed = any(isinstance(codec, ZstdCodec) for codec in metadata.codecs)
-    plain_bytes = int(np.prod(array.chunks)) * array.dtype.itemsize if packed else 0
+    plain_bytes = int(np.prod(array.chunks)) * array.dtype.itemsize if is_packed(array) else 0
     store = Bounded(array.store_path.store, max_object_bytes(array), plain_bytes, absent)
     return zarr.Array(zarr.AsyncArray(metadata, StorePath(store, array.path)))
 
@@ -259,12 +266,42 @@ def column_of(group: zarr.Group, name: str, digest: str) -> list[str]:
     array = array_of(group, name)
     with reading(f"{group.path}/{name}"):
         column = read_strings(array)
-    if digest_of(column) != digest:
+    _check_digest(group, name, digest_of(column), digest)
+    return column
+
+
+def check_named(group: zarr.Group, plan: Plan) -> None:
+    """Raise ValueError where a plan names more clips than the names' stored bytes can, before as much is read."""
+    if plan.n_clips > FREE_NAMES:
+        with reading(f"{group.path}/clip"):
+            check_names(array_of(group, "clip"), plan.n_clips, array_of(group, "clip").nbytes_stored())
+
+
+def categories_of(group: zarr.Group, name: str, digest: str) -> list[str]:
+    """Categories of a column of labels, which is never in memory whole: a plan may name any number of clips.
+
+    Raises as `column_of`.
+    """
+    array, found = array_of(group, name), dict[str, None]()
+    (n,), (size,) = array.shape, array.chunks
+
+    def parts() -> Iterator[list[str]]:
+        for start, strings in zip(range(0, n, size), string_objects(array, range(-(-n // size))), strict=True):
+            found.update(dict.fromkeys(strings[: n - start]))
+            yield strings[: n - start]
+
+    with reading(f"{group.path}/{name}"):
+        own = digest_of_parts(parts())
+    _check_digest(group, name, own, digest)
+    return encode(list(found))[1]
+
+
+def _check_digest(group: zarr.Group, name: str, found: str, expected: str) -> None:
+    if found != expected:
         raise ValueError(
             f"{group.path}/{name} is damaged (its values are others than those that were written); expected those of "
             "the digest in the task's zarr.json: `otoscope verify` says what to do"
         )
-    return column
 
 
 @contextmanager

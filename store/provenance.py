@@ -6,7 +6,7 @@ Conventions: JSON values only; digests are SHA-256 of canonical JSON (sorted key
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from types import UnionType
 from typing import Any, ClassVar, Self, Union, get_args, get_origin, get_type_hints
@@ -34,9 +34,15 @@ def digest_of(value: Any) -> str:
     """SHA-256 of the canonical JSON of a value, in hex; a long list is not turned into text at once."""
     if not isinstance(value, list):
         return hashlib.sha256(_canonical(value)).hexdigest()
-    digest = hashlib.sha256(b"[")
-    for start in range(0, len(value), PART):
-        digest.update((b"," if start else b"") + _canonical(value[start : start + PART])[1:-1])
+    return digest_of_parts(value[start : start + PART] for start in range(0, len(value), PART))
+
+
+def digest_of_parts(parts: Iterable[list[Any]]) -> str:
+    """The same of a list that is given in parts, none of them empty."""
+    digest, between = hashlib.sha256(b"["), b""
+    for part in parts:
+        digest.update(between + _canonical(part)[1:-1])
+        between = b","
     digest.update(b"]")
     return digest.hexdigest()
 

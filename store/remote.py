@@ -23,7 +23,7 @@ class UnfitFile(ValueError):
     """A file that is there and must not be read; its text says why, without a path."""
 
 
-def check_size(n_bytes: int, max_bytes: int | None) -> None:
+def check_file_size(n_bytes: int, max_bytes: int | None) -> None:
     """Raise UnfitFile for more bytes than there may be."""
     if max_bytes is not None and n_bytes > max_bytes:
         raise UnfitFile(
@@ -95,7 +95,7 @@ class _Objects:
         try:
             with reaching(f"{self.url}/{path}", *NO_OBJECT):
                 found = obstore.get(self.store, path)
-                check_size(found.meta["size"], max_bytes)
+                check_file_size(found.meta["size"], max_bytes)
                 return found.bytes().to_bytes()
         except UnfitFile:
             raise
@@ -135,7 +135,7 @@ class _Files:
             if ".." in path.split("/"):  # some servers would resolve it
                 raise FileNotFoundError(path)
             if max_bytes is not None:
-                check_size(self.files.size(f"{self.root}/{path}") or 0, max_bytes)
+                check_file_size(self.files.size(f"{self.root}/{path}") or 0, max_bytes)
             return bytes(self.files.cat_file(f"{self.root}/{path}"))
         except FileNotFoundError as error:
             raise FileNotFoundError(f"nothing at {self.url}/{path}; expected an object there") from error

@@ -13,8 +13,18 @@ import numpy as np
 import zarr
 
 from .blocks import Block, blocks
-from .group import about_in, column_of, document_at, open_root, open_task, status_of, task_names, values_of
-from .labels import encode
+from .group import (
+    about_in,
+    categories_of,
+    check_named,
+    column_of,
+    document_at,
+    open_root,
+    open_task,
+    status_of,
+    task_names,
+    values_of,
+)
 from .provenance import Plan, TaskRecord
 from .schema import FAILED, OK, PENDING, sizes
 
@@ -112,9 +122,8 @@ def describe(url: str) -> dict[str, Any]:
     root, tasks = open_root(url, mode="r"), {}
     for status in store_status(url):
         group, record = open_task(root, status.task)
-        categories = {
-            name: encode(column_of(group, label.array, label.digest))[1] for name, label in record.labels.items()
-        }
+        check_named(group, record.plan)
+        categories = {name: categories_of(group, label.array, label.digest) for name, label in record.labels.items()}
         tasks[status.task] = {
             "identity": record.identity.to_json(),
             "source": record.source,

@@ -18,6 +18,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from ..categories import category_names
 from ..selection.from_counts import Selected, aape_of_counts, ratio_of, select_counts
 from ..selection.selection import Selection, published_selection, selection_of
 from ..selection.selectivity import entropy_of
@@ -283,9 +284,11 @@ def _result(
     for name, value in {**found, "aape": exact}.items():
         result = result.assign(_variables(sample, name, {"": value}))
     n_clips = xr.Variable("category", sample.clips_per_category, {"long_name": "clips", "units": "clips"})
-    other_categories = list((sample if against is None else against).categories)
+    other_categories = (sample if against is None else against).categories
     result = result.assign_coords(
-        category=list(sample.categories), other_category=other_categories, n_clips=n_clips
+        category=category_names(sample.categories),
+        other_category=category_names(other_categories, "other_category"),
+        n_clips=n_clips,
     ).assign_attrs(
         balanced=int(sample.balanced),
         imbalance=sample.imbalance,

@@ -19,6 +19,7 @@ from ...documents import check_size, read_document
 from ...files import whole_file
 from ...messages import one_line
 from ...store.labels import decode
+from ..categories import category_names
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -86,7 +87,11 @@ def _dataset(p: np.ndarray, categories: list[str], root: Path) -> xr.Dataset:
     probability = xr.DataArray(
         p,
         dims=("layer", "neuron", "category"),
-        coords={"layer": np.arange(p.shape[0]), "neuron": np.arange(p.shape[1]), "category": categories},
+        coords={
+            "layer": np.arange(p.shape[0]),
+            "neuron": np.arange(p.shape[1]),
+            "category": category_names(categories),
+        },
         attrs={"long_name": "activation probability", "units": "1"},
     )
     return xr.Dataset({"probability": probability})

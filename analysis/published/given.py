@@ -16,6 +16,7 @@ import xarray as xr
 
 from ...messages import one_line
 from ...store.frames import ENDINGS, MAX_CELLS, read_frame
+from ..categories import category_names
 from ..spreadsheet import undefused
 from .files import PROBABILITY, read_published
 
@@ -100,7 +101,7 @@ def read_probability(path: str | os.PathLike[str]) -> xr.DataArray:
     return xr.DataArray(
         cube,
         dims=("layer", "neuron", "category"),
-        coords={"layer": layers, "neuron": neurons, "category": [str(name) for name in categories]},
+        coords={"layer": layers, "neuron": neurons, "category": category_names([str(name) for name in categories])},
         name="probability",
         attrs={"long_name": "activation probability", "units": "1"},
     )

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ...store.location import is_url
-from ...store.remote import Remote, UnfitFile, check_size
+from ...store.remote import Remote, UnfitFile, check_file_size
 
 OUTSIDE = (
     "outside the audio root, by a link or ..; expected a file below it: give a folder that holds all of them as "
@@ -63,7 +63,7 @@ class Folder:
             raise IsADirectoryError(real)
         if not stat.S_ISREG(found.st_mode):
             raise UnfitFile(NOT_REGULAR)
-        check_size(found.st_size, max_bytes)
+        check_file_size(found.st_size, max_bytes)
         return Path(real).read_bytes()
 
     def stamp(self, path: str) -> tuple[Any, ...]:

@@ -25,7 +25,7 @@ from ...store.remote import UnfitFile
 from .audio_root import AudioRoot, root_at
 from .clip import Clip
 from .containers.count import streams_of
-from .containers.foreign import CONVERT, undecodable
+from .containers.foreign import INTO_FLAC, undecodable
 from .containers.stream import Stream, check_present, expected_frames
 
 Samples = np.ndarray[tuple[int], np.dtype[np.float32]]
@@ -247,7 +247,7 @@ def _counted(streams: list[Stream], opened: ExitStack) -> tuple[list[Stream], in
         rate, channels = int(sound.samplerate), sound.channels
         expected = expected_frames(stream, rate, channels, sound.subtype)
         if expected is None:
-            raise ValueError(f"{sound.format} of {sound.subtype}, which cannot be counted; {CONVERT}")
+            raise ValueError(f"{sound.format} of {sound.subtype}, whose samples cannot be counted; {INTO_FLAC}")
         if not 1000 <= rate <= 1_000_000:
             raise ValueError(f"the header says {rate} Hz; expected 1,000 to 1,000,000")
         check_present(expected, sound.frames)

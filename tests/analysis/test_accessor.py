@@ -174,6 +174,11 @@ def test_what_was_not_kept_and_what_does_not_exist(task):
         bare.otoscope.class_specific("animal", reading="frame")
     with pytest.raises(LookupError, match=r"no label column 'colour' in this task; those that exist: animal, size"):
         task.otoscope.aape("colour")
+    for unlabelled in (task.isel(clip=0), task.drop_vars(["animal", "size"])):
+        with pytest.raises(
+            LookupError, match=r"no label column 'animal' in this task; expected at least one: .*clip=\[0\]"
+        ):
+            unlabelled.otoscope.codes("animal")
     with pytest.raises(ValueError, match=r"reading 'frames' is not known; expected one of clip, frame, any"):
         task.otoscope.probability("animal", reading="frames")
     with pytest.raises(ValueError, match=r"expected reading 'clip' for it"):

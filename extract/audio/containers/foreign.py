@@ -2,7 +2,8 @@
 
 import re
 
-CONVERT = "which is not read; convert it: ffmpeg -i IN OUT.flac"
+INTO_FLAC = "convert it: ffmpeg -i IN OUT.flac"
+CONVERT = f"which is not read; {INTO_FLAC}"
 UNPACK = "which is not audio; unpack it"
 FETCH = "which is not audio: a server's answer in its stead; download it again"
 

@@ -68,10 +68,10 @@ class Run:
     def stream(self) -> Stream:
         """The frames as the decoder should see them. Raises ValueError where the count header knows of more."""
         data, n, each, mark = self.data, self.n_frames, self.first.n_samples, self.counter
-        claimed, trimmed = (0, 0) if mark is None else _counted(data, mark)
+        claimed, n_bytes, trimmed = (0, 0, 0) if mark is None else _counted(data, mark)
         frames = b"".join(data[a:b] for a, b in self.pieces)
         # Some count the header itself: then the bytes that it counts are here.
-        if claimed > n + 1 or (claimed > n and mark is not None and _counted_bytes(data, mark) > len(frames)):
+        if claimed > n + 1 or (claimed > n and n_bytes > len(frames)):
             check_present(claimed, n)
         if mark is not None and claimed >= n and trimmed:  # without a LAME tag the decoder trims what nobody added
             if claimed > n:
@@ -171,26 +171,17 @@ def _side_bytes(frame: Header) -> int:
     return 4 + ((17 if frame.kind & 1 else 32) if frame.is_mpeg1 else (9 if frame.kind & 1 else 17))
 
 
-def _counted(data: bytes, mark: int) -> tuple[int, int]:
-    """What a count header says: frames, 0 for nothing; and samples that do not count, by a LAME tag."""
+def _counted(data: bytes, mark: int) -> tuple[int, int, int]:
+    """What a count header says, 0 for nothing: frames, their bytes, and samples that do not count, by a LAME tag."""
+    flags, frames, n_bytes = (int.from_bytes(data[mark + i : mark + i + 4], "big") for i in (4, 8, 12))
     if data[mark : mark + 4] == b"VBRI":
-        return int.from_bytes(data[mark + 14 : mark + 18], "big"), 0
-    flags = int.from_bytes(data[mark + 4 : mark + 8], "big")
+        return int.from_bytes(data[mark + 14 : mark + 18], "big"), 0, 0
     if not flags & 1:
-        return 0, 0
+        return 0, 0, 0
     lame = mark + 12 + 4 * (flags >> 1 & 1) + 100 * (flags >> 2 & 1) + 4 * (flags >> 3 & 1)
-    if not any(data[lame : lame + 1]):
-        return int.from_bytes(data[mark + 8 : mark + 12], "big"), 0
     both = int.from_bytes(data[lame + 21 : lame + 24], "big")
     trimmed = (both >> 12) + DECODER_DELAY + max(0, (both & 4095) - DECODER_DELAY)
-    return int.from_bytes(data[mark + 8 : mark + 12], "big"), trimmed
-
-
-def _counted_bytes(data: bytes, mark: int) -> int:
-    """Bytes of all frames, by a count header; 0 where it does not say."""
-    is_xing = data[mark : mark + 4] != b"VBRI"
-    at = mark + 12 if is_xing and data[mark + 7] & 3 == 3 else 0
-    return int.from_bytes(data[at : at + 4], "big") if at else 0
+    return frames, n_bytes if flags & 2 else 0, trimmed if any(data[lame : lame + 1]) else 0
 
 
 def _free_bytes(data: bytes, at: int, first: Header) -> int:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from .flac import flac_streams
 from .stream import MAX_PARTS, Stream
-from .tags import behind_tags
+from .tags import behind_tags, check_end
 
 MIRRORED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))  # each byte with its bits reversed
 BEGINS, ENDS = 2, 4  # flags of a page
@@ -78,21 +78,23 @@ def _pages(data: bytes) -> Iterator[Page]:
         end = body + sum(data[at + 27 : body])
         if end > len(data):
             raise ValueError("truncated: the last Ogg page is not complete")
-        page = data[at : at + 22] + bytes(4) + data[at + 26 : end]
-        if _checksum(page) != int.from_bytes(data[at + 22 : at + 26], "little"):
+        page = data[at:end]
+        if page != _signed(page):
             raise ValueError(f"damaged: the Ogg page at byte {at} does not agree with its checksum")
         granule, serial, number = (int.from_bytes(page[a:b], "little") for a, b in ((6, 14), (14, 18), (18, 22)))
         granule -= (granule >> 63) << 64
         yield Page(start=at, body=body, end=end, flags=page[5], granule=granule, serial=serial, number=number)
         at = end if data[end : end + 4] == b"OggS" else behind_tags(data, end)
-    if at < len(data):
-        raise ValueError(f"damaged: neither an Ogg page nor a tag at byte {at}")
+    check_end(data, at, "an Ogg page")
 
 
-def _checksum(page: bytes) -> int:
-    """CRC-32 of polynomial 0x04C11DB7, from 0, highest bit first: zlib's with all bits reversed."""
-    mirrored = zlib.crc32(page.translate(MIRRORED), 0xFFFFFFFF) ^ 0xFFFFFFFF
-    return int(f"{mirrored:032b}"[::-1], 2)
+def _signed(page: bytes) -> bytes:
+    """A page with its checksum: CRC-32 of polynomial 0x04C11DB7, from 0, highest bit first, as if the checksum were 0.
+
+    It is zlib's with all bits reversed.
+    """
+    mirrored = zlib.crc32((page[:22] + bytes(4) + page[26:]).translate(MIRRORED), 0xFFFFFFFF) ^ 0xFFFFFFFF
+    return page[:22] + int(f"{mirrored:032b}"[::-1], 2).to_bytes(4, "little") + page[26:]
 
 
 def _streams(data: bytes, link: dict[int, Logical], only: bool) -> list[Stream]:
@@ -120,9 +122,8 @@ def _streams(data: bytes, link: dict[int, Logical], only: bool) -> list[Stream]:
     head = pages[0].body - pages[0].start
     begin = pages[0].start if bytes_of_it is data else 0
     if bytes_of_it[begin + head + 12 : begin + head + 16] == bytes(4):  # no rate: the decoder would take its lowest
-        first = bytearray(bytes_of_it[begin : begin + pages[0].end - pages[0].start])
-        first[head + 12 : head + 16], first[22:26] = OPUS_RATE.to_bytes(4, "little"), bytes(4)
-        first[22:26] = _checksum(bytes(first)).to_bytes(4, "little")
+        first = bytes_of_it[begin : begin + pages[0].end - pages[0].start]
+        first = _signed(first[: head + 12] + OPUS_RATE.to_bytes(4, "little") + first[head + 16 :])
         bytes_of_it = bytes_of_it[:begin] + first + bytes_of_it[begin + len(first) :]
     skipped = int.from_bytes(data[pages[0].body + 10 : pages[0].body + 12], "little")
     return [Stream(data=bytes_of_it, n_frames=max(0, last - start - skipped), rate=OPUS_RATE)]
@@ -131,10 +132,8 @@ def _streams(data: bytes, link: dict[int, Logical], only: bool) -> list[Stream]:
 def _earlier(data: bytes, page: Page, by: int) -> bytes:
     """A page of which the granule position is less, unless it has none."""
     granule = page.granule - by if page.granule > 0 else page.granule
-    begin = data[page.start : page.start + 6] + granule.to_bytes(8, "little", signed=True)
-    begin += data[page.start + 14 : page.start + 22]
-    rest = data[page.start + 26 : page.end]
-    return begin + _checksum(begin + bytes(4) + rest).to_bytes(4, "little") + rest
+    head = data[page.start : page.start + 6] + granule.to_bytes(8, "little", signed=True)
+    return _signed(head + data[page.start + 14 : page.end])
 
 
 def _first_sample(data: bytes, logical: Logical) -> int:

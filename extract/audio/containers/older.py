@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from .chunks import Order
 from .stream import MAX_PARTS, Stream, check_present
-from .tags import behind_tags
+from .tags import behind_tags, check_end
 
 
 def _all_from(begin: int) -> Callable[[bytes], Stream]:
@@ -61,8 +61,7 @@ def _caf(data: bytes) -> Stream:
         if size < 0 or at + 12 + size > len(data):
             break
         at += 12 + size
-    if behind_tags(data, at) < len(data):
-        raise ValueError(f"damaged: neither a chunk nor a tag at byte {at}")
+    check_end(data, at, "a chunk")
     return Stream(data=data, n_frames=frames) if frames is not None else stream
 
 
@@ -99,8 +98,7 @@ def _voc(data: bytes) -> Stream:
             head = {1: 2, 2: 0, 9: 12}[kind]
             sounds, stream = sounds + 1, _samples(data, at + 4 + head, size - head, last=False)
         at += 4 + size
-    if behind_tags(data, min(at + 1, len(data))) < len(data):
-        raise ValueError(f"damaged: neither a block nor a tag at byte {at}")
+    check_end(data, min(at + 1, len(data)), "a block")  # behind the byte that ends them
     if sounds > 1:
         raise ValueError("VOC of several blocks of sound, which is not read; convert it: ffmpeg -i IN OUT.flac")
     return stream

@@ -21,6 +21,12 @@ def behind_tags(data: bytes, at: int) -> int:
     return at
 
 
+def check_end(data: bytes, at: int, other: str) -> None:
+    """Raise ValueError where something else than tags follows from a position on. other: what else it might be."""
+    if behind_tags(data, at) < len(data):
+        raise ValueError(f"damaged: neither {other} nor a tag at byte {at}")
+
+
 def _behind_tag(data: bytes, at: int) -> int:
     begin = data[at : at + 11]
     if begin[:3] == b"ID3" and len(begin) > 9:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from .chunks import Chunk, Order, check_rest, chunks
 from .mpeg import mpeg_streams
 from .stream import MAX_PARTS, Stream, check_present
-from .tags import behind_tags
+from .tags import check_end
 
 STREAMED = 0x7FFFF000
 LINEAR = (1, 3, 6, 7)  # PCM, floating point, A-law and mu-law: frames of fixed size
@@ -144,6 +144,5 @@ def wave64_streams(data: bytes) -> list[Stream]:
         at += max(24, size + -size % 8)
     if stream is None:
         return [Stream(data=data)]
-    if behind_tags(data, at) < len(data):
-        raise ValueError(f"damaged: neither a chunk nor a tag at byte {at}")
+    check_end(data, at, "a chunk")
     return [stream]

@@ -140,6 +140,9 @@ def test_headers_that_lie(tmp_path):
     wav = bytearray(encoded(music(16_000, 1), 16_000, "WAV"))
     wav[24:28] = (1).to_bytes(4, "little")
     assert reason(tmp_path, bytes(wav)) == "the header says 1 Hz; expected 1,000 to 1,000,000"
+    wav[32:34] = b"\0\0"  # bytes of a frame
+    expected = "WAV of PCM_16, whose samples cannot be counted; convert it: ffmpeg -i IN OUT.flac"
+    assert reason(tmp_path, bytes(wav)) == expected
 
 
 def test_bad_audio_travels_between_processes():
