@@ -64,7 +64,11 @@ class Selection(Record):
     )  # fmt: skip
     """A number, a threshold of the neuron's own by name, or in Python one per neuron as a DataArray (layer, neuron);
     None is 0, before the mean was rounded."""
-    rule: str = described("lape", "Selection rule.", RULES)
+    rule: str = described(
+        "lape",
+        "lape: lowest AAPE of those above the 95th percentile of P; paper: by its words; contrast: a rank test.",
+        RULES,
+    )
     percentile: float = described(
         1.0, "Of the rules lape and paper: share of neurons selected, in percent.", metavar="P"
     )
