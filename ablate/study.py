@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +82,7 @@ def look_up(request: Request, store: OpenStore | str, probe: Probe | None = None
     if request.category and request.category not in categories:
         raise LookupError(f"no category {request.category!r} in {request.labelling}; expected {', '.join(categories)}")
     splits, names = _splits(request, ds, codes)
-    neurons, gain = _neurons(request, store, splits)
+    neurons, gain, notes = _neurons(request, store, splits)
     widths = [width for _, width in record.identity.sites]
     if request.control == "published":
         controls = published_control(neurons, widths)
@@ -113,7 +113,7 @@ def look_up(request: Request, store: OpenStore | str, probe: Probe | None = None
     position = ds["position"].values
     heads, truth = splits.test_fold[tested], codes.values[tested].astype(np.int64)
     chance = chance_test(probe, stored["embedding"].values, heads, truth)
-    notes = cautions(probe, chance)
+    notes += cautions(probe, chance)
     if splits.n_unlabelled:
         notes.append(f"{splits.n_unlabelled} clips marked for test have no {request.label} and are left out")
     for note in notes:
@@ -137,12 +137,14 @@ def look_up_with_probe(request: Request, url: str, path: Path) -> Study:
 
 
 def find_neurons(request: Request, url: str) -> NeuronSet:
-    """The neurons that a request names. Raises as `look_up` does."""
+    """The neurons that a request names; what speaks against their selection is logged. Raises as `look_up` does."""
     store = OpenStore(url)
     ds = store.labelling(request.task, request.label).ds
     train_only = request.selection.clips == "train"
     splits = _splits(request, ds, ds.otoscope.codes(request.label))[0] if train_only else None
-    neurons, _ = _neurons(request, store, splits)
+    neurons, _, notes = _neurons(request, store, splits)
+    for note in notes:
+        log.warning("%s", note)
     neurons.check([width for _, width in store.record(request.task).identity.sites])
     return neurons
 
@@ -164,10 +166,12 @@ def grouping_columns(label: str, labels: Iterable[str]) -> list[str]:
     return [name for name in GROUPINGS if name in labels and name != label]
 
 
-def _neurons(request: Request, store: OpenStore, splits: Splits | None) -> tuple[NeuronSet, float | None]:
-    """The set that a request names, by the selection that it asks for, and a published list's gain."""
+def _neurons(request: Request, store: OpenStore, splits: Splits | None) -> tuple[NeuronSet, float | None, list[str]]:
+    """The set that a request names, a published list's gain, and what speaks against the selections that were made."""
     asked, own = request.selection, store.labelling(request.task, request.label)
+    notes: list[str] = []
 
+    @cache
     def member(task: str, label: str) -> xr.DataArray:
         found = store.labelling(task, label)
         check_one_encoder(own, found)
@@ -179,12 +183,13 @@ def _neurons(request: Request, store: OpenStore, splits: Splits | None) -> tuple
                 )
             clips = np.flatnonzero(splits.train[0] | splits.valid[0])
             found = replace(found, ds=found.ds.isel(clip=clips))
-        selected: xr.DataArray = select_neurons(found, asked).selection["member"]
-        return selected
+        selected = select_neurons(found, asked)
+        notes.extend(selected.notes)
+        return selected.selection["member"]
 
     identity = digest_of(store.record(request.task).identity.to_json())
     how: dict[str, object] = {"selection": asked.to_json()}
-    return find_set(request.named_set, member, request.task, request.label, identity=identity, how=how)
+    return *find_set(request.named_set, member, request.task, request.label, identity=identity, how=how), notes
 
 
 def _intervention(

@@ -13,7 +13,15 @@ from . import compare
 from .null.overlaps import overlaps
 from .published.paper import paper_table
 from .selection.check import NothingSelected
-from .selection.labellings import Labelling, check_one_encoder, only, select_each, select_neurons
+from .selection.labellings import (
+    Labelling,
+    check_one_encoder,
+    notes_on,
+    only,
+    select_against,
+    select_each,
+    select_neurons,
+)
 from .selection.rules import depth_histogram
 from .selection.selection import Selections
 from .selection.selectivity import aape
@@ -30,14 +38,15 @@ def labellings_table(
 ) -> tuple[pd.DataFrame, list[str]]:
     """Table of a kind, and notes on it: stats, thresholds and paper of all labellings, the others of one.
 
-    stores, against, incomplete: as for `overlaps`. A note says why a labelling is left out of the first kinds.
+    stores, against, incomplete: as for `select_against`. A note says why a labelling is left out of the first kinds, or
+    what speaks against a selection.
     Raises ValueError for several labellings where one is expected, NothingSelected where nothing is left.
     """
     if kind in ("stats", "thresholds", "paper"):
         each, left_out = select_each(asked, selections)
         found = {(x.store, x.name): x.selection for x in each}
         table = thresholds_table(found) if kind == "thresholds" else stats_table(found)
-        return paper_table(table) if kind == "paper" else table, notes_on(left_out)
+        return paper_table(table) if kind == "paper" else table, [*reasons(left_out), *notes_on(each)]
     one = only(asked)
     if kind in ("probability", "aape"):  # of every neuron, so that nothing needs to be selected
         if not one.ds.otoscope.categories(one.label):
@@ -46,13 +55,14 @@ def labellings_table(
         return probability_table(p) if kind == "probability" else aape_table(aape(p)), []
     found_one = select_neurons(one, selections.of(one.task))
     if kind == "overlap":
-        ((_, ratio),) = overlaps([found_one], stores, against, selections, incomplete)
-        return overlap_table(ratio), []
+        others = select_against([found_one], stores, against, selections, incomplete)
+        ((_, ratio),) = overlaps([found_one], others)
+        return overlap_table(ratio), notes_on([found_one, *others.values()])
     depth = depth_histogram(found_one.selection["member"], by_category=True).transpose("layer", "category")
-    return pd.DataFrame(depth.to_pandas()).reset_index(), []
+    return pd.DataFrame(depth.to_pandas()).reset_index(), notes_on([found_one])
 
 
-def notes_on(left_out: Sequence[NothingSelected]) -> list[str]:
+def reasons(left_out: Sequence[NothingSelected]) -> list[str]:
     """A line for each labelling that is left out."""
     return [f"left out: {reason}" for reason in left_out]
 
@@ -72,7 +82,7 @@ def comparison(by: str, asked: Sequence[Labelling], selections: Selections) -> t
     names = [{x.name for x in found if x.store == store} for store in stores]
     if left_out and not (set.intersection(*names) if by == "labelling" else all(names)):
         raise left_out[0]
-    notes = notes_on(left_out)
+    notes = [*reasons(left_out), *notes_on(found)]
     if by == "labelling":
         stats = stats_table({(x.store, x.name): x.selection for x in found})
         return compare.labellings_side_by_side(stats), notes

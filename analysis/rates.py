@@ -3,8 +3,8 @@
 Goal: activation probabilities in every reading, and means, lazily from what the store keeps.
 Conventions: `labels` are integer codes (clip) with the category names in attrs["categories"]; a negative code
 means no label, and such clips count nowhere. Probabilities are float64 (layer, neuron, category) in [0, 1],
-NaN for a category without clips; beside them travels `n_clips` (category). Lazy in, lazy out, one chunk; any
-chunking of the input gives the same result.
+NaN for a category without clips; beside them travels `n_clips` (category), and `n_frames` where frames are counted.
+Lazy in, lazy out, one chunk; any chunking of the input gives the same result.
 """
 
 from typing import Any
@@ -75,7 +75,8 @@ def frame_probability(positive_frames: xr.DataArray, frame_count: xr.DataArray, 
     frames = _arrange(frame_count.expand_dims(layer=[0], neuron=[0]), labels)
     n_frames = sum_values(frames.data, labels.data, len(categories))[:, 0, 0]
     total = _result(sums, positive, labels, categories, "number of frames in which the neuron is positive", "frames")
-    return _share(total, xr.DataArray(n_frames, dims="category"))
+    about = {"long_name": "frames", "units": "frames"}
+    return _share(total, xr.DataArray(n_frames, dims="category")).assign_coords(n_frames=("category", n_frames, about))
 
 
 def category_mean(mean: xr.DataArray, labels: xr.DataArray) -> xr.DataArray:

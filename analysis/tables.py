@@ -20,18 +20,53 @@ from ..messages import visible
 from .kinds import NULL_ROWS
 from .null.permutation import PARTS
 from .selection.rules import THRESHOLDS, coverage_ratio, mean_class_specific
+from .selection.selectivity import median_of, overall_rate, share_of_highest
 from .spreadsheet import write_csv
+
+EFFECTS = ("auc",)
+"""Variables (layer, neuron, category) that a selection may have, each a column of its neurons; the first one sorts."""
+SELECTIVITY = ("categories_per_neuron", "aape_share_selected", "aape_share_all")
 
 
 def neurons_table(selection: xr.Dataset) -> pd.DataFrame:
-    """One row per category and neuron specific for it: category, layer, (site,) neuron, probability, aape.
+    """One row per category and neuron specific for it; those of the largest effect first.
 
-    In order of category, layer, neuron. selection: of `class_specific`.
+    selection: of `class_specific`. Columns: category, layer, (site,) neuron, and
+        auc            where the selection has this variable (layer, neuron, category): of the category's clips
+                       against all others
+        probability    P of the category
+        next_highest   highest P of the other categories
+        lowest         lowest P of all categories
+        lift           P / overall rate, which is `overall_rate`'s: the share of all clips (or frames), and the mean
+                       over categories where probabilities were made elsewhere, without counts
+        aape           in nats
+        aape_share     AAPE / ln(number of categories)
+        n_categories   that the neuron is specific for
+    The effect is auc where it is there, else lift; ties are in order of category, layer and neuron.
     """
-    frame = _member_rows(selection, ["probability", "aape", *(["site"] if "site" in selection.coords else [])])
-    if "site" in frame:
-        frame.insert(2, "site", frame.pop("site"))
-    return frame
+    p, member = selection["probability"], selection["member"]
+    effects = [name for name in EFFECTS if name in selection]
+    numbers = {
+        "next_highest": _highest_of_others(p),
+        "lowest": p.min("category"),
+        "lift": p / overall_rate(p),
+        "aape_share": share_of_highest(selection["aape"], p),
+        "n_categories": member.sum("category"),
+    }
+    names = [*effects, "probability", "next_highest", "lowest", "lift", "aape", "aape_share", "n_categories"]
+    sites = ["site"] if "site" in selection.coords else []
+    rows = selection.assign(numbers)
+    frame = _member_rows(rows, [*sites, *names])[["category", "layer", *sites, "neuron", *names]]
+    return frame.sort_values([*effects, "lift"][0], ascending=False, kind="stable", ignore_index=True)
+
+
+def _highest_of_others(p: xr.DataArray) -> xr.DataArray:
+    """(layer, neuron, category) -> of each cell, the highest P of the neuron's other categories; NaN without any."""
+    cube = p.transpose(..., "category")
+    values = np.where(np.isnan(cube.values), -np.inf, cube.values)
+    two = np.sort(values, axis=-1)[..., -2:] if values.shape[-1] > 1 else np.full((*values.shape[:-1], 2), -np.inf)
+    others = np.where(values == two[..., 1:], two[..., :1], two[..., 1:])  # of two that are highest, each other's
+    return cube.copy(data=np.where(np.isinf(others), np.nan, others))
 
 
 def _member_rows(result: xr.Dataset, names: list[str]) -> pd.DataFrame:
@@ -47,8 +82,9 @@ def _member_rows(result: xr.Dataset, names: list[str]) -> pd.DataFrame:
 def stats_table(selections: Mapping[tuple[str, str], xr.Dataset]) -> pd.DataFrame:
     """One row per selection, keyed (store, "task:label"), and the average of each store that has several.
 
-    Columns: store, task, categories, neurons_per_category (mean), coverage_ratio, selected (neurons), the
-    three thresholds, percentile, rule.
+    Columns: store, task, categories, neurons_per_category (mean), coverage_ratio, selected (neurons),
+    categories_per_neuron (mean over the selected neurons that have any), aape_share_selected and aape_share_all (median
+    AAPE / ln C of the selected neurons, and of all that fire), the three thresholds, percentile, rule.
     """
     rows = []
     for (store, task), selection in selections.items():
@@ -60,19 +96,29 @@ def stats_table(selections: Mapping[tuple[str, str], xr.Dataset]) -> pd.DataFram
                 "neurons_per_category": float(mean_class_specific(selection["member"])),
                 "coverage_ratio": float(coverage_ratio(selection["member"])),
                 "selected": int(selection["selected"].sum()),
+                **_selectivity(selection),
                 **{name: float(selection[name]) for name in THRESHOLDS},
                 "percentile": selection.attrs["percentile"],
                 "rule": selection.attrs["rule"],
             }
         )
     table = pd.DataFrame(rows)
-    averaged = ["neurons_per_category", "coverage_ratio"]
+    averaged = ["neurons_per_category", "coverage_ratio", *SELECTIVITY]
     for store in dict.fromkeys(store for store, _ in selections):
         own = table[(table["store"] == store) & (table["task"] != "average")]
         if len(own) > 1:
             average = {"store": store, "task": "average", **own[averaged].mean().to_dict()}
             table = pd.concat([table, pd.DataFrame([average])], ignore_index=True)
     return table.astype({"categories": "Int64", "selected": "Int64"})
+
+
+def _selectivity(selection: xr.Dataset) -> dict[str, float]:
+    """The columns `SELECTIVITY` of `stats_table`; NaN where no neuron is meant."""
+    share = share_of_highest(selection["aape"], selection["probability"])
+    belongs, selected = selection["member"].sum("category").values, selection["selected"]
+    mean = belongs.sum() / n if (n := np.count_nonzero(belongs)) else float("nan")
+    numbers = float(mean), median_of(share, selected), median_of(share, xr.ones_like(selected))
+    return dict(zip(SELECTIVITY, numbers, strict=True))
 
 
 def thresholds_table(selections: Mapping[tuple[str, str], xr.Dataset]) -> pd.DataFrame:

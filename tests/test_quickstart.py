@@ -9,7 +9,7 @@ import xarray as xr
 
 import otoscope
 from otoscope.analysis.overlap import common_neuron_ratio
-from otoscope.analysis.selection.labellings import labellings, select_neurons
+from otoscope.analysis.selection.labellings import labellings, notes_on, select_neurons
 from otoscope.analysis.selection.selection import Selection
 from otoscope.quickstart import PERCENTILE, contrast, run
 
@@ -45,6 +45,10 @@ def test_it_writes_stores_tables_figures_and_a_summary(made: Path) -> None:
     assert len(list((made / "figures").glob("*.png"))) == 7
     summary = (made / "summary.md").read_text()
     assert f"{float(one.loc['tiny-ssl', 'neurons_per_category']):.4g}" in summary
+    tree = {name: otoscope.open(str(made / f"{name}.zarr")) for name in ("tiny-ssl", "tiny-sl")}
+    notes = notes_on(select_neurons(x, Selection(percentile=PERCENTILE)) for x in labellings(tree))
+    assert [line for line in summary.splitlines() if "selected neurons (" in line] == [f"- {note}" for note in notes]
+    assert f"{float(one.loc['tiny-sl', 'aape_share_selected']):.4g}" in summary
     for figure in made.joinpath("figures").glob("within-additive-octave.png"):
         assert f"figures/{figure.name}" in summary
 

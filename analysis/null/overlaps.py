@@ -5,16 +5,16 @@ Conventions: as in `selection.labellings`.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import xarray as xr
 
 from ..overlap import common_neuron_ratio, labelled
-from ..selection.labellings import SelectedLabelling, against_labellings, check_one_encoder, select_neurons
+from ..selection.labellings import SelectedLabelling
 from ..selection.selection import MAX_PERMUTATIONS as MAX_DRAWS
-from ..selection.selection import Selection, Selections
+from ..selection.selection import Selection
 from .permutation import bootstrap, permutation_null, with_null
 from .resampling import Sample
 from .significance import fewest_draws
@@ -61,26 +61,18 @@ def _sample(one: SelectedLabelling, how: Selection, balanced: bool) -> Sample:
 
 def overlaps(
     found: Sequence[SelectedLabelling],
-    stores: Sequence[str],
-    against: str | None,
-    selections: Selections,
-    incomplete: bool,
+    others: Mapping[str, SelectedLabelling],
     shuffled: bool = False,
     balanced: bool = False,
 ) -> list[tuple[str, xr.DataArray]]:
     """(store, common neuron ratio) of each labelling with itself, or with another one of the same store.
 
-    Its dimensions bear the labellings' names. shuffled: cells within the null
+    Its dimensions bear the labellings' names. others: of `select_against`. shuffled: cells within the null
     are marked; balanced: as for `against_null`.
     """
-    others = {} if against is None else against_labellings(stores, against, incomplete)
     panels = []
     for one in found:
-        other = None
-        if against is not None:
-            labelling = others[one.store]
-            check_one_encoder(one, labelling)
-            other = select_neurons(labelling, selections.of(labelling.task))
+        other = others.get(one.store)
         if shuffled:
             ratio = with_null(against_null(one, other, balanced))
         else:

@@ -30,6 +30,11 @@ ROWS = (
 our inference."""
 GIVEN = ("vc1:class", *(f"{row.partition(':')[0]}:class" for row in ROWS))
 """The same, from published files."""
+STATS_COLUMNS = (
+    "store", "task", "categories", "neurons_per_category", "coverage_ratio", "selected", "activity_threshold",
+    "aape_threshold", "probability_threshold", "percentile", "rule",
+)  # fmt: skip
+"""Of `stats_table`, those of the file that published notebooks look for."""
 TABLE_COLUMNS = {"neurons_per_category": "neurons", "coverage_ratio": "coverage"}
 
 

@@ -15,8 +15,12 @@ from ...messages import quoted, visible
 from .. import accessor  # noqa: F401  registers ds.otoscope
 from .confirm import confirmed
 from .selection import PERCENTILE, Selection, Threshold
+from .selectivity import WEIGHTS, median_of, overall_rate, share_of_highest
 
 QUANTILES = (0.8, 0.95)  # of the means of all categories: thresholds that are tried
+NEARLY_ALL, NEARLY_NONE = 0.95, 0.05  # of the clips, or frames
+RELATIVE = "q80"  # a threshold that says when a neuron is more active than usual, not whether it is active at all
+MAX_TRIED = 1 << 31  # bytes of means up to which a remedy is tried before it is named: some ten seconds
 
 
 class NothingSelected(ValueError):
@@ -94,6 +98,68 @@ def _saturation(selection: xr.Dataset) -> str:
     else:
         which, highest = "more than 5 % of the activation probabilities equal", "activity_threshold"
     return f"{which} the highest one, {float(selection[highest]):.4g}"
+
+
+def cautions_on(selection: xr.Dataset, how: Selection, remedy: Callable[[], str]) -> tuple[str, ...]:
+    """What speaks against a selection, in a line that ends with what to do; nothing where nothing does.
+
+    Said are: that the median AAPE / ln C of the selected neurons is not below that of the others which fire; and that
+    the selected are on for nearly all clips (or frames), median overall rate above `NEARLY_ALL`, or for nearly none,
+    below `NEARLY_NONE` and below 1 / (4 C), since a neuron that fires for one category alone has a rate near 1 / C.
+    Nothing is said of rates where probabilities were made elsewhere, without counts; nor of the AAPE of neurons that
+    fall silent, which is high by nature.
+    remedy: what to use instead, as of `relative_remedy`; asked only then.
+    """
+    falls_silent = how.rule == "contrast" and how.sign != "positive"
+    found = [] if falls_silent else [_not_selective(selection)]
+    if any(name in selection.coords for name in WEIGHTS):
+        found.append(_hardly_ever(selection))
+    if faults := " and ".join(filter(None, found)):
+        return (f"the selected neurons ({int(selection['selected'].sum())}) are {faults}: {remedy()}",)
+    return ()
+
+
+def _not_selective(selection: xr.Dataset) -> str:
+    share = share_of_highest(selection["aape"], selection["probability"])
+    selected, others = (median_of(share, which) for which in (selection["selected"], ~selection["selected"]))
+    if not selected >= others:  # NaN where there are none
+        return ""
+    return f"not more selective than the others (median AAPE / ln C {selected:.3f} against {others:.3f})"
+
+
+def _hardly_ever(selection: xr.Dataset) -> str:
+    """Whether the median selected neuron is nearly always or hardly ever on."""
+    rate = median_of(overall_rate(selection["probability"]), selection["selected"])
+    units = "frames" if "n_frames" in selection.coords else "clips"
+    if rate > NEARLY_ALL:
+        return f"on for nearly all {units} (median overall rate {rate:.3g})"
+    if rate < min(NEARLY_NONE, 0.25 / selection.sizes["category"]):
+        return f"on for nearly no {units} (median overall rate {rate:.2g})"
+    return ""
+
+
+def relative_remedy(ds: xr.Dataset, label: str, how: Selection) -> str:
+    """What to do about the cautions on a selection; thresholds of the neurons' own are tried before they are named.
+
+    Means of more than `MAX_TRIED` bytes are not gone through for a line of advice, which then says so by "try".
+    """
+    if "clip" not in ds.dims:
+        return f"make the probabilities again, as `otoscope table probability --threshold {RELATIVE}` does"
+    if "mean" not in ds:
+        return f"extract with --keep mean, which --threshold {RELATIVE} and --rule contrast need"
+    option = f"{'' if how.reading == 'clip' else '--reading clip '}--threshold {RELATIVE}"
+    if isinstance(how.line, str) and how.line == RELATIVE:
+        option = ""
+    elif ds["mean"].nbytes > MAX_TRIED:
+        return f"try {option}, or --rule contrast"
+    else:
+        other = replace(how, reading="clip", threshold=RELATIVE)
+        found = select(ds, label, other)
+        if bool(found["member"].any()) and not cautions_on(found, other, str):
+            return f"use {option}"
+    if how.rule == "contrast":
+        return "use another label column, for the neurons hardly tell these categories apart"
+    return "use --rule contrast, which selects none but neurons that a test tells apart"
 
 
 def remedy_for(ds: xr.Dataset, label: str, how: Selection) -> str:

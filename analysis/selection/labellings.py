@@ -6,9 +6,9 @@ clips belong together (`GROUPINGS`), are taken only by name, because nobody mean
 sources of ESC-50.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import xarray as xr
@@ -18,7 +18,15 @@ from .. import accessor  # noqa: F401  registers ds.otoscope
 from ..probe.splits import SPLIT_COLUMNS
 from ..published.given import is_given, open_given, published_store
 from ..published.paper import PERCENTILES
-from .check import NothingSelected, check_categories, check_selection, remedy_for, select
+from .check import (
+    NothingSelected,
+    cautions_on,
+    check_categories,
+    check_selection,
+    relative_remedy,
+    remedy_for,
+    select,
+)
 from .selection import Selection, Selections
 
 GROUPINGS = ("speaker", "source", "tone", "instrument")
@@ -47,6 +55,17 @@ class SelectedLabelling(Labelling):
     how: Selection
     selection: xr.Dataset
     """As of `class_specific`."""
+
+    @cached_property
+    def notes(self) -> tuple[str, ...]:
+        """What speaks against the selection, a line each; computed when it is asked for, since remedies are tried."""
+        remedy = partial(relative_remedy, self.ds, self.label, self.how)
+        return tuple(f"{self.name}: {caution}" for caution in cautions_on(self.selection, self.how, remedy))
+
+
+def notes_on(found: Iterable[SelectedLabelling]) -> list[str]:
+    """The notes of selections, each once, with the names of their stores."""
+    return list(dict.fromkeys(f"{each.store} {note}" for each in found for note in each.notes))
 
 
 def labellings(trees: Mapping[str, xr.DataTree], wanted: Sequence[str] = ()) -> Iterator[Labelling]:
@@ -131,6 +150,24 @@ def select_each(
     if left_out and not found:
         raise left_out[0]
     return found, left_out
+
+
+def select_against(
+    found: Sequence[SelectedLabelling],
+    stores: Sequence[str],
+    against: str | None,
+    selections: Selections,
+    incomplete: bool,
+) -> dict[str, SelectedLabelling]:
+    """By store, the selection that those found there are held against; empty if `against` names none.
+
+    Raises as `against_labellings`, `check_one_encoder` and `select_neurons` do.
+    """
+    others = {} if against is None else against_labellings(stores, against, incomplete)
+    for one in found if others else ():
+        check_one_encoder(one, others[one.store])
+    names = dict.fromkeys(one.store for one in found if others)
+    return {name: select_neurons(others[name], selections.of(others[name].task)) for name in names}
 
 
 def open_stores(stores: Sequence[str]) -> dict[str, xr.DataTree]:

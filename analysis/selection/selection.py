@@ -66,7 +66,12 @@ class Selection(Record):
     )  # fmt: skip
     """A number, a threshold of the neuron's own by name, or in Python one per neuron as a DataArray (layer, neuron);
     None is 0, before the mean was rounded, and by the rule contrast "q80"."""
-    rule: str = described("", "Selection rule [lape with --percentile, else contrast].", RULES)
+    rule: str = described(
+        "",
+        "contrast: a rank test; lape: lowest AAPE of those above the 95th percentile of P; paper: by its words "
+        "[lape with --percentile, else contrast].",
+        RULES,
+    )
     percentile: float | None = described(
         None, "Of the rules lape and paper: share of neurons selected, in percent [1].", metavar="P"
     )

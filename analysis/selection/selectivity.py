@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 CELL_DIMS = ("layer", "neuron", "category")
+WEIGHTS = ("n_frames", "n_clips")  # coordinates (category): how much a category's P counts for the overall rate
 ONE_CHUNK = {"allow_rechunk": False}  # chunks are joined beforehand; dask's own way fails without categories
 
 
@@ -40,11 +41,39 @@ def aape(p: xr.DataArray, normalised: bool = False) -> xr.DataArray:
         output_dtypes=[np.float64],
     )
     if normalised:
-        known = p.notnull().sum("category")
-        entropy = entropy / np.log(known.where(known > 1))
+        entropy = share_of_highest(entropy, p)
     return entropy.rename("aape").assign_attrs(
         long_name="normalised AAPE" if normalised else "AAPE", units="1" if normalised else "nat"
     )
+
+
+def share_of_highest(entropy: xr.DataArray, p: xr.DataArray) -> xr.DataArray:
+    """AAPE / ln(number of categories with P), the highest that AAPE can be: (layer, neuron) in [0, 1].
+
+    entropy: AAPE in nats (layer, neuron) of the probabilities p (layer, neuron, category).
+    """
+    known = p.notnull().sum("category")
+    return entropy / np.log(known.where(known > 1))
+
+
+def overall_rate(p: xr.DataArray) -> xr.DataArray:
+    """How often a neuron is active, whatever the category: (layer, neuron, category) -> (layer, neuron), in [0, 1].
+
+        rate = sum of w_c P_c / sum of w_c
+
+    over the categories with P; w_c is the coordinate `n_frames` (category), which the reading "frame" has, else
+    `n_clips`: so that this is the share of all their frames or clips. Probabilities that were made elsewhere have
+    neither: then it is the mean over categories. NaN without P.
+    """
+    weights = next((p[name] for name in WEIGHTS if name in p.coords), xr.ones_like(p["category"], np.int64))
+    rate: xr.DataArray = p.reset_coords(drop=True).weighted(weights.reset_coords(drop=True)).mean("category")
+    return rate.rename("rate").assign_attrs(long_name="overall activation rate", units="1")
+
+
+def median_of(values: xr.DataArray, which: xr.DataArray) -> float:
+    """Median of the values where `which` is, both (layer, neuron), NaN left out; NaN where there are none."""
+    found = values.transpose(*which.dims).values[which.values]
+    return float(np.median(found[~np.isnan(found)])) if (~np.isnan(found)).any() else float("nan")
 
 
 def entropy_of(p: Floats) -> Floats:

@@ -19,10 +19,10 @@ from .analysis.figures.neurons import depth_figure
 from .analysis.figures.overlap import overlap_figure
 from .analysis.figures.save import save_figure
 from .analysis.overlap import common_neuron_ratio
-from .analysis.selection.labellings import labellings, open_stores, select_neurons
+from .analysis.selection.labellings import labellings, notes_on, open_stores, select_neurons
 from .analysis.selection.rules import depth_histogram
 from .analysis.selection.selection import Selection
-from .analysis.tables import markdown, neurons_table, overlap_table, stats_table, write_table
+from .analysis.tables import SELECTIVITY, markdown, neurons_table, overlap_table, stats_table, write_table
 from .documents import parse_json, read_document
 from .extract.audio.corpora.synth import synthesise
 from .extract.capture import capture
@@ -33,6 +33,7 @@ Selected = Mapping[tuple[str, str], xr.Dataset]  # by store and labelling, as ("
 
 ENCODERS = {"tiny-ssl": "SSL", "tiny-sl": "SL"}
 PERCENTILE = 5.0  # 1,536 neurons: the paper's 1 % of 36,864 would leave 15
+SHOWN = ("store", "task", "categories", "neurons_per_category", "coverage_ratio", "selected", *SELECTIVITY)
 NOT_LABELS = ("path", "unit_sec", "split")
 
 CONTROL = "**Control run: the labels were dealt out anew, so no structure should be left.**\n\n"
@@ -48,12 +49,18 @@ timbre or event. Each has {layers} layers of {neurons} neurons; what every neuro
 
 A neuron's *activation probability* for a category is the share of the category's clips on which its mean activation is
 positive. Its *AAPE* is the entropy of these probabilities over the categories: low means that it fires for few of them.
-The {percentile:g} % of neurons with the lowest AAPE, among those that fire often enough for some category, are
-selected; each belongs to every category for which its probability is among the highest 5 %. *Coverage* is the share of
-categories that have at least one such neuron.
+
+The published rule `lape` first drops every neuron whose probability is for no category among the highest 5 % of all
+probabilities (one per neuron and category), however low its AAPE; of the neurons that are left it selects those of
+lowest AAPE, {percentile:g} % of all. Each belongs to every category for which its probability is among that highest
+5 %; *coverage* is the share of categories that have at least one such neuron. Whether the selected neurons are
+selective is another question: `aape_share_selected` is their median AAPE over its highest value, ln(number of
+categories), `aape_share_all` that of all neurons that fire, and `categories_per_neuron` says how many categories a
+selected one has.
 
 {stats}
 
+{cautions}
 {comparison}
 
 ## What octaves have in common
@@ -120,7 +127,11 @@ def run(
             capture(encoder, str(manifest), url, task=task)
     trees = open_stores(stores)
     how = Selection(percentile=PERCENTILE)
-    selected = {(x.store, x.name): select_neurons(x, how).selection for x in labellings(trees)}
+    found = [select_neurons(x, how) for x in labellings(trees)]
+    selected = {(x.store, x.name): x.selection for x in found}
+    cautions = notes_on(found)
+    for caution in cautions:
+        log.warning("%s", caution)
     stats = _write_tables(directory / "tables", selected)
     overlaps = _write_figures(directory / "figures", selected)
     tasks = trees["tiny-ssl"].children
@@ -131,7 +142,8 @@ def run(
         layers=tasks["additive"].sizes["layer"],
         neurons=tasks["additive"].sizes["neuron"],
         percentile=PERCENTILE,
-        stats=markdown(stats[["store", "task", "categories", "neurons_per_category", "coverage_ratio", "selected"]]),
+        stats=markdown(stats[list(SHOWN)]),
+        cautions="".join(f"- {caution}\n" for caution in cautions),
         comparison=_comparison(stats),
         overlaps="\n".join(_structure(training, where, ratio) for (training, where), ratio in overlaps.items()),
         steps="\n".join(f"| {aim} | `{command}` |" for aim, command in NEXT_STEPS.items()),

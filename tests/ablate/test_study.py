@@ -10,7 +10,7 @@ import xarray as xr
 import otoscope
 from otoscope.ablate.request import Request
 from otoscope.ablate.result import read_result, write_result
-from otoscope.ablate.study import draw_donors, look_up, run_study
+from otoscope.ablate.study import draw_donors, find_neurons, look_up, run_study
 from otoscope.analysis.published.neuron_lists import write_published_list
 from otoscope.analysis.selection.selection import Selection
 from otoscope.cluster.executor import SerialExecutor
@@ -73,6 +73,15 @@ def test_the_planted_neurons_are_what_the_selection_finds(here):
         assert control.counts == study.neurons.counts
         assert not len(control & study.neurons)
     assert len(study.controls) == 200
+
+
+def test_what_speaks_against_the_selection_is_noted_once_without_the_store_s_url(here, monkeypatch, caplog):
+    monkeypatch.setattr("otoscope.analysis.selection.labellings.cautions_on", lambda *_: ("not selective",))
+    assert look_up(request(set="only(d)"), here.url).notes.count("t:letter: not selective") == 1
+    caplog.clear()
+    find_neurons(request(set="all(d)"), here.url)
+    assert caplog.messages == ["t:letter: not selective"]
+    assert look_up(request(set="(0,1)"), here.url).notes == ()
 
 
 def test_their_removal_ruins_that_category_alone(removed):

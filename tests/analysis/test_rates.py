@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from otoscope.analysis import above, activation_counts, activation_probability, category_mean, frame_probability, totals
+from otoscope.analysis.selection.selectivity import overall_rate
 from otoscope.store.bits import pack
 
 CATEGORIES = ["a", "b", "c"]
@@ -102,6 +103,24 @@ def test_frames_are_summed_before_they_are_divided(example):
     for p in (plain, lazy):
         np.testing.assert_array_equal(p, expected)
     assert float(plain.max()) <= 1
+
+
+def test_the_overall_rate_is_that_of_all_labelled_clips_or_frames(example):
+    rng = np.random.default_rng(1)
+    values, codes = example
+    active, labelled = values > 0.5, codes >= 0
+    p = activation_probability(as_bits(active), as_labels(codes, [*CATEGORIES, "without clips"]))
+    np.testing.assert_allclose(overall_rate(p), active[:, labelled].mean(axis=1))
+    frames = rng.integers(1, 300, 90)
+    positive = (rng.random((2, 90, 13)) * (frames[:, None] + 1)).astype(np.uint16)
+    count = xr.DataArray(frames, dims="clip")
+    of_frames = frame_probability(as_array(positive).chunk(clip=8), count.chunk(clip=11), as_labels(codes))
+    assert of_frames["n_frames"].values.tolist() == [frames[codes == c].sum() for c in range(3)]
+    assert of_frames["n_clips"].values.tolist() == [(codes == c).sum() for c in range(3)]
+    expected = positive[:, labelled].sum(axis=1) / frames[labelled].sum()
+    np.testing.assert_allclose(overall_rate(of_frames), expected)
+    nobody = of_frames.drop_vars(["n_frames", "n_clips"])
+    np.testing.assert_allclose(overall_rate(nobody), nobody.mean("category"))
 
 
 def test_means_are_sums_in_float64(example):

@@ -1,6 +1,7 @@
 """Labels, tables and figures by command: every kind in every ending, and what a bad question gets."""
 
 import json
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -9,7 +10,7 @@ import pytest
 from otoscope.analysis.kinds import TABLES
 
 from ..support import closed_form
-from ..support.commands import LABELS, done, extraction, refused
+from ..support.commands import LABELS, call, done, extraction, otoscope, refused
 from ..support.finished_store import Finished
 from ..support.wav_corpora import write_corpus, write_manifest
 
@@ -161,3 +162,39 @@ def test_overlap_of_two_labellings_and_a_percentile_of_one_task(original: str, t
     assert table["category"].tolist() == ["a", "b", "c"]
     assert sorted(table.columns[1:]) == sorted({"é, ü", "日本", "x|y"})
     done("figure", "overlap", original, *options, "-o", tmp_path / "x.png")
+
+
+def test_a_selection_that_means_little_is_warned_of_in_one_line_by_every_command(original: str, tmp_path: Path) -> None:
+    """And the remedy that the line names is one that works."""
+    ask = (original, "--task", "t:kind", "--percentile", 40)
+    warned = re.compile(r"store t:kind: the selected neurons \(1\) are not more selective .*: use --threshold q80")
+    against = ("--against", "t:kind", "-o", tmp_path / "f.png")
+    for words in (
+        ("neurons", *ask), ("table", "stats", *ask), ("table", "paper", *ask), ("table", "thresholds", *ask),
+        ("table", "depth", *ask), ("table", "overlap", *ask, *against[:2]), ("figure", "overlap", *ask, *against),
+        ("figure", "depth", *ask, *against[2:]), ("null", *ask, *against[:2], "--permutations", 19),
+        ("selectors", *ask), ("compare", "--by", "neuron", *ask),
+    ):  # fmt: skip
+        result = call(*words)
+        assert result.exit_code == 0, result.stderr
+        assert [bool(warned.fullmatch(line)) for line in result.stderr.splitlines()].count(True) == 1, words
+        assert "selective" not in result.stdout.replace("figure selectivity", "")
+        assert "not more selective" not in call(*words, "--threshold", "q80").stderr
+    for kind in ("probability", "aape"):  # nothing is selected
+        assert call("table", kind, *ask).stderr == ""
+    lines = otoscope("ablate", "set", *ask, "--set", "all(a)").stderr.splitlines()
+    assert [bool(warned.fullmatch(f"store {line}")) for line in lines].count(True) == 1, lines
+
+
+def test_the_official_table_of_statistics_has_the_columns_it_had(original: str, tmp_path: Path) -> None:
+    ask = (original, "--task", "t:kind", "--percentile", 40)
+    done("table", "stats", *ask, "--official", "ssl", "-o", tmp_path)
+    done("table", "stats", *ask, "-o", tmp_path / "own.csv")
+    official = pd.read_csv(tmp_path / "task_level_neuron_statistics_analysis.csv")
+    own = pd.read_csv(tmp_path / "own.csv")
+    assert official.columns.tolist() == [
+        "store", "task", "categories", "neurons_per_category", "coverage_ratio", "selected", "activity_threshold",
+        "aape_threshold", "probability_threshold", "percentile", "rule",
+    ]  # fmt: skip
+    assert set(own) - set(official) == {"categories_per_neuron", "aape_share_selected", "aape_share_all"}
+    pd.testing.assert_frame_equal(own[official.columns], official)

@@ -9,7 +9,7 @@ import pytest
 import otoscope
 from otoscope.analysis import class_specific
 from otoscope.analysis.null.overlaps import overlaps
-from otoscope.analysis.selection.labellings import open_labellings, select_neurons
+from otoscope.analysis.selection.labellings import open_labellings, select_against, select_neurons
 from otoscope.cli.options import selections_of
 
 from ..support.commands import call, done, refused
@@ -91,7 +91,8 @@ def test_a_figure_strikes_out_what_the_table_says(two_tasks: str, tmp_path: Path
     selections = selections_of(("2",), reading="frame", permutations=20, seed=3)
     asked, _ = open_labellings((two_tasks,), ("esc50:kind",), selections, False)
     found = [select_neurons(each, selections.of(each.task)) for each in asked]
-    ((store, ratio),) = overlaps(found, (two_tasks,), "gtzan:kind", selections, False, shuffled=True)
+    others = select_against(found, (two_tasks,), "gtzan:kind", selections, False)
+    ((store, ratio),) = overlaps(found, others, shuffled=True)
     table = pd.read_csv(tmp_path / "c.csv")
     assert store == "s"
     assert (ratio["category"].attrs["long_name"], ratio["other_category"].attrs["long_name"]) == (

@@ -20,6 +20,7 @@ from .stored_files import tree_of
 CLOSED_FORM = f"module:{closed_form.__file__}:closed_form"
 NOTES = re.compile(
     r"[\d,]+/[\d,]+ clips .*|[\d,/]+ clips in .*|failed: .*|\.\.\. and \d+ more: .*|.* neurons \(.*\); \d+ controls; .*"
+    r"|.*: the selected neurons \(\d+\) are .*"
 )
 LABELS = {
     "kind": ["abc"[i % 3] for i in range(37)],

@@ -126,6 +126,7 @@ def neuron_set(store: str, request: Request, gain: float, base: str | None, outp
     from ..analysis.tables import markdown
     from ..store.neurons import write_neuron_set
 
+    log_progress()
     neurons = find_neurons(request, store)
     if output is None:
         echo(markdown(neurons.to_table()))

@@ -25,7 +25,13 @@ if TYPE_CHECKING:
 @asking()
 @output
 def neurons(asked: Asked, output: str | None) -> None:
-    """One row per category, layer and neuron."""
+    """One row per category and neuron, largest effect first: AUC where the rule has it, else lift, P over overall rate.
+
+    lape selects, of the neurons with a P above the 95th percentile of all, those of lowest AAPE, --percentile of all
+    neurons; each belongs to the categories of its P above that line. paper drops the 5 % of neurons that fire least,
+    takes that percentage of the rest by AAPE, and the highest 5 % of their P. contrast takes what a rank test of the
+    means tells apart. A line warns where the selected are not more selective than the rest; see docs/selection.md.
+    """
     from ..analysis.tables import neurons_table, put_table
 
     echo(put_table(neurons_table(asked.selected().selection), output))
@@ -35,24 +41,27 @@ def neurons(asked: Asked, output: str | None) -> None:
 @click.argument("kind", type=click.Choice(TABLES))
 @asking(many=True, against=True)
 @click.option(
-    "--official", type=click.Choice(["ssl", "sl"]),
+    "--official", type=click.Choice(["ssl", "sl"]), is_eager=True,
     help="stats: name the file as the paper's notebooks do for such an encoder; -o is its folder.",
 )  # fmt: skip
 @output
 def table(kind: str, asked: Asked, official: str | None, output: str | None) -> None:
     """Kinds: stats, thresholds and paper (Tables I and II) over all labellings; the others of one.
 
+    Stats has the median AAPE / ln C of the selected neurons (aape_share_selected) and of all (aape_share_all); `neurons
+    --help` has the rules.
+
     Paper puts the stores side by side, with the paper's labellings and percentiles unless --task or --percentile say
     otherwise. A STORE may be a table of probabilities (`otoscope import`) or a folder of published files.
     """
     from ..analysis.asked import labellings_table
-    from ..analysis.published.paper import official_table, paper_rows
-    from ..analysis.tables import put_table
+    from ..analysis.published.paper import STATS_COLUMNS, official_table, paper_rows
+    from ..analysis.tables import WRITERS, put_table
 
     if official is not None:
         if kind != "stats" or output is None or len(asked.stores) != 1:
             raise ValueError("--official names the table stats of one STORE in a folder; expected one STORE and -o DIR")
-        output = str(Path(output) / official_table(official))
+        output = str(check_target(Path(output) / official_table(official), WRITERS))
     if kind == "paper":
         asked = by_the_paper(asked)
     found = asked.labellings()
@@ -63,7 +72,7 @@ def table(kind: str, asked: Asked, official: str | None, output: str | None) -> 
         found = [x for x in found if x.name in rows]
     frame, notes = labellings_table(kind, found, asked.selections, asked.stores, asked.against, asked.incomplete)
     report(notes)
-    echo(put_table(frame, output))
+    echo(put_table(frame if official is None else frame[list(STATS_COLUMNS)], output))
 
 
 def report(notes: list[str]) -> None:
@@ -89,7 +98,7 @@ def figure(kind: str, asked: Asked, arrange: str | None, balanced: bool, officia
     that do not exceed shuffled labels.
     """
     from ..ablate.result import read_result
-    from ..analysis.asked import notes_on
+    from ..analysis.asked import reasons
     from ..analysis.figures.ablation import ablation_figure
     from ..analysis.figures.neurons import depth_figure, selectivity_figure
     from ..analysis.figures.overlap import overlap_figure
@@ -97,7 +106,7 @@ def figure(kind: str, asked: Asked, arrange: str | None, balanced: bool, officia
     from ..analysis.null.overlaps import overlaps
     from ..analysis.overlap import arranged, read_arrangement
     from ..analysis.published.paper import official_figure
-    from ..analysis.selection.labellings import select_each
+    from ..analysis.selection.labellings import notes_on, select_against, select_each
     from ..analysis.selection.rules import depth_histogram
 
     if kind == "ablation":
@@ -120,11 +129,14 @@ def figure(kind: str, asked: Asked, arrange: str | None, balanced: bool, officia
         output = str(Path(output) / official_figure(names[0], asked.against))
     check_target(output, FORMATS)
     selected, left_out = select_each(found, asked.selections)
-    report(notes_on(left_out))
+    others = {}
+    if kind == "overlap":
+        others = select_against(selected, asked.stores, asked.against, asked.selections, asked.incomplete)
+    report([*reasons(left_out), *notes_on([*selected, *others.values()])])
     titled = [(f"{each.store} {each.name}", each.selection) for each in selected]
     if kind == "overlap":
         order, groups = read_arrangement(arrange) if arrange else ([], {})
-        panels = overlaps(selected, asked.stores, asked.against, asked.selections, asked.incomplete, shuffled, balanced)
+        panels = overlaps(selected, others, shuffled, balanced)
         drawn = overlap_figure([(title, arranged(ratio, order, groups)) for title, ratio in panels])
     elif kind == "depth":
         drawn = depth_figure([(title, depth_histogram(selection["member"])) for title, selection in titled])
@@ -166,17 +178,16 @@ def null(asked: Asked, balanced: bool, draws: int, figure: str | None, rows: str
     from ..analysis.null.overlaps import against_null, check_draws, summary
     from ..analysis.null.permutation import with_null
     from ..analysis.overlap import labelled
-    from ..analysis.selection.labellings import against_labellings, check_one_encoder, select_neurons
+    from ..analysis.selection.labellings import notes_on, select_against
     from ..analysis.tables import null_table, put_table
 
     if figure:
         check_target(figure, FORMATS)
     check_draws(draws)
-    one, other = asked.selected(), None
-    if asked.against is not None:
-        labelling = against_labellings(asked.stores, asked.against, asked.incomplete)[one.store]
-        check_one_encoder(one, labelling)
-        other = select_neurons(labelling, asked.selections.of(labelling.task))
+    one = asked.selected()
+    others = select_against([one], asked.stores, asked.against, asked.selections, asked.incomplete)
+    report(notes_on(other for other in others.values() if other.name != one.name))
+    other = others.get(one.store)
     result = against_null(one, other, balanced, draws)
     echo(summary(one.name, result), err=True)
     if figure:

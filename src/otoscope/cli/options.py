@@ -35,10 +35,10 @@ ENCODERS = (
 )
 
 
-def _writable_table(_ctx: click.Context, _param: click.Parameter, path: str | None) -> str | None:
+def _writable_table(ctx: click.Context, _param: click.Parameter, path: str | None) -> str | None:
     """The callback of `output`: whether a table can be written there is known before anything is computed."""
-    if path in (None, "-"):
-        return None
+    if path in (None, "-") or ctx.params.get("official"):  # then it is a folder
+        return None if path == "-" else path
     from ..analysis.tables import WRITERS
 
     return str(check_target(path, WRITERS))
@@ -180,11 +180,14 @@ class Asked:
         return found
 
     def selected(self) -> "SelectedLabelling":
-        """The one labelling that is meant, its neurons selected."""
-        from ..analysis.selection.labellings import only, select_neurons
+        """The one labelling that is meant, its neurons selected, with a note on what speaks against them."""
+        from ..analysis.selection.labellings import notes_on, only, select_neurons
 
         labelling = only(self.labellings())
-        return select_neurons(labelling, self.selections.of(labelling.task))
+        found = select_neurons(labelling, self.selections.of(labelling.task))
+        for note in notes_on([found]):
+            echo(note, err=True)
+        return found
 
 
 ASKED = tuple(name for name in Selection.__dataclass_fields__ if name not in ("percentile", "confirm", "clips"))
