@@ -36,9 +36,9 @@ def grid_of(
 ) -> tuple[Figure, list[Axes]]:
     """A figure of so many equal panels, row by row."""
     figure = Figure(figsize=size, layout="constrained")
-    engine = figure.get_layout_engine()
-    assert engine is not None
-    engine.set(h_pad=ROW_PAD)  # type: ignore[call-arg]
+    layout = figure.get_layout_engine()
+    assert layout is not None
+    layout.set(h_pad=ROW_PAD)  # type: ignore[call-arg]
     axes = figure.subplots(math.ceil(n / columns), columns, squeeze=False, sharex=sharex, sharey=sharey).ravel()
     for ax in axes[n:]:
         ax.remove()
@@ -73,8 +73,8 @@ def write_below(figure: Figure, letters: Letters, *lines: str, legend: Legend | 
     if legend is not None:  # no longer on the figure's edge, where the layout would see to its room
         legend.set_bbox_to_anchor((0.5, bottom), figure.transFigure)
         bottom += legend.get_window_extent().height / figure.dpi / height + 0.04 / height
-    engine = figure.get_layout_engine()
-    assert engine is not None
-    engine.set(rect=(0, bottom, 1, 1 - bottom))  # type: ignore[call-arg]
+    layout = figure.get_layout_engine()
+    assert layout is not None
+    layout.set(rect=(0, bottom, 1, 1 - bottom))  # type: ignore[call-arg]
     about: dict[str, Any] = {"fontsize": FONT, "va": "top", "linespacing": 1.2, "parse_math": False}
     figure.text(0.05 / width, (strip - 0.06) / height, text, **about)

@@ -68,13 +68,13 @@ def test_cells_above_the_null_and_below_bear_other_marks():
     marked = ratio.assign_coords(beyond).assign_attrs(level=0.05, test="two-sided; 99 permutations")
     figure = overlap_figure([("", marked)], "rule lape; 12 clips")
     for side, marker in (("above", "^"), ("below", "v")):
-        places = {
+        found = {
             (round(x), round(y + 0.3))
             for line in figure.axes[0].lines
             if line.get_marker() == marker
             for x, y in zip(*line.get_data(), strict=True)
         }
-        assert places == {(x, y) for y, x in np.argwhere(sides == side)}
+        assert found == {(x, y) for y, x in np.argwhere(sides == side)}
     inks = {line.get_color() for line in figure.axes[0].lines}
     assert inks == {"black", "white"}
     (below,) = (word for word in words(figure) if "clips" in word)
