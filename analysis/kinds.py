@@ -2,5 +2,9 @@
 
 TABLES = ("stats", "paper", "overlap", "probability", "aape", "thresholds", "depth")
 COMPARISONS = ("labelling", "layer", "category", "neuron")
+SIDES = ("both", "above", "below")
+"""On which side of shuffled labels an overlap is evidence."""
+SHOWN = ("observed", "ratio", "difference")
+"""What a heat map shows of an overlap: itself, or beside what shuffled labels give."""
 NULL_ROWS = {"cells": "common_neuron_ratio", "categories": "neurons", "neurons": "aape"}
 """What a table of a null has a row for, and the statistic that it is about."""

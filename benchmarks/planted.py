@@ -85,7 +85,7 @@ def planted(size: Size, fond: float, elsewhere: float) -> tuple[dict[str, float]
     significant = result["aape_significant"].values.ravel()
     cells = np.eye(size.categories, size.others, dtype=bool)
     cells[size.overlapping :] = False
-    overlaps = result["common_neuron_ratio_significant"].values
+    overlaps = result["common_neuron_ratio_side"].values == "above"
     found = {"neurons": significant[neurons].mean(), "overlaps": overlaps[cells].mean()}
     beside = {"neurons": significant[~neurons].sum(), "overlaps": overlaps[~cells].sum(), "seconds": seconds}
     return {k: float(v) for k, v in found.items()}, {k: float(v) for k, v in beside.items()}

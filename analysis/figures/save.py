@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from ...files import whole_file
 
 COLOURS = "cividis"  # made for colour-blind eyes; its lightness rises evenly, so it reads in grey
+DIVERGING = "PuOr_r"  # around a middle, for colour-blind eyes; in grey its lower end is the darker one
 FORMATS: dict[str, dict[str, Any]] = {".pdf": {"CreationDate": None}, ".png": {}, ".svg": {"Date": None}}
 """By ending, the metadata without which equal figures are equal bytes."""
 DOTS_PER_INCH = 200
@@ -26,15 +27,17 @@ MAX_PIXELS = 25_000  # of a side of a PNG, and 5,000 by 25,000 in all: a larger 
 def save_figure(figure: Figure, path: str | os.PathLike[str]) -> str:
     """Write a figure as PDF, PNG (200 dots per inch where that is not too large) or SVG by the ending of the name.
 
-    The same figure gives the same bytes; the file appears whole or not at all. Gives the figure's label: which names it
-    shows by numbers, "" where by none.
+    The same figure gives the same bytes, in SVG and PDF text stays text; the file appears whole or not at all. Gives
+    the figure's label: which names it shows by numbers, "" where by none.
     Raises ValueError for another ending, FileNotFoundError for a folder that does not exist.
     """
     width, height = figure.get_size_inches()
     dots = min(DOTS_PER_INCH, MAX_PIXELS / max(width, height), (MAX_PIXELS * 5_000 / (width * height)) ** 0.5)
     with (
         whole_file(path, FORMATS) as partial,
-        mpl.rc_context({"svg.hashsalt": "otoscope", "pdf.fonttype": 42, "hatch.linewidth": 0.4}),
+        mpl.rc_context(
+            {"svg.hashsalt": "otoscope", "pdf.fonttype": 42, "svg.fonttype": "none", "hatch.linewidth": 0.4}
+        ),
         warnings.catch_warnings(),
     ):
         # Fonts that have all letters may still lack what shaping adds to them: no reason to fail, or to print a line.

@@ -33,12 +33,17 @@ def check_draws(draws: int) -> None:
 
 
 def against_null(
-    one: SelectedLabelling, other: SelectedLabelling | None, balanced: bool = False, draws: int = 0
+    one: SelectedLabelling,
+    other: SelectedLabelling | None,
+    balanced: bool = False,
+    draws: int = 0,
+    side: str = "both",
 ) -> xr.Dataset:
     """The permutation null of a selection and its overlaps, and `draws` of a bootstrap, for 95 % intervals.
 
     other: another labelling; the same one once more is none, for what it has in common with itself is no finding. Its
     labels stay as they are. balanced: every category is cut down to the size of the smallest.
+    side: as for `permutation_null`.
     Raises what `check_draws` and both functions raise.
     """
     check_draws(draws)
@@ -47,7 +52,7 @@ def against_null(
     if other is not None and other.name != one.name:
         held = replace(other.how, group="", within=())
         about = {"against": _sample(other, held, balanced), "against_selection": other.how}
-    result = permutation_null(sample, one.how, **about)
+    result = permutation_null(sample, one.how, side=side, **about)
     if draws:
         drawn = bootstrap(sample, one.how, draws=draws, confidence=CONFIDENCE, **about)
         result = result.assign({name: drawn[name] for name in drawn.data_vars if name not in result})
@@ -64,17 +69,19 @@ def overlaps(
     others: Mapping[str, SelectedLabelling],
     shuffled: bool = False,
     balanced: bool = False,
+    side: str = "both",
+    show: str = "observed",
 ) -> list[tuple[str, xr.DataArray]]:
     """(store, common neuron ratio) of each labelling with itself, or with another one of the same store.
 
-    Its dimensions bear the labellings' names. others: of `select_against`. shuffled: cells within the null
-    are marked; balanced: as for `against_null`.
+    Its dimensions bear the labellings' names. others: of `select_against`. shuffled: cells are marked as within the
+    null, above it or below; balanced, side: as for `against_null`; show: as for `with_null`.
     """
     panels = []
     for one in found:
         other = others.get(one.store)
         if shuffled:
-            ratio = with_null(against_null(one, other, balanced))
+            ratio = with_null(against_null(one, other, balanced, side=side), show)
         else:
             ratio = common_neuron_ratio(one.selection["member"], None if other is None else other.selection["member"])
         panels.append((one.store, labelled(ratio, one.name, (other or one).name)))
@@ -82,23 +89,26 @@ def overlaps(
 
 
 def summary(name: str, result: xr.Dataset) -> str:
-    """What exceeds shuffled labels, and what was shuffled, in one line; result: of `against_null`."""
-    ratio = "common_neuron_ratio"
-    tested, found = int(result[f"{ratio}_p"].notnull().sum()), int(result[f"{ratio}_significant"].sum())
+    """What is beyond shuffled labels, and what was shuffled, in one line; result: of `against_null`."""
+    ratio, side = "common_neuron_ratio", result.attrs["side"]
+    tested = int(result[f"{ratio}_p"].notnull().sum())
+    above, below = (int((result[f"{ratio}_side"] == way).sum()) for way in ("above", "below"))
     neurons, selected = (int((x & result["selected"]).sum()) for x in (result["aape_significant"], result["selected"]))
     level, smallest = result.attrs["level"], result.attrs["smallest_p"]
     whole = ", ".join(
         f"{label} {float(result[statistic]):.3g} (p {float(result[f'{statistic}_p']):.2g})"
         for statistic, label in (("coverage_ratio", "coverage"), ("neurons_per_category", "neurons per category"))
     )
-    compared = (
-        f"{found} of {tested} cells and {neurons} of {selected} selected neurons exceed shuffled labels at {level:g}"
-    )
+    cells = f"{below} of {tested} cells lie below shuffled labels"
+    if side != "below":
+        cells = f"{above} of {tested} cells exceed shuffled labels" + f", {below} lie below" * (side == "both")
+    compared = f"{cells}, and {neurons} of {selected} selected neurons exceed them, at {level:g}"
     if smallest > level:
+        needed = math.ceil(1 / level - 1e-9) - 1
         compared = (
-            f"none of {tested} cells and {selected} selected neurons can exceed shuffled labels at {level:g}, for with "
-            f"{result.attrs['permutations']} permutations of {result.attrs['units_exchanged']} units no p is below "
-            f"{smallest:.2g} (expected: at least {math.ceil(1 / level - 1e-9) - 1} permutations, and units enough)"
+            f"none of {tested} cells and {selected} selected neurons can be beyond shuffled labels at {level:g}, for "
+            f"with {result.attrs['permutations']} permutations of {result.attrs['units_exchanged']} units no p is "
+            f"below {smallest:.2g} (expected: at least {needed} permutations, and units enough)"
         )
     return (
         f"{name}: {compared}, corrected; {whole}; largest category {result.attrs['imbalance']:.3g} times the smallest; "

@@ -19,11 +19,12 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from ..categories import category_names
+from ..kinds import SHOWN
 from ..selection.from_counts import Selected, aape_of_counts, ratio_of, select_counts
 from ..selection.selection import Selection, published_selection, selection_of
 from ..selection.selectivity import entropy_of
 from .resampling import Sample, check_drawable, redraw_clips, shuffle_labels
-from .significance import exceedance, intervals, moments
+from .significance import check_side, exceedance, intervals, moments
 
 T = TypeVar("T")
 Values = dict[str, NDArray[Any]]
@@ -41,7 +42,10 @@ PARTS = {
     "null_sd": "standard deviation of the {} over shuffled labels",
     "p": "p of the {}",
     "p_corrected": "family-wise corrected p of the {}",
-    "significant": "whether the {} exceeds the null",
+    "significant": "whether the {} is beyond the null",
+    "side": "where the {} is beyond the null: above, below",
+    "null_ratio": "{} over its mean over shuffled labels",
+    "null_difference": "{} minus its mean over shuffled labels",
     "sd": "standard deviation of the {} over draws",
     "bias": "bias of the {} over draws",
     "low": "lower end of the interval of the {}",
@@ -55,17 +59,20 @@ def permutation_null(
     *,
     against: Sample | None = None,
     against_selection: Selection | None = None,
+    side: str = "both",
     threads: int | None = None,
     **changes: Any,
 ) -> xr.Dataset:
-    """What each number would be if the labels of the clips meant nothing, and whether it exceeds that.
+    """What each number would be if the labels of the clips meant nothing, and whether it is beyond that.
 
     For each statistic s (common_neuron_ratio (category, other_category), neurons (category), coverage_ratio and
     neurons_per_category (), aape (layer, neuron)): s as found, s_null_mean and s_null_sd over the shuffled labels;
-    s_p, the share of labellings, the one found included, that give as much or more (AAPE: as little or less);
-    s_p_corrected, the same for the most extreme of all cells of s (see `exceedance`), so that the chance of a
-    single false finding in s is at most `level`; s_significant, whether s_p_corrected <= level. `member`,
-    `selected`: the selection found. The attribute `smallest_p` is the p below which so many permutations, or so few
+    s_p, the share of labellings, the one found included, that give as much or more (AAPE: as little or less; ratios
+    by `side`); s_p_corrected, the same for the most extreme of all cells of s (see `exceedance`), so that the chance of
+    a single false finding in s is at most `level`; s_significant, whether s_p_corrected <= level. Of the common neuron
+    ratio also s_side, "above" or "below" where it is significant, else ""; s_null_ratio and s_null_difference, as found
+    over and minus s_null_mean, NaN where it is not tested, the ratio also where both are 0. `member`, `selected`: the
+    selection found. The attribute `smallest_p` is the p below which so many permutations, or so few
     units, cannot go: above `level`, nothing can be significant.
 
     selection, changes: as for `class_specific`, as in `permutation_null(sample, percentile=5)`; its `permutations`,
@@ -76,10 +83,13 @@ def permutation_null(
     none, and has no p.
     AAPE is tested for neurons that are active, and inactive, in as many clips as there are categories or more; the
     others have p NaN: a neuron that is active in one clip is always perfectly selective.
+    side: which overlaps are evidence: "above" those higher than by chance; "below" the lower ones, of categories that
+        avoid each other's neurons; "both" those far from their mean over labellings either way.
     threads: as many as there are cores by default.
     The AAPE of draws is to 1e-6 nats, the rest is exact.
-    Raises ValueError where there is nothing to shuffle.
+    Raises ValueError where there is nothing to shuffle, and for a side that is none.
     """
+    check_side(side)
     ours = _selection(sample, selection, changes)
     theirs = against_selection or ours
     permutations, level, seed = ours.permutations, ours.level, ours.seed
@@ -98,17 +108,28 @@ def permutation_null(
         null, tested = drawn[name], np.ones(value.shape, bool)
         mean, sd = moments(null if name == "aape" else np.nan_to_num(null))
         parts: Values = {"null_mean": mean, "null_sd": sd}
-        if name == "common_neuron_ratio":
+        of_ratios = name == "common_neuron_ratio"
+        if of_ratios:
             tested = ~_same_clips(sample, against)
         if name == "aape":
             value, tested = _evidence(sample, value, null)
-        elif name != "common_neuron_ratio" and sample.ranked is not None:
+        elif not of_ratios and sample.ranked is not None:
             tested = np.zeros(value.shape, bool)  # draws take as many neurons as were found
-        parts["p"], corrected = exceedance(value, null, tested)
+        parts["p"], corrected = exceedance(value, null, tested, side if of_ratios else "above")
         parts["p_corrected"] = np.maximum(corrected, smallest)  # that few draws missed the one found is no evidence
         parts["significant"] = parts["p_corrected"] <= level
+        if of_ratios:
+            above = value > mean if side == "both" else np.full(value.shape, side == "above")
+            where = np.where(above, "above", "below").astype(object)
+            parts["side"] = np.where(parts["significant"], where, "")
+            with np.errstate(divide="ignore", invalid="ignore"):
+                beside = {"null_ratio": value / mean, "null_difference": value - mean}
+            parts |= {each: np.where(np.isnan(parts["p"]), np.nan, values) for each, values in beside.items()}
         result = result.assign(_variables(sample, name, parts))
-    return result.assign_attrs(permutations=permutations, seed=seed, level=level, smallest_p=smallest)
+    return result.assign_attrs(
+        permutations=permutations, seed=seed, level=level, smallest_p=smallest, side=side, group=ours.group,
+        within=ours.within,
+    )  # fmt: skip
 
 
 def bootstrap(
@@ -179,14 +200,28 @@ def bootstrap(
     return result.assign_attrs(draws=draws, seed=seed, confidence=confidence)
 
 
-def with_null(result: xr.Dataset) -> xr.DataArray:
-    """The common neuron ratio of a permutation null, for `overlap_figure`: cells that do not exceed it are marked.
+def with_null(result: xr.Dataset, show: str = "observed") -> xr.DataArray:
+    """The common neuron ratio of a permutation null, for `overlap_figure`, which marks cells by two coordinates.
 
-    By the coordinate `within_null`, bool (category, other_category); cells that were not tested are not marked.
+    They are `within_null`, bool (category, other_category), and `null_side`, "above" or "below" for cells beyond the
+    null; cells that were not tested are neither. The attribute `test` says in words how they were.
+    show: "observed" the ratio itself; "ratio" and "difference" the ratio over and minus its mean over shuffled labels.
+    Raises ValueError for something else to show.
     """
-    within = result["common_neuron_ratio_p_corrected"] > result.attrs["level"]
-    ratio: xr.DataArray = result["common_neuron_ratio"].assign_coords(within_null=within.drop_attrs())
-    return ratio.assign_attrs({name: result.attrs[name] for name in ("level", "smallest_p")})
+    if show not in SHOWN:
+        raise ValueError(f"show is {show!r}; expected one of {', '.join(SHOWN)}")
+    name, attrs = "common_neuron_ratio", result.attrs
+    within = result[f"{name}_p_corrected"] > attrs["level"]
+    sides = result[f"{name}_side"]
+    ratio: xr.DataArray = result[name if show == "observed" else f"{name}_null_{show}"]
+    ratio = ratio.assign_coords(within_null=within.drop_attrs(), null_side=sides.drop_attrs())
+    way = "two-sided" if attrs["side"] == "both" else f"one-sided, {attrs['side']}"
+    test = [f"{way}, corrected for all cells by the most extreme", f"{attrs['permutations']:,} permutations"]
+    test += [f"groups by {attrs['group']} moved whole"] * bool(attrs["group"])
+    test += [f"within {', '.join(attrs['within'])}"] * bool(attrs["within"])
+    test += ["categories cut down to the smallest"] * bool(attrs["balanced"])
+    about = {each: attrs[each] for each in ("level", "smallest_p")}
+    return ratio.assign_attrs(about, show=show, test="; ".join(test))
 
 
 def _selection(sample: Sample, selection: Selection | None, changes: dict[str, Any]) -> Selection:
@@ -311,7 +346,7 @@ def _variables(sample: Sample, name: str, parts: Values) -> dict[str, xr.DataArr
         else:
             array = xr.DataArray(values, dims=dims)
         about = {"long_name": PARTS[part].format(long_name) if part else long_name}
-        if part not in ("p", "p_corrected", "significant"):
+        if part not in ("p", "p_corrected", "significant", "side"):
             about["units"] = units
         made[f"{name}_{part}" if part else name] = array.assign_attrs(about)
     return made

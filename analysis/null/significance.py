@@ -10,26 +10,30 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from ..kinds import SIDES
+
 Floats = NDArray[np.floating]
 
 CHUNK_CELLS = 4096
 
 
 def exceedance(
-    found: Floats, draws: Floats, tested: NDArray[np.bool_] | None = None
+    found: Floats, draws: Floats, tested: NDArray[np.bool_] | None = None, side: str = "above"
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """p and family-wise corrected p of each cell, high values being extreme; NaN for cells that cannot be tested:
-    those that are not `tested`, those where nothing was found (NaN), and all of them without a draw.
+    """p and family-wise corrected p of each cell; NaN for cells that cannot be tested: those that are not `tested`,
+    those where nothing was found (NaN), and all of them without a draw.
 
-        p = (1 + number of draws >= found) / (1 + number of draws),   z = (x - mean) / (sd + s0)
-        corrected p = (1 + number of draws whose highest z >= z found) / (1 + number of draws)
+        z = (x - mean) / (sd + s0),   e = z, -z or |z|, by the side that is extreme: "above", "below" or "both"
+        p = (1 + number of draws whose e >= e found) / (1 + number of draws)
+        corrected p = (1 + number of draws whose highest e >= e found) / (1 + number of draws)
 
     mean and sd of a cell are over the draws and what was found; s0 is the root mean square of sd over the tested
-    cells, for a cell that hardly ever moves would otherwise have the highest z whenever it does. What was found is
+    cells, for a cell that hardly ever moves would otherwise have the highest e whenever it does. What was found is
     treated like a draw throughout, so p-values are exact if all are exchangeable. A draw that is NaN counts as 0.
 
     Maximum statistic: Westfall and Young 1993, "Resampling-Based Multiple Testing"; s0: Tusher et al. 2001 (SAM).
     """
+    check_side(side)
     shape, n = found.shape, len(draws) + 1
     cells, draws = np.nan_to_num(found).reshape(-1), draws.reshape(len(draws), found.size)
     known = ~np.isnan(found.reshape(-1))
@@ -41,20 +45,27 @@ def exceedance(
     def all_of(part: slice) -> NDArray[np.float64]:
         return np.concatenate([cells[None, part], np.nan_to_num(draws[:, part])]).astype(np.float64)
 
-    mean, sd, p, z = (np.empty(cells.size) for _ in range(4))
+    mean, sd, p, evidence = (np.empty(cells.size) for _ in range(4))
     for part in parts:
         x = all_of(part)
         mean[part], sd[part] = x.mean(axis=0), x.std(axis=0)
-        p[part] = (x >= x[0]).sum(axis=0) / n
     width = sd + np.sqrt((sd[inside] ** 2).mean())
     width[width == 0] = 1
     highest = np.full(n, -np.inf)
     for part in parts:
-        each = (all_of(part) - mean[part]) / width[part]
-        z[part] = each[0]
+        z = (all_of(part) - mean[part]) / width[part]
+        # As far above as below is a tie, whatever the mean was rounded to.
+        each = np.round(np.abs(z), 12) if side == "both" else z if side == "above" else -z
+        evidence[part], p[part] = each[0], (each >= each[0]).sum(axis=0) / n
         highest = np.maximum(highest, np.where(inside[part], each, -np.inf).max(axis=1))
-    corrected = (n - np.searchsorted(np.sort(highest), z, side="left")) / n
+    corrected = (n - np.searchsorted(np.sort(highest), evidence, side="left")) / n
     return np.where(inside, p, np.nan).reshape(shape), np.where(inside, corrected, np.nan).reshape(shape)
+
+
+def check_side(side: str) -> None:
+    """Raise ValueError for a side of the null that is none."""
+    if side not in SIDES:
+        raise ValueError(f"side is {side!r}; expected one of {', '.join(SIDES)}")
 
 
 def check_level(level: float) -> None:

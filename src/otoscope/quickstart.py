@@ -223,7 +223,7 @@ def _write_figures(folder: Path, selected: Selected) -> dict[tuple[str, str], xr
     panels = [(f"{training}: additive (rows), FM (columns)", ratio) for training, ratio in across.items()]
     save_figure(overlap_figure(panels), folder / "across-additive-fm-octave.png")
     shown = [(training, name) for training in trainings for name in ("additive:octave", "events:event")]
-    save_figure(depth_figure([(" ".join(key), depth_histogram(member[key])) for key in shown]), folder / "depth.png")
+    save_figure(depth_figure([(key, depth_histogram(member[key])) for key in shown]), folder / "depth.png")
     return {
         **{(s, "within additive notes"): common_neuron_ratio(additive) for s, (additive, _) in octaves.items()},
         **{(s, "between additive and FM notes"): ratio for s, ratio in across.items()},

@@ -1,5 +1,6 @@
 """Nulls by command: every reading and rule, the paper's percentiles, what is marked in a figure, what is refused."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 
 import otoscope
 from otoscope.analysis import class_specific
+from otoscope.analysis.kinds import SIDES
 from otoscope.analysis.null.overlaps import overlaps
 from otoscope.analysis.selection.labellings import open_labellings, select_against, select_neurons
 from otoscope.cli.options import selections_of
@@ -101,6 +103,45 @@ def test_a_figure_strikes_out_what_the_table_says(two_tasks: str, tmp_path: Path
     np.testing.assert_array_equal(
         ratio["within_null"].values.ravel(), ~table["common_neuron_ratio_significant"].to_numpy(bool)
     )
+    np.testing.assert_array_equal(ratio["null_side"].values.ravel(), sides(table))
+
+
+def sides(table: pd.DataFrame) -> list[str]:
+    return table["common_neuron_ratio_side"].astype(object).fillna("").tolist()
+
+
+def texts(svg: Path) -> str:
+    return " ".join(re.findall(r"<text[^>]*>([^<]*)</text>", svg.read_text()))
+
+
+def test_one_side_or_both_and_what_was_expected(two_tasks: str, tmp_path: Path) -> None:
+    ask = (two_tasks, *FRAME, "--permutations", 39, "--task", "esc50:kind", "--percentile", 20, "--within", "fold")
+    p, names = {}, ("", "_null_mean", "_null_ratio", "_null_difference")
+    for side in SIDES:
+        log = call("null", *ask, "--side", side, "-o", tmp_path / "c.csv", "--figure", tmp_path / "n.svg").stderr
+        assert bool(re.search(r"\d+ of 12 cells exceed shuffled labels, ", log)) == (side != "below")
+        assert bool(re.search(r"(, \d+|12 cells) lie below( shuffled labels)?, and", log)) == (side != "above")
+        words = {"both": "two-sided", "above": "one-sided, above", "below": "one-sided, below"}[side]
+        note = texts(tmp_path / "n.svg")
+        assert f"{words}, corrected for all cells by the most extreme; 39 permutations; within fold" in note
+        assert "rule lape, 20 % of neurons; reading frame; 24 clips" in note
+        table = pd.read_csv(tmp_path / "c.csv").set_index(["category", "other_category"])
+        p[side] = table["common_neuron_ratio_p"].dropna()
+        apart = table[table["common_neuron_ratio_p"].notna()]
+        found, expected, times, difference = (apart[f"common_neuron_ratio{name}"] for name in names)
+        np.testing.assert_allclose(found - expected, difference)
+        np.testing.assert_allclose(found / expected, times)
+        assert set(sides(table)) <= {"", "above", "below"}
+    assert (p["above"] + p["below"] >= 1 - 1e-9).all()
+    assert not p["both"].equals(p["above"])
+    for show in ("ratio", "difference"):
+        done("figure", "overlap", *ask, "--show", show, "--caption", "none", "-o", tmp_path / f"{show}.svg")
+        drawn = texts(tmp_path / f"{show}.svg")
+        assert {"ratio": "over its mean over", "difference": "minus its mean over"}[show] in drawn
+        assert "two-sided" in drawn
+        assert "rule lape" not in drawn
+    refused("options of shuffling", "figure", "overlap", *ask[:1], *FRAME, "--task", "esc50:kind", "--show", "ratio",
+            "-o", tmp_path / "f.png", watched=tmp_path)  # fmt: skip
 
 
 def test_shuffling_is_for_overlaps_with_permutations(finished: Finished, tmp_path: Path) -> None:
@@ -145,11 +186,13 @@ def test_what_permutations_cannot_reach_is_said_and_left_empty(original: str, tm
     result = call(*ask, "--permutations", 9, "-o", tmp_path / "c.csv", "--figure", tmp_path / "f.svg")
     assert result.exit_code == 0
     assert "none of 4 cells" in result.stderr  # two more have no neuron on either side
-    assert "can exceed shuffled labels at 0.05, for with 9 permutations of 37 units no p is below 0.1" in result.stderr
+    assert (
+        "can be beyond shuffled labels at 0.05, for with 9 permutations of 37 units no p is below 0.1" in result.stderr
+    )
     assert "at least 19 permutations" in result.stderr
     assert pd.read_csv(tmp_path / "c.csv")["common_neuron_ratio_significant"].isna().all()
     log = call(*ask, "--permutations", 9, "--level", 0.1).stderr
-    assert "of 4 cells and" in log
+    assert "0 of 4 cells exceed shuffled labels, 0 lie below, and 0 of 1 selected neurons exceed them, at 0.1" in log
     assert "none of" not in log
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..analysis.kinds import COMPARISONS, NULL_ROWS, TABLES
+from ..analysis.kinds import COMPARISONS, NULL_ROWS, SHOWN, SIDES, TABLES
 from ..files import check_target
 from ..messages import quoted
 from .errors import Mistake
@@ -81,6 +81,16 @@ def report(notes: list[str]) -> None:
         echo(note, err=True)
 
 
+side = click.option(
+    "--side", type=click.Choice(SIDES), default=SIDES[0], show_default=True,
+    help="Overlaps that are evidence: those above shuffled labels, those below, or both by a two-sided test.",
+)  # fmt: skip
+caption = click.option(
+    "--caption", type=click.Choice(["line", "none"]), default="line", show_default=True,
+    help="Below a figure: how it was selected and made, in small type, or nothing.",
+)  # fmt: skip
+
+
 @click.command()
 @click.argument("kind", type=click.Choice(["overlap", "depth", "selectivity", "ablation"]))
 @asking(many=True, against=True, shuffles=True)
@@ -89,17 +99,34 @@ def report(notes: list[str]) -> None:
     help="overlap: CSV without a header, a category per line in the order wanted, and its group after a comma.",
 )  # fmt: skip
 @balanced
+@side
+@click.option(
+    "--show", type=click.Choice(SHOWN), default=SHOWN[0], show_default=True,
+    help="overlap: ratios observed; over their mean over shuffled labels, or minus it, both with --permutations.",
+)  # fmt: skip
+@caption
 @click.option("--official", is_flag=True, help="overlap: name the file as the paper's notebooks do; -o is its folder.")
 @click.option("-o", "--output", required=True, metavar="FILE", help="PDF, PNG or SVG by its ending.")
-def figure(kind: str, asked: Asked, arrange: str | None, balanced: bool, official: bool, output: str) -> None:
+def figure(
+    kind: str,
+    asked: Asked,
+    arrange: str | None,
+    balanced: bool,
+    side: str,
+    show: str,
+    caption: str,
+    official: bool,
+    output: str,
+) -> None:
     """Kinds: overlap (common neuron ratios), depth (neurons per layer), selectivity (AAPE against probability).
 
-    And ablation: what `ablate run` wrote, in the place of a STORE. With --permutations, overlap strikes out the cells
-    that do not exceed shuffled labels.
+    And ablation: what `ablate run` wrote, in the place of a STORE. With --permutations, overlap marks the cells that
+    lie above shuffled labels and those that lie below, and strikes out those that do neither.
     """
     from ..ablate.result import read_result
     from ..analysis.asked import reasons
     from ..analysis.figures.ablation import ablation_figure
+    from ..analysis.figures.captions import ablation_caption, caption_of_labellings
     from ..analysis.figures.neurons import depth_figure, selectivity_figure
     from ..analysis.figures.overlap import overlap_figure
     from ..analysis.figures.save import FORMATS
@@ -112,10 +139,11 @@ def figure(kind: str, asked: Asked, arrange: str | None, balanced: bool, officia
     if kind == "ablation":
         if len(asked.stores) != 1:
             raise ValueError(f"found {len(asked.stores)} results; expected one, as `otoscope ablate run -o` writes it")
-        put_figure(ablation_figure(read_result(asked.stores[0])), output)
+        result = read_result(asked.stores[0])
+        put_figure(ablation_figure(result, caption=ablation_caption(result) if caption == "line" else ""), output)
         return
     shuffled = given("permutations")
-    if (shuffled and kind != "overlap") or (balanced and not shuffled):
+    if (shuffled and kind != "overlap") or ((balanced or given("side") or given("show")) and not shuffled):
         raise ValueError(
             f"found options of shuffling with the figure {kind}; expected them with overlap and --permutations N only: "
             "leave them out"
@@ -133,15 +161,17 @@ def figure(kind: str, asked: Asked, arrange: str | None, balanced: bool, officia
     if kind == "overlap":
         others = select_against(selected, asked.stores, asked.against, asked.selections, asked.incomplete)
     report([*reasons(left_out), *notes_on([*selected, *others.values()])])
-    titled = [(f"{each.store} {each.name}", each.selection) for each in selected]
+    titled = [((each.store, each.name), each.selection) for each in selected]
+    held = [] if asked.against is None else [asked.selections.of(asked.against.partition(":")[0])]
+    text = caption_of_labellings(selected, held) if caption == "line" else ""
     if kind == "overlap":
         order, groups = read_arrangement(arrange) if arrange else ([], {})
-        panels = overlaps(selected, others, shuffled, balanced)
-        drawn = overlap_figure([(title, arranged(ratio, order, groups)) for title, ratio in panels])
+        panels = overlaps(selected, others, shuffled, balanced, side, show)
+        drawn = overlap_figure([(title, arranged(ratio, order, groups)) for title, ratio in panels], text)
     elif kind == "depth":
-        drawn = depth_figure([(title, depth_histogram(selection["member"])) for title, selection in titled])
+        drawn = depth_figure([(title, depth_histogram(selection["member"])) for title, selection in titled], text)
     else:
-        drawn = selectivity_figure(titled)
+        drawn = selectivity_figure(titled, text)
     put_figure(drawn, output)
 
 
@@ -162,17 +192,32 @@ def put_figure(drawn: Any, path: str) -> None:
     "--bootstrap", "draws", default=0, metavar="N",
     help="Also draw clips anew N times, at least 39, for 95 % intervals [0].",
 )  # fmt: skip
-@click.option("--figure", metavar="FILE", help="Heat map; cells that do not exceed the null are struck out.")
+@side
+@click.option(
+    "--figure", metavar="FILE", help="Heat map: cells above the null and below are marked, others struck out."
+)
+@caption
 @click.option(
     "--rows", type=click.Choice(list(NULL_ROWS)), default="cells", show_default=True,
     help="cells: overlaps of two categories; categories: their neurons; neurons: the class-specific ones, their AAPE.",
 )  # fmt: skip
 @output
-def null(asked: Asked, balanced: bool, draws: int, figure: str | None, rows: str, output: str | None) -> None:
+def null(
+    asked: Asked,
+    balanced: bool,
+    draws: int,
+    side: str,
+    figure: str | None,
+    caption: str,
+    rows: str,
+    output: str | None,
+) -> None:
     """A table, and a summary on standard error.
 
-    Of --against, labels stay as they are, and --group and --within do not apply.
+    Coverage, neurons per category and AAPE are tested one-sided, whatever --side. Of --against, labels stay as they
+    are, and --group and --within do not apply.
     """
+    from ..analysis.figures.captions import caption_of_labellings
     from ..analysis.figures.overlap import overlap_figure
     from ..analysis.figures.save import FORMATS
     from ..analysis.null.overlaps import against_null, check_draws, summary
@@ -188,11 +233,12 @@ def null(asked: Asked, balanced: bool, draws: int, figure: str | None, rows: str
     others = select_against([one], asked.stores, asked.against, asked.selections, asked.incomplete)
     report(notes_on(other for other in others.values() if other.name != one.name))
     other = others.get(one.store)
-    result = against_null(one, other, balanced, draws)
+    result = against_null(one, other, balanced, draws, side)
     echo(summary(one.name, result), err=True)
     if figure:
         panel = labelled(with_null(result), one.name, (other or one).name)
-        put_figure(overlap_figure([(one.store, panel)]), figure)
+        text = caption_of_labellings([one], [other.how] if other else []) if caption == "line" else ""
+        put_figure(overlap_figure([(one.store, panel)], text), figure)
     echo(put_table(null_table(result, rows), output))
 
 

@@ -8,7 +8,9 @@ import pytest
 
 from otoscope.ablate.effects import clip_scores, compare
 from otoscope.analysis.figures.ablation import EVERYTHING, INK, ablation_figure
+from otoscope.analysis.figures.captions import ablation_caption
 from otoscope.analysis.figures.save import save_figure
+from otoscope.analysis.selection.selection import Selection
 
 
 def made(n_categories, n_interventions=22, target=None, empty=False):
@@ -95,7 +97,8 @@ def test_without_controls_and_without_clips(tmp_path):
 
 def test_measures_are_chosen():
     figure = ablation_figure(made(3, target=2))
-    assert figure.axes[-1].get_xlabel() == "change of the share predicted name $ 2 is long, …on and on"
+    label = figure.axes[-1].get_xlabel().replace("\n", " ")
+    assert label == "change of the share predicted name $ 2 is long, …on and on"
     assert len(ablation_figure(made(3), ("log_loss",)).axes) == 2
     with pytest.raises(ValueError, match="no measure 'predicted'; expected some of accuracy, margin, log_loss"):
         ablation_figure(made(3), ("predicted",))
@@ -119,6 +122,52 @@ def test_a_category_of_one_clip_has_a_dot_without_an_interval():
     assert round(dots(panel)[2][0], 12) == round(float(result["change"].sel(measure="margin", category="one")), 12)
     rows = [segment[0, 1] for segment in panel.collections[0].get_segments() if segment.size]
     assert rows == [0, 1, 3]
+
+
+def test_targets_are_marked_and_the_legend_says_so():
+    """Those that the set is named by, of this labelling, and that of the mode."""
+    names = ["a", "b", "c, d", "e"]
+    result = made(4, target=3).assign_coords(category=names)
+    for name, category, rows in (
+        ('shared(b, "c, d")', "", [1, 2]), ("only(t:kind:a)", "e", [0, 3]), ("all(u:kind:a)", "", []),
+        ("(0,1)", "b", [1]), ("by hand", "", []), (None, "", []),
+    ):  # fmt: skip
+        request = {"task": "t", "label": "kind", "set": name, "category": category}
+        figure = ablation_figure(result.assign_attrs(request=request))
+        base: Any = figure.axes[0]
+        bold = [i for i, text in enumerate(base.get_yticklabels()) if text.get_fontweight() == "bold"]
+        triangles = [y for line in base.lines if line.get_marker() == ">" for y in line.get_ydata()]
+        assert bold == triangles == rows
+        words = [text.get_text() for text in figure.legends[0].get_texts()]
+        assert ("of the set's name or the mode" in words) == bool(rows)
+
+
+def test_a_caption_says_what_was_done_and_overlaps_nothing():
+    how = Selection(percentile=5, threshold="q80")
+    request = {
+        "task": "t", "label": "kind", "set": "shared(a,b)", "mode": "gain", "category": "", "probe": "logistic",
+        "selection": how.to_json(),
+    }  # fmt: skip
+    result = made(6).assign_attrs(request=request, neurons={"pairs": [[0, 1], [2, 3]]}, gain=2.5, notes=["a note"])
+    caption = ablation_caption(result)
+    accuracy = float(result["overall_before"].sel(measure="accuracy"))
+    assert caption == (
+        f"set shared(a,b), 2 neurons; mode gain 2.5; logistic probe, accuracy {accuracy:.3g} on 72 test clips; "
+        "rule lape, 5 % of neurons; reading clip, threshold each neuron's quantile 80 %"
+    )
+    figure: Any = ablation_figure(result, caption=caption)
+    figure.draw_without_rendering()
+    (text,) = figure.texts[-1:]
+    assert text.get_text().replace("\n", " ") == caption
+    top = text.get_window_extent().y1
+    legend = figure.legends[0].get_window_extent()
+    assert top < legend.y0 + 1
+    assert all(legend.y1 <= ax.get_tightbbox().y0 + 1 for ax in figure.axes)
+    assert text.get_window_extent().y0 >= 0
+    assert text.get_window_extent().x1 <= figure.get_window_extent().x1
+    with pytest.raises(ValueError, match="selection has fields"):
+        ablation_caption(result.assign_attrs(request={"selection": {"rule": "lape"}}))
+    assert ablation_caption(made(3, empty=True).assign_attrs(request={})).startswith("probe, accuracy")
 
 
 def test_notes_stand_above_and_overlap_nothing():

@@ -59,7 +59,10 @@ def test_an_ablation_of_many_categories(n: int, step: int) -> None:
     assert (f"one category in {step} is named" in words(figure)) == (step > 1)
 
 
-def test_a_figure_of_many_panels_has_fewer_dots_per_inch(tmp_path: Path) -> None:
+def test_many_panels_are_a_grid_and_a_figure_of_too_many_has_fewer_dots_per_inch(tmp_path: Path) -> None:
     ratio = make_ratio(["a", "b"], ["a", "b"])
-    save_figure(overlap_figure([(f"panel {i} {'of a long title' * 9}", ratio) for i in range(30)]), tmp_path / "f.png")
+    figure = overlap_figure([(f"panel {i} {'of a long title' * 9}", ratio) for i in range(30)])
+    assert max(figure.get_size_inches()) < 12
+    figure.set_figwidth(200)
+    save_figure(figure, tmp_path / "f.png")
     assert MAX_PIXELS * 0.8 < max(imread(tmp_path / "f.png").shape) < MAX_PIXELS * 1.1

@@ -18,8 +18,9 @@ def make_ratio(rows, columns):
 
 
 def words(figure):
+    """Each text in a figure, on one line."""
     figure.canvas.draw()
-    return {text.get_text() for text in figure.findobj(lambda artist: hasattr(artist, "get_text"))}
+    return {text.get_text().replace("\n", " ") for text in figure.findobj(lambda artist: hasattr(artist, "get_text"))}
 
 
 def test_a_heat_map_names_categories_and_shares_one_scale():
@@ -56,6 +57,84 @@ def test_hatching_and_strokes_are_explained_where_they_are():
     assert f"{hatched}; {struck}" in words(overlap_figure([("", ratio), ("", marked)]))
     assert struck in words(overlap_figure([("", marked.fillna(0))]))
     assert not {word for word in words(overlap_figure([("", ratio.fillna(0))])) if "hatched" in word}
+
+
+def test_cells_above_the_null_and_below_bear_other_marks():
+    """Up and down, dark on light and light on dark, and the line below says which is which and how it was tested."""
+    names = [f"c{i}" for i in range(6)]
+    ratio = make_ratio(names, names)
+    sides = np.random.default_rng(1).choice(["above", "below", ""], (6, 6)).astype(object)
+    beyond = {"within_null": (ratio.dims, sides == ""), "null_side": (ratio.dims, sides)}
+    marked = ratio.assign_coords(beyond).assign_attrs(level=0.05, test="two-sided; 99 permutations")
+    figure = overlap_figure([("", marked)], "rule lape; 12 clips")
+    for side, marker in (("above", "^"), ("below", "v")):
+        found = {
+            (round(x), round(y + 0.3))
+            for line in figure.axes[0].lines
+            if line.get_marker() == marker
+            for x, y in zip(*line.get_data(), strict=True)
+        }
+        assert found == {(x, y) for y, x in np.argwhere(sides == side)}
+    inks = {line.get_color() for line in figure.axes[0].lines}
+    assert inks == {"black", "white"}
+    (below,) = (word for word in words(figure) if "clips" in word)
+    assert below.endswith("(corrected p > 0.05); two-sided; 99 permutations rule lape; 12 clips")
+    assert "▲: above shuffled labels; ▼: below shuffled labels; struck out" in below
+
+
+def test_beside_what_was_expected_the_scale_is_around_the_middle():
+    values = np.array([[np.nan, 0, 1.4], [0.5, 1, 2.6], [np.inf, 1, 1]])
+    coords = {"category": list("abc"), "other_category": list("abc")}
+    ratio = xr.DataArray(values, coords, ("category", "other_category"), attrs={"show": "ratio", "long_name": "r"})
+    image = overlap_figure([("", ratio)]).axes[0].images[0]
+    low, high = image.get_clim()
+    assert (low, high) == (1 / 3, 3)  # the next of round numbers above 2.6
+    assert image.norm(1) == 0.5
+    np.testing.assert_allclose(np.ma.filled(image.get_array(), np.nan), np.clip(values, low, high))
+    assert {"0", "inf", "2.6"} <= words(overlap_figure([("", ratio)]))
+    difference = (ratio.where(np.isfinite(ratio)) - 1.3).assign_attrs(show="difference", long_name="d")
+    figure = overlap_figure([("", difference)])
+    assert figure.axes[0].images[0].get_clim() == (-1, 1)
+    assert {"-0.30", "+0.10"} <= words(figure)
+    assert "hatched: not compared" in words(figure)
+
+
+def smallest_font(figure):
+    figure.canvas.draw()
+    return min(text.get_fontsize() for text in figure.findobj(Text) if text.get_visible() and text.get_text())
+
+
+def test_two_stores_by_two_labellings_are_equal_panels_that_fit_a_column():
+    """2 x 2 panels, a row per store; made 3.5 inches wide, no letter is smaller than 5 points."""
+    names = ["anger", "disgust", "fear", "happiness", "neutral", "sadness"]
+    panels = [
+        (store, labelled(make_ratio(names, names), name, name))
+        for store in ("ssl", "sl")
+        for name in ("cremad:emotion", "voices:emotion")
+    ]
+    figure = overlap_figure(panels, "rule lape, 1 % of neurons; 1,000 clips; " * 3)
+    FigureCanvasAgg(figure).draw()
+    boxes = np.array([ax.get_window_extent().bounds for ax in figure.axes[:4]])
+    np.testing.assert_allclose(boxes[:, 2:], boxes[:1, 2:].repeat(4, axis=0), rtol=1e-6)
+    np.testing.assert_allclose(boxes[:2, 1], boxes[0, 1])
+    np.testing.assert_allclose(boxes[[0, 2], 0], boxes[0, 0])
+    assert boxes[2, 1] < boxes[0, 1]
+    assert [ax.get_title() for ax in figure.axes[:4]] == ["ssl", "ssl", "sl", "sl"]
+    width, height = figure.get_size_inches()
+    assert height < 1.25 * width
+    assert width <= 4.95
+    assert smallest_font(figure) * 3.5 / width >= 4.95
+    assert smallest_font(overlap_figure([("ssl", make_ratio(names, names))])) >= 5 * 4.9 / 3.5
+
+
+def test_a_title_that_is_longer_than_its_panel_wraps():
+    ratio = make_ratio(["a", "b"], ["a", "b"])
+    figure = overlap_figure([("a store of many words and yet more", ratio), ("b", ratio)])
+    FigureCanvasAgg(figure).draw()
+    title = figure.axes[0].title
+    assert "\n" in title.get_text()
+    assert title.get_window_extent().x1 < figure.axes[1].title.get_window_extent().x0
+    assert title.get_window_extent().width < 1.3 * figure.axes[0].get_window_extent().width
 
 
 def test_fifty_categories_stay_legible():

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from xml.etree import ElementTree
 
 import pytest
 from matplotlib.image import imread
@@ -24,6 +25,17 @@ def test_the_same_figure_gives_the_same_bytes(tmp_path, ending, start):
     assert b"Date" not in first.read_bytes()
     assert b"dc:date" not in first.read_bytes()
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_text_stays_text(tmp_path):
+    """In SVG as it is read, in PDF in fonts that editors know."""
+    figure = overlap_figure([("a store", make_ratio(["dog & cat", "hen"], ["cow"]))], "rule lape; 12 clips")
+    for ending in ("svg", "pdf"):
+        save_figure(figure, tmp_path / f"f.{ending}")
+    texts = ["".join(text.itertext()) for text in ElementTree.parse(tmp_path / "f.svg").iter() if "text" in text.tag]
+    assert {"a store", "dog & cat", "hen", "cow", "rule lape; 12 clips"} <= set(texts)
+    assert b"/FontFile2" in (tmp_path / "f.pdf").read_bytes()  # TrueType, whole letters
+    assert b"/Type3" not in (tmp_path / "f.pdf").read_bytes()
 
 
 def test_other_endings_and_absent_folders_raise(tmp_path):

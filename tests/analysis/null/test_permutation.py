@@ -18,6 +18,7 @@ from otoscope.analysis import (
 )
 from otoscope.analysis.figures.overlap import overlap_figure
 from otoscope.analysis.figures.save import save_figure
+from otoscope.analysis.kinds import SIDES
 from otoscope.analysis.null.permutation import bootstrap, permutation_null, with_null
 from otoscope.analysis.null.resampling import redraw_clips, shuffle_labels, take_sample
 from otoscope.analysis.null.significance import exceedance, intervals, moments
@@ -65,10 +66,18 @@ def plain_permutation_null(active, labels, codes_of, n_draws, percentile):
     return np.array(ratios), np.array(sizes)
 
 
-def test_a_permutation_null_against_its_definition():
+def plain_evidence(x, side, tested):
+    """Every row (draw, cell), the first of which was found, on the scale of the cell and by what is extreme."""
+    sd = x.std(axis=0)
+    z = (x - x.mean(axis=0)) / (sd + np.sqrt((sd[tested] ** 2).mean()))
+    return {"above": z, "below": -z, "both": np.abs(z)}[side]
+
+
+@pytest.mark.parametrize("side", ["both", "above", "below"])
+def test_a_permutation_null_against_its_definition(side):
     active, labels, _ = made(n_neurons=200, n_clips=90, own=1, shared=2)
     sample = take_sample(active, labels)
-    result = permutation_null(sample, permutations=30, percentile=5, seed=3, threads=2)
+    result = permutation_null(sample, permutations=30, percentile=5, seed=3, side=side, threads=2)
     ratios, sizes = plain_permutation_null(active, labels, lambda i: shuffle_labels(sample, 3, i - 1), 30, 5)
     np.testing.assert_allclose(result["common_neuron_ratio"], ratios[0])
     np.testing.assert_allclose(result["common_neuron_ratio_null_mean"], ratios[1:].mean(axis=0))
@@ -76,15 +85,26 @@ def test_a_permutation_null_against_its_definition():
     np.testing.assert_allclose(result["coverage_ratio_p"], ((sizes > 0).mean(1) >= (sizes[0] > 0).mean()).mean())
 
     off = ~np.eye(6, dtype=bool)
-    np.testing.assert_allclose(result["common_neuron_ratio_p"].values[off], (ratios >= ratios[0]).mean(axis=0)[off])
+    evidence = plain_evidence(ratios, side, off)
+    reached = (evidence >= evidence[0] - 1e-12).mean(axis=0)
+    np.testing.assert_allclose(result["common_neuron_ratio_p"].values[off], reached[off])
+    if side == "above":
+        np.testing.assert_allclose(reached, (ratios >= ratios[0]).mean(axis=0))
     assert np.isnan(result["common_neuron_ratio_p"].values[~off]).all()
-    sd = ratios.std(axis=0)
-    z = (ratios - ratios.mean(axis=0)) / (sd + np.sqrt((sd[off] ** 2).mean()))
-    expected = [(z[:, off].max(axis=1) >= each - 1e-12).mean() for each in z[0][off]]
+    expected = [(evidence[:, off].max(axis=1) >= each - 1e-12).mean() for each in evidence[0][off]]
     np.testing.assert_allclose(result["common_neuron_ratio_p_corrected"].values[off], expected)
     significant = result["common_neuron_ratio_significant"].values
     np.testing.assert_array_equal(significant, result["common_neuron_ratio_p_corrected"].values <= 0.05)
-    xr.testing.assert_identical(result, permutation_null(sample, permutations=30, percentile=5, seed=3, threads=1))
+    below = ratios[0] < ratios[1:].mean(axis=0) if side == "both" else np.full((6, 6), side == "below")
+    sides = np.where(significant, np.where(below, "below", "above"), "")
+    np.testing.assert_array_equal(result["common_neuron_ratio_side"], sides)
+    again = permutation_null(sample, permutations=30, percentile=5, seed=3, side=side, threads=1)
+    xr.testing.assert_identical(result, again)
+    difference, times = (result[f"common_neuron_ratio_null_{name}"].values for name in ("difference", "ratio"))
+    assert np.isnan(difference[~off]).all()
+    np.testing.assert_allclose(difference[off], (ratios[0] - ratios[1:].mean(axis=0))[off])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        np.testing.assert_allclose(times[off], (ratios[0] / ratios[1:].mean(axis=0))[off])
     assert not result.equals(permutation_null(sample, permutations=30, percentile=5, seed=4))
 
 
@@ -120,6 +140,34 @@ def test_what_is_planted_is_found_and_little_else():
     pairs = np.arange(6) ^ 1
     assert ratio[np.arange(6), pairs].mean() >= 0.9
     assert ratio.sum() == ratio[np.arange(6), pairs].sum()
+
+
+def test_shared_neurons_are_above_and_avoided_ones_below():
+    """Of six categories two by two share all of their neurons; by chance each two would share a third."""
+    active, labels, _ = made(n_clips=120, n_neurons=800, shared=40, own=0)
+    sample = take_sample(active, labels)
+    pairs = np.arange(6)[:, None] == np.arange(6) ^ 1
+    apart = ~pairs & ~np.eye(6, dtype=bool)
+    for side in SIDES:
+        found = permutation_null(sample, permutations=99, percentile=15, side=side)["common_neuron_ratio_side"].values
+        assert (found[pairs] == ("" if side == "below" else "above")).all()
+        assert (found[apart] == ("" if side == "above" else "below")).all()
+        assert (np.diagonal(found) == "").all()
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_by_chance_any_cell_is_marked_as_rarely_as_the_level_says(side):
+    """In 1,000 repeats of overlaps of random sets, found and drawn alike, inside the binomial interval of 0.1."""
+    rng = np.random.default_rng(0)
+    off = ~np.eye(4, dtype=bool)
+    found = 0
+    for _ in range(1000):
+        member = rng.random((40, 4, 1, 25)) < 0.4
+        other = member.swapaxes(1, 2)
+        ratios = (member & other).sum(-1) / np.maximum((member | other).sum(-1), 1)
+        found += bool((exceedance(ratios[0], ratios[1:], off, side)[1] <= 0.1).any())
+    low, high = binom.interval(0.99, 1000, 0.1)
+    assert low <= found <= high
 
 
 def test_two_labellings_one_of_them_shuffled():
@@ -239,26 +287,36 @@ def test_figures_strike_out_what_does_not_exceed_the_null(tmp_path):
     middles = {tuple(path.vertices.mean(axis=0).round().astype(int)) for path in strokes.get_paths()}
     assert middles == {(x, y) for y, x in np.argwhere(expected[::-1])}
     save_figure(drawn, tmp_path / "figure.svg")
-    plain = overlap_figure([("", ratio.drop_vars("within_null"))])
+    plain = overlap_figure([("", ratio.drop_vars(["within_null", "null_side"]))])
     assert not [c for c in plain.axes[0].collections if isinstance(c, LineCollection)]
+    assert not plain.axes[0].lines
+    for show in ("ratio", "difference"):
+        np.testing.assert_array_equal(with_null(result, show), result[f"common_neuron_ratio_null_{show}"])
+    with pytest.raises(ValueError, match="show is 'odds'; expected one of observed, ratio, difference"):
+        with_null(result, "odds")
 
 
-def test_exceedance_in_plain_numpy():
+@pytest.mark.parametrize("side", ["both", "above", "below"])
+def test_exceedance_in_plain_numpy(side):
     rng = np.random.default_rng(0)
     draws, found = rng.normal(size=(99, 3, 5)) * [1, 2, 3, 4, 0], rng.normal(size=(3, 5))
     found[0, 0], found[:, 4], found[1, 1] = 9, 0, np.nan
     draws[:9, 0, 1] = np.nan  # counts as 0
-    p, corrected = exceedance(found, draws)
+    p, corrected = exceedance(found, draws, side=side)
     every = np.nan_to_num(np.concatenate([found[None], draws]))
     none = np.isnan(found)
-    np.testing.assert_allclose(p, np.where(none, np.nan, (every >= every[0]).mean(axis=0)))
-    z = (every - every.mean(0)) / (every.std(0) + np.sqrt(every.var(0)[~none].mean()))
-    reached = (z[:, ~none].max(axis=1)[:, None, None] >= z[0] - 1e-12).mean(axis=0)
+    e = plain_evidence(every, side, ~none)
+    np.testing.assert_allclose(p, np.where(none, np.nan, (e >= e[0] - 1e-12).mean(axis=0)))
+    reached = (e[:, ~none].max(axis=1)[:, None, None] >= e[0] - 1e-12).mean(axis=0)
     np.testing.assert_allclose(corrected, np.where(none, np.nan, reached))
-    assert corrected[0, 0] == 0.01
+    assert corrected[0, 0] == {"above": 0.01, "both": 0.02, "below": 1}[side]
     assert (corrected >= p - 1e-12)[~none].all()
     assert np.isnan(exceedance(found, draws[:0])).all()
     assert np.isnan(exceedance(found, draws, np.zeros((3, 5), bool))).all()
+    with pytest.raises(ValueError, match="side is 'left'; expected one of both, above, below"):
+        exceedance(found, draws, side="left")
+    as_far = exceedance(np.array([0.1]), np.array([[0.2], [0.3], [0.2], [0.2]]), side=side)[0]
+    assert as_far == {"above": 1, "below": 0.2, "both": 0.4}[side]
     mean, sd = moments(draws)
     np.testing.assert_allclose([mean, sd], [draws.mean(0), draws.std(0)])
 
