@@ -13,9 +13,10 @@ import xarray as xr
 
 from .. import accessor  # noqa: F401  registers ds.otoscope
 from .rules import class_specific
-from .selection import Selection, Threshold
+from .selection import Selection, threshold_text
 
-QUANTILES = (0.8, 0.95)  # of the means of all categories: thresholds that are tried
+QUANTILES = (0.8, 0.95)  # of the means of all categories: thresholds that are tried after the neuron's own
+OWN = "q80"
 
 
 class NothingSelected(ValueError):
@@ -39,7 +40,7 @@ def check_selection(selection: xr.Dataset, name: str, how: Selection, remedy: Ca
         found = f"1 category with clips ({categories[0]!r})" if categories else "no category with clips"
         raise NothingSelected(f"{name} has {found}; expected at least 2 to compare: use another label column")
     reading = selection["probability"].attrs.get("reading", "clip")
-    by = f"by the reading {reading!r}{'' if how.threshold is None else f' and the threshold {_short(how.threshold)}'}"
+    by = f"by the reading {reading!r}{'' if how.line is None else f' and the threshold {threshold_text(how.line)}'}"
     if bool(selection["saturated"]):
         raise NothingSelected(
             f"{name}: {by} {_saturation(selection)}, so that no neuron stands out; expected probabilities that differ: "
@@ -62,10 +63,6 @@ def _enough(selection: xr.Dataset) -> float:
     if selection.attrs["rule"] == "lape" and n_neurons and not round(n_neurons * percentile / 100):
         return math.ceil(1e4 / n_neurons) / 100
     return percentile
-
-
-def _short(threshold: Threshold) -> str:
-    return f"{threshold:g}" if isinstance(threshold, float) else "of each neuron"
 
 
 def _saturation(selection: xr.Dataset) -> str:
@@ -108,6 +105,8 @@ def _others(ds: xr.Dataset, label: str, how: Selection) -> Iterator[tuple[str, S
 def _thresholds(ds: xr.Dataset, label: str, how: Selection) -> Iterator[tuple[str, Selection]]:
     if "mean" in ds:
         reading = "" if how.reading == "clip" else "--reading clip "
+        if how.line != OWN:
+            yield f"{reading}--threshold {OWN}", replace(how, reading="clip", threshold=OWN)
         for line in np.nanquantile(ds.otoscope.category_mean(label).values, QUANTILES):
             threshold = float(f"{line:.2g}")
             yield f"{reading}--threshold {threshold:g}", replace(how, reading="clip", threshold=threshold)
