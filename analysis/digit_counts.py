@@ -13,6 +13,7 @@ import numpy as np
 
 from .adders import compiled
 
+TILE = 128  # neurons at a time, so that their counts stay in a core's own cache
 DIGIT = 11  # bits: two of them hold all that differs in stored float16, three any float32
 
 
@@ -30,16 +31,17 @@ def add_digits(
     mask = (1 << (above - last)) - 1
     highest = low >> (above - 1) == 0
     flip = (mask + 1) >> 1 if highest else 0  # so that negative values come first
-    for i in range(len(clips)):
-        row = bits[clips[i]]
-        for neuron in range(len(row)):
-            value = np.int64(row[neuron])  # so that the sign fills what is above
-            found |= value
-            if highest and value & low > infinity:
-                missing[neuron] = True
-            key = value ^ ((value >> 63) & low)
-            if highest or key >> above == known[neuron]:
-                counts[neuron, ((key >> last) & mask) ^ flip] += 1
+    for start in range(0, bits.shape[1], TILE):
+        for i in range(len(clips)):
+            row = bits[clips[i]]
+            for neuron in range(start, min(start + TILE, len(row))):
+                value = np.int64(row[neuron])  # so that the sign fills what is above
+                found |= value
+                if highest and value & low > infinity:
+                    missing[neuron] = True
+                key = value ^ ((value >> 63) & low)
+                if highest or key >> above == known[neuron]:
+                    counts[neuron, ((key >> last) & mask) ^ flip] += 1
     return found
 
 

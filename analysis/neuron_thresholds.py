@@ -1,7 +1,8 @@
 """Thresholds of the neuron's own: a quantile of its means over the clips that count, or so many deviations above them.
 
 Goal: lazily, in bounded memory for any number of clips: a task reads the means of some neurons of one layer, a stored
-chunk wide, and keeps them if they are few enough, else it reads them once for each digit of a number that it looks for.
+chunk wide, and keeps them if they are few enough, else it reads them once for each digit of a number that it looks for,
+a block at a time.
 Conventions: means are (layer, neuron, clip), thresholds float64 (layer, neuron), NaN for a neuron with a mean that is
 NaN, and where no clip counts. Any chunking of the input gives the same result, to the last bit.
 """
@@ -24,6 +25,7 @@ from numpy.typing import NDArray
 from ..store.schema import NEURON_CHUNK
 
 HELD_BYTES = 64 << 20  # of means that a task keeps
+STORED_LAYERS = 2  # of a graph that only reads: the array, and its chunks
 
 Values = NDArray[Any]
 Rows = Callable[[], Iterator[tuple[Values, NDArray[np.intp]]]]
@@ -62,10 +64,16 @@ def neuron_thresholds(mean: xr.DataArray, counted: NDArray[np.bool_], how: str) 
 
 
 def _ranges(values: Any) -> Iterator[slice]:
-    """Neurons of a task: of one chunk, so many that their means may be kept, or as many as a stored chunk has."""
-    wide = NEURON_CHUNK * max(1, HELD_BYTES // max(1, values.shape[2] * values.dtype.itemsize * NEURON_CHUNK))
+    """Neurons of a task: so many that their means may be kept, or as many as a stored chunk has; a chunk at most.
+
+    Of an array that something was done to, a chunk: what is not wanted of it would be read all the same.
+    """
+    lazy = isinstance(values, da.Array)
+    held = max(1, HELD_BYTES // max(1, values.shape[2] * values.dtype.itemsize * NEURON_CHUNK))
+    as_stored = lazy and len(values.dask.layers) <= STORED_LAYERS
+    wide = NEURON_CHUNK * held if as_stored else max(1, values.shape[1])
     start = 0
-    for size in values.chunks[1] if isinstance(values, da.Array) else (values.shape[1],):
+    for size in values.chunks[1] if lazy else (values.shape[1],):
         for first in range(start, start + size, wide):
             yield slice(first, min(first + wide, start + size))
         start += size

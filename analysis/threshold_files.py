@@ -48,9 +48,8 @@ def read_thresholds(path: str | os.PathLike[str]) -> xr.DataArray:
     try:
         if path.suffix.lower() not in THRESHOLD_ENDINGS:
             raise ValueError(f"its name ends in none of {', '.join(THRESHOLD_ENDINGS)}")
-        # Every digit counts: active is strictly above. Of a digest, "12e4" is no number.
-        how = {"dtype": {"encoder": str}, "float_precision": "round_trip"}
-        return _thresholds(read_frame(path, **(how if path.suffix.lower() == ".csv" else {})), path)
+        # A digest such as 12e4 is no number.
+        return _thresholds(read_frame(path, dtype={"encoder": str}), path)
     except (ValueError, TypeError, OSError, OverflowError) as error:  # also what pandas and pyarrow raise
         raise ValueError(
             f"{path} holds no thresholds ({one_line(error)}); expected columns {', '.join(COLUMNS)}: {REMEDY}"

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
+import otoscope.analysis.accessor  # noqa: F401  registers ds.otoscope
 from otoscope.analysis import class_specific
 from otoscope.analysis import neuron_thresholds as module
 from otoscope.analysis.neuron_thresholds import neuron_thresholds
@@ -27,7 +28,11 @@ def means(dtype: str, n_clips: int = 157) -> xr.DataArray:
     values = values.astype(dtype)
     values[0, 0], values[0, 8] = 0, -1.5  # constant
     values[0, 1] = np.where(np.arange(n_clips) % 2, -0.0, 0.0)
-    values[0, 2, ::3], values[0, 3, ::3], values[0, 4, ::5] = np.inf, -np.inf, np.finfo(dtype).max
+    values[0, 2, ::3], values[0, 3, ::3], values[0, 4, ::5] = (
+        np.inf,
+        -np.inf,
+        1e100 if dtype == "f8" else np.finfo(dtype).max,
+    )
     values[1, 4] = np.finfo(dtype).smallest_subnormal * rng.integers(-3, 4, n_clips)
     values[1, 5], values[1, 6, 3] = np.nan, -np.nan  # a neuron that does not exist
     return xr.DataArray(values, {"neuron": np.arange(20), "site": ("layer", list("abc"))}, ("layer", "neuron", "clip"))
@@ -109,16 +114,24 @@ def test_a_task_holds_no_more_than_it_may(monkeypatch: pytest.MonkeyPatch) -> No
     )
     lengths = [part.stop - part.start for part in module._ranges(wide.data)]
     assert lengths == [256, 256, 188, 256, 44]
+    assert [part.stop - part.start for part in module._ranges((wide + 1 + 1).data)] == [700, 300]  # read whole
     blocks = []
     counting = wide.copy(
         data=wide.data.map_blocks(lambda block: (blocks.append(block.shape), block)[1], meta=np.zeros((0, 0, 0), "f4"))
     )
     neuron_thresholds(counting, np.ones(1000, bool), "q80").compute(scheduler="synchronous")
-    assert len(blocks) == 5 * 10  # each once
+    assert len(blocks) == 5 * 10  # each of five ranges in one pass: no value has a bit after its first digit
     blocks.clear()
-    monkeypatch.setattr(module, "HELD_BYTES", 0)
-    neuron_thresholds(counting.isel(neuron=slice(128)), np.ones(1000, bool), "q80").compute(scheduler="synchronous")
-    assert len(blocks) == 10  # no value has a bit after its first digit
+    neuron_thresholds(counting + np.float32(1) + np.float32(0.1), np.ones(1000, bool), "q80").compute(
+        scheduler="synchronous"
+    )
+    assert len(blocks) == 3 * 10 + 10  # once for each digit where they are too many to be kept
+    blocks.clear()
+    monkeypatch.setattr(module, "HELD_BYTES", 700 * 1000 * 4)
+    neuron_thresholds(counting + np.float32(1) + np.float32(0.1), np.ones(1000, bool), "q80").compute(
+        scheduler="synchronous"
+    )
+    assert len(blocks) == 2 * 10
 
 
 # Of a data set

@@ -42,6 +42,8 @@ def neurons(asked: Asked, output: str | None) -> None:
 def table(kind: str, asked: Asked, official: str | None, output: str | None) -> None:
     """Kinds: stats, thresholds and paper (Tables I and II) over all labellings; the others of one.
 
+    Neuron-thresholds, with --threshold q80 or its like, is what --threshold FILE reads.
+
     Paper puts the stores side by side, with the paper's labellings and percentiles unless --task or --percentile say
     otherwise. A STORE may be a table of probabilities (`otoscope import`) or a folder of published files.
     """
