@@ -72,9 +72,13 @@ class Request(Record):
             values = (value,) if isinstance(value, str) else value
             if choices and value != each.default and not all(one in choices for one in values):
                 raise ValueError(f"{each.name} is {value!r}; expected one of {', '.join(choices)}")
-        if not isinstance(self.selection, Selection) or not isinstance(self.selection.threshold, float | str | None):
+        if not isinstance(self.selection, Selection):
+            raise ValueError(f"selection is {self.selection!r}; expected a Selection")
+        if not isinstance(self.selection.threshold, float | str | None):
             raise ValueError(
-                f"selection is {self.selection!r}; expected a Selection, its threshold a number or a name such as q80"
+                "the selection has thresholds of a file, or one per neuron; expected a number or a name such as q80, "
+                "which a request can hold: or select with `otoscope neurons --threshold FILE -o set.csv` and name the "
+                "set @set.csv"
             )
         if (self.mode in TARGETED_MODES) != bool(self.category):
             raise ValueError(

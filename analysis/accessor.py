@@ -22,7 +22,7 @@ from .conditions import clips_where
 from .exemplars import exemplar_clips
 from .neuron_thresholds import neuron_thresholds
 from .selection import rules, selectivity
-from .selection.selection import Selection, selection_of
+from .selection.selection import Selection, selection_of, threshold_text
 
 if TYPE_CHECKING:
     from .null.resampling import Arrangement, Sample
@@ -128,34 +128,22 @@ class OtoscopeAccessor:
                 self._check_clips()
             if how.reading != "clip" or how.line is not None:
                 raise ValueError(
-                    f"reading {how.reading!r}, threshold {how.line} given for probabilities that were made "
-                    "elsewhere; expected neither: they have the reading that they were made with"
+                    f"reading {how.reading!r}, threshold {threshold_text(how.line)} given for probabilities that were "
+                    "made elsewhere; expected neither: they have the reading that they were made with"
                 )
             return self._given_probability(label).assign_attrs(reading="given")
         codes = self.codes(label, how)
-        active, frames = self.active(how, codes)
-        if frames is None:
-            p = rates.activation_probability(active, codes)
+        line = self._line(how, codes)
+        if line is not None:
+            p = rates.probability_above(self._mean, line, codes)
         else:
-            p = rates.frame_probability(active, frames, codes)
+            active, frames = self._active(how)
+            p = (
+                rates.activation_probability(active, codes)
+                if frames is None
+                else rates.frame_probability(active, frames, codes)
+            )
         return self._where_valid(p).assign_attrs(p.attrs, reading=how.reading)
-
-    def active(self, how: Selection, codes: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray | None]:
-        """Which neurons are active in which clips, packed where possible; or positive frames, and of how many."""
-        if how.reading != "clip":
-            purpose = f"the reading {how.reading!r}"
-            positive = self._variable("positive_frames", purpose)
-            frames = self._variable("frame_count", purpose) if how.reading == "frame" else None
-            return (positive > 0 if frames is None else positive), frames
-        threshold = how.line
-        if isinstance(threshold, xr.DataArray):
-            self._check_threshold(threshold)
-        elif not threshold:  # None, or 0
-            return self._bits(), None
-        mean = self._variable("mean", "a threshold on the mean")
-        if isinstance(threshold, str):
-            threshold = neuron_thresholds(mean, codes.values >= 0, threshold)
-        return rates.above(mean, threshold), None
 
     def aape(
         self, label: str, selection: Selection | None = None, *, normalised: bool = False, **changes: Any
@@ -236,6 +224,19 @@ class OtoscopeAccessor:
             seed=how.seed,
         )
 
+    def neuron_thresholds(self, label: str, selection: Selection | None = None, **changes: Any) -> xr.DataArray:
+        """Threshold of each neuron's own, as of threshold="q80": (layer, neuron); see `analysis.neuron_thresholds`.
+
+        By the clips that `probability` counts. NaN for neurons that do not exist.
+        Raises ValueError where the selection's threshold is not one of the neuron's own.
+        """
+        how, mean = self._checked(selection, changes), self._mean
+        if not isinstance(how.line, str):
+            raise ValueError(
+                f"the threshold is {threshold_text(how.line)}; expected one of the neuron's own: q80, median or z1.5"
+            )
+        return self._where_valid(neuron_thresholds(mean, self.codes(label, how).values >= 0, how.line))
+
     def sample(
         self,
         label: str,
@@ -262,7 +263,12 @@ class OtoscopeAccessor:
                 "it with the rules lape and paper: leave it out"
             )
         codes = self.codes(label, how)
-        active, frames = self.active(how, codes)
+        line = self._line(how, codes)
+        if line is None:
+            active, frames = self._active(how)
+        else:  # a lazy one is computed at once, for it would be for each block
+            fixed = line.compute() if isinstance(line, xr.DataArray) else line
+            active, frames = rates.above(self._mean, fixed), None
         sample = take_sample(
             active,
             codes,
@@ -312,6 +318,33 @@ class OtoscopeAccessor:
         if label != GIVEN:
             raise LookupError(f"no labelling {label!r} in probabilities made elsewhere; they have one, {GIVEN!r}")
         return self._ds["probability"]
+
+    def _active(self, how: Selection) -> tuple[xr.DataArray, xr.DataArray | None]:
+        """Which neurons are active in which clips, packed where possible; or positive frames, and of how many."""
+        if how.reading == "clip":
+            return self._bits(), None
+        purpose = f"the reading {how.reading!r}"
+        positive = self._variable("positive_frames", purpose)
+        frames = self._variable("frame_count", purpose) if how.reading == "frame" else None
+        return (positive > 0 if frames is None else positive), frames
+
+    def _line(self, how: Selection, codes: xr.DataArray) -> float | xr.DataArray | None:
+        """The threshold on the mean, a number or one per neuron; None where none counts, or the stored bit does."""
+        threshold = how.line
+        if isinstance(threshold, xr.DataArray):
+            if "file" in threshold.attrs:
+                from .threshold_files import fitted  # reads files, with all that this takes
+
+                return fitted(threshold, self._ds)
+            self._check_threshold(threshold)
+            return threshold
+        if isinstance(threshold, str):
+            return neuron_thresholds(self._mean, codes.values >= 0, threshold)
+        return threshold or None
+
+    @property
+    def _mean(self) -> xr.DataArray:
+        return self._variable("mean", "a threshold on the mean")
 
     def _check_threshold(self, threshold: xr.DataArray) -> None:
         """Raise ValueError for others than one per neuron. A lazy one is not searched for NaN; nothing exceeds it."""

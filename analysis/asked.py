@@ -26,6 +26,7 @@ from .selection.rules import depth_histogram
 from .selection.selection import Selections
 from .selection.selectivity import aape
 from .tables import aape_table, overlap_table, probability_table, stats_table, thresholds_table
+from .threshold_files import neuron_thresholds_table
 
 
 def labellings_table(
@@ -53,6 +54,9 @@ def labellings_table(
             raise NothingSelected(f"{one.store} {one.name} has no category with clips; expected one: use another label")
         p = one.ds.otoscope.probability(one.label, selections.selection).compute()
         return probability_table(p) if kind == "probability" else aape_table(aape(p)), []
+    if kind == "neuron-thresholds":
+        thresholds = one.ds.otoscope.neuron_thresholds(one.label, selections.selection)
+        return neuron_thresholds_table(thresholds, one.ds), []
     found_one = select_neurons(one, selections.of(one.task))
     if kind == "overlap":
         others = select_against([found_one], stores, against, selections, incomplete)

@@ -1,6 +1,7 @@
 """The kinds of tables and comparisons, by the names under which they are asked for. Nothing heavy is imported here."""
 
-TABLES = ("stats", "paper", "overlap", "probability", "aape", "thresholds", "depth")
+TABLES = ("stats", "paper", "overlap", "probability", "aape", "thresholds", "neuron-thresholds", "depth")
+THRESHOLD_ENDINGS = (".csv", ".parquet")  # of files of thresholds, one per neuron
 COMPARISONS = ("labelling", "layer", "category", "neuron")
 SIDES = ("both", "above", "below")
 """On which side of shuffled labels an overlap is evidence."""

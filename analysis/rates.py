@@ -13,7 +13,7 @@ import numpy as np
 import xarray as xr
 
 from .categories import category_names
-from .totals import clips_per_category, count_bits, sum_values
+from .totals import clips_per_category, count_above, count_bits, sum_values
 
 RESULT_DIMS = ("layer", "neuron", "category")
 
@@ -60,6 +60,20 @@ def activation_probability(active: xr.DataArray, labels: xr.DataArray) -> xr.Dat
     return _share(counts, counts["n_clips"])
 
 
+def probability_above(mean: xr.DataArray, threshold: float | xr.DataArray, labels: xr.DataArray) -> xr.DataArray:
+    """Share of the clips of each category whose mean exceeds a threshold: (layer, neuron, category) in [0, 1].
+
+    The same as `activation_probability(above(mean, threshold), labels)`, but in whole blocks as they are stored, and
+    thresholds that are lazy are computed once instead of for each block.
+    """
+    categories, values = _categories(labels), _arrange(mean, labels)
+    zeros = xr.zeros_like(values.isel(clip=0, drop=True), np.float64 if mean.dtype == np.float64 else np.float32)
+    floors = zeros + _floor(mean, threshold)
+    counts = count_above(values.data, floors.transpose("layer", "neuron").data, labels.data, len(categories))
+    result = _result(counts, values, labels, categories, "number of clips in which the neuron is active", "clips")
+    return _share(result, result["n_clips"])
+
+
 def frame_probability(positive_frames: xr.DataArray, frame_count: xr.DataArray, labels: xr.DataArray) -> xr.DataArray:
     """Share of the frames of each category with a positive activation: (layer, neuron, category) in [0, 1].
 
@@ -98,12 +112,20 @@ def above(mean: xr.DataArray, threshold: float | xr.DataArray) -> xr.DataArray:
     threshold: a number, or one per neuron (layer, neuron). The comparison is exact: a stored float16 is
     compared with the threshold as given, not with the threshold rounded to float16. NaN is above nothing.
     """
-    # x > t for float32 x if and only if x > the largest float32 at or below t; float32 compares much faster
-    # than float16, and float64 would take twice the memory.
-    floor = xr.apply_ufunc(_float32_at_or_below, threshold, dask="parallelized", output_dtypes=[np.float32])
     wide = mean if mean.dtype == np.float64 else mean.astype(np.float32)
-    exceeds = (wide > (threshold if mean.dtype == np.float64 else floor)).transpose(*mean.dims)
+    exceeds: xr.DataArray = (wide > _floor(mean, threshold)).transpose(*mean.dims)
     return exceeds.assign_attrs(long_name="mean activation above the threshold")
+
+
+def _floor(mean: xr.DataArray, threshold: float | xr.DataArray) -> Any:
+    """What means are compared with: x > t for float32 x if and only if x > the largest float32 at or below t.
+
+    float32 compares much faster than float16, and float64 would take twice the memory.
+    """
+    if mean.dtype == np.float64:
+        return threshold
+    floor: Any = xr.apply_ufunc(_float32_at_or_below, threshold, dask="parallelized", output_dtypes=[np.float32])
+    return floor
 
 
 def _float32_at_or_below(threshold: Any) -> Any:

@@ -23,8 +23,10 @@ from numpy.typing import NDArray
 
 Totals = NDArray[Any]
 Codes = NDArray[np.integer]
-AddBlock = Callable[[Totals, NDArray[Any], Codes], None]
-"""Adds the totals of one block (layer, clip, ...) to totals (category, layer, neuron), in place."""
+AddBlock = Callable[..., None]
+"""Adds the totals of one block (layer, clip, ...) to totals (category, layer, neuron), in place: of (totals, block,
+codes of its clips), and of floors (layer, neuron) where there are some.
+"""
 
 STEP_BYTES = 256 << 20  # read in one step, a block at a time; or four times its totals, if that is more
 CHAINS = 4  # of steps, each with totals of its own: so many threads are kept busy, small inputs' too
@@ -53,12 +55,26 @@ def sum_values(values: Any, codes: Any, n_categories: int) -> Any:
 
     Bools give int32, integers int64; floats are summed in float64.
     """
-    if isinstance(values, da.Array):
-        layers, _, neurons = map(max, values.chunks)
-        limit = SMALL_BYTES // max(1, layers * neurons * values.dtype.itemsize)
-        values = values.rechunk({1: tuple(_joined(values.chunks[1], limit))})
     dtype = np.dtype({"b": np.int32, "f": np.float64}.get(values.dtype.kind, np.int64))
-    return _total(values, codes, _add_values, (n_categories, values.shape[0], values.shape[2]), dtype)
+    return _total(_not_small(values), codes, _add_values, (n_categories, values.shape[0], values.shape[2]), dtype)
+
+
+def count_above(values: Any, floors: Any, codes: Any, n_categories: int) -> Any:
+    """Clips of each category with a value above the floor: (layer, clip, neuron) -> int32 (category, layer, neuron).
+
+    floors: (layer, neuron), of a type in which they are compared; lazy ones are computed once, before all clips.
+    """
+    shape = n_categories, values.shape[0], values.shape[2]
+    return _total(_not_small(values), codes, _add_above, shape, np.dtype(np.int32), floors)
+
+
+def _not_small(values: Any) -> Any:
+    """The same in blocks that are not small."""
+    if not isinstance(values, da.Array):
+        return values
+    layers, _, neurons = map(max, values.chunks)
+    limit = SMALL_BYTES // max(1, layers * neurons * values.dtype.itemsize)
+    return values.rechunk({1: tuple(_joined(values.chunks[1], limit))})
 
 
 def clips_per_category(codes: Any, n_categories: int) -> Any:
@@ -100,23 +116,30 @@ def _add_values(totals: Totals, block: NDArray[Any], codes: Codes) -> None:
             totals[category] += block.take(part, axis=1).sum(axis=1, dtype=narrow)
 
 
+def _add_above(totals: Totals, block: NDArray[Any], codes: Codes, floors: NDArray[np.floating]) -> None:
+    _add_values(totals, block.astype(floors.dtype, copy=False) > floors[:, None], codes)
+
+
 def _by_category(codes: Codes, n_categories: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Clips ordered by category, ascending in each; those of category c lie from edges[c] to edges[c + 1]."""
     order = np.argsort(codes, kind="stable")
     return order, np.searchsorted(codes[order], np.arange(n_categories + 1))
 
 
-def _total(array: Any, codes: Any, add: AddBlock, shape: tuple[int, int, int], dtype: np.dtype[Any]) -> Any:
+def _total(
+    array: Any, codes: Any, add: AddBlock, shape: tuple[int, int, int], dtype: np.dtype[Any], *floors: Any
+) -> Any:
     """Totals by `add` over all blocks; numpy for numpy, else one lazy dask chunk."""
-    if not isinstance(array, da.Array) and not isinstance(codes, da.Array):
+    if not any(isinstance(each, da.Array) for each in (array, codes, *floors)):
         totals = np.zeros(shape, dtype)
-        add(totals, np.asarray(array), codes)
+        add(totals, np.asarray(array), codes, *floors)
         return totals
     if not isinstance(array, da.Array):
         array = da.from_array(array, chunks=-1)
     if not isinstance(codes, da.Array):
         codes = da.from_array(codes, chunks=-1)
     codes = codes.rechunk(-1).to_delayed()[0]
+    each = [floor.rechunk(-1).to_delayed()[0, 0] if isinstance(floor, da.Array) else floor for floor in floors]
 
     n_bytes = max(STEP_BYTES, 4 * dtype.itemsize * int(np.prod(shape)))
     bytes_per_clip = max(1, array.nbytes // max(1, array.shape[1]))
@@ -126,9 +149,9 @@ def _total(array: Any, codes: Any, add: AddBlock, shape: tuple[int, int, int], d
     chains: list[Any] = []
     for number, clip_blocks in enumerate(_steps(array.chunks[1], enough)):
         if number < CHAINS:
-            chains.append(step(codes, clip_blocks))
+            chains.append(step(codes, clip_blocks, None, *each))
         else:
-            chains[number % CHAINS] = step(codes, clip_blocks, chains[number % CHAINS])
+            chains[number % CHAINS] = step(codes, clip_blocks, chains[number % CHAINS], *each)
     total = chains[0] if len(chains) == 1 else delayed(_sum, pure=True)(chains)
     return da.from_delayed(total, shape, dtype)
 
@@ -140,7 +163,8 @@ def _step(
     dtype: np.dtype[Any],
     codes: Codes,
     clip_blocks: Sequence[int],
-    before: Totals | None = None,
+    before: Totals | None,
+    *floors: NDArray[np.floating],
 ) -> Totals:
     """Totals of some blocks along clips, and of the step before."""
     totals = np.zeros(shape, dtype) if before is None else before.copy()
@@ -151,7 +175,8 @@ def _step(
         block = own[i, n, k].compute(scheduler="synchronous")
         # Packed bits have one block of bytes; all neurons of the totals belong to it.
         within = slice(None) if len(neurons) == 2 else slice(neurons[k], neurons[k + 1])
-        add(totals[:, layers[i] : layers[i + 1], within], block, codes[clips[j] : clips[j + 1]])
+        of_block = [floor[layers[i] : layers[i + 1], within] for floor in floors]
+        add(totals[:, layers[i] : layers[i + 1], within], block, codes[clips[j] : clips[j + 1]], *of_block)
     return totals
 
 

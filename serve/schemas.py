@@ -27,17 +27,18 @@ BOUNDS: Mapping[str, Mapping[str, Any]] = {
     "seed": SEED,
     "probe_seed": SEED,
     "splits": {"max_length": MAX_NAME},
-    "threshold": {"allow_inf_nan": False},
+    "threshold": {"union_mode": "left_to_right"},  # in a query a number is text
     "percentile": {"gt": 0, "le": 100, "allow_inf_nan": False},
 }
 """Of the fields of requests and selections, beside what the records themselves check."""
+THRESHOLD = Annotated[float, Field(allow_inf_nan=False)] | Annotated[str, Field(max_length=MAX_NAME)] | None
 
 
 def model_of(record: type[Any], *, strict: bool, without: tuple[str, ...] = ()) -> type[BaseModel]:
     """The fields of a record as pydantic's, with `BOUNDS`. Refused are other fields and, if strict, numbers in text."""
     made: dict[str, Any] = {}
     for each in (each for each in fields(record) if each.name not in without):
-        kind, choices = each.type, each.metadata.get("choices")
+        kind, choices = THRESHOLD if each.name == "threshold" else each.type, each.metadata.get("choices")
         about = {"description": each.metadata.get("help"), **BOUNDS.get(each.name, {})}
         if each.default_factory is not MISSING:  # a record in the record
             about["default_factory"] = kind = model_of(each.default_factory, strict=strict)  # type: ignore[arg-type]

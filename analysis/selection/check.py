@@ -14,10 +14,10 @@ import xarray as xr
 from ...messages import quoted, visible
 from .. import accessor  # noqa: F401  registers ds.otoscope
 from .confirm import confirmed
-from .selection import PERCENTILE, Selection, Threshold
+from .selection import PERCENTILE, Selection, threshold_text
 from .selectivity import WEIGHTS, median_of, overall_rate, share_of_highest
 
-QUANTILES = (0.8, 0.95)  # of the means of all categories: thresholds that are tried
+QUANTILES = (0.8, 0.95)  # of the means of all categories: thresholds that are tried after the neuron's own
 NEARLY_ALL, NEARLY_NONE = 0.95, 0.05  # of the clips, or frames
 RELATIVE = "q80"  # a threshold that says when a neuron is more active than usual, not whether it is active at all
 MAX_TRIED = 1 << 31  # bytes of means up to which a remedy is tried before it is named: some ten seconds
@@ -59,7 +59,7 @@ def check_selection(selection: xr.Dataset, name: str, how: Selection, remedy: Ca
     if how.rule == "contrast":
         return  # that nothing passes a test is an answer
     reading = selection["probability"].attrs.get("reading", "clip")
-    by = f"by the reading {reading!r}{'' if how.threshold is None else f' and the threshold {_short(how.threshold)}'}"
+    by = f"by the reading {reading!r}{'' if how.line is None else f' and the threshold {threshold_text(how.line)}'}"
     if bool(selection["saturated"]):
         raise NothingSelected(
             f"{name}: {by} {_saturation(selection)}, so that no neuron stands out; expected probabilities that differ: "
@@ -83,10 +83,6 @@ def _enough(selection: xr.Dataset) -> float:
     if selection.attrs["rule"] == "lape" and n_neurons and not round(n_neurons * percentile / 100):
         return math.ceil(1e4 / n_neurons) / 100
     return percentile
-
-
-def _short(threshold: Threshold) -> str:
-    return f"{threshold:g}" if isinstance(threshold, float) else "of each neuron"
 
 
 def _saturation(selection: xr.Dataset) -> str:
@@ -191,6 +187,8 @@ def _others(ds: xr.Dataset, label: str, how: Selection) -> Iterator[tuple[str, S
 def _thresholds(ds: xr.Dataset, label: str, how: Selection) -> Iterator[tuple[str, Selection]]:
     if "mean" in ds:
         reading = "" if how.reading == "clip" else "--reading clip "
+        if how.line != RELATIVE:
+            yield f"{reading}--threshold {RELATIVE}", replace(how, reading="clip", threshold=RELATIVE)
         for line in np.nanquantile(ds.otoscope.category_mean(label).values, QUANTILES):
             threshold = float(f"{line:.2g}")
             yield f"{reading}--threshold {threshold:g}", replace(how, reading="clip", threshold=threshold)

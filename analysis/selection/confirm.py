@@ -10,8 +10,6 @@ import xarray as xr
 
 from .. import accessor  # noqa: F401  registers ds.otoscope
 from ..contrast.hold_up import effects, hold_up
-from ..neuron_thresholds import neuron_thresholds
-from ..rates import activation_probability, frame_probability
 from .selection import Selection, condition_of
 
 
@@ -33,11 +31,9 @@ def confirmed(ds: xr.Dataset, label: str, how: Selection, found: xr.Dataset) -> 
                 "confirm; expected each on one side: confirm by other clips"
             )
     result = hold_up(ds["mean"], found, ds.otoscope.arrangement(label, how, codes), how)
-    line = how.line
-    if isinstance(line, str):
-        line = neuron_thresholds(ds["mean"], selecting.values >= 0, line)
-    active, frames = ds.otoscope.active(replace(how, threshold=line), codes)
-    p = activation_probability(active, codes) if frames is None else frame_probability(active, frames, codes)
+    line = ds.otoscope.neuron_thresholds(label, how) if isinstance(how.line, str) else how.line
+    here = ds.isel(clip=np.flatnonzero(codes.values >= 0))
+    p = here.otoscope.probability(label, reading=how.reading, threshold=line)
     own = p.transpose("layer", "neuron", "category").reindex(category=found["category"].values).values
     return result.assign(confirm_probability=(found["member"].dims, np.where(found["member"], own, np.nan)))
 

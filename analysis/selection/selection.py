@@ -31,8 +31,8 @@ MAX_PERMUTATIONS = 1_000_000
 CONTRAST_THRESHOLD = "q80"
 CONDITION = re.compile(r"([^=!]+)(!?=)(.*)", re.DOTALL)
 BESIDE_NUMBERS = (
-    ", or one per neuron of the data set as a DataArray (layer, neuron), or one of its own by name: q80 for its 80th "
-    "percentile, median, z1.5 for its mean plus 1.5 standard deviations"
+    ", or one per neuron of the data set as a DataArray (layer, neuron), for a command in a .csv or .parquet FILE, or "
+    "one of its own by name: q80 for its 80th percentile, median, z1.5 for its mean plus 1.5 standard deviations"
 )
 
 
@@ -61,7 +61,9 @@ class Selection(Record):
         "clip", "clip: mean above 0; frame: share of positive frames; any: one positive frame.", READINGS
     )
     threshold: Threshold = described(  # noqa: RUF009  of `field`
-        None, "With the reading clip: on the mean; the neuron's own: q80, median, z1.5 [0; by the rule contrast q80].",
+        None,
+        "With the reading clip: on the mean; q80, median, z1.5: the neuron's own; FILE: a table of them [0; by rule "
+        "contrast q80].",
         metavar="X|qN|median|zN|FILE",
     )  # fmt: skip
     """A number, a threshold of the neuron's own by name, or in Python one per neuron as a DataArray (layer, neuron);
@@ -174,6 +176,13 @@ def threshold_of(given: Any) -> float | str:
     if text[0] == "q" and not 0 <= number <= 100:
         raise ValueError(f"threshold is {given[:40]!r}; expected a percentile from q0 to q100, such as q80")
     return f"{text[0]}{number:.15g}"
+
+
+def threshold_text(threshold: Threshold) -> str:
+    """A threshold in words: "0.5", "q80", "of each neuron"."""
+    if isinstance(threshold, float):
+        return f"{threshold:g}"
+    return str(threshold) if isinstance(threshold, str | None) else "of each neuron"
 
 
 def condition_of(text: str) -> tuple[str, bool, str]:

@@ -78,6 +78,11 @@ class Plain:
         pairs = [[(x & y).sum() / (x | y).sum() for y in np.moveaxis(b, -1, 0)] for x in np.moveaxis(a, -1, 0)]
         return np.array(pairs)
 
+    def line(self, percent: int, label: str) -> np.ndarray:
+        """Quantiles (layer, neuron) by the labelled clips."""
+        ordered = np.sort(self.mean[..., self.column[label] != ""], axis=-1)
+        return np.where(self.exists, ordered[..., percent * (ordered.shape[-1] - 1) // 100], np.nan)
+
     def first(self, layer: int, neuron: int, k: int) -> np.ndarray:
         return np.argsort(-self.mean[layer, neuron], kind="stable")[:k]
 
@@ -127,6 +132,10 @@ METHODS: dict[str, list[tuple[Callable[[xr.Dataset], Any], Callable[[Plain], Any
             lambda plain: plain.share(plain.mean > LINES[..., None]),
         ),
         (
+            lambda ds: ds.otoscope.probability("digit", threshold="q29"),
+            lambda plain: plain.share(plain.mean > plain.line(29, "digit")[..., None]),
+        ),
+        (
             lambda ds: ds.isel(clip=slice(None, None, 3), neuron=[1, 5]).otoscope.probability("who, exactly"),
             lambda plain: np.stack(
                 [plain.active[:, [1, 5], ::3][..., plain.column["who, exactly"][::3] == w].mean(-1) for w in WHO], -1
@@ -158,6 +167,13 @@ METHODS: dict[str, list[tuple[Callable[[xr.Dataset], Any], Callable[[Plain], Any
         (
             lambda ds: ds.otoscope.exemplars([0, 1], [3, 9], k=4)["value"],
             lambda plain: [[plain.mean[i, j, plain.first(i, j, 4)] for j in (3, 9)] for i in (0, 1)],
+        ),
+    ],
+    "neuron_thresholds": [
+        (lambda ds: ds.otoscope.neuron_thresholds("digit", threshold="q29"), lambda plain: plain.line(29, "digit")),
+        (
+            lambda ds: ds.otoscope.neuron_thresholds("who, exactly", threshold="median").isel(neuron=slice(9)),
+            lambda plain: plain.line(50, "who, exactly")[:, :9],
         ),
     ],
     "sample": [

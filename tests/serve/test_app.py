@@ -13,6 +13,7 @@ from fastapi.testclient import TestClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import otoscope
 from otoscope.ablate.request import Request
 from otoscope.ablate.result import result_of_table, write_result
 from otoscope.ablate.study import look_up, run_study
@@ -163,6 +164,9 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"selection": {"percentile": 0}}, "selection.percentile: Input should be greater than 0"),
     ({"selection": {"rule": "best"}}, "selection.rule: Input should be 'lape', 'paper' or 'contrast'"),
     ({"selection": {"reading": "any", "threshold": 1.0}}, "expected reading 'clip' for it"),
+    ({"selection": {"threshold": "q101"}}, "expected a percentile from q0 to q100"),
+    ({"selection": {"threshold": "/etc/passwd"}}, "threshold is str '/etc/passwd'; expected a number"),
+    ({"selection": {"threshold": "x.csv"}}, "threshold is str 'x.csv'; expected a number"),
     ({"selection": {"share": 1.0}}, "selection.share: Extra inputs are not permitted"),
     ({"gain": 2.0}, "expected it with mode 'gain' only"),
     ({"controls": "5"}, "controls: Input should be a valid integer"),
@@ -198,6 +202,8 @@ def test_what_does_not_fit_is_refused_in_one_line(client: TestClient, change: di
         ("GET", "/selections?task=t&label=letter&percentile=0", 422),
         ("GET", "/selections?task=t&label=letter&percentile=nan", 422),
         ("GET", "/selections?task=t&label=letter&rule=best", 422),
+        ("GET", "/selections?task=t&label=letter&threshold=x.csv", 422),
+        ("GET", "/selections?task=t&label=letter&threshold=%2Fetc%2Fpasswd", 422),
         ("GET", "/selections?task=t&label=letter&percentil=5", 422),
         ("GET", "/selections?task=t&label=letter&clips=train", 422),
         ("GET", "/selections?task=nope&label=letter", 404),
@@ -210,6 +216,18 @@ def test_what_is_not_there_is_said_in_one_line(client: TestClient, method: str, 
     answer = client.request(method, path)
     assert answer.status_code == status, answer.text
     assert set(answer.json()) == {"error"}
+
+
+@pytest.mark.parametrize("threshold", ["q80", "median", "z0.5", "0.001"])
+def test_thresholds_by_name(client: TestClient, stored: ServedStore, threshold: str) -> None:
+    answer = client.get(f"/selections?task=t&label=letter&percentile=50&threshold={threshold}")
+    assert answer.status_code == 200, answer.text
+    given = float(threshold) if threshold[0] == "0" else threshold
+    ds = otoscope.open(stored.url)["t"].to_dataset()
+    member = ds.otoscope.class_specific("letter", percentile=50, threshold=given)["member"].sel(category="a")
+    assert int(member.sum()) == sum(each["neurons"] for each in answer.json() if each["set"] == "all(a)")
+    body = {**ASKED, "set": "all(a)", "selection": {"percentile": 50, "threshold": given}}
+    assert client.post("/ablations", json=body).status_code in (200, 202)
 
 
 def test_a_job_that_is_done_is_not_cancelled_and_a_queued_one_has_no_result(
@@ -291,13 +309,14 @@ def test_every_answer_is_documented(client: TestClient) -> None:
 names: st.SearchStrategy[str] = st.one_of(
     st.sampled_from(["t", "letter", "a", "d", "split", "..", "/", "@x"]), st.text(max_size=8)
 )
+thresholds = st.sampled_from(["q80", "median", "z1.5", "q", "q101", "x.csv"])
 fields = {
     "task": names, "label": names, "category": names, "splits": names, "gain": st.floats(), "controls": st.integers(),
     "set": st.one_of(names, names.map("only({})".format), names.map("shared({0},{0})".format)),
     "seed": st.integers(), "mode": st.sampled_from(["remove", "gain", "keep", "transplant"]),
     "probe_seed": st.integers(), "side": names, "match": st.lists(names, max_size=3),
     "selection": st.fixed_dictionaries(
-        {}, optional={"percentile": st.floats(), "reading": names, "threshold": st.floats()}
+        {}, optional={"percentile": st.floats(), "reading": names, "threshold": st.floats() | names | thresholds}
     ),
 }  # fmt: skip
 

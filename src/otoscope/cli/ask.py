@@ -49,7 +49,7 @@ def table(kind: str, asked: Asked, official: str | None, output: str | None) -> 
     """Kinds: stats, thresholds and paper (Tables I and II) over all labellings; the others of one.
 
     Stats has the median AAPE / ln C of the selected neurons (aape_share_selected) and of all (aape_share_all); `neurons
-    --help` has the rules.
+    --help` has the rules. Neuron-thresholds, with --threshold q80 or its like, is what --threshold FILE reads.
 
     Paper puts the stores side by side, with the paper's labellings and percentiles unless --task or --percentile say
     otherwise. A STORE may be a table of probabilities (`otoscope import`) or a folder of published files.

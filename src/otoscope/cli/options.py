@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin
 
 import click
 
+from ..analysis.kinds import THRESHOLD_ENDINGS
 from ..analysis.published.paper import PERCENTILES
 from ..analysis.selection.selection import PERCENTILE, Selection, Selections, threshold_of
 from ..files import check_target
@@ -90,9 +91,15 @@ def _option(field: "Field[Any]") -> dict[str, Any]:
 
 
 def _threshold(_ctx: click.Context, _param: click.Parameter, text: str | None) -> Any:
-    """The callback of --threshold: a number, or a threshold of the neuron's own by name."""
+    """The callback of --threshold: a number, one of the neuron's own by name, or those of a file, one per neuron."""
+    if text is None:
+        return None
+    if text.lower().endswith(THRESHOLD_ENDINGS):
+        from ..analysis.threshold_files import read_thresholds
+
+        return read_thresholds(text)
     try:
-        return None if text is None else float(text)
+        return float(text)
     except ValueError:
         return threshold_of(text)
 

@@ -72,7 +72,7 @@ def remade(task, **variables):
 def followed(remedy, how):
     """The selection that somebody makes who follows a remedy to the letter."""
     options = dict(re.findall(r"--(reading|threshold|percentile) (\S+)", remedy.replace("without --threshold", "")))
-    changes = {name: value if name == "reading" else float(value) for name, value in options.items()}
+    changes = {name: value if name == "reading" or value == "q80" else float(value) for name, value in options.items()}
     if "without --threshold" in remedy:
         changes["threshold"] = None
     assert changes
