@@ -10,10 +10,11 @@ from typing import Any
 import pandas as pd
 
 from . import compare
+from .conditions import listed
 from .null.overlaps import overlaps
 from .published.paper import paper_table
 from .selection.check import NothingSelected
-from .selection.labellings import Labelling, check_one_encoder, only, select_each, select_neurons
+from .selection.labellings import Labelling, check_one_encoder, check_where, only, select_each, select_neurons
 from .selection.rules import depth_histogram
 from .selection.selection import Selections
 from .selection.selectivity import aape
@@ -40,9 +41,15 @@ def labellings_table(
         return paper_table(table) if kind == "paper" else table, notes_on(left_out)
     one = only(asked)
     if kind in ("probability", "aape"):  # of every neuron, so that nothing needs to be selected
-        if not one.ds.otoscope.categories(one.label):
+        how = selections.selection
+        check_where(one, how.where)
+        n = len(one.ds.otoscope.categories(one.label, how))
+        if how.where and n < 2:
+            which = f"of the clips with {listed(how.where)} has {n or 'no'} categor{'y' if n == 1 else 'ies'}"
+            raise NothingSelected(f"{one.store} {one.name} {which}; expected at least 2: leave a condition out")
+        if not n:
             raise NothingSelected(f"{one.store} {one.name} has no category with clips; expected one: use another label")
-        p = one.ds.otoscope.probability(one.label, selections.selection).compute()
+        p = one.ds.otoscope.probability(one.label, how).compute()
         return probability_table(p) if kind == "probability" else aape_table(aape(p)), []
     found_one = select_neurons(one, selections.of(one.task))
     if kind == "overlap":

@@ -4,7 +4,6 @@ Goal: what commands, figures and tables need of `permutation` in common.
 Conventions: as in `selection.labellings`.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -17,7 +16,7 @@ from ..selection.selection import MAX_PERMUTATIONS as MAX_DRAWS
 from ..selection.selection import Selection, Selections
 from .permutation import bootstrap, permutation_null, with_null
 from .resampling import Sample
-from .significance import fewest_draws
+from .significance import fewest_draws, fewest_permutations
 
 CONFIDENCE = 0.95
 
@@ -29,6 +28,15 @@ def check_draws(draws: int) -> None:
         raise ValueError(
             f"found {draws} draws of a bootstrap; expected {fewest} to {MAX_DRAWS}: fewer have no {CONFIDENCE:.0%} "
             "interval"
+        )
+
+
+def check_permutations(how: Selection) -> None:
+    """Raise ValueError for permutations too few for anything to be found at the level, however clear it is."""
+    if how.permutations < (fewest := fewest_permutations(how.level)):
+        raise ValueError(
+            f"found {how.permutations} permutations with level {how.level:g}, by which no p is below "
+            f"{1 / (1 + how.permutations):.2g}; expected at least {fewest} permutations, or a higher --level"
         )
 
 
@@ -106,7 +114,7 @@ def summary(name: str, result: xr.Dataset) -> str:
         compared = (
             f"none of {tested} cells and {selected} selected neurons can exceed shuffled labels at {level:g}, for with "
             f"{result.attrs['permutations']} permutations of {result.attrs['units_exchanged']} units no p is below "
-            f"{smallest:.2g} (expected: at least {math.ceil(1 / level - 1e-9) - 1} permutations, and units enough)"
+            f"{smallest:.2g} (expected: at least {fewest_permutations(level)} permutations, and units enough)"
         )
     return (
         f"{name}: {compared}, corrected; {whole}; largest category {result.attrs['imbalance']:.3g} times the smallest; "

@@ -6,6 +6,7 @@ time, so that the workspace does not grow with their number.
 """
 
 import math
+from itertools import count
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,6 +62,12 @@ def check_level(level: float) -> None:
     """Raise ValueError for a level of significance that no p could be compared with."""
     if not 0 < level < 1:
         raise ValueError(f"level is {level:g}; expected a number above 0 and below 1, such as 0.05")
+
+
+def fewest_permutations(level: float) -> int:
+    """The fewest permutations by which a p can be as low as a level: 1 / (1 + n) <= level."""
+    near = max(1, math.ceil(1 / level) - 2)
+    return next(n for n in count(near) if 1 / (1 + n) <= level)
 
 
 def fewest_draws(confidence: float) -> int:

@@ -5,13 +5,14 @@ Conventions: selections are those of `class_specific`, computed.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
 import xarray as xr
 
 from .. import accessor  # noqa: F401  registers ds.otoscope
+from ..conditions import listed
 from .rules import class_specific
 from .selection import Selection, Threshold
 
@@ -28,16 +29,28 @@ def select(ds: xr.Dataset, label: str, how: Selection) -> xr.Dataset:
     return class_specific(p, how).compute()
 
 
+def check_categories(categories: Sequence[str], name: str, how: Selection) -> None:
+    """Raise NothingSelected for fewer than two categories with clips; name: of the labelling."""
+    if len(categories) < 2:
+        found = f"1 category with clips ({categories[0]!r})" if categories else "no category with clips"
+        other = ", or other clips" if how.where else ""
+        raise NothingSelected(
+            f"{_with_clips(name, how)} has {found}; expected at least 2 to compare: use another label column{other}"
+        )
+
+
+def _with_clips(name: str, how: Selection) -> str:
+    return f"{name} of the clips with {listed(how.where)}" if how.where else name
+
+
 def check_selection(selection: xr.Dataset, name: str, how: Selection, remedy: Callable[[], str]) -> None:
     """Raise NothingSelected, with what to do about it, where a selection cannot mean anything.
 
     name: of the labelling, as in "cremad:gender". remedy: what to use instead where the probabilities are the cause, as
     of `remedy_for`; asked only then.
     """
-    categories = [str(c) for c in selection["category"].values]
-    if len(categories) < 2:
-        found = f"1 category with clips ({categories[0]!r})" if categories else "no category with clips"
-        raise NothingSelected(f"{name} has {found}; expected at least 2 to compare: use another label column")
+    check_categories([str(c) for c in selection["category"].values], name, how)
+    name = _with_clips(name, how)
     reading = selection["probability"].attrs.get("reading", "clip")
     by = f"by the reading {reading!r}{'' if how.threshold is None else f' and the threshold {_short(how.threshold)}'}"
     if bool(selection["saturated"]):
@@ -108,6 +121,6 @@ def _others(ds: xr.Dataset, label: str, how: Selection) -> Iterator[tuple[str, S
 def _thresholds(ds: xr.Dataset, label: str, how: Selection) -> Iterator[tuple[str, Selection]]:
     if "mean" in ds:
         reading = "" if how.reading == "clip" else "--reading clip "
-        for line in np.nanquantile(ds.otoscope.category_mean(label).values, QUANTILES):
+        for line in np.nanquantile(ds.otoscope.category_mean(label, how, clips="all").values, QUANTILES):
             threshold = float(f"{line:.2g}")
             yield f"{reading}--threshold {threshold:g}", replace(how, reading="clip", threshold=threshold)
