@@ -27,7 +27,6 @@ BOUNDS: Mapping[str, Mapping[str, Any]] = {
     "seed": SEED,
     "probe_seed": SEED,
     "splits": {"max_length": MAX_NAME},
-    "threshold": {"allow_inf_nan": False},
     "percentile": {"gt": 0, "le": 100, "allow_inf_nan": False},
 }
 """Of the fields of requests and selections, beside what the records themselves check."""
