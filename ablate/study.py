@@ -19,10 +19,20 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from ..analysis.conditions import listed
 from ..analysis.probe.cautions import cautions, chance_test
 from ..analysis.probe.probe import Probe, Recipe, fit_probe, load_probe, save_probe
-from ..analysis.probe.splits import Splits, make_splits, splits_column
-from ..analysis.selection.labellings import GROUPINGS, Labelling, check_one_encoder, labellings, select_neurons
+from ..analysis.probe.splits import PARTS, Splits, make_splits, splits_column
+from ..analysis.selection.check import NothingSelected
+from ..analysis.selection.labellings import (
+    GROUPINGS,
+    Labelling,
+    SelectedLabelling,
+    check_one_encoder,
+    labellings,
+    select_neurons,
+)
+from ..analysis.selection.selection import Selection
 from ..analysis.selection.sets import find_set
 from ..cluster.executor import Done, Executor, Failed, SerialExecutor
 from ..extract.audio.corpus import Corpus
@@ -82,7 +92,7 @@ def look_up(request: Request, store: OpenStore | str, probe: Probe | None = None
     if request.category and request.category not in categories:
         raise LookupError(f"no category {request.category!r} in {request.labelling}; expected {', '.join(categories)}")
     splits, names = _splits(request, ds, codes)
-    neurons, gain, notes = _neurons(request, store, splits)
+    neurons, gain, used_to_select, notes = _neurons(request, store)
     widths = [width for _, width in record.identity.sites]
     if request.control == "published":
         controls = published_control(neurons, widths)
@@ -114,6 +124,7 @@ def look_up(request: Request, store: OpenStore | str, probe: Probe | None = None
     heads, truth = splits.test_fold[tested], codes.values[tested].astype(np.int64)
     chance = chance_test(probe, stored["embedding"].values, heads, truth)
     notes += cautions(probe, chance)
+    selected = "" if used_to_select is None else _selected_note(neurons, used_to_select, splits)
     if splits.n_unlabelled:
         notes.append(f"{splits.n_unlabelled} clips marked for test have no {request.label} and are left out")
     for note in notes:
@@ -122,6 +133,7 @@ def look_up(request: Request, store: OpenStore | str, probe: Probe | None = None
         request=request, identity=record.identity, plan=record.plan, categories=categories,
         interventions=tuple(intervention(neurons=each, name=each.name) for each in (neurons, *controls)), probe=probe,
         heads=heads, truth=truth, clips=position[tested], chance=chance, notes=tuple(notes),
+        selected=selected,
         names=tuple(names[i] for i in tested), donors=position[donors], donor_audio=donor_audio,
         embedding=stored["embedding"].values, audio=stored["audio_digest"].values,
     )  # fmt: skip
@@ -139,10 +151,7 @@ def look_up_with_probe(request: Request, url: str, path: Path) -> Study:
 def find_neurons(request: Request, url: str) -> NeuronSet:
     """The neurons that a request names; what speaks against their selection is logged. Raises as `look_up` does."""
     store = OpenStore(url)
-    ds = store.labelling(request.task, request.label).ds
-    train_only = request.selection.clips == "train"
-    splits = _splits(request, ds, ds.otoscope.codes(request.label))[0] if train_only else None
-    neurons, _, notes = _neurons(request, store, splits)
+    neurons, *_, notes = _neurons(request, store)
     for note in notes:
         log.warning("%s", note)
     neurons.check([width for _, width in store.record(request.task).identity.sites])
@@ -166,30 +175,100 @@ def grouping_columns(label: str, labels: Iterable[str]) -> list[str]:
     return [name for name in GROUPINGS if name in labels and name != label]
 
 
-def _neurons(request: Request, store: OpenStore, splits: Splits | None) -> tuple[NeuronSet, float | None, list[str]]:
-    """The set that a request names, a published list's gain, and what speaks against the selections that were made."""
-    asked, own = request.selection, store.labelling(request.task, request.label)
+def selecting_clips(clips: str, ds: xr.Dataset, label: str, splits: str = "") -> tuple[str, NDArray[np.bool_] | None]:
+    """The label column that splits a task, and the clips (clip) that a selection is made from: None for all.
+
+    clips: as of a `Selection`. label: its clips say whether the column is a split or folds. splits: the column [split,
+    else fold]; "" comes back where there is none.
+    Raises ValueError where "train" is asked of folds, LookupError where the column that is asked for does not exist.
+    """
+    try:
+        column = splits_column(ds.otoscope.labels, splits or None)
+    except LookupError:
+        if splits or clips == "train":
+            raise
+        return "", None
+    parts = ds.otoscope.label(column).values.astype(str)
+    values = {*parts[ds.otoscope.codes(label).values >= 0].tolist()} - {""}
+    if clips == "all" or (clips == "auto" and not {"train", "test"} <= values <= {*PARTS}):
+        return column, None
+    if not values <= {*PARTS}:
+        raise ValueError(
+            f"the selection was asked of training clips only, and each of {len(values)} folds is tested; expected a "
+            "split train, valid, test for it, or a selection from all clips"
+        )
+    return column, np.isin(parts, ("train", "valid"))
+
+
+def select_on(
+    labelling: Labelling, how: Selection, clips: NDArray[np.bool_] | None
+) -> tuple[SelectedLabelling, NDArray[np.bool_]]:
+    """The neurons of a labelling by clips as of `selecting_clips`, and which clips (clip) counted.
+
+    Raises as `select_neurons`, and says where fewer than all clips are the cause.
+    """
+    how, among = replace(how, clips="all"), np.ones(labelling.ds.sizes["clip"], bool) if clips is None else clips
+    part = labelling if clips is None else replace(labelling, ds=labelling.ds.isel(clip=np.flatnonzero(clips)))
+    try:
+        found = select_neurons(part, how)
+    except NothingSelected as error:
+        if clips is None:
+            raise
+        raise NothingSelected(f"{error} (selected on training clips alone, unless --clips all is given)") from error
+    counted = np.zeros_like(among)
+    counted[among] = part.ds.otoscope.codes(part.label, how).values >= 0
+    return found, counted
+
+
+def _neurons(request: Request, store: OpenStore) -> tuple[NeuronSet, float | None, NDArray[np.bool_] | None, list[str]]:
+    """The set that a request names, a published list's gain, the clips (clip) of the task by which it was selected, and
+    what speaks against the selections that were made.
+
+    Those clips are None where nothing was selected, and none of this task where the categories are all of another.
+    """
     notes: list[str] = []
+    asked, own = request.selection, store.labelling(request.task, request.label)
+    column, learned = "", None
+    if request.named_set.categories:
+        column, learned = selecting_clips(asked.clips, own.ds, request.label, request.splits)
+    used = np.zeros(own.ds.sizes["clip"], bool)
+    on: dict[str, str] = {}
 
     @cache
-    def member(task: str, label: str) -> xr.DataArray:
+    def members(task: str, label: str) -> xr.DataArray:
         found = store.labelling(task, label)
         check_one_encoder(own, found)
-        if asked.clips == "train" and task == request.task and splits is not None:
-            if len(splits.heads) > 1:
-                raise ValueError(
-                    f"the selection was asked of training clips only, and each of {len(splits.heads)} folds is tested; "
-                    "expected a split train, valid, test for it, or a selection from all clips"
-                )
-            clips = np.flatnonzero(splits.train[0] | splits.valid[0])
-            found = replace(found, ds=found.ds.isel(clip=clips))
-        selected = select_neurons(found, asked)
+        clips = learned if task == request.task else None
+        selected, counted = select_on(found, asked, clips)
         notes.extend(selected.notes)
-        return selected.selection["member"]
+        marked = "" if clips is None else f" (train and valid of {column})"
+        on[found.name] = f"{counted.sum()} clips of {found.name}{marked}"
+        if task == request.task:
+            used[counted] = True
+        member: xr.DataArray = selected.selection["member"]
+        return member
 
     identity = digest_of(store.record(request.task).identity.to_json())
-    how: dict[str, object] = {"selection": asked.to_json()}
-    return *find_set(request.named_set, member, request.task, request.label, identity=identity, how=how), notes
+    made: dict[str, object] = {"selection": replace(asked, clips="all" if learned is None else "train").to_json()}
+    neurons, gain = find_set(request.named_set, members, request.task, request.label, identity=identity, how=made)
+    if not on:
+        return neurons, gain, None, notes
+    where = f" with {listed(asked.where)}" if asked.where else ""
+    why = {**neurons.why, "selected_on": " and ".join(on.values()) + where}
+    return replace(neurons, why=why), gain, used, notes
+
+
+def _selected_note(neurons: NeuronSet, used: NDArray[np.bool_], splits: Splits) -> str:
+    """On which clips a set was selected, and whether those that it is tested on are among them, in a line."""
+    tested = splits.test_fold >= 0
+    n, both = int(tested.sum()), int((tested & used).sum())
+    on = f"neurons selected on {neurons.why['selected_on']}, tested on {n}"
+    if not both:
+        return f"{on} others"
+    remedy = (
+        f", as each of {len(splits.heads)} folds is" if len(splits.heads) > 1 else ": --clips train leaves them out"
+    )
+    return f"{on}, {'all' if both == n else both} of them among those{remedy}"
 
 
 def _intervention(
@@ -265,7 +344,7 @@ def run_study(
     progress: called with the clips done and all clips.
     Beside the effects the result holds, per tested clip, its category, and its predictions and scores before and after;
     and in its attributes the request, the sets of neurons, the digests of all that it depends on, and notes: how many
-    clips changed, and what speaks against the probe, in plain lines.
+    clips changed, on which ones the set was selected, and what speaks against the probe, in plain lines.
     Raises ValueError where encoder, audio or clips are not those of the store, or where the embedding does not depend
     on a layer of the set; OSError where audio cannot be read.
     """
@@ -347,7 +426,7 @@ def _result(study: Study, parts: list[Scores]) -> xr.Dataset:
         "identity": digest_of(study.identity.to_json()), "neurons": study.neurons.to_json(),
         "gain": study.interventions[0].gain,  # a published list has its own
         "probe": {"digest": study.probe.digest, **study.probe.about, "chance": study.chance},
-        "notes": [changed_note(result), *study.notes],
+        "notes": [changed_note(result), *filter(None, [study.selected]), *study.notes],
         "controls": [list(map(list, control.pairs)) for control in study.controls],
         "method": sorted({part.method for part in parts}), "base_deviation": _deviation(base, study.embedding),
     }  # fmt: skip

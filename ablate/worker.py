@@ -57,6 +57,8 @@ class Study:
     """Whether the probe does better than chance on them, as of `chance_test`."""
     notes: tuple[str, ...]
     """What speaks against the probe, and clips that are left out, a line each."""
+    selected: str
+    """On which clips the set was selected, and whether these are among them, in a line; "" where nothing was."""
     embedding: NDArray[np.float32]
     """(clip, embedding) as stored."""
     audio: NDArray[np.uint64]
@@ -76,6 +78,7 @@ class Study:
         return (
             f"{self.neurons.name}: {len(self.neurons)} neurons ({layers}); {n} controls; "
             f"{len(self.clips)} test clips of {len(self.categories)} categories{limit}"
+            f"{f'; {self.selected}' if self.selected else ''}"
         )
 
     @property

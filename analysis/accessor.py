@@ -71,7 +71,7 @@ class OtoscopeAccessor:
         return self._of_clips(there)
 
     def categories(self, label: str, selection: Selection | None = None) -> list[str]:
-        """The categories of a label column that have clips, of those that a selection counts."""
+        """The categories of a label column that have clips; selection: as for `codes`."""
         if self._given:
             return [str(name) for name in self._given_probability(label)["category"].values]
         return list(self.codes(label, selection).attrs["categories"])
@@ -84,7 +84,8 @@ class OtoscopeAccessor:
     def codes(self, name: str, selection: Selection | None = None) -> xr.DataArray:
         """Codes (clip) of the clips that count, -1 for all others; attrs: categories. Read at once.
 
-        selection: only clips that its `where` admits, and that do not confirm, count.
+        selection: only clips that its `where` admits, and that do not confirm, count; so it is in every method that
+            takes one.
         """
         if name not in self.labels:
             known = f"those that exist: {', '.join(self.labels)}" if self.labels else NO_LABELS
@@ -183,20 +184,29 @@ class OtoscopeAccessor:
         names = [label] if other_label is None else [label, other_label]
         return overlap.common_neuron_ratio(*self._members(names, selection, changes).values())
 
-    def category_mean(self, label: str) -> xr.DataArray:
-        """Mean activation over the clips of each category: float64 (layer, neuron, category)."""
-        mean = rates.category_mean(self._variable("mean", "means per category"), self.codes(label))
-        return self._where_valid(mean)
+    def category_mean(self, label: str, selection: Selection | None = None, **changes: Any) -> xr.DataArray:
+        """Mean activation over the clips of each category: float64 (layer, neuron, category).
+
+        selection: of its fields, those that say which clips count.
+        """
+        codes = self.codes(label, self._checked(selection, changes))
+        return self._where_valid(rates.category_mean(self._variable("mean", "means per category"), codes))
 
     def exemplars(
-        self, layer: int | list[int], neuron: int | list[int], k: int = 10, lowest: bool = False
+        self,
+        layer: int | list[int],
+        neuron: int | list[int],
+        k: int = 10,
+        lowest: bool = False,
+        where: Sequence[str] = (),
     ) -> xr.Dataset:
         """The clips that drive a neuron most, or least: `clip` (name), `value`, `position` (in the plan), (rank).
 
-        With a list of layers or neurons (layer, neuron, rank). Lazy; see `analysis.exemplar_clips`.
+        where: conditions that they satisfy, as of a selection. With a list of layers or neurons (layer, neuron, rank).
+        Lazy; see `analysis.exemplar_clips`.
         """
         means = self._variable("mean", "exemplars").sel(layer=layer, neuron=neuron)
-        found = exemplar_clips(means, self.counted, k, lowest)
+        found = exemplar_clips(means, self._of_clips(clips_where(self._ds, selection_of(where=where).where)), k, lowest)
         # -1, where fewer clips count, finds the last one of each.
         own = {
             "clip": np.append(np.asarray(self._ds["clip"].values, object), ""),
@@ -306,8 +316,10 @@ class OtoscopeAccessor:
 
     def _checked(self, selection: Selection | None, changes: dict[str, Any]) -> Selection:
         how = selection_of(selection, **changes)
-        if how.clips != "all":
-            raise ValueError(f"clips {how.clips!r} given for a data set; expected 'all': take its clips by `ds.isel`")
+        if how.clips == "train":
+            raise ValueError("clips 'train' given for a data set; expected 'all': take its clips by `where`")
+        if self._given and (conditions := (*how.where, *how.confirm)):
+            clips_where(self._ds, conditions)
         return how
 
     @property

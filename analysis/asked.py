@@ -10,12 +10,14 @@ from typing import Any
 import pandas as pd
 
 from . import compare
+from .conditions import listed
 from .null.overlaps import overlaps
 from .published.paper import paper_table
 from .selection.check import NothingSelected
 from .selection.labellings import (
     Labelling,
     check_one_encoder,
+    check_where,
     notes_on,
     only,
     select_against,
@@ -50,9 +52,15 @@ def labellings_table(
         return paper_table(table) if kind == "paper" else table, [*reasons(left_out), *notes_on(each)]
     one = only(asked)
     if kind in ("probability", "aape"):  # of every neuron, so that nothing needs to be selected
-        if not one.ds.otoscope.categories(one.label):
+        how = selections.selection
+        check_where(one, how.where)
+        n = len(one.ds.otoscope.categories(one.label, how))
+        if how.where and n < 2:
+            which = f"of the clips with {listed(how.where)} has {n or 'no'} categor{'y' if n == 1 else 'ies'}"
+            raise NothingSelected(f"{one.store} {one.name} {which}; expected at least 2: leave a condition out")
+        if not n:
             raise NothingSelected(f"{one.store} {one.name} has no category with clips; expected one: use another label")
-        p = one.ds.otoscope.probability(one.label, selections.selection).compute()
+        p = one.ds.otoscope.probability(one.label, how).compute()
         return probability_table(p) if kind == "probability" else aape_table(aape(p)), []
     if kind == "neuron-thresholds":
         thresholds = one.ds.otoscope.neuron_thresholds(one.label, selections.selection)

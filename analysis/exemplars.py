@@ -21,6 +21,9 @@ import xarray as xr
 from dask.delayed import delayed
 from numpy.typing import NDArray
 
+from .conditions import clips_where
+from .selection.selection import selection_of
+
 Keys = NDArray[np.int64]
 """A value and the position of its clip in one integer: higher value first, then earlier clip. So no two are equal."""
 
@@ -68,16 +71,16 @@ def exemplar_clips(
 
 
 def exemplars_table(
-    ds: xr.Dataset, neurons: Sequence[tuple[int, int]], k: int = 10, lowest: bool = False
+    ds: xr.Dataset, neurons: Sequence[tuple[int, int]], k: int = 10, lowest: bool = False, where: Sequence[str] = ()
 ) -> pd.DataFrame:
     """One row per neuron and rank: layer, neuron, rank (from 1), clip, path, start, stop, mean, and each label column.
 
     A label column that is called as one of these is shown as "label NAME".
 
-    ds: a task as the reader shows it; neurons: pairs (layer, neuron). Computes; reads these neurons' means only, one
-    layer at a time.
-    Raises LookupError for a neuron that does not exist, or a task that keeps no means or has no clips; ValueError for
-    no neuron.
+    ds: a task as the reader shows it; neurons: pairs (layer, neuron); where: conditions that the clips satisfy, as of
+    `clips_where`. Computes; reads these neurons' means only, one layer at a time.
+    Raises LookupError for a neuron that does not exist, a task that keeps no means or has no clips, and as
+    `clips_where` does; ValueError for no neuron.
     """
     if not neurons:
         raise ValueError("found no neuron to show exemplars of; expected at least one pair (layer, neuron)")
@@ -86,7 +89,7 @@ def exemplars_table(
     if "mean" not in ds:
         raise LookupError("this task keeps no 'mean', expected for exemplars: extract with --keep mean")
     _check_exist(ds, neurons)
-    counted = ds.otoscope.counted
+    counted = xr.DataArray(clips_where(ds, selection_of(where=where).where), dims="clip")
     k = min(k, max(1, counted.size))  # no ranks without a clip
     found = {}
     for layer in dict.fromkeys(layer for layer, _ in neurons):

@@ -17,10 +17,10 @@ import xarray as xr
 
 from ..ablate.request import Request
 from ..ablate.result import write_result
-from ..ablate.study import OpenStore, check_encoder, grouping_columns, look_up, run_study
+from ..ablate.study import OpenStore, check_encoder, grouping_columns, look_up, run_study, select_on, selecting_clips
 from ..analysis.probe.probe import Probe, load_probe, save_probe
 from ..analysis.probe.splits import SPLIT_COLUMNS, splits_column
-from ..analysis.selection.labellings import Labelling, select_neurons
+from ..analysis.selection.labellings import Labelling, check_where
 from ..analysis.selection.selection import Selection
 from ..analysis.selection.sets import quoted
 from ..cluster.executor import SerialExecutor, close
@@ -31,7 +31,7 @@ from ..store.neurons import NeuronSet
 from ..store.provenance import Identity, digest_of
 from .worker_loop import RunningJob
 
-FORMAT = 2  # raised when the same request would give another result
+FORMAT = 3  # raised when the same request would give another result
 MAX_SELECTIONS = 64  # kept
 
 
@@ -80,7 +80,8 @@ class Snapshot(OpenStore):
     def job(self, request: Request) -> str:
         """Id of the job that a request is: of itself and of all it reads."""
         read = set(self._labellings(request))
-        read |= {(each.task, each.label) for each in request.named_set.categories if each.task}
+        selected = self._selected(request)
+        read |= selected | {(task, column) for task, _ in selected for column in request.selection.columns}
         digests = {f"{task}:{label}": self.digest(task, label) for task, label in sorted(read)}
         asked = replace(request, side=request.evidence, set=request.named_set.text).to_json()
         return digest_of([FORMAT, asked, digests])
@@ -89,6 +90,16 @@ class Snapshot(OpenStore):
         """Name of the probe that a request needs."""
         read = [self.digest(*name) for name in self._labellings(request)]
         return digest_of([FORMAT, request.label, read, request.probe, request.probe_seed])[:32]
+
+    def _selected(self, request: Request) -> set[tuple[str, str]]:
+        """Task and label of each labelling whose neurons a request's set is named by."""
+        named = request.named_set.categories
+        return {(each.task or request.task, each.label or request.label) for each in named}
+
+    def check_where(self, request: Request) -> None:
+        """Raise LookupError for conditions that cannot be asked of a labelling whose neurons are selected."""
+        for name in sorted(self._selected(request)):
+            check_where(self.labelling(*name), request.selection.where)
 
     def _labellings(self, request: Request) -> list[tuple[str, str]]:
         """Task and label of what the probe of a request tells apart, of its splits or folds, and of groups of clips."""
@@ -104,7 +115,9 @@ class Snapshot(OpenStore):
         key = task, label, selection
         with self._one_at_a_time:
             if key not in self._selections:
-                member = select_neurons(self.labelling(task, label), selection).selection["member"]
+                labelling = self.labelling(task, label)
+                _, clips = selecting_clips(selection.clips, labelling.ds, label)
+                member = select_on(labelling, selection, clips)[0].selection["member"]
                 if len(self._selections) == MAX_SELECTIONS:
                     self._selections.pop(next(iter(self._selections)))
                 self._selections[key] = _sets(member)
@@ -200,6 +213,7 @@ class Catalogue:
             if name not in known:
                 exist = ", ".join(map(quoted, known))
                 raise LookupError(f"no category {name!r} in {task}:{label}; expected one of {exist}")
+        now.check_where(request)
         return now.job(request)
 
     def run(self, job: str, asked: Mapping[str, Any], target: Path, running: RunningJob) -> None:

@@ -105,12 +105,10 @@ class Client:
         return {each["category"]: each["clips"] for each in found}
 
     def sets(self, task: str, label: str, selection: Selection | None = None) -> dict[str, int]:
-        """Names of the sets that a selection offers, and how many neurons each has."""
+        """Names of the sets that a selection offers an ablation of its labelling, and how many neurons each has."""
         how = selection_of(selection)
-        if how.clips != "all":
-            raise ValueError(f"clips {how.clips!r} given; expected 'all', as nothing is split there")
         asked = {"task": task, "label": label, **how.to_json()}
-        asked = {name: value for name, value in asked.items() if value is not None and name not in ("clips", "confirm")}
+        asked = {name: value for name, value in asked.items() if value is not None and name != "confirm"}
         return {
             each["set"]: each["neurons"] for each in self._json("GET", f"/selections?{urlencode(asked, doseq=True)}")
         }

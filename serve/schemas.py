@@ -58,8 +58,8 @@ class Ask(model_of(Request, strict=True)):  # type: ignore[misc]
     """An ablation to be done. Equal requests are one job."""
 
 
-class SelectionQuery(model_of(Selection, strict=False, without=("clips", "confirm"))):  # type: ignore[misc]
-    """Whose neurons, and how they are selected: from all clips, for nothing is split here."""
+class SelectionQuery(model_of(Selection, strict=False, without=("confirm",))):  # type: ignore[misc]
+    """Whose neurons, and how they are selected: as for an ablation of the same labelling."""
 
     task: str = Field(max_length=MAX_NAME, description="Task of the store.")
     label: str = Field(max_length=MAX_NAME, description="Label column.")

@@ -4,7 +4,6 @@ Goal: what commands, figures and tables need of `permutation` in common.
 Conventions: as in `selection.labellings`.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -17,7 +16,7 @@ from ..selection.selection import MAX_PERMUTATIONS as MAX_DRAWS
 from ..selection.selection import Selection
 from .permutation import bootstrap, permutation_null, with_null
 from .resampling import Sample
-from .significance import fewest_draws
+from .significance import fewest_draws, fewest_permutations
 
 CONFIDENCE = 0.95
 
@@ -29,6 +28,15 @@ def check_draws(draws: int) -> None:
         raise ValueError(
             f"found {draws} draws of a bootstrap; expected {fewest} to {MAX_DRAWS}: fewer have no {CONFIDENCE:.0%} "
             "interval"
+        )
+
+
+def check_permutations(how: Selection) -> None:
+    """Raise ValueError for permutations too few for anything to be found at the level, however clear it is."""
+    if how.permutations < (fewest := fewest_permutations(how.level)):
+        raise ValueError(
+            f"found {how.permutations} permutations with level {how.level:g}, by which no p is below "
+            f"{1 / (1 + how.permutations):.2g}; expected at least {fewest} permutations, or a higher --level"
         )
 
 
@@ -104,11 +112,10 @@ def summary(name: str, result: xr.Dataset) -> str:
         cells = f"{above} of {tested} cells exceed shuffled labels" + f", {below} lie below" * (side == "both")
     compared = f"{cells}, and {neurons} of {selected} selected neurons exceed them, at {level:g}"
     if smallest > level:
-        needed = math.ceil(1 / level - 1e-9) - 1
         compared = (
             f"none of {tested} cells and {selected} selected neurons can be beyond shuffled labels at {level:g}, for "
             f"with {result.attrs['permutations']} permutations of {result.attrs['units_exchanged']} units no p is "
-            f"below {smallest:.2g} (expected: at least {needed} permutations, and units enough)"
+            f"below {smallest:.2g} (expected: at least {fewest_permutations(level)} permutations, and units enough)"
         )
     return (
         f"{name}: {compared}, corrected; {whole}; largest category {result.attrs['imbalance']:.3g} times the smallest; "

@@ -6,6 +6,7 @@ time, so that the workspace does not grow with their number.
 """
 
 import math
+from itertools import count
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,8 +76,9 @@ def check_level(level: float) -> None:
 
 
 def fewest_permutations(level: float) -> int:
-    """The fewest permutations by which a p can be as low as the level: 19 for 0.05."""
-    return math.ceil(1 / level - 1 - 1e-9)
+    """The fewest permutations by which a p can be as low as a level: 1 / (1 + n) <= level."""
+    near = max(1, math.ceil(1 / level) - 2)
+    return next(n for n in count(near) if 1 / (1 + n) <= level)
 
 
 def fewest_draws(confidence: float) -> int:

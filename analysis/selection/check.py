@@ -11,8 +11,9 @@ from dataclasses import replace
 import numpy as np
 import xarray as xr
 
-from ...messages import quoted, visible
+from ...messages import quoted
 from .. import accessor  # noqa: F401  registers ds.otoscope
+from ..conditions import listed
 from .confirm import confirmed
 from .selection import PERCENTILE, Selection, threshold_text
 from .selectivity import WEIGHTS, median_of, overall_rate, share_of_highest
@@ -37,16 +38,19 @@ def select(ds: xr.Dataset, label: str, how: Selection) -> xr.Dataset:
 
 
 def check_categories(categories: Sequence[str], name: str, how: Selection) -> None:
-    """Raise NothingSelected for fewer than two categories with clips. name: of the labelling, as in "cremad:gender"."""
-    if len(categories) > 1:
-        return
-    found = f"1 category with clips ({quoted(categories[0])})" if categories else "no category with clips"
-    if how.where or how.confirm:
-        asked = [f"--{option} {text}" for option in ("where", "confirm") for text in getattr(how, option)]
+    """Raise NothingSelected for fewer than two categories with clips; name: of the labelling."""
+    if len(categories) < 2:
+        found = f"1 category with clips ({quoted(categories[0])})" if categories else "no category with clips"
+        other = ", or other clips" if how.where or how.confirm else ""
         raise NothingSelected(
-            f"{name} has {found} by {' '.join(map(visible, asked))}; expected at least 2 to compare: use other clips"
+            f"{_with_clips(name, how)} has {found}; expected at least 2 to compare: use another label column{other}"
         )
-    raise NothingSelected(f"{name} has {found}; expected at least 2 to compare: use another label column")
+
+
+def _with_clips(name: str, how: Selection) -> str:
+    parts = [f"with {listed(how.where)}"] * bool(how.where)
+    parts += [f"but those with {listed(how.confirm)}, which confirm,"] * bool(how.confirm)
+    return f"{name} of the clips {' '.join(parts)}" if parts else name
 
 
 def check_selection(selection: xr.Dataset, name: str, how: Selection, remedy: Callable[[], str]) -> None:
@@ -56,6 +60,7 @@ def check_selection(selection: xr.Dataset, name: str, how: Selection, remedy: Ca
     of `remedy_for`; asked only then.
     """
     check_categories([str(category) for category in selection["category"].values], name, how)
+    name = _with_clips(name, how)
     if how.rule == "contrast":
         return  # that nothing passes a test is an answer
     reading = selection["probability"].attrs.get("reading", "clip")
@@ -189,6 +194,6 @@ def _thresholds(ds: xr.Dataset, label: str, how: Selection) -> Iterator[tuple[st
         reading = "" if how.reading == "clip" else "--reading clip "
         if how.line != RELATIVE:
             yield f"{reading}--threshold {RELATIVE}", replace(how, reading="clip", threshold=RELATIVE)
-        for line in np.nanquantile(ds.otoscope.category_mean(label).values, QUANTILES):
+        for line in np.nanquantile(ds.otoscope.category_mean(label, how, clips="all").values, QUANTILES):
             threshold = float(f"{line:.2g}")
             yield f"{reading}--threshold {threshold:g}", replace(how, reading="clip", threshold=threshold)

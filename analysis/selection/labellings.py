@@ -15,6 +15,7 @@ import xarray as xr
 
 from ...store.reader import open_store
 from .. import accessor  # noqa: F401  registers ds.otoscope
+from ..conditions import clips_where
 from ..probe.splits import SPLIT_COLUMNS
 from ..published.given import is_given, open_given, published_store
 from ..published.paper import PERCENTILES
@@ -115,10 +116,19 @@ def _labels(ds: xr.Dataset) -> list[str]:
     return [name for name in columns if name not in GROUPINGS] or columns
 
 
+def check_where(labelling: Labelling, conditions: Sequence[str]) -> None:
+    """Raise LookupError, which names the task, for conditions that cannot be asked of it, or that no clip satisfies."""
+    try:
+        if conditions:
+            clips_where(labelling.ds, conditions)
+    except LookupError as error:
+        raise LookupError(f"{labelling.store} task {labelling.task}: {error}") from error
+
+
 def select_neurons(labelling: Labelling, how: Selection) -> SelectedLabelling:
     """Compute a selection, from the clips that the labelling's data set has, whatever `how.clips` says.
 
-    Raises NothingSelected with a remedy where it cannot mean anything.
+    Raises NothingSelected with a remedy where it cannot mean anything, and as `check_where` does.
     """
     name, ds = f"{labelling.store} {labelling.name}", labelling.ds
     if not ds.sizes.get("clip", 1):
@@ -128,6 +138,7 @@ def select_neurons(labelling: Labelling, how: Selection) -> SelectedLabelling:
                 "status --failures` says why they did"
             )
         raise NothingSelected(f"{name} has no committed clip yet; expected some: run its `otoscope extract` again")
+    check_where(labelling, how.where)
     check_categories(ds.otoscope.categories(labelling.label, how), name, how)
     found = select(ds, labelling.label, how)
     check_selection(found, name, how, partial(remedy_for, ds, labelling.label, how))
@@ -139,7 +150,8 @@ def select_each(
 ) -> tuple[list[SelectedLabelling], list[NothingSelected]]:
     """The labellings that something is selected from, and why the others are left out.
 
-    Raises NothingSelected where all are.
+    Raises NothingSelected where all are; a task that a condition cannot be asked of is an error, as in
+    `select_neurons`.
     """
     found, left_out = [], []
     for labelling in asked:

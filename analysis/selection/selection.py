@@ -25,11 +25,11 @@ READINGS = ("clip", "frame", "any")
 RULES = ("lape", "paper", "contrast")
 SIGNS = ("positive", "negative", "both")
 CORRECTIONS = ("bh", "max")
-CLIPS = ("all", "train")
+CLIPS = ("auto", "all", "train")
 PERCENTILE = 1.0  # of neurons, by the published rules
 MAX_PERMUTATIONS = 1_000_000
 CONTRAST_THRESHOLD = "q80"
-CONDITION = re.compile(r"([^=!]+)(!?=)(.*)", re.DOTALL)
+CONDITION = re.compile(r'("(?:[^"]|"")+"|[^"=!][^=]*?)(!?=)(.+)', re.DOTALL)
 BESIDE_NUMBERS = (
     ", or one per neuron of the data set as a DataArray (layer, neuron), for a command in a .csv or .parquet FILE, or "
     "one of its own by name: q80 for its 80th percentile, median, z1.5 for its mean plus 1.5 standard deviations"
@@ -86,12 +86,15 @@ class Selection(Record):
     )
     group: str = described("", "Label column that clips share, as speaker: they move together.", metavar="COLUMN")
     within: tuple[str, ...] = described(
-        (), "Label column such as split: labels are exchanged only within its values.", metavar="COLUMN", repeated=True
+        (),
+        "Label column such as split: labels are exchanged only within its values; of several, where all agree.",
+        metavar="COLUMN",
+        repeated=True,
     )
     permutations: int = described(1000, "Times that labels are shuffled.", metavar="N")
     seed: int = described(0, "Of what is shuffled.", metavar="N")
     where: tuple[str, ...] = described(
-        (), "Only clips with this label; values of one column are alternatives, columns combine.",
+        (), "Only clips with this label, or by != another; values of one column are alternatives, columns combine.",
         metavar="COLUMN=VALUE", repeated=True,
     )  # fmt: skip
     """Conditions COLUMN=VALUE and COLUMN!=VALUE; see `analysis.conditions`."""
@@ -103,14 +106,21 @@ class Selection(Record):
     )
     """Conditions as of `where`; these clips count for nothing else."""
     clips: str = described(
-        "all", "Clips that the selection is made from; train leaves out those that are tested.", CLIPS
+        "auto", "Of an ablation: select by all clips, or train and valid alone [train where clips are split].", CLIPS
     )
+    """For an ablation "auto" is "train" where its task has a split, not folds, else "all"; elsewhere all count."""
 
     @property
     def line(self) -> Threshold:
         """The threshold that counts: the one given, else by the rule contrast the neuron's own 80th percentile."""
         given = self.threshold is not None or self.rule != "contrast" or self.reading != "clip"
         return self.threshold if given else CONTRAST_THRESHOLD
+
+    @property
+    def columns(self) -> set[str]:
+        """Label columns that it reads beside the labelling's own."""
+        named = {condition_of(text)[0] for text in (*self.where, *self.confirm)}
+        return named | {*self.within} | ({self.group} if self.group else set())
 
     def __post_init__(self) -> None:
         if not self.rule:
@@ -188,12 +198,16 @@ def threshold_text(threshold: Threshold) -> str:
 def condition_of(text: str) -> tuple[str, bool, str]:
     """Column, whether it is to have the value, and the value, of "COLUMN=VALUE" or "COLUMN!=VALUE".
 
-    Raises ValueError for another text.
+    The first "=" parts them, and a "!" right before it excludes; all that follows is the value, as it is: "url=a=b"
+    asks for "a=b". Nothing is stripped, and letters are compared by code point. A column with "=" in its name, or "!"
+    or a double quote at an end of it, stands between double quotes, and a double quote in it is doubled: '"a=b"=c'.
+    Raises ValueError for another text, such as one without a value.
     """
     found = CONDITION.fullmatch(text)
-    if found is None or not found[1].strip() or not found[3].strip():
+    if found is None:
         raise ValueError(f"the condition is {text!r}; expected COLUMN=VALUE or COLUMN!=VALUE, such as split=train")
-    return found[1].strip(), found[2] == "=", found[3].strip()
+    column, sign, value = found.groups()
+    return column[1:-1].replace('""', '"') if column[0] == '"' else column, sign == "=", value
 
 
 def _several(name: str, value: Any) -> tuple[str, ...]:

@@ -39,4 +39,4 @@ def test_the_table_of_two_neighbouring_octaves(tmp_path):
     ranks, corrected = (result[name].sel(measure="margin") for name in ("p_rank", "p_corrected"))
     assert int(ranks.argmin("category")) == 1
     assert float(corrected.sel(category="1")) == pytest.approx(1 / 201)
-    assert float(ranks.sel(category="2")) == 1.0  # its margin rises, more than under any control
+    assert float(ranks.sel(category="2")) > 0.97  # its margin rises, more than under nearly any control

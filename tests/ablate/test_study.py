@@ -1,6 +1,7 @@
 """Whole studies on an encoder built by hand, in which a known set of neurons carries one category."""
 
 import dataclasses
+import shutil
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from otoscope.cluster.executor import SerialExecutor
 from otoscope.extract.audio.manifest import read_manifest
 from otoscope.extract.capture import capture
 from otoscope.extract.models.encoder import Encoder
+from otoscope.store.changes.tasks import add_labels
 from otoscope.store.neurons import NeuronSet, write_neuron_set
 
 from ..support.counting import ONCE, count_calls
@@ -225,20 +227,66 @@ def test_folds_and_clips_of_unequal_length(tmp_path):
     assert row(moved, "predicted", "c")["after"] >= 0.9
     with pytest.raises(ValueError, match=r"each of 3 folds is tested; expected a split train, valid, test"):
         look_up(request(clips="train"), there.url)
+    assert study.selected == (
+        "neurons selected on 96 clips of t:letter, tested on 96, all of them among those, as each of 3 folds is"
+    )
+    assert look_up(request(clips="auto"), there.url).neurons == study.neurons
 
 
-def test_the_selection_can_be_kept_from_the_test_clips(here):
-    study = look_up(request(clips="train"), here.url)
+def selected_from(ds):
+    """Neurons of d alone, by these clips."""
+    member = ds.otoscope.class_specific("letter", percentile=4.0)["member"].transpose("layer", "neuron", "category")
+    chosen = member.sel(category="d") & (member.sum("category") == 1)
+    return tuple(map(tuple, np.argwhere(chosen.values).tolist()))
+
+
+@pytest.mark.parametrize("clips", ["auto", "train"])
+def test_the_selection_is_kept_from_the_test_clips(here, clips):
+    study = look_up(request(clips=clips), here.url)
     ds = otoscope.open(here.url)["t"].to_dataset()
     train = ds.isel(clip=np.flatnonzero(ds.otoscope.label("split").values == "train"))
-    member = (
-        train.otoscope.class_specific("letter", percentile=4.0)["member"]
-        .compute()
-        .transpose("layer", "neuron", "category")
-    )
-    chosen = member.sel(category="d") & (member.sum("category") == 1)
-    assert study.neurons.pairs == tuple(map(tuple, np.argwhere(chosen.values).tolist()))
+    assert study.neurons.pairs == selected_from(train)
     assert study.neurons.why["selection"]["clips"] == "train"
+    assert study.selected == (
+        "neurons selected on 120 clips of t:letter (train and valid of split), tested on 60 others"
+    )
+    assert study.selected in study.summary()
+    assert find_neurons(request(clips=clips), here.url).pairs == study.neurons.pairs
+    result = run_study(look_up(request(clips=clips, controls=0), here.url), here.encoder, here.corpus)
+    assert result.attrs["notes"][1] == study.selected
+
+
+def test_where_says_which_clips_select_and_leaves_those_that_are_tested(here, tmp_path):
+    url = str(tmp_path / "s.zarr")
+    shutil.copytree(here.url, url)
+    ds = otoscope.open(url)["t"].to_dataset()
+    take = [str(i // 4 % 3) for i in range(180)]
+    add_labels(url, "t", {"take": take})
+    whole = look_up(request(), url)
+    for clips, kept in (("auto", ds["split"].values == "train"), ("all", np.ones(180, bool))):
+        selection = Selection(percentile=4.0, clips=clips, where="take!=1")
+        study = look_up(Request(**ASKED, selection=selection), url)
+        kept = kept & (np.array(take) != "1")
+        assert study.neurons.pairs == selected_from(ds.isel(clip=kept))
+        marked = " (train and valid of split)" if clips == "auto" else ""
+        assert f"selected on {kept.sum()} clips of t:letter{marked} with take!=1, tested on 60" in study.selected
+        among = int((kept & (ds["split"].values == "test")).sum())
+        leaves = f", {among} of them among those: --clips train leaves them out"
+        assert study.selected.endswith(leaves if among else " others")
+        assert study.probe.digest == whole.probe.digest
+        np.testing.assert_array_equal(study.clips, whole.clips)
+    for where, message in (
+        ("take=7", "s.zarr task t: no clip has take '7'"),
+        ("colour=red", "no label column 'colour'"),
+    ):
+        with pytest.raises(LookupError, match=message):
+            look_up(Request(**ASKED, selection=Selection(where=where)), url)
+
+
+def test_where_nothing_is_selected_nothing_is_said_of_it(here):
+    study = look_up(request(set="(0,1) (2,3)", clips="auto"), here.url)
+    assert study.selected == ""
+    assert "selected" not in study.summary()
 
 
 def test_progress_is_reported_and_a_probe_may_be_given(here, removed):

@@ -34,7 +34,8 @@ def test_a_run_its_table_and_its_figure(here, tmp_path):
     output_text = done(*arguments(here, "--controls", 40, "--clip-table", tmp_path / "clips.csv", "-o", output))
     assert re.search(r"accuracy\n\| category +\| +n_clips ", output_text)
     assert re.search(r"\| d +\| +8 \| +8 \| +1 \| +0 \| +-1 \| .*\| +0.02439 \| +0.02439 \|", output_text)  # 1/41
-    *_, note, last = output_text.splitlines()
+    *_, note, selected, last = output_text.splitlines()
+    assert selected == ("neurons selected on 64 clips of t:letter (train and valid of split), tested on 32 others")
     assert last == str(output)
     frame = pd.read_parquet(output)
     assert set(frame["measure"]) == {"accuracy", "margin", "log_loss"}

@@ -1,6 +1,7 @@
 """Nulls by command: every reading and rule, the paper's percentiles, what is marked in a figure, what is refused."""
 
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from otoscope.analysis.kinds import SIDES
 from otoscope.analysis.null.overlaps import overlaps
 from otoscope.analysis.selection.labellings import open_labellings, select_against, select_neurons
 from otoscope.cli.options import selections_of
+from otoscope.store.changes.tasks import add_labels
 
 from ..support.commands import call, done, refused
 from ..support.finished_store import Finished
@@ -181,19 +183,34 @@ def test_published_folders_of_one_encoder_are_one_store(two_tasks: str, tmp_path
     refused("esc50 of analysis once more; expected", "table", "stats", folders[0], once_more, watched=tmp_path)
 
 
-def test_what_permutations_cannot_reach_is_said_and_left_empty(original: str, tmp_path: Path) -> None:
-    ask = ("null", original, "--task", "t:kind", "--percentile", 40)
-    result = call(*ask, "--permutations", 9, "-o", tmp_path / "c.csv", "--figure", tmp_path / "f.svg")
+def test_permutations_too_few_for_the_level_are_refused_before_the_work(original: str, tmp_path: Path) -> None:
+    ask = ("--task", "t:kind", "--percentile", 40)
+    for level, n in ((0.05, 18), (0.1, 8), (0.3, 2), (1e-6, 1000)):
+        few = ("--permutations", n, "--level", level)
+        message = rf"{n} permutations with level {level:g}, .*expected at least {round(1 / level + 0.5 - 1e-6) - 1} "
+        for command in (("null", "/nowhere"), ("figure", "overlap", "/nowhere", "-o", tmp_path / "f.png")):
+            refused(message, *command, *ask, *few, watched=tmp_path)
+    for level, n in ((0.05, 19), (0.1, 9), (0.3, 3), (0.6, 1)):
+        log = call("null", original, *ask, "--permutations", n, "--level", level).stderr
+        assert "of 4 cells and" in log  # two more have no neuron on either side
+        assert "none of" not in log
+
+
+def test_units_too_few_for_the_level_are_said_and_left_empty(original: str, tmp_path: Path) -> None:
+    """Of 5 groups of two categories, 2 and 3, shuffling makes 10 ways at most."""
+    ds = otoscope.open(original)["t"].ds
+    kinds = ds.otoscope.label("kind").values.tolist()
+    url = str(tmp_path / "s")
+    shutil.copytree(original, url)
+    groups = [f"{kind}{i // 3 % (3 if kind == 'a' else 2)}" for i, kind in enumerate(kinds)]
+    add_labels(url, "t", {"speaker": groups})
+    ask = ("null", url, "--task", "t:kind", "--percentile", 40, "--where", "kind!=c", "--group", "speaker")
+    result = call(*ask, "--permutations", 19, "-o", tmp_path / "c.csv", "--figure", tmp_path / "f.svg")
     assert result.exit_code == 0
-    assert "none of 4 cells" in result.stderr  # two more have no neuron on either side
     assert (
-        "can be beyond shuffled labels at 0.05, for with 9 permutations of 37 units no p is below 0.1" in result.stderr
+        "can be beyond shuffled labels at 0.05, for with 19 permutations of 5 units no p is below 0.1" in result.stderr
     )
-    assert "at least 19 permutations" in result.stderr
     assert pd.read_csv(tmp_path / "c.csv")["common_neuron_ratio_significant"].isna().all()
-    log = call(*ask, "--permutations", 9, "--level", 0.1).stderr
-    assert "0 of 4 cells exceed shuffled labels, 0 lie below, and 0 of 1 selected neurons exceed them, at 0.1" in log
-    assert "none of" not in log
 
 
 def test_a_labelling_against_itself_is_the_labelling(original: str, tmp_path: Path) -> None:

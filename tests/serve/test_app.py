@@ -89,6 +89,12 @@ def test_ids_depend_on_all_that_is_read(own: ServedStore, tmp_path: Path) -> Non
     names = 60 * ["x"]
     add_labels(own.url, "t", {"other": names}, overwrite=False)
     assert ids() == before
+    changes.append({"selection": Selection(where=("other=x",))})
+    (*rest, asked_of_it) = ids()
+    assert rest == before
+    add_labels(own.url, "t", {"other": 59 * ["x"] + ["y"]}, overwrite=True)
+    assert ids()[:-1] == before
+    assert ids()[-1] not in (asked_of_it, *before)
     add_labels(own.url, "t", {"split": 20 * ["test", "train", "train"]}, overwrite=True)
     assert not set(ids()) & set(before)
 
@@ -123,8 +129,15 @@ def test_what_there_is_can_be_listed(client: TestClient) -> None:
     assert client.get("/tasks/t/labels").json()[0] == {"label": "letter", "categories": 4, "divides": False}
     categories = client.get("/tasks/t/categories", params={"label": "letter"}).json()
     assert categories == [{"category": c, "clips": 15} for c in "abcd"]
-    sets = client.get("/selections", params={"task": "t", "label": "letter", "percentile": 4}).json()
+    sets = client.get("/selections", params={"task": "t", "label": "letter", "percentile": 4, "clips": "all"}).json()
     assert {"set": "only(d)", "neurons": 7} in sets
+    ask: dict[str, Any] = {"task": "t", "label": "letter", "percentile": 20, "reading": "frame"}
+    default, train, all_clips = (
+        client.get("/selections", params={**ask, **more}).json() for more in ({}, {"clips": "train"}, {"clips": "all"})
+    )
+    assert default == train != all_clips
+    left = client.get("/selections", params={**ask, "where": ["letter!=a", "letter!=b", "split=train"]}).json()
+    assert {each["set"] for each in left} <= {"all(c)", "all(d)", "only(c)", "only(d)", "shared(c,d)"}
     assert client.get("/probes").json()[0]["labelling"] == "t:letter"
     assert client.get("/ablations").json()["jobs"][-1]["request"]["set"] == "only(d)"
     assert client.get("/ablations", params={"state": "failed"}).json() == {"jobs": []}
@@ -162,6 +175,9 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"mode": "transplant", "category": "z"}, "no category 'z'"),
     ({"splits": "nope"}, "no column 'nope'"),
     ({"selection": {"percentile": 0}}, "selection.percentile: Input should be greater than 0"),
+    ({"selection": {"where": ["split=nope"]}}, "no clip has split 'nope'; expected one of 'test', 'train'"),
+    ({"selection": {"where": ["nope=1"]}}, "no label column 'nope'"),
+    ({"selection": {"where": ["split="]}}, "expected COLUMN=VALUE or COLUMN!=VALUE"),
     ({"selection": {"rule": "best"}}, "selection.rule: Input should be 'lape', 'paper' or 'contrast'"),
     ({"selection": {"reading": "any", "threshold": 1.0}}, "expected reading 'clip' for it"),
     ({"selection": {"threshold": "q101"}}, "expected a percentile from q0 to q100"),
@@ -205,7 +221,8 @@ def test_what_does_not_fit_is_refused_in_one_line(client: TestClient, change: di
         ("GET", "/selections?task=t&label=letter&threshold=x.csv", 422),
         ("GET", "/selections?task=t&label=letter&threshold=%2Fetc%2Fpasswd", 422),
         ("GET", "/selections?task=t&label=letter&percentil=5", 422),
-        ("GET", "/selections?task=t&label=letter&clips=train", 422),
+        ("GET", "/selections?task=t&label=letter&clips=some", 422),
+        ("GET", "/selections?task=t&label=letter&where=split", 422),
         ("GET", "/selections?task=nope&label=letter", 404),
         ("GET", "/ablations?limit=0", 422),
         ("PUT", "/ablations", 405),

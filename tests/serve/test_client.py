@@ -81,7 +81,7 @@ def test_refusals_are_errors_of_one_line(
 
 def test_a_job_that_failed_says_why(service: Client) -> None:
     with pytest.raises(ValueError, match=r"failed: .*only\(c\) has no neurons"):
-        service.run(asked(set="only(c)", selection=Selection(percentile=0.6)), timeout=300)
+        service.run(asked(set="only(c)", selection=Selection(percentile=0.6, clips="all")), timeout=300)
 
 
 @pytest.mark.parametrize("url", ["ftp://x", "localhost:80", "http://me:secret@host", "http://h/?token=secret"])

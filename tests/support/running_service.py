@@ -26,7 +26,7 @@ from .commands import command
 from .planted_corpus import write_sounds
 
 ENCODER = f"module:{planted.__file__}:planted"
-SELECTION = Selection(percentile=4.0)
+SELECTION = Selection(percentile=4.0, clips="all")
 ASKED: dict[str, Any] = {
     "task": "t", "label": "letter", "set": "only(d)", "selection": SELECTION.to_json(), "controls": 5,
 }  # fmt: skip

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from .options import Workers
 
 SETS = 'shared(A,B) | only(A) | all(A) | "(9,347) (10,393)" | @FILE; A is a category, or TASK:LABEL:A'
-NAMING = ("set", "selection")
+NAMING = ("set", "selection", "splits")
 SHOWN = (
     "category",
     "n_clips",
@@ -41,6 +41,7 @@ def requesting(*names: str) -> options.Decorator:
     offered = {
         name: o for name, o in options.options_of(Request, *names).items() if name not in ("task", "label", "probe")
     }
+    offered["where"]["help"] = "Select by clips with this label only, as of `neurons`; which are tested stays as it is."
     what = "Labelling whose categories the set is named by" + ("." if names else ", and that the probe tells apart.")
     task = {"required": True, "metavar": "TASK:LABEL", "help": what}
     return options.gathered("request", request_of, task=task, **offered)
@@ -128,6 +129,8 @@ def neuron_set(store: str, request: Request, gain: float, base: str | None, outp
 
     log_progress()
     neurons = find_neurons(request, store)
+    if request.named_set.categories:
+        echo(f"selected on {neurons.why['selected_on']}", err=True)
     if output is None:
         echo(markdown(neurons.to_table()))
         return

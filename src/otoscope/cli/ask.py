@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..analysis.kinds import COMPARISONS, NULL_ROWS, SHOWN, SIDES, TABLES
+from ..analysis.selection.selection import Selection
 from ..files import check_target
 from ..messages import quoted
 from .errors import Mistake
-from .options import Asked, asking, balanced, by_the_paper, check_shuffling, given, output, within
+from .options import Asked, asking, balanced, by_the_paper, check_shuffling, given, options_of, output, within
 from .printing import echo
 
 if TYPE_CHECKING:
@@ -130,7 +131,7 @@ def figure(
     from ..analysis.figures.neurons import depth_figure, selectivity_figure
     from ..analysis.figures.overlap import overlap_figure
     from ..analysis.figures.save import FORMATS
-    from ..analysis.null.overlaps import overlaps
+    from ..analysis.null.overlaps import check_permutations, overlaps
     from ..analysis.overlap import arranged, read_arrangement
     from ..analysis.published.paper import official_figure
     from ..analysis.selection.labellings import notes_on, select_against, select_each
@@ -149,6 +150,8 @@ def figure(
             "leave them out"
         )
     check_shuffling(asked.selections.selection, shuffled)
+    if shuffled:
+        check_permutations(asked.selections.selection)
     found = asked.labellings()
     if official:
         names = sorted({labelling.name for labelling in found})
@@ -220,7 +223,7 @@ def null(
     from ..analysis.figures.captions import caption_of_labellings
     from ..analysis.figures.overlap import overlap_figure
     from ..analysis.figures.save import FORMATS
-    from ..analysis.null.overlaps import against_null, check_draws, summary
+    from ..analysis.null.overlaps import against_null, check_draws, check_permutations, summary
     from ..analysis.null.permutation import with_null
     from ..analysis.overlap import labelled
     from ..analysis.selection.labellings import notes_on, select_against
@@ -229,6 +232,7 @@ def null(
     if figure:
         check_target(figure, FORMATS)
     check_draws(draws)
+    check_permutations(asked.selections.selection)
     one = asked.selected()
     others = select_against([one], asked.stores, asked.against, asked.selections, asked.incomplete)
     report(notes_on(other for other in others.values() if other.name != one.name))
@@ -261,6 +265,7 @@ def selectors(asked: Asked, output: str | None) -> None:
 @click.option("--neurons", "table", metavar="FILE", help="CSV or Parquet table, as of `otoscope neurons`.")
 @click.option("-k", "--top", default=10, show_default=True, callback=within(1), metavar="N", help="Clips per neuron.")
 @click.option("--lowest", is_flag=True, help="The clips of lowest mean activation.")
+@click.option("--where", **options_of(Selection, "where")["where"])
 @click.option("--audio-root", metavar="DIR", help="Folder or URL that paths start from: the table has whole paths.")
 @click.option(
     "--copy", "folder", metavar="DIR",
@@ -274,6 +279,7 @@ def exemplars(
     table: str | None,
     top: int,
     lowest: bool,
+    where: tuple[str, ...],
     audio_root: str | None,
     folder: str | None,
     output: str | None,
@@ -294,7 +300,7 @@ def exemplars(
     neurons = [neuron_of(pair) for pair in pairs] + (read_pairs(table) if table is not None else [])
     if not neurons:
         raise ValueError("no neuron was named; expected --neuron LAYER,NEURON or --neurons FILE")
-    found = exemplars_table(task_of(tree, name, task), neurons, top, lowest)
+    found = exemplars_table(task_of(tree, name, task), neurons, top, lowest, where)
     if audio_root is None:
         echo(put_table(found, output))
         return

@@ -1,5 +1,7 @@
 """Draws: what is kept when labels are shuffled and clips drawn anew, with groups, splits and unequal categories."""
 
+from collections import Counter
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -46,6 +48,33 @@ def test_a_shuffle_keeps_the_number_of_clips_of_each_category_in_each_split(code
     assert len({tuple(draw) for draw in draws}) == 50
     np.testing.assert_array_equal(draws[7], shuffle_labels(sample, 0, 7))
     assert (draws[7] != shuffle_labels(sample, 1, 7)).any()
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_a_shuffle_keeps_the_joint_counts_of_all_columns(codes, n):
+    """Clips without a label in a column are exchanged among themselves, within the other columns."""
+    rng = np.random.default_rng(10 + n)
+    columns = [rng.choice(["", "x", "y"][: 3 - i // 2], N) for i in range(n)]
+    codes[::11] = -1
+    kept = codes >= 0
+    sample, _ = sample_of(codes, within=[column(values) for values in columns])
+
+    def joint(drawn):
+        return Counter(zip(drawn.tolist(), *(values[kept].tolist() for values in columns), strict=True))
+
+    draws = [shuffle_labels(sample, 0, i) for i in range(30)]
+    assert all(joint(draw) == joint(codes[kept]) for draw in draws)
+    assert len({tuple(draw) for draw in draws}) == 30
+    (cells,) = np.where([each == ("",) * n for each in zip(*(values[kept] for values in columns), strict=True)])
+    assert len({tuple(draw[cells]) for draw in draws}) > 1
+
+
+def test_a_clip_without_a_group_moves_alone(codes):
+    speaker = np.where(np.arange(N) % 4 == 0, "", [f"{c}{i % 5}" for i, c in enumerate(codes)])
+    sample, _ = sample_of(codes, groups=column(speaker))
+    sizes = np.bincount(np.unique(sample.units, return_inverse=True)[1])
+    assert (sizes == 1).sum() >= (speaker == "").sum()
+    assert len(sizes) == (speaker == "").sum() + len({*speaker.tolist()} - {""})
 
 
 def test_every_clip_gets_every_category_equally_often():
