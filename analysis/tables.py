@@ -23,9 +23,13 @@ from .selection.rules import THRESHOLDS, coverage_ratio, mean_class_specific
 from .selection.selectivity import median_of, overall_rate, share_of_highest
 from .spreadsheet import write_csv
 
-EFFECTS = ("auc",)
+EFFECTS = ("auc", "auc_low", "auc_high", "q")
 """Variables (layer, neuron, category) that a selection may have, each a column of its neurons; the first one sorts."""
+CONFIRMED = ("confirm_auc", "confirm_auc_low", "confirm_auc_high", "confirm_p", "confirm_probability", "holds_up")
+"""And those of clips that did not select, and of clips drawn anew, after all others."""
 SELECTIVITY = ("categories_per_neuron", "aape_share_selected", "aape_share_all")
+HOLD_UP = ("hold_up", "hold_up_shuffled")
+"""Attributes of a selection that was held against other clips."""
 
 
 def neurons_table(selection: xr.Dataset) -> pd.DataFrame:
@@ -33,7 +37,7 @@ def neurons_table(selection: xr.Dataset) -> pd.DataFrame:
 
     selection: of `class_specific`. Columns: category, layer, (site,) neuron, and
         auc            where the selection has this variable (layer, neuron, category): of the category's clips
-                       against all others
+                       against all others; auc_low and auc_high, its 95 % interval, and q of the rule contrast likewise
         probability    P of the category
         next_highest   highest P of the other categories
         lowest         lowest P of all categories
@@ -42,10 +46,14 @@ def neurons_table(selection: xr.Dataset) -> pd.DataFrame:
         aape           in nats
         aape_share     AAPE / ln(number of categories)
         n_categories   that the neuron is specific for
-    The effect is auc where it is there, else lift; ties are in order of category, layer and neuron.
+        confirm_...    on clips that did not select: `contrast.hold_up`; stability: `null.permutation.bootstrap`; both
+                       where the selection has them
+    The effect is auc where it is there (of neurons that fall silent, 1 - auc), else lift; ties are in order of
+    category, layer and neuron.
     """
     p, member = selection["probability"], selection["member"]
     effects = [name for name in EFFECTS if name in selection]
+    beside = [name for name in (*CONFIRMED, "stability") if name in selection]
     numbers = {
         "next_highest": _highest_of_others(p),
         "lowest": p.min("category"),
@@ -53,11 +61,12 @@ def neurons_table(selection: xr.Dataset) -> pd.DataFrame:
         "aape_share": share_of_highest(selection["aape"], p),
         "n_categories": member.sum("category"),
     }
-    names = [*effects, "probability", "next_highest", "lowest", "lift", "aape", "aape_share", "n_categories"]
+    names = [*effects, "probability", "next_highest", "lowest", "lift", "aape", "aape_share", "n_categories", *beside]
     sites = ["site"] if "site" in selection.coords else []
     rows = selection.assign(numbers)
     frame = _member_rows(rows, [*sites, *names])[["category", "layer", *sites, "neuron", *names]]
-    return frame.sort_values([*effects, "lift"][0], ascending=False, kind="stable", ignore_index=True)
+    effect = frame["auc"].map(lambda auc: max(auc, 1 - auc)) if "auc" in frame else frame["lift"]
+    return frame.iloc[np.argsort(-effect.to_numpy(), kind="stable")].reset_index(drop=True)
 
 
 def _highest_of_others(p: xr.DataArray) -> xr.DataArray:
@@ -84,7 +93,8 @@ def stats_table(selections: Mapping[tuple[str, str], xr.Dataset]) -> pd.DataFram
 
     Columns: store, task, categories, neurons_per_category (mean), coverage_ratio, selected (neurons),
     categories_per_neuron (mean over the selected neurons that have any), aape_share_selected and aape_share_all (median
-    AAPE / ln C of the selected neurons, and of all that fire), the three thresholds, percentile, rule.
+    AAPE / ln C of the selected neurons, and of all that fire), where clips confirm hold_up and hold_up_shuffled (shares
+    of `contrast.hold_up`), the three thresholds, percentile, rule.
     """
     rows = []
     for (store, task), selection in selections.items():
@@ -97,13 +107,14 @@ def stats_table(selections: Mapping[tuple[str, str], xr.Dataset]) -> pd.DataFram
                 "coverage_ratio": float(coverage_ratio(selection["member"])),
                 "selected": int(selection["selected"].sum()),
                 **_selectivity(selection),
+                **{name: selection.attrs[name] for name in HOLD_UP if name in selection.attrs},
                 **{name: float(selection[name]) for name in THRESHOLDS},
                 "percentile": selection.attrs["percentile"],
                 "rule": selection.attrs["rule"],
             }
         )
     table = pd.DataFrame(rows)
-    averaged = ["neurons_per_category", "coverage_ratio", *SELECTIVITY]
+    averaged = ["neurons_per_category", "coverage_ratio", *SELECTIVITY, *(name for name in HOLD_UP if name in table)]
     for store in dict.fromkeys(store for store, _ in selections):
         own = table[(table["store"] == store) & (table["task"] != "average")]
         if len(own) > 1:

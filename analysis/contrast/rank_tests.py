@@ -19,6 +19,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from ..adders import compiled
+from ..categories import category_names
 from ..null.resampling import Arrangement, shuffle_labels
 from ..null.significance import fewest_permutations
 from ..selection.rules import THRESHOLDS
@@ -288,7 +289,7 @@ class Found:
         }
         return xr.Dataset(
             variables,
-            {**coords, "category": list(arrangement.categories), "n_clips": n_clips},
+            {**coords, "category": category_names(arrangement.categories), "n_clips": n_clips},
             {
                 "sign": selection.sign,
                 "correct": selection.correct,

@@ -67,6 +67,12 @@ def against_null(
     return result
 
 
+def with_stability(one: SelectedLabelling, found: xr.Dataset, draws: int) -> xr.Dataset:
+    """A selection with its `stability` (layer, neuron, category) over draws of a bootstrap. Raises as `bootstrap`."""
+    drawn = bootstrap(_sample(one, one.how, balanced=False), one.how, draws=draws, confidence=CONFIDENCE)
+    return found.assign(stability=drawn["stability"].variable)
+
+
 def _sample(one: SelectedLabelling, how: Selection, balanced: bool) -> Sample:
     sample: Sample = one.ds.otoscope.sample(one.label, how, balanced=balanced, found=one.selection)
     return sample

@@ -101,6 +101,26 @@ def _saturation(selection: xr.Dataset) -> str:
     return f"{which} the highest one, {float(selection[highest]):.4g}"
 
 
+def answers_of(selection: xr.Dataset, how: Selection) -> tuple[str, ...]:
+    """What tests that found nothing found, and how far other clips confirm a selection, a line each."""
+    lines = []
+    if how.rule == "contrast" and not bool(selection["selected"].any()):
+        away = np.maximum(selection["auc"], 1 - selection["auc"]) if how.sign == "both" else selection["auc"]
+        most = float(1 - away.min() if how.sign == "negative" else away.max())
+        lines.append(
+            f"no neuron is specific for a category: with {how.permutations:,} permutations the smallest q is "
+            f"{float(selection['q'].min()):.2g} (level {how.level:g}), the largest AUC {most:.3f} (min_effect "
+            f"{how.min_effect:g})"
+        )
+    if "hold_up" in selection.attrs:
+        share, chance, high = (selection.attrs[f"hold_up{part}"] for part in ("", "_shuffled", "_shuffled_high"))
+        n = int(selection["holds_up"].notnull().sum())
+        clips = f"{selection.attrs['hold_up_clips']} clips with {listed(how.confirm)}"
+        beside = f"(shuffled labels: {chance:.2g}, in 95 % at most {high:.2g})"
+        lines.append(f"{share:.3g} of {n} selected hold up on {clips} {beside}" if n else f"nothing to test on {clips}")
+    return tuple(lines)
+
+
 def cautions_on(selection: xr.Dataset, how: Selection, remedy: Callable[[], str]) -> tuple[str, ...]:
     """What speaks against a selection, in a line that ends with what to do; nothing where nothing does.
 

@@ -21,6 +21,7 @@ from ..published.given import is_given, open_given, published_store
 from ..published.paper import PERCENTILES
 from .check import (
     NothingSelected,
+    answers_of,
     cautions_on,
     check_categories,
     check_selection,
@@ -59,9 +60,10 @@ class SelectedLabelling(Labelling):
 
     @cached_property
     def notes(self) -> tuple[str, ...]:
-        """What speaks against the selection, a line each; computed when it is asked for, since remedies are tried."""
+        """What is to be said of the selection, a line each; computed when it is asked for, since remedies are tried."""
         remedy = partial(relative_remedy, self.ds, self.label, self.how)
-        return tuple(f"{self.name}: {caution}" for caution in cautions_on(self.selection, self.how, remedy))
+        lines = (*answers_of(self.selection, self.how), *cautions_on(self.selection, self.how, remedy))
+        return tuple(f"{self.name}: {line}" for line in lines)
 
 
 def notes_on(found: Iterable[SelectedLabelling]) -> list[str]:

@@ -23,24 +23,34 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@asking()
+@asking(confirms=True)
+@click.option(
+    "--bootstrap", "draws", default=0, metavar="N",
+    help="Also draw clips anew N times, at least 39: the share of draws in which the neuron is selected [0].",
+)  # fmt: skip
 @output
-def neurons(asked: Asked, output: str | None) -> None:
+def neurons(asked: Asked, draws: int, output: str | None) -> None:
     """One row per category and neuron, largest effect first: AUC where the rule has it, else lift, P over overall rate.
 
     lape selects, of the neurons with a P above the 95th percentile of all, those of lowest AAPE, --percentile of all
     neurons; each belongs to the categories of its P above that line. paper drops the 5 % of neurons that fire least,
     takes that percentage of the rest by AAPE, and the highest 5 % of their P. contrast takes what a rank test of the
     means tells apart. A line warns where the selected are not more selective than the rest; see docs/selection.md.
+    With --confirm, each neuron is tested on those clips, which then select nothing.
     """
+    from ..analysis.null.overlaps import check_draws, with_stability
+    from ..analysis.selection.confirm import with_effects
     from ..analysis.tables import neurons_table, put_table
 
-    echo(put_table(neurons_table(asked.selected().selection), output))
+    check_draws(draws)
+    one = asked.selected()
+    found = with_effects(one.ds, one.label, one.how, one.selection)
+    echo(put_table(neurons_table(with_stability(one, found, draws) if draws else found), output))
 
 
 @click.command()
 @click.argument("kind", type=click.Choice(TABLES))
-@asking(many=True, against=True)
+@asking(many=True, against=True, confirms=True)
 @click.option(
     "--official", type=click.Choice(["ssl", "sl"]), is_eager=True,
     help="stats: name the file as the paper's notebooks do for such an encoder; -o is its folder.",

@@ -255,11 +255,11 @@ def check_shuffling(how: Selection, shuffled: bool = False) -> None:
         )
 
 
-def asking(*, many: bool = False, against: bool = False, shuffles: bool = False) -> Decorator:
+def asking(*, many: bool = False, against: bool = False, shuffles: bool = False, confirms: bool = False) -> Decorator:
     """STORE, --task and the options by which neurons are selected, as `asked`.
 
     many: several stores, and any number of labellings. against: also --against. shuffles: the command shuffles labels
-    itself.
+    itself. confirms: also --confirm.
     """
     groupings = "Labellings [all; columns that only group clips (speaker, source, tone, instrument) by name alone]."
     other = {"metavar": "TASK:LABEL", "help": "Overlaps with the categories of another labelling [its own]."}
@@ -276,7 +276,8 @@ def asking(*, many: bool = False, against: bool = False, shuffles: bool = False)
     return gathered(
         "asked", partial(asked_of, shuffles=shuffles), stores=stores, tasks=tasks,
         **({"against": other} if against else {}),
-        percentile=percentile, **options_of(Selection, *ASKED), incomplete=incomplete,
+        percentile=percentile, **options_of(Selection, *ASKED, *(["confirm"] if confirms else [])),
+        incomplete=incomplete,
     )  # fmt: skip
 
 
