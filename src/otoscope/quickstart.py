@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 Selected = Mapping[tuple[str, str], xr.Dataset]  # by store and labelling, as ("tiny-ssl", "fm:octave")
 
 ENCODERS = {"tiny-ssl": "SSL", "tiny-sl": "SL"}
-PERCENTILE = 5.0  # 1,536 neurons: the paper's 1 % of 36,864 would leave 15
+PUBLISHED = Selection(rule="lape", percentile=5)  # of 1,536 neurons: the paper's 1 % of 36,864 would leave 15
 SHOWN = ("store", "task", "categories", "neurons_per_category", "coverage_ratio", "selected", *SELECTIVITY)
 NOT_LABELS = ("path", "unit_sec", "split")
 
@@ -47,21 +47,30 @@ timbre or event. Each has {layers} layers of {neurons} neurons; what every neuro
 
 ## Class-specific neurons
 
-A neuron's *activation probability* for a category is the share of the category's clips on which its mean activation is
-positive. Its *AAPE* is the entropy of these probabilities over the categories: low means that it fires for few of them.
+A neuron is specific for a category if its mean activation tends to be higher on the category's clips than on all
+others: by the rule `contrast`, if the rank test of that has a false discovery rate of at most {level:g} among shuffled
+labels, and the AUC, the chance that a clip of the category has the higher mean, is at least {min_effect:g}. *Coverage*
+is the share of categories that have at least one such neuron.
 
-The published rule `lape` first drops every neuron whose probability is for no category among the highest 5 % of all
-probabilities (one per neuron and category), however low its AAPE; of the neurons that are left it selects those of
-lowest AAPE, {percentile:g} % of all. Each belongs to every category for which its probability is among that highest
-5 %; *coverage* is the share of categories that have at least one such neuron. Whether the selected neurons are
-selective is another question: `aape_share_selected` is their median AAPE over its highest value, ln(number of
-categories), `aape_share_all` that of all neurons that fire, and `categories_per_neuron` says how many categories a
-selected one has.
+How selective are the selected neurons? A neuron's *activation probability* for a category is the share of the
+category's clips on which its mean is above its own 80th percentile. Its *AAPE* is the entropy of these probabilities
+over the categories: low means that it fires for few of them. `aape_share_selected` is the median AAPE of the selected
+neurons over its highest value, ln(number of categories), `aape_share_all` that of all, and `categories_per_neuron` says
+how many categories a selected neuron has.
 
 {stats}
 
-{cautions}
+{notes}
 {comparison}
+
+The published rule `lape` selects another way. It takes a neuron as active where its mean is above 0; drops every neuron
+whose probability is for no category among the highest 5 % of all probabilities (one per neuron and category), however
+low its AAPE; and of those that are left selects the ones of lowest AAPE, here {percentile:g} % of all, each for every
+category for which its probability is among that highest 5 %. By it, from the same stores:
+
+{published}
+
+{cautions}
 
 ## What octaves have in common
 
@@ -89,11 +98,12 @@ Run these inside this folder.
 NEXT_STEPS = {
     "see what is in a store": "otoscope info tiny-ssl.zarr",
     "read all of it back": "otoscope verify tiny-ssl.zarr",
-    "list the neurons of each octave": "otoscope neurons tiny-ssl.zarr --task fm:octave --percentile 5",
-    "make the table above": "otoscope table stats tiny-ssl.zarr tiny-sl.zarr --percentile 5 -o stats.tex",
-    "count frames instead of clips": "otoscope table stats tiny-ssl.zarr --percentile 5 --reading frame",
-    "draw a heat map": "otoscope figure overlap tiny-ssl.zarr --task additive:octave --against fm:octave "
-    "--percentile 5 -o map.pdf",
+    "list the neurons of each octave": "otoscope neurons tiny-ssl.zarr --task fm:octave",
+    "make the table above": "otoscope table stats tiny-ssl.zarr tiny-sl.zarr -o stats.tex",
+    "see what holds up on clips that did not select": "otoscope neurons tiny-ssl.zarr --task fm:octave "
+    "--confirm split=test",
+    "select by the published rule": "otoscope table stats tiny-ssl.zarr --rule lape --percentile 5",
+    "draw a heat map": "otoscope figure overlap tiny-ssl.zarr --task additive:octave --against fm:octave -o map.pdf",
     "use your own audio": "otoscope extract mine.zarr --encoder tiny-ssl --corpus MANIFEST.csv --task mine",
     "use your own model": "otoscope extract mine.zarr --encoder module:FILE.py:factory "
     "--corpus MANIFEST.csv --task mine",
@@ -126,12 +136,11 @@ def run(
         for task, manifest in manifests.items():
             capture(encoder, str(manifest), url, task=task)
     trees = open_stores(stores)
-    how = Selection(percentile=PERCENTILE)
-    found = [select_neurons(x, how) for x in labellings(trees)]
+    found, by_lape = ([select_neurons(x, how) for x in labellings(trees)] for how in (Selection(), PUBLISHED))
     selected = {(x.store, x.name): x.selection for x in found}
-    cautions = notes_on(found)
-    for caution in cautions:
-        log.warning("%s", caution)
+    notes = notes_on(found)
+    for note in notes:
+        log.warning("%s", note)
     stats = _write_tables(directory / "tables", selected)
     overlaps = _write_figures(directory / "figures", selected)
     tasks = trees["tiny-ssl"].children
@@ -141,9 +150,13 @@ def run(
         n_clips=sum(task.sizes["clip"] for task in tasks.values()),
         layers=tasks["additive"].sizes["layer"],
         neurons=tasks["additive"].sizes["neuron"],
-        percentile=PERCENTILE,
+        level=Selection.level,
+        min_effect=Selection.min_effect,
+        percentile=PUBLISHED.percentile,
         stats=markdown(stats[list(SHOWN)]),
-        cautions="".join(f"- {caution}\n" for caution in cautions),
+        notes=_listed(notes),
+        published=markdown(stats_table({(x.store, x.name): x.selection for x in by_lape})[list(SHOWN)]),
+        cautions=_listed(notes_on(by_lape)),
         comparison=_comparison(stats),
         overlaps="\n".join(_structure(training, where, ratio) for (training, where), ratio in overlaps.items()),
         steps="\n".join(f"| {aim} | `{command}` |" for aim, command in NEXT_STEPS.items()),
@@ -152,18 +165,27 @@ def run(
     return summary
 
 
-def contrast(ratio: xr.DataArray) -> tuple[float, float]:
+def _listed(lines: list[str]) -> str:
+    return "".join(f"- {line}\n" for line in lines)
+
+
+def near_and_far(ratio: xr.DataArray) -> tuple[float, float]:
     """Mean common neuron ratio of octaves at most one apart, and of octaves at least three apart.
 
     ratio: (category, other_category), categories whole numbers. A category is not compared with itself in one task.
-    NaN pairs, where neither has a neuron, are left out.
+    NaN pairs, where neither has a neuron, are left out; NaN where all are.
     """
     a, b = (np.array([int(c) for c in ratio[dim].values]) for dim in ("category", "other_category"))
     apart = np.abs(a[:, None] - b)
     values = ratio.transpose("category", "other_category").values
     same_task = np.array_equal(values, values.T, equal_nan=True) and np.array_equal(a, b)
     near = (apart <= 1) & ~(same_task & (apart == 0))
-    return float(np.nanmean(values[near])), float(np.nanmean(values[apart >= 3]))
+    return _mean(values[near]), _mean(values[apart >= 3])
+
+
+def _mean(values: np.ndarray) -> float:
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if known.size else float("nan")
 
 
 def _prepare_folder(directory: Path, settings: dict[str, int]) -> None:
@@ -231,7 +253,7 @@ def _write_figures(folder: Path, selected: Selected) -> dict[tuple[str, str], xr
 
 
 def _comparison(stats: pd.DataFrame) -> str:
-    """The paper's contrast of SSL with SL, as it came out."""
+    """The paper's comparison of SSL with SL, as it came out."""
     average = stats[stats["task"] == "average"].set_index("store").loc[list(ENCODERS)]
     (ssl, sl), (ssl_covers, sl_covers) = (
         average[name].astype(float) for name in ("neurons_per_category", "coverage_ratio")
@@ -245,5 +267,7 @@ def _comparison(stats: pd.DataFrame) -> str:
 
 
 def _structure(training: str, where: str, ratio: xr.DataArray) -> str:
-    near, far = contrast(ratio)
+    near, far = near_and_far(ratio)
+    if np.isnan(near) and np.isnan(far):
+        return f"- {training}, {where}: no octave has a neuron that could be shared."
     return f"- {training}, {where}: octaves at most one apart share {near:.2f}, octaves three or more apart {far:.2f}."
