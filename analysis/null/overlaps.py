@@ -110,8 +110,9 @@ def summary(name: str, result: xr.Dataset) -> str:
     neurons, selected = (int((x & result["selected"]).sum()) for x in (result["aape_significant"], result["selected"]))
     level, smallest = result.attrs["level"], result.attrs["smallest_p"]
     whole = ", ".join(
-        f"{label} {float(result[statistic]):.3g} (p {float(result[f'{statistic}_p']):.2g})"
+        f"{label} {float(result[statistic]):.3g}" + (f" (p {p:.2g})" if p == p else "")
         for statistic, label in (("coverage_ratio", "coverage"), ("neurons_per_category", "neurons per category"))
+        for p in [float(result[f"{statistic}_p"])]
     )
     cells = f"{below} of {tested} cells lie below shuffled labels"
     if side != "below":

@@ -196,7 +196,7 @@ def selector_agreement(
     """Mean common neuron ratio over the categories of each two selectors, each picking as many neurons per category.
 
     A category counts only where both selectors say whom to pick (`decides`); empty where none does.
-    ds: a task as the reader shows it; member: bool (layer, neuron, category) of a selection by AAPE, whose clips count.
+    ds: a task as the reader shows it; member: bool (layer, neuron, category) of the selection, whose clips count.
     Computes.
     Raises LookupError for probabilities made elsewhere.
     """
@@ -207,7 +207,8 @@ def selector_agreement(
     if "mean" in ds:
         scores += [score(ds["mean"], codes) for score in OF_MEANS]
     many = member.sum(["layer", "neuron"]).reset_coords(drop=True)
-    members, decided = {"aape": member}, {"aape": many > 0}
+    own = "contrast" if selection is not None and selection.rule == "contrast" else "aape"
+    members, decided = {own: member}, {own: many > 0}
     for score in scores:
         values = score.where(valid).compute()
         members[str(score.name)] = highest_scores(values, many)
