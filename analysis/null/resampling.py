@@ -168,9 +168,10 @@ def arrange_clips(
     clips_of = np.bincount(codes[codes >= 0], minlength=len(categories))
     empty = [name for name, n in zip(categories, clips_of, strict=True) if not n]
     if empty or len(categories) < 2:
+        without = f", without clips: {', '.join(empty)}" if empty else ""
         raise ValueError(
-            f"found {len(categories)} categories, without clips: {', '.join(empty) or 'none'}; expected at least 2, "
-            "all with clips: take the codes from `ds.otoscope.codes(label)`"
+            f"found {len(categories)} categories with clips{without}; expected at least 2, all with clips: take the "
+            "codes from `ds.otoscope.codes(label)`"
         )
     if balanced:
         codes = _cut_to_smallest(codes, len(categories), np.random.default_rng([seed, BALANCE]))

@@ -40,7 +40,7 @@ def test_every_reading(task):
     for changes, active in share:
         p = task.otoscope.probability("animal", **changes)
         np.testing.assert_array_equal(p, expected_share(task, "animal", active))
-        np.testing.assert_array_equal(task.otoscope.probability("animal", Selection(**changes)), p)
+        np.testing.assert_array_equal(task.otoscope.probability("animal", Selection(rule="lape", **changes)), p)
     chosen = [clips_of(task, "size", c) for c in ("s", "xl")]
     p = task.otoscope.probability("size", reading="frame").values
     ratio = np.stack([frames[..., i].sum(-1) / counts[i].sum() for i in chosen], -1)
@@ -118,7 +118,7 @@ def test_categories_without_clips_are_dropped(task):
     np.testing.assert_array_equal(p.sel(category="hen"), np.where(task["neuron_valid"], hens, np.nan))
     failed = task.assign(status=xr.full_like(task["status"], 2))
     assert failed.otoscope.probability("animal").sizes["category"] == 0
-    assert not failed.otoscope.class_specific("animal")["member"].any()
+    assert not failed.otoscope.class_specific("animal", rule="lape")["member"].any()
 
 
 def test_selections_of_clips_layers_and_neurons_are_followed(task):
@@ -133,12 +133,12 @@ def test_nothing_computes_but_labels(task, new_task, nothing_computes):
     tree = xr.DataTree.from_dict({"one": task, "two": new_task(1, categories=("cat", "emu"))})
     with nothing_computes():
         for reading in ("clip", "frame", "any"):
-            task.otoscope.class_specific("animal", reading=reading)
+            task.otoscope.class_specific("animal", rule="lape", reading=reading)
         task.otoscope.probability("animal", threshold=0.3)
-        task.otoscope.common_neuron_ratio("animal")
+        task.otoscope.common_neuron_ratio("animal", percentile=2)
         task.otoscope.category_mean("animal")
         task.otoscope.label("animal")
-        across(tree, lambda ds: ds.otoscope.class_specific("animal"))
+        across(tree, lambda ds: ds.otoscope.class_specific("animal", rule="paper"))
 
 
 def test_across_tasks_by_name(task, new_task):

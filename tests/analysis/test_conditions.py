@@ -135,19 +135,30 @@ ASK: dict[str, Any] = {
     "aape": lambda o, **how: o.aape("animal", normalised=True, **how),
     "class_specific": lambda o, **how: o.class_specific("animal", **HOW, **how),
     "class_specific, paper": lambda o, **how: o.class_specific("animal", rule="paper", **HOW, **how),
+    "class_specific, contrast": lambda o, **how: o.class_specific("animal", permutations=19, **how),
+    "tests": lambda o, **how: o.tests("animal", permutations=19, sign="both", **how),
+    "neuron_thresholds": lambda o, **how: o.neuron_thresholds("animal", threshold="q60", **how),
     "common_neuron_ratio": lambda o, **how: o.common_neuron_ratio("animal", "size", **HOW, **how),
     "category_mean": lambda o, **how: o.category_mean("animal", **how),
     "exemplars": lambda o, where=(): o.exemplars([0, 2], [0, 5, 7], k=4, where=where),
     "exemplars, lowest": lambda o, where=(): o.exemplars(1, 3, k=200, lowest=True, where=where).isel(rank=slice(3)),
-    "sample": lambda o, **how: vars_of(o.sample("animal", group="url", **how)),
-    "sample, within": lambda o, **how: vars_of(o.sample("animal", within=("size", "url"), balanced=True, **how)),
-    "sample, frame": lambda o, **how: vars_of(o.sample("animal", reading="frame", **how)),
+    "sample": lambda o, **how: vars_of(o.sample("animal", group="url", **HOW, **how)),
+    "sample, within": lambda o, **how: vars_of(o.sample("animal", within=("size", "url"), balanced=True, **HOW, **how)),
+    "sample, frame": lambda o, **how: vars_of(o.sample("animal", reading="frame", **HOW, **how)),
+    "sample, contrast": lambda o, **how: vars_of(o.sample("animal", permutations=19, **how).ranked),
     "serving": lambda o, **how: o.serving("animal", "size", **HOW, **how),
 }  # fmt: skip
 
 
 def vars_of(sample):
-    return {field.name: np.asarray(getattr(sample, field.name)).tolist() for field in fields(sample)}
+    """All but where the clips are among others."""
+    values = {
+        field.name: getattr(sample, field.name) for field in fields(sample) if field.name not in ("clips", "ranked")
+    }
+    return {
+        name: [tile.tolist() for tile in value] if name == "tiles" else np.asarray(value).tolist()
+        for name, value in values.items()
+    }
 
 
 def outcome(ask):

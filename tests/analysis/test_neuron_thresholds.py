@@ -183,7 +183,7 @@ def test_only_the_literal_zero_uses_the_bit(task) -> None:
 
 def test_it_is_held_fixed_when_labels_are_shuffled_and_clips_drawn_anew(new_task) -> None:
     task = new_task()
-    sample = task.otoscope.sample("animal", threshold="q80")
+    sample = task.otoscope.sample("animal", threshold="q80", rule="lape")
     counted = task.otoscope.codes("animal").values >= 0
     active = task["mean"].values > expected(task["mean"], counted, "q80")[..., None]
     fixed = active[..., counted].transpose(2, 0, 1)[:, task["neuron_valid"].values]
@@ -205,5 +205,5 @@ def test_thresholds_are_found_once_for_all_blocks(task, monkeypatch: pytest.Monk
     p = task.otoscope.probability("animal", threshold="q80")
     class_specific(p).compute()
     assert len(found) == task.sizes["layer"]
-    task.otoscope.sample("animal", threshold="q80")
+    task.otoscope.sample("animal", threshold="q80", rule="lape")
     assert len(found) == 2 * task.sizes["layer"]

@@ -12,11 +12,13 @@ import pytest
 import xarray as xr
 from dask.base import compute, is_dask_collection
 from dask.delayed import delayed
+from scipy.stats import rankdata
 
 import otoscope.analysis
 from otoscope.analysis import across, exemplar_clips, totals
 from otoscope.analysis.accessor import OtoscopeAccessor
 from otoscope.analysis.selection import other_selectors
+from otoscope.analysis.selection.selection import Selection
 from otoscope.store.reader import open_store
 
 from ..support.checking_scheduler import every_task_twice
@@ -82,6 +84,20 @@ class Plain:
         """Quantiles (layer, neuron) by the labelled clips."""
         ordered = np.sort(self.mean[..., self.column[label] != ""], axis=-1)
         return np.where(self.exists, ordered[..., percent * (ordered.shape[-1] - 1) // 100], np.nan)
+
+    def rank_z(self) -> np.ndarray:
+        """(layer, neuron, category), by the labelled clips."""
+        labelled = self.column["digit"] != ""
+        ranks = np.full(self.mean.shape, np.nan)
+        ranks[..., labelled] = rankdata(np.nan_to_num(self.mean[..., labelled]), axis=-1)
+        n, spread = labelled.sum(), ranks[..., labelled].var(axis=-1, ddof=1)
+
+        def z(clips: np.ndarray) -> np.ndarray:
+            n_in = clips.sum()
+            excess = ranks[..., clips].sum(-1) - n_in * (n + 1) / 2
+            return np.asarray(excess / np.sqrt(n_in * (n - n_in) / n * np.where(self.exists, spread, 1)))
+
+        return self.per_category(z, "digit")
 
     def first(self, layer: int, neuron: int, k: int) -> np.ndarray:
         return np.argsort(-self.mean[layer, neuron], kind="stable")[:k]
@@ -176,15 +192,24 @@ METHODS: dict[str, list[tuple[Callable[[xr.Dataset], Any], Callable[[Plain], Any
             lambda plain: plain.line(50, "who, exactly")[:, :9],
         ),
     ],
+    "arrangement": [
+        (
+            lambda ds: ds.otoscope.arrangement("digit", Selection()).codes,
+            lambda plain: [DIGITS.index(digit) for digit in plain.column["digit"] if digit],
+        )
+    ],
+    "tests": [(lambda ds: ds.otoscope.tests("digit", permutations=19)["z"], Plain.rank_z)],
     "sample": [
         (
-            lambda ds: (lambda s: s.counts(s.codes, 11)[0].T)(ds.otoscope.sample("digit", reading="frame")),
+            lambda ds: (lambda s: s.counts(s.codes, 11)[0].T)(
+                ds.otoscope.sample("digit", rule="lape", reading="frame")
+            ),
             lambda plain: np.stack([plain.positive[..., plain.column["digit"] == d].sum(-1) for d in DIGITS], -1)[
                 plain.exists
             ],
         ),
         (
-            lambda ds: (lambda s: s.counts(s.codes, 11)[0].T)(ds.otoscope.sample("digit")),
+            lambda ds: (lambda s: s.counts(s.codes, 11)[0].T)(ds.otoscope.sample("digit", rule="lape")),
             lambda plain: np.stack([plain.active[..., plain.column["digit"] == d].sum(-1) for d in DIGITS], -1)[
                 plain.exists
             ],

@@ -183,7 +183,7 @@ def test_a_selection_that_means_little_is_warned_of_in_one_line_by_every_command
         assert "not more selective" not in call(*words, "--threshold", "q80").stderr
     for kind in ("probability", "aape"):  # nothing is selected
         assert call("table", kind, *ask).stderr == ""
-    lines = otoscope("ablate", "set", *ask, "--set", "all(a)").stderr.splitlines()
+    lines = otoscope("ablate", "set", *ask, "--set", "all(a)", "--clips", "all").stderr.splitlines()
     assert [bool(warned.fullmatch(f"store {line}")) for line in lines].count(True) == 1, lines
 
 

@@ -141,6 +141,8 @@ def test_a_missing_chunk(store: Path) -> None:
         r"t/active_bits/c/0/2/0 is missing.*expected.*verify",
         "table",
         "stats",
+        "--rule",
+        "lape",
         store,
         "--task",
         "t:kind",

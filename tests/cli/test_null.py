@@ -69,7 +69,7 @@ def test_a_saturated_labelling_is_refused_and_the_remedy_works(two_tasks: str, t
 def test_every_reading_is_sampled(finished: Finished, tmp_path: Path) -> None:
     ds = otoscope.open(finished.url)["t"].ds
     for reading, threshold in (("clip", None), ("clip", 0.001), ("any", None), ("frame", None)):
-        sample = ds.otoscope.sample("kind", reading=reading, threshold=threshold)
+        sample = ds.otoscope.sample("kind", rule="lape", reading=reading, threshold=threshold)
         counts, of = sample.counts(sample.codes, 3)
         p = ds.otoscope.probability("kind", reading=reading, threshold=threshold)
         p = p.transpose("category", "layer", "neuron").values
@@ -192,7 +192,7 @@ def test_permutations_too_few_for_the_level_are_refused_before_the_work(original
             refused(message, *command, *ask, *few, watched=tmp_path)
     for level, n in ((0.05, 19), (0.1, 9), (0.3, 3), (0.6, 1)):
         log = call("null", original, *ask, "--permutations", n, "--level", level).stderr
-        assert "of 4 cells and" in log  # two more have no neuron on either side
+        assert "of 4 cells exceed shuffled labels, 0 lie below, and" in log  # two more have no neuron on either side
         assert "none of" not in log
 
 

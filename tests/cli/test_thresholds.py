@@ -101,7 +101,20 @@ def test_an_ablation_takes_names_and_says_what_to_do_with_a_file(original: str, 
     file = tmp_path / "t.csv"
     written(original, file)
     for how in ("q80", "median", "z0.5"):
-        sets = done("ablate", "set", original, *HOW[:2], "--set", "all(a)", "--percentile", 40, "--threshold", how)
+        sets = done(
+            "ablate",
+            "set",
+            original,
+            *HOW[:2],
+            "--set",
+            "all(a)",
+            "--percentile",
+            40,
+            "--clips",
+            "all",
+            "--threshold",
+            how,
+        )
         chosen = pd.read_csv(file)  # there is one
         assert len(chosen)
         assert "layer" in sets

@@ -7,6 +7,8 @@ import pandas as pd
 import pytest
 
 import otoscope
+from otoscope.analysis.selection.confirm import with_effects
+from otoscope.analysis.selection.selection import Selection
 from otoscope.analysis.tables import neurons_table
 from otoscope.extract.capture import capture
 
@@ -34,7 +36,7 @@ def questions(store: str) -> dict[str, tuple[object, ...]]:
         "neurons": ("neurons", store, *one),
         "overlap": ("table", "overlap", store, *one),
         "stats": ("table", "stats", store, "--task", "t", *HOW),
-        "figure": ("figure", "overlap", store, *one),
+        "figure": ("figure", "overlap", store, *one, "--caption", "none"),
         "null": ("null", store, *one, "--permutations", 20),
         "selectors": ("selectors", store, *one),
         "compare": ("compare", store, *one, "--by", "neuron"),
@@ -59,7 +61,9 @@ def test_a_command_says_what_the_notebook_does(original: str, tmp_path: Path) ->
     done("neurons", original, "--task", "t:kind", *HOW, *TRAIN, "--where", "zahl!=9", "-o", tmp_path / "n.csv")
     ds = otoscope.open(original)["t"].ds
     own = ds.isel(clip=((ds["split"] == "train") & (ds["zahl"] != "9")).values)
-    expected = neurons_table(own.otoscope.class_specific("kind", percentile=60, reading="frame").compute())
+    how = Selection(percentile=60, reading="frame")
+    found = own.otoscope.class_specific("kind", how).compute()
+    expected = neurons_table(with_effects(own, "kind", how, found))
     assert set(expected["category"]) <= {"b", "c"}  # 9 is a, which is gone
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "n.csv"), expected, check_dtype=False)
 

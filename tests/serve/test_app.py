@@ -178,7 +178,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"selection": {"where": ["split=nope"]}}, "no clip has split 'nope'; expected one of 'test', 'train'"),
     ({"selection": {"where": ["nope=1"]}}, "no label column 'nope'"),
     ({"selection": {"where": ["split="]}}, "expected COLUMN=VALUE or COLUMN!=VALUE"),
-    ({"selection": {"rule": "best"}}, "selection.rule: Input should be 'lape', 'paper' or 'contrast'"),
+    ({"selection": {"rule": "best"}}, "selection.rule: Input should be '', 'lape', 'paper' or 'contrast'"),
     ({"selection": {"reading": "any", "threshold": 1.0}}, "expected reading 'clip' for it"),
     ({"selection": {"threshold": "q101"}}, "expected a percentile from q0 to q100"),
     ({"selection": {"threshold": "/etc/passwd"}}, "threshold is str '/etc/passwd'; expected a number"),
@@ -237,7 +237,7 @@ def test_what_is_not_there_is_said_in_one_line(client: TestClient, method: str, 
 
 @pytest.mark.parametrize("threshold", ["q80", "median", "z0.5", "0.001"])
 def test_thresholds_by_name(client: TestClient, stored: ServedStore, threshold: str) -> None:
-    answer = client.get(f"/selections?task=t&label=letter&percentile=50&threshold={threshold}")
+    answer = client.get(f"/selections?task=t&label=letter&percentile=50&clips=all&threshold={threshold}")
     assert answer.status_code == 200, answer.text
     given = float(threshold) if threshold[0] == "0" else threshold
     ds = otoscope.open(stored.url)["t"].to_dataset()

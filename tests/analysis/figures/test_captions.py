@@ -43,7 +43,7 @@ OF_EACH = xr.DataArray(np.zeros((1, 2)), dims=("layer", "neuron"))
     ],
 )  # fmt: skip
 def test_a_caption_names_what_counts(how: dict, n_clips: list[int], caption: str) -> None:
-    assert caption_of([Selection(**how)], n_clips) == caption
+    assert caption_of([Selection(**{"rule": "lape", **how})], n_clips) == caption
 
 
 def test_every_choice_reads_differently() -> None:

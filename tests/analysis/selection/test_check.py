@@ -22,7 +22,7 @@ from otoscope.store.bits import pack
 
 
 def check(p, name="t:x", **changes):
-    how = Selection(**changes)
+    how = Selection(**{"rule": "lape", **changes})
     check_selection(class_specific(p, how), name, how, lambda: "use another")
 
 
@@ -163,7 +163,9 @@ def test_neurons_that_are_always_on_are_no_selection_and_their_own_threshold_is(
     monkeypatch.setattr(module, "MAX_TRIED", 1)
     assert notes(ds)[0].endswith(": try --threshold q80, or --rule contrast")
     monkeypatch.undo()
-    assert relative_remedy(planted(shift=0.0), "animal", Selection(threshold="q80")).startswith("use --rule contrast,")
+    assert relative_remedy(planted(shift=0.0), "animal", Selection(rule="lape", threshold="q80")).startswith(
+        "use --rule contrast,"
+    )
     assert relative_remedy(ds, "animal", Selection(threshold="q80", rule="contrast")).startswith("use another label")
     assert notes(ds.drop_vars("mean"))[0].endswith(": extract with --keep mean, which --threshold q80 and --rule "
                                                    "contrast need")  # fmt: skip
