@@ -28,6 +28,11 @@ BOUNDS: Mapping[str, Mapping[str, Any]] = {
     "probe_seed": SEED,
     "splits": {"max_length": MAX_NAME},
     "threshold": {"union_mode": "left_to_right"},  # in a query a number is text
+    "permutations": {"ge": 1, "le": 10_000},
+    "where": {"max_length": 100},
+    "confirm": {"max_length": 100},
+    "within": {"max_length": 100},
+    "group": {"max_length": MAX_NAME},
     "percentile": {"gt": 0, "le": 100, "allow_inf_nan": False},
 }
 """Of the fields of requests and selections, beside what the records themselves check."""

@@ -178,6 +178,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"selection": {"where": ["split=nope"]}}, "no clip has split 'nope'; expected one of 'test', 'train'"),
     ({"selection": {"where": ["nope=1"]}}, "no label column 'nope'"),
     ({"selection": {"where": ["split="]}}, "expected COLUMN=VALUE or COLUMN!=VALUE"),
+    ({"selection": {"permutations": 10_001}}, "selection.permutations: Input should be less than or equal to 10000"),
+    ({"selection": {"where": ["a=b"] * 101}}, "selection.where: List should have at most 100 items"),
     ({"selection": {"rule": "best"}}, "selection.rule: Input should be '', 'lape', 'paper' or 'contrast'"),
     ({"selection": {"reading": "any", "threshold": 1.0}}, "expected reading 'clip' for it"),
     ({"selection": {"threshold": "q101"}}, "expected a percentile from q0 to q100"),
