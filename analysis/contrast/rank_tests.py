@@ -225,6 +225,7 @@ class Pool:
             tail = above[category, far] + np.where(
                 far > HIGHEST * STEP, below[category, 2 * HIGHEST * STEP - far], below[category, far - 1]
             )
+        tail = np.maximum(tail, 1)  # z itself, were it rounded to the next value
         p: Floats = np.where(np.isnan(z), np.nan, tail / np.maximum(total.T[0], 1))
         return p
 
