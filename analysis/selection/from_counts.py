@@ -50,8 +50,9 @@ def select_counts(counts: NDArray[np.integer], of: NDArray[np.integer], selectio
     if len(of) < 2:
         raise ValueError(f"found {len(of)} categories; expected at least two to compare")
     rule, percentile = selection.rule, selection.percentile or PERCENTILE
-    entropy = aape_of_counts(counts, of)
-    levels: NDArray[Any] = counts / of[:, None] if _many(of) or rule == "paper" else _levels(counts, _tables(of))
+    plain = rule == "paper" or _many(of)
+    levels: NDArray[Any] = counts / of[:, None] if plain else _levels(counts, _tables(of))
+    entropy = _aape(levels) if plain else aape_of_counts(counts, of)
     if rule == "paper":
         neurons, member = _by_paper(levels, percentile)
     else:
