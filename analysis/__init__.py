@@ -7,8 +7,12 @@ import lazy_loader
 if TYPE_CHECKING:
     from .across_tasks import across
     from .compare import count_agreement, serving
+    from .conditions import clips_where
+    from .contrast.hold_up import hold_up
+    from .contrast.rank_tests import contrast_specific, contrast_tests
     from .exemplars import exemplar_clips
     from .overlap import common_neuron_ratio
+    from .own_thresholds import neuron_thresholds
     from .rates import above, activation_counts, activation_probability, category_mean, frame_probability
     from .selection.rules import class_specific, coverage_ratio, depth_histogram, mean_class_specific, thresholds
     from .selection.selection import Selection
@@ -20,8 +24,12 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "across_tasks": ["across"],
         "compare": ["count_agreement", "serving"],
+        "conditions": ["clips_where"],
+        "contrast.hold_up": ["hold_up"],
+        "contrast.rank_tests": ["contrast_specific", "contrast_tests"],
         "exemplars": ["exemplar_clips"],
         "overlap": ["common_neuron_ratio"],
+        "own_thresholds": ["neuron_thresholds"],
         "rates": ["above", "activation_counts", "activation_probability", "category_mean", "frame_probability"],
         "selection.rules": ["class_specific", "coverage_ratio", "depth_histogram", "mean_class_specific", "thresholds"],
         "selection.selection": ["Selection"],

@@ -20,7 +20,7 @@ from ..store.schema import DIMENSIONS, OK, SHOWN_BESIDE
 from . import compare, overlap, rates
 from .conditions import clips_where
 from .exemplars import exemplar_clips
-from .neuron_thresholds import neuron_thresholds
+from .own_thresholds import neuron_thresholds
 from .selection import rules, selectivity
 from .selection.selection import Selection, selection_of, threshold_text
 

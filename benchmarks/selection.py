@@ -23,8 +23,8 @@ from scipy.stats import binom
 
 from otoscope.analysis import above, activation_probability, class_specific
 from otoscope.analysis.contrast.rank_tests import contrast_tests, members
-from otoscope.analysis.neuron_thresholds import neuron_thresholds
 from otoscope.analysis.null.resampling import arrange_clips
+from otoscope.analysis.own_thresholds import neuron_thresholds
 from otoscope.analysis.selection.other_selectors import highest_scores, mean_difference, probability, probability_margin
 from otoscope.analysis.selection.selection import Selection
 

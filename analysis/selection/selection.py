@@ -97,7 +97,7 @@ class Selection(Record):
         (), "Only clips with this label, or by != another; values of one column are alternatives, columns combine.",
         metavar="COLUMN=VALUE", repeated=True,
     )  # fmt: skip
-    """Conditions COLUMN=VALUE and COLUMN!=VALUE; see `analysis.conditions`."""
+    """Conditions COLUMN=VALUE and COLUMN!=VALUE; see `analysis.clips_where`."""
     confirm: tuple[str, ...] = described(
         (),
         "Clips that select nothing, by which the selected neurons are tested.",

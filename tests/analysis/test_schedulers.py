@@ -270,6 +270,7 @@ def lazy_functions(ds: xr.Dataset) -> dict[str, xr.DataArray | xr.Dataset]:
         "depth_histogram": a.depth_histogram(member),
         "exemplar_clips": exemplar_clips(ds["positive_frames"] / ds["frame_count"].where(ds["frame_count"] > 0), k=3),
         "frame_probability": p,
+        "neuron_thresholds": a.neuron_thresholds(ds["mean"], codes.values >= 0, "q80"),
         "mean_class_specific": a.mean_class_specific(member),
         "serving": a.serving({"a": member, "b": ~member}),
         "thresholds": a.thresholds(p, rule="paper"),
@@ -283,7 +284,8 @@ def test_functions(url: str) -> None:
     """As of the same data set in memory, where there is no graph; `test_rates.py` and its likes state them in numpy."""
     some = {"clip": slice(130)}
     expected = lazy_functions(open_store(url)["t"].to_dataset().isel(some).load())
-    assert set(expected) >= set(otoscope.analysis.__all__) - {"Selection", "count_agreement"}  # that are not lazy
+    at_once = {"Selection", "clips_where", "contrast_specific", "contrast_tests", "count_agreement", "hold_up"}
+    assert set(expected) >= set(otoscope.analysis.__all__) - at_once
     with every_task_twice(seed=1):
         lazy = lazy_functions(open_store(url)["t"].to_dataset().isel(some))
         assert all(is_dask_collection(each) for each in lazy.values())

@@ -10,10 +10,10 @@ import xarray as xr
 
 import otoscope.analysis.accessor  # noqa: F401  registers ds.otoscope
 from otoscope.analysis import class_specific
-from otoscope.analysis import neuron_thresholds as module
-from otoscope.analysis.neuron_thresholds import neuron_thresholds
+from otoscope.analysis import own_thresholds as module
 from otoscope.analysis.null.permutation import permutation_null
 from otoscope.analysis.null.resampling import redraw_clips
+from otoscope.analysis.own_thresholds import neuron_thresholds
 from otoscope.analysis.selection.selection import Selection
 
 FLOATS = ("f2", "f4", "f8")
