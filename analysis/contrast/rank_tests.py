@@ -3,8 +3,11 @@
 Goal: neurons that respond to a category, with an effect that means something and a stated share of false findings.
 Conventions: results are (layer, neuron, category), NaN for neurons that do not exist, whose means are all alike or not
 known, and for categories without clips or without others. Computed at once, a few neurons of all clips at a time.
+Pooling: neurons that are alike in how many of their means are tied are pooled. The z of one that is off in nearly all
+clips is far from normal: by the few clips in which it is on, it exceeds 7 in one shuffle of fifty; pooled with all
+others it would hide them.
 Memory: the orders of all draws (2 or 4 bytes per clip and draw, at most `ORDER_BYTES` at a time), and per thread a
-column of means and the pooled null (130 KB per category).
+column of means and the pooled null (800 KB per category).
 """
 
 import os
@@ -32,6 +35,9 @@ CONFIDENCE_Z = 1.959963984540054  # of the normal distribution, for 95 %
 STEP = 256  # values of the pooled null per unit of z, so that a p is at most 2 % too large where z is 5
 HIGHEST = 32  # z beyond it count as it
 ORDER_BYTES = 256 << 20
+EDGES = (0.01, 0.03, 0.1, 0.3, 0.6)
+"""Of the spread: 1 - (1 - a)^3 of a neuron that is on, and there untied, in a share a of the clips."""
+FEWEST = 100  # neurons of a pool, if there are so many
 BATCH = 32  # draws whose sums are made at once: they stay in a core's cache
 LONG_NAMES = {
     "z": ("tie-corrected rank z of the category against all other clips", "1"),
@@ -56,9 +62,9 @@ def contrast_tests(
     z: tie-corrected Mann-Whitney z of the means of the category's clips against all other labelled clips; auc: the
     chance that a clip of the category has the higher mean, with DeLong's 95 % interval, over groups where units are
     groups (see `delong_variance`).
-    p: the share of z as high or higher among all tested neurons of the category under all labellings, `permutations` of
-    them shuffled and the one found; with sign "negative" as low or lower, with "both" as far from 0. Conservative by at
-    most 2 % where z is 5.
+    p: the share of z as high or higher among the tested neurons of the category that are tied as much (see `EDGES`),
+    under all labellings, `permutations` of them shuffled and the one found; with sign "negative" as low or lower, with
+    "both" as far from 0. Conservative by at most 2 % where z is 5.
     q: with `correct` "bh" the least share of false findings at which the cell is among the findings, over all cells
     (Benjamini and Hochberg 1995); with "max" the share of labellings whose smallest p of all cells is as small, so that
     the chance of any false finding is at most `level` (Westfall and Young 1993). Never below what the permutations, or
@@ -81,7 +87,8 @@ def contrast_tests(
     if valid is not None:
         exists = valid.transpose("layer", "neuron").values
     found = Found(exists=exists, n_categories=n_categories)
-    pool = Pool.empty(n_categories, n_draws)
+    extremes = n_draws if selection.correct == "max" else 0
+    pool = Pool.empty(n_categories, extremes)
     for first in range(0, n_draws, at_once):
         draws = Draws.of(arrangement, selection.seed, range(first, min(first + at_once, n_draws)))
         columns: queue.SimpleQueue[tuple[int, slice]] = queue.SimpleQueue()
@@ -89,7 +96,7 @@ def contrast_tests(
             columns.put(column)
 
         def work(draws: Draws = draws, columns: Any = columns) -> Pool:
-            own = Pool.empty(n_categories, n_draws)
+            own = Pool.empty(n_categories, extremes)
             for layer, neurons in _until_empty(columns):
                 values = read_means(mean, layer, neurons, arrangement.clips)
                 for ranked in rank(values, layer, neurons):
@@ -102,7 +109,7 @@ def contrast_tests(
         with ThreadPoolExecutor(n_threads) as executor:
             for each in [executor.submit(work) for _ in range(n_threads)]:
                 pool.add(each.result())
-    found.values["p"], found.values["q"] = _p_and_q(found.values["z"], pool, arrangement, selection)
+    found.values["p"], found.values["q"] = _p_and_q(found, pool, arrangement, selection)
     return found.result(mean, arrangement, selection)
 
 
@@ -177,31 +184,30 @@ class Draws:
         for start in range(0, len(self.orders), BATCH):
             draws = slice(start, start + BATCH)
             numbers = self.numbers[draws]
-            own = slice(numbers.start, numbers.stop)
             sums, of = self.sums(ranked, draws), self.of_category[draws]
-            _pool(sums, of, spread, pool.counts, pool.highest[own], pool.lowest[own])
+            highest, lowest = (each[:, numbers.start : numbers.stop] for each in (pool.highest, pool.lowest))
+            _pool(sums, of, spread, kind_of(spread), pool.counts, highest, lowest)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Pool:
-    """z under all labellings, pooled over the neurons of each category."""
+    """z under all labellings, pooled over neurons of a kind in each category."""
 
     counts: NDArray[np.int64]
-    """Of each value of z (category, value): from -HIGHEST, STEP values per unit."""
+    """Of each value of z (kind, category, value): from -HIGHEST, STEP values per unit."""
     highest: NDArray[np.float64]
-    """The highest z of each labelling (draw, category)."""
+    """The highest z of each labelling (kind, draw, category); of no labelling where they are not needed."""
     lowest: NDArray[np.float64]
-    """The lowest z of each labelling (draw, category)."""
+    """The lowest z of each labelling, likewise."""
 
     @classmethod
     def empty(cls, n_categories: int, n_draws: int) -> "Pool":
-        """Of nothing yet."""
-        counts = np.zeros((n_categories, 2 * HIGHEST * STEP + 1), np.int64)
-        return cls(
-            counts=counts,
-            highest=np.full((n_draws, n_categories), -np.inf),
-            lowest=np.full((n_draws, n_categories), np.inf),
-        )
+        """Of nothing yet; n_draws: labellings whose extremes are kept."""
+        kinds = len(EDGES) + 1
+        counts = np.zeros((kinds, n_categories, 2 * HIGHEST * STEP + 1), np.int64)
+        ends = (np.full((kinds, n_draws, n_categories), end) for end in (-np.inf, np.inf))
+        highest, lowest = ends
+        return cls(counts=counts, highest=highest, lowest=lowest)
 
     def add(self, other: "Pool") -> None:
         """Add what another one has pooled."""
@@ -209,25 +215,58 @@ class Pool:
         np.maximum(self.highest, other.highest, out=self.highest)
         np.minimum(self.lowest, other.lowest, out=self.lowest)
 
-    def p(self, z: Floats, sign: str) -> Floats:
-        """p (..., category) of z (..., category); NaN stays."""
-        total = self.counts.sum(axis=1, keepdims=True)
-        above = self.counts[:, ::-1].cumsum(axis=1)[:, ::-1]
-        below = self.counts.cumsum(axis=1)
-        value = value_of(z)
+    def merged(self, pool_of: NDArray[np.intp]) -> "Pool":
+        """The same of fewer kinds, by the new kind of each."""
+        kinds = int(pool_of.max()) + 1
+        new = Pool(
+            counts=np.zeros((kinds, *self.counts.shape[1:]), np.int64),
+            highest=np.full((kinds, *self.highest.shape[1:]), -np.inf),
+            lowest=np.full((kinds, *self.lowest.shape[1:]), np.inf),
+        )
+        np.add.at(new.counts, pool_of, self.counts)
+        np.maximum.at(new.highest, pool_of, self.highest)
+        np.minimum.at(new.lowest, pool_of, self.lowest)
+        return new
+
+    def p(self, z: Floats, kind: NDArray[np.intp], sign: str) -> Floats:
+        """p (..., category) of z (..., category) of neurons of a kind (...); NaN stays."""
+        total = self.counts.sum(axis=2)
+        above = self.counts[..., ::-1].cumsum(axis=2)[..., ::-1]
+        below = self.counts.cumsum(axis=2)
+        value, last = value_of(z), 2 * HIGHEST * STEP
         category = np.broadcast_to(np.arange(z.shape[-1]), z.shape)
+        of_kind = np.broadcast_to(kind[..., None], z.shape)
         if sign == "positive":
-            tail = above[category, value]
+            tail = above[of_kind, category, value]
         elif sign == "negative":
-            tail = below[category, value]
+            tail = below[of_kind, category, value]
         else:
-            far = np.maximum(value, 2 * HIGHEST * STEP - value)
-            tail = above[category, far] + np.where(
-                far > HIGHEST * STEP, below[category, 2 * HIGHEST * STEP - far], below[category, far - 1]
-            )
+            far = np.maximum(value, last - value)
+            other = np.where(2 * far > last, last - far, far - 1)
+            tail = above[of_kind, category, far] + below[of_kind, category, other]
         tail = np.maximum(tail, 1)  # z itself, were it rounded to the next value
-        p: Floats = np.where(np.isnan(z), np.nan, tail / np.maximum(total.T[0], 1))
+        p: Floats = np.where(np.isnan(z), np.nan, tail / np.maximum(total[of_kind, category], 1))
         return p
+
+
+def kind_of(spread: Floats) -> NDArray[np.intp]:
+    """Which neurons are pooled (neuron), by how much of their ranks is not tied."""
+    kind: NDArray[np.intp] = np.searchsorted(EDGES, np.nan_to_num(spread))
+    return kind
+
+
+def pools_of(n_neurons: NDArray[np.integer]) -> NDArray[np.intp]:
+    """The pool of each kind (kind), of so many neurons (kind): kinds of few neurons join those that are tied more.
+
+    A pool has at least `FEWEST` neurons, if there are so many in all.
+    """
+    pool, number, many = np.zeros(len(n_neurons), np.intp), 0, 0
+    for kind in reversed(range(len(n_neurons))):
+        if many >= FEWEST and n_neurons[: kind + 1].sum() >= FEWEST:
+            number, many = number + 1, 0
+        pool[kind] = number
+        many += int(n_neurons[kind])
+    return pool
 
 
 def value_of(z: Floats) -> NDArray[np.int64]:
@@ -237,12 +276,11 @@ def value_of(z: Floats) -> NDArray[np.int64]:
 
 
 @compiled
-def _pool(sums: Any, of: Any, spread: Any, counts: Any, highest: Any, lowest: Any) -> None:
+def _pool(sums: Any, of: Any, spread: Any, kinds: Any, counts: Any, highest: Any, lowest: Any) -> None:
     """Add z of doubled rank sums (draw, category, neuron) to counts, in place, and to the extremes of each draw."""
     n_draws, n_categories, n_neurons = sums.shape
     n = float(of[0].sum())
     for category in range(n_categories):
-        row = counts[category]
         for draw in range(n_draws):
             n_in = float(of[draw, category])
             expected, scale = n_in * (n + 1), n_in * (n - n_in) * (n + 1) / 12
@@ -251,10 +289,12 @@ def _pool(sums: Any, of: Any, spread: Any, counts: Any, highest: Any, lowest: An
                 if variance <= 0:
                     continue
                 z = (sums[draw, category, neuron] - expected) / 2 / np.sqrt(variance)
-                highest[draw, category] = max(highest[draw, category], z)
-                lowest[draw, category] = min(lowest[draw, category], z)
+                kind = kinds[neuron]
+                if highest.shape[1]:
+                    highest[kind, draw, category] = max(highest[kind, draw, category], z)
+                    lowest[kind, draw, category] = min(lowest[kind, draw, category], z)
                 value = np.floor((z + HIGHEST) * STEP + 0.5)
-                row[int(min(max(value, 0.0), 2.0 * HIGHEST * STEP))] += 1
+                counts[kind, category, int(min(max(value, 0.0), 2.0 * HIGHEST * STEP))] += 1
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -264,8 +304,11 @@ class Found:
     exists: NDArray[np.bool_]
     n_categories: int
     values: dict[str, Floats] = field(default_factory=dict)
+    kind: NDArray[np.intp] = field(init=False)
+    """As of `kind_of` (layer, neuron)."""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "kind", np.zeros(self.exists.shape, np.intp))
         for name in ("z", "auc", "auc_low", "auc_high"):
             self.values[name] = np.full((*self.exists.shape, self.n_categories), np.nan)
 
@@ -276,6 +319,7 @@ class Found:
         variance = delong_variance(ranked, arrangement.codes, arrangement.units, of)
         half = CONFIDENCE_Z * np.sqrt(np.where(variance > 0, variance, np.nan))  # of no width: none
         known = self.exists[ranked.layer, ranked.neurons] & ~np.isnan(z)
+        self.kind[ranked.layer, ranked.neurons] = kind_of(ranked.spread)
         parts = {"z": z, "auc": auc, "auc_low": np.maximum(auc - half, 0), "auc_high": np.minimum(auc + half, 1)}
         for name, values in parts.items():
             self.values[name][ranked.layer, ranked.neurons] = np.where(known, values, np.nan).T
@@ -301,8 +345,12 @@ class Found:
         )
 
 
-def _p_and_q(z: Floats, pool: Pool, arrangement: Arrangement, selection: Selection) -> tuple[Floats, Floats]:
-    p = pool.p(z, selection.sign)
+def _p_and_q(found: Found, pool: Pool, arrangement: Arrangement, selection: Selection) -> tuple[Floats, Floats]:
+    z = found.values["z"]
+    neurons = ~np.isnan(z).all(axis=2)
+    pool_of = pools_of(np.bincount(found.kind[neurons], minlength=len(EDGES) + 1))
+    pool = pool.merged(pool_of)
+    p = pool.p(z, pool_of[found.kind], selection.sign)
     q, tested = np.full(p.shape, np.nan), ~np.isnan(p)
     if not tested.any():
         return p, q
@@ -311,12 +359,15 @@ def _p_and_q(z: Floats, pool: Pool, arrangement: Arrangement, selection: Selecti
 
         q[tested] = false_discovery_control(p[tested])
     else:
-        none = ~np.isfinite(pool.highest)  # of a category of which nothing is tested
-        ends = [pool.highest] if selection.sign == "positive" else [pool.lowest]
-        if selection.sign == "both":
-            ends = [pool.highest, pool.lowest]
-        each = np.min([pool.p(np.where(none, np.nan, end), selection.sign) for end in ends], axis=0)
-        smallest = np.sort(np.nanmin(each, axis=1))
+        ends = {"positive": [pool.highest], "negative": [pool.lowest], "both": [pool.highest, pool.lowest]}
+        kinds = np.arange(pool_of.max() + 1)
+        each = [
+            pool.p(
+                np.where(np.isfinite(end), end, np.nan), np.broadcast_to(kinds[:, None], end.shape[:2]), selection.sign
+            )
+            for end in ends[selection.sign]
+        ]
+        smallest = np.sort(np.nanmin(each, axis=(0, 1, 3)))
         q[tested] = np.searchsorted(smallest, p[tested], side="right") / len(smallest)
     q[tested] = np.maximum(q[tested], arrangement.smallest_p(selection.permutations))
     return p, q

@@ -313,7 +313,7 @@ def _result(
     result = xr.Dataset(
         {
             "member": member.assign_attrs(long_name="class-specific"),
-            "selected": selected.assign_attrs(long_name="selected by AAPE"),
+            "selected": selected.assign_attrs(long_name="selected"),
         }
     )
     for name, value in {**found, "aape": exact}.items():

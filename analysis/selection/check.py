@@ -106,18 +106,20 @@ def answers_of(selection: xr.Dataset, how: Selection) -> tuple[str, ...]:
     lines = []
     if how.rule == "contrast" and not bool(selection["selected"].any()):
         away = np.maximum(selection["auc"], 1 - selection["auc"]) if how.sign == "both" else selection["auc"]
-        most = float(1 - away.min() if how.sign == "negative" else away.max())
+        largest = float(1 - away.min() if how.sign == "negative" else away.max())
         lines.append(
             f"no neuron is specific for a category: with {how.permutations:,} permutations the smallest q is "
-            f"{float(selection['q'].min()):.2g} (level {how.level:g}), the largest AUC {most:.3f} (min_effect "
+            f"{float(selection['q'].min()):.2g} (level {how.level:g}), the largest AUC {largest:.3f} (min_effect "
             f"{how.min_effect:g})"
         )
     if "hold_up" in selection.attrs:
         share, chance, high = (selection.attrs[f"hold_up{part}"] for part in ("", "_shuffled", "_shuffled_high"))
         n = int(selection["holds_up"].notnull().sum())
         clips = f"{selection.attrs['hold_up_clips']} clips with {listed(how.confirm)}"
-        beside = f"(shuffled labels: {chance:.2g}, in 95 % at most {high:.2g})"
-        lines.append(f"{share:.3g} of {n} selected hold up on {clips} {beside}" if n else f"nothing to test on {clips}")
+        beside = f"(shuffled labels: {chance:.1%}, in 95 of 100 at most {high:.1%})"
+        lines.append(
+            f"{share:.1%} of {n} selected cells hold up on {clips} {beside}" if n else f"nothing to test on {clips}"
+        )
     return tuple(lines)
 
 

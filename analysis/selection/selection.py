@@ -71,7 +71,7 @@ class Selection(Record):
     rule: str = described(
         "",
         "contrast: a rank test; lape: lowest AAPE of those above the 95th percentile of P; paper: by its words "
-        "[lape with --percentile, else contrast].",
+        "[lape with --percentile, and of probabilities made elsewhere; else contrast].",
         RULES,
     )
     percentile: float | None = described(

@@ -32,7 +32,7 @@ def test_neurons_and_stats_say_what_holds_up(original: str, tmp_path: Path) -> N
         assert row["confirm_p"] == float(found["confirm_p"].sel(at))
         assert row["stability"] == float(drawn["stability"].sel(at))
     (note,) = [line for line in result.stderr.splitlines() if "hold up" in line]
-    held = f"{found.attrs['hold_up']:.3g} of {len(table)} selected hold up on {found.attrs['hold_up_clips']} clips with"
+    held = f"{found.attrs['hold_up']:.1%} of {len(table)} selected cells hold up on {found.attrs['hold_up_clips']} clips with"
     assert held in note
     done("table", "stats", original, *ASK, *confirm, "-o", tmp_path / "s.csv")
     stats = pd.read_csv(tmp_path / "s.csv")

@@ -32,7 +32,7 @@ COMMANDS = {
         "table": ("ask:table", "Tables of selections, overlaps, probabilities, depth."),
         "figure": ("ask:figure", "Figures of overlaps, depth, selectivity, an ablation."),
         "null": ("ask:null", "A selection and its overlaps against shuffled labels."),
-        "selectors": ("ask:selectors", "How far other selectors agree with AAPE."),
+        "selectors": ("ask:selectors", "How far other selectors agree with the selection."),
         "exemplars": ("ask:exemplars", "The clips that drive a neuron most."),
         "compare": ("ask:compare", "Models side by side, or what each neuron of one serves."),
     },

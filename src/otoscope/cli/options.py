@@ -206,6 +206,11 @@ def asked_of(percentile: tuple[str, ...], shuffles: bool, **options: Any) -> Ask
     names = Selection.__dataclass_fields__
     how = {name: value for name, value in options.items() if name in names and value is not None}
     asked = {name: value for name, value in options.items() if name not in names}
+    if not percentile and "rule" not in how:
+        from ..analysis.published.given import is_given
+
+        if any(map(is_given, options["stores"])):
+            how["rule"] = "lape"  # probabilities made elsewhere have no clips to test
     selections = selections_of(percentile, **how)
     check_shuffling(selections.selection, shuffles)
     return Asked(selections=selections, **asked)

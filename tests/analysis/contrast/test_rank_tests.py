@@ -95,28 +95,57 @@ def plain_pool(mean: xr.DataArray, arrangement: Arrangement, how: Selection) -> 
     return np.array(z)
 
 
+def pooled(mean: xr.DataArray, arrangement: Arrangement, fewest: int) -> np.ndarray:
+    """A number (neuron) for each pool, by loops: those who are tied least first, and so on until there are enough."""
+    values = mean.values[..., arrangement.clips].reshape(-1, len(arrangement.clips))
+    n = values.shape[1]
+    tied = np.array([sum(t**3 - t for t in np.unique(row, return_counts=True)[1]) for row in values + 0.0])
+    spread = 1 - tied / (n**3 - n)
+    found, number = np.full(len(values), -1), 0
+    for edge in (*rank_tests.EDGES[::-1], 0):
+        waiting = (spread > 0) & (found < 0)  # constant neurons are in none
+        now = waiting & (spread > edge)
+        found[now] = number
+        if (found == number).sum() >= fewest and (waiting & ~now).sum() >= fewest:
+            number += 1
+    found[found < 0] = number
+    return found
+
+
 SIGNS = {"positive": lambda z: z, "negative": lambda z: -z, "both": np.abs}
 
 
 @pytest.mark.parametrize("sign", SIGNS)
 @pytest.mark.parametrize("correct", ["bh", "max"])
+@pytest.mark.parametrize("fewest", [100, 8])
 @pytest.mark.parametrize("grouped", [False, True])
-def test_p_and_q_are_shares_of_the_shuffled_labels(sign: str, correct: str, grouped: bool) -> None:
+def test_p_and_q_are_shares_of_the_shuffled_labels(
+    sign: str, correct: str, grouped: bool, fewest: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pooled over neurons of a kind: here one pool, or four, from those that are off in nearly all clips."""
+    monkeypatch.setattr(rank_tests, "FEWEST", fewest)
     mean, codes = made()
+    for neurons, on in ((slice(12, 22), 2.2), (slice(22, 28), 1.2), (slice(28, 32), 0.5)):
+        mean.values[:, neurons] = np.where(mean.values[:, neurons] > on, mean.values[:, neurons], 0)
     groups = column(np.where(codes < 0, -1, codes * 10 + np.arange(len(codes)) % 5)) if grouped else None
     arrangement = arrange_clips(labels_of(codes), groups=groups, within=[] if grouped else [column(codes < 2)])
     how = Selection(rule="contrast", permutations=39, sign=sign, correct=correct, seed=2)
     found = contrast_tests(mean, arrangement, how)
     z = SIGNS[sign](plain_pool(mean, arrangement, how)).reshape(40, -1, 4)
     tested = ~np.isnan(z[0])
+    pool = pooled(mean, arrangement, fewest)
+    assert len(np.unique(pool)) == (1 if fewest == 100 else 4)
     step = 1 / rank_tests.STEP
 
     def p_of(values: np.ndarray, at_least: float) -> np.ndarray:
         """Share of all z of the category, those of constant neurons left out, that are as high or higher."""
         share = np.full(values.shape, np.nan)
         for c in range(4):
-            pool = np.sort(z[:, :, c][~np.isnan(z[:, :, c])])
-            share[..., c] = 1 - np.searchsorted(pool, values[..., c] - at_least) / len(pool)
+            for own in np.unique(pool):
+                of_kind = z[:, pool == own, c]
+                like = np.sort(of_kind[~np.isnan(of_kind)])
+                place = np.searchsorted(like, values[..., pool == own, c] - at_least)
+                share[..., pool == own, c] = 1 - place / len(like)
         return np.where(np.isnan(values), np.nan, share)
 
     p, q = (found[name].values.reshape(-1, 4) for name in ("p", "q"))
