@@ -100,7 +100,10 @@ def find_set(
         why = {"task": task, "label": label, "set": named.text, "identity": identity, **(how or {})}
         found = NeuronSet(pairs=found.pairs, name=named.text, why=why)
     if not len(found):
-        remedy = "see `otoscope table overlap` for pairs that share some, or select more with a higher --percentile or a lower --min-effect"
+        remedy = (
+            "see `otoscope table overlap` for pairs that share some, or select more with a higher --percentile or a lower "
+            "--min-effect"
+        )
         raise ValueError(
             f"{named.text} has no neurons; expected at least one: "
             f"{'give a file that lists some' if named.kind == 'file' else remedy}"

@@ -32,8 +32,8 @@ def test_neurons_and_stats_say_what_holds_up(original: str, tmp_path: Path) -> N
         assert row["confirm_p"] == float(found["confirm_p"].sel(at))
         assert row["stability"] == float(drawn["stability"].sel(at))
     (note,) = [line for line in result.stderr.splitlines() if "hold up" in line]
-    held = f"{found.attrs['hold_up']:.1%} of {len(table)} selected cells hold up on {found.attrs['hold_up_clips']} clips with"
-    assert held in note
+    share, n_clips = found.attrs["hold_up"], found.attrs["hold_up_clips"]
+    assert f"{share:.1%} of {len(table)} selected cells hold up on {n_clips} clips with" in note
     done("table", "stats", original, *ASK, *confirm, "-o", tmp_path / "s.csv")
     stats = pd.read_csv(tmp_path / "s.csv")
     assert stats["hold_up"].tolist() == [found.attrs["hold_up"]]

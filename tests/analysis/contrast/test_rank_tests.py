@@ -144,8 +144,8 @@ def test_p_and_q_are_shares_of_the_shuffled_labels(
             for own in np.unique(pool):
                 of_kind = z[:, pool == own, c]
                 like = np.sort(of_kind[~np.isnan(of_kind)])
-                place = np.searchsorted(like, values[..., pool == own, c] - at_least)
-                share[..., pool == own, c] = 1 - place / len(like)
+                before = np.searchsorted(like, values[..., pool == own, c] - at_least)
+                share[..., pool == own, c] = 1 - before / len(like)
         return np.where(np.isnan(values), np.nan, share)
 
     p, q = (found[name].values.reshape(-1, 4) for name in ("p", "q"))
