@@ -101,8 +101,8 @@ def find_set(
         found = NeuronSet(pairs=found.pairs, name=named.text, why=why)
     if not len(found):
         remedy = (
-            "see `otoscope table overlap` for pairs that share some, or select more with a higher --percentile or a lower "
-            "--min-effect"
+            "see `otoscope table overlap` for pairs that share some, or select more with a higher --percentile or a "
+            "lower --min-effect"
         )
         raise ValueError(
             f"{named.text} has no neurons; expected at least one: "
