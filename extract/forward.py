@@ -25,7 +25,7 @@ from .loader import LoadedClip
 from .models.encoder import Encoder, is_foreign
 from .models.tap import match_sites, tap
 from .pipeline import Stopped
-from .summarise import Summaries, counted_frames
+from .summarise import Summaries, counted_frames, reduction_on
 
 Result = TypeVar("Result")
 
@@ -221,7 +221,7 @@ def hardware_of(encoder: Encoder) -> str:
     """The device's own name, and the kernel that reduces frames on it: what decides over the last bits."""
     device = encoder.device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
-    return f"{name}, frames by torch"
+    return f"{name}, frames by {reduction_on(device).name}"
 
 
 def _processor() -> str:
