@@ -94,9 +94,13 @@ class Forward:
             began = now(self.device)
             parts = [self.run(batch[i : i + size]) for i in range(0, len(batch), size)]
             tensors = parts[0] if len(parts) == 1 else joined(parts)
-            return Results(tensors, len(self.anatomy.sites), began, self._back)
+            return self.copied(tensors, began)
 
         return halving(attempt, max_clips, len(batch), self.longest(batch))
+
+    def copied(self, tensors: list[Tensor], began: Any) -> Results:
+        """What `run` or `reduced` gave, on its way to memory. began: `now` before the pass."""
+        return Results(tensors, len(self.anatomy.sites), began, self._back)
 
     def run(self, batch: list[LoadedClip]) -> list[Tensor]:
         """What a batch gives, on the device: embedding, frames, hidden, the layers' means and positive frames."""
