@@ -11,7 +11,7 @@ quickstart: .venv/package
 test: .venv/dev lint
 	$(BIN)/pytest -n 2 --dist loadfile
 
-test-slow: .venv/dev
+test-slow: .venv/triton
 	$(BIN)/pytest -m slow -n 2 --dist loadfile
 
 bench: .venv/dev
@@ -35,6 +35,10 @@ lint: .venv/dev
 
 .venv/dev: .venv/package
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	touch $@
+
+.venv/triton: .venv/dev
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[triton]'
 	touch $@
 
 clean:

@@ -93,7 +93,8 @@ def capture(
         "last" (the last of "audio").
     keep: variables to store, of `otoscope.store.provenance.VARIABLES`.
     mean_dtype: "float16" (default) or "float32".
-    block, batch, threads: clips per block, clips per forward pass, threads of the arithmetic.
+    block, batch, threads: clips per block, clips per forward pass, threads of the arithmetic. batch is 32 by default,
+        on CUDA a power of two up to 256 of which half of the free memory has room.
     device: "cpu", "cuda", ...; default CUDA where a worker has one.
     allow_missing: record absent files as failed instead of refusing to start.
     max_failures: stop once more than this share of the task's clips has failed, in [0, 1].
@@ -157,7 +158,13 @@ def capture(
         return _end(recorder, url, task, executor)
     if not allow_missing:
         check_files(corpus.clips, committed=status.committed if status else None)
-    found = preflight(None if finished or dry_run else parity, calibrate=dry_run and not finished).run(executor)
+    found = preflight(
+        None if finished or dry_run else parity,
+        calibrate=dry_run and not finished,
+        propose_batch=batch is None and stored is None,
+    ).run(executor)
+    plan = replace(plan, batch=found.batch)
+    recorder.batch, about["plan"] = plan.batch, plan.to_json()
     if origin is not None:
         check_origin(url, task, origin, found.origin)
     log.info("%s", describe(url, task, found.origin.identity, plan))
@@ -175,7 +182,7 @@ def capture(
     recorder.write("running")
     pa.default_memory_pool().release_unused()  # Arrow keeps ten times what a manifest needs
     hardware = (used or found.hardware) if same_device else ""
-    extraction = replace(extraction, origin=found.origin, code=code + found.parity, hardware=hardware)
+    extraction = replace(extraction, plan=plan, origin=found.origin, code=code + found.parity, hardware=hardware)
     try:
         prepare_store(url, task, found.origin, plan, clips, replan)
         limit = replace(limit, n_failed=task_status(url, task).n_failed)

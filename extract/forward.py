@@ -1,7 +1,8 @@
 """A batch of clips through the encoder, reduced on the device, and its results back in memory.
 
-Goal: one thread keeps the device busy; copies to the host run beside the next batch's arithmetic, and a batch that
-does not fit into the device's memory is halved instead of ending the run.
+Goal: one thread keeps the device busy: the next batch is put together, copied there and queued while the device is at
+this one, results are copied back beside that, and a batch that does not fit into its memory is halved instead of ending
+the run.
 Conventions: results are (clip, neuron), float32; times in seconds.
 """
 
@@ -9,6 +10,7 @@ import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from itertools import groupby
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,12 +22,11 @@ from torch import Tensor
 from ..messages import one_line
 from ..store.block_values import Summary
 from ..store.provenance import Identity, Plan
-from .audio.decoding import fit
 from .loader import LoadedClip
 from .models.encoder import Encoder, is_foreign
 from .models.tap import match_sites, tap
 from .pipeline import Stopped
-from .summarise import Summaries, counted_frames
+from .summarise import Summaries, counted_frames, reduction_on
 
 Result = TypeVar("Result")
 
@@ -77,7 +78,10 @@ class Forward:
         self.counts_positive = "positive_frames" in plan.variables
         self.device = encoder.device
         cuda = self.device.type == "cuda"
-        self._stream = torch.cuda.Stream(self.device) if cuda else None  # type: ignore[no-untyped-call]
+        # One way each, so that neither waits for arithmetic that it does not need.
+        self._back = torch.cuda.Stream(self.device) if cuda else None  # type: ignore[no-untyped-call]
+        self._there = torch.cuda.Stream(self.device) if cuda else None  # type: ignore[no-untyped-call]
+        self._spans = lru_cache(maxsize=64)(encoder.spans)  # which may take a pass
 
     @torch.inference_mode()
     def results(self, batch: list[LoadedClip], max_clips: int) -> tuple[Results, int]:
@@ -90,29 +94,35 @@ class Forward:
             began = now(self.device)
             parts = [self.run(batch[i : i + size]) for i in range(0, len(batch), size)]
             tensors = parts[0] if len(parts) == 1 else joined(parts)
-            return Results(tensors, len(self.anatomy.sites), began, self._stream)
+            return self.copied(tensors, began)
 
         return halving(attempt, max_clips, len(batch), self.longest(batch))
+
+    def copied(self, tensors: list[Tensor], began: Any) -> Results:
+        """What `run` or `reduced` gave, on its way to memory. began: `now` before the pass."""
+        return Results(tensors, len(self.anatomy.sites), began, self._back)
 
     def run(self, batch: list[LoadedClip]) -> list[Tensor]:
         """What a batch gives, on the device: embedding, frames, hidden, the layers' means and positive frames."""
         sizes = np.array([len(clip.samples) for clip in batch])
-        n_samples = self.longest(batch)
+        return self.reduced(self.prepare(batch), self.longest(batch), sizes)
+
+    def reduced(self, inputs: Any, n_samples: int, sizes: np.ndarray) -> list[Tensor]:
+        """The same of the module's input for clips of `n_samples` samples, of which `sizes` (clip) are their own."""
         weights = counted_frames(
-            self.encoder.spans(n_samples), np.minimum(sizes, n_samples) / self.encoder.sample_rate, self.frames
+            self._spans(n_samples), np.minimum(sizes, n_samples) / self.encoder.sample_rate, self.frames
         )
         summaries = Summaries(
             self.anatomy,
-            self.to_device(weights),
+            self.to_device(torch.from_numpy(weights)),
             neurons=self.encoder.neurons,
             transformer_layers=self.transformer_layers,
         )
-        inputs = self.prepare(batch)
         with tap(self.encoder.module, summaries.sites, read=summaries.read, read_inputs=summaries.read_inputs):
             embedding = self.encoder.embed(self.encoder.module(inputs))
         summaries.check_complete()
         layers = range(len(self.anatomy.sites))
-        hidden = summaries.hidden() if self.transformer_layers else torch.zeros(0, len(batch), 0, device=self.device)
+        hidden = summaries.hidden() if self.transformer_layers else torch.zeros(0, len(sizes), 0, device=self.device)
         positive = [summaries.positive_frames(layer) for layer in layers] if self.counts_positive else []
         means = [summaries.mean(layer) for layer in layers]
         return [embedding.float(), summaries.count, hidden, *means, *positive]
@@ -138,16 +148,27 @@ class Forward:
         """The module's input for a batch, of which clips of equal length stand together."""
         parts = []
         for size, clips in groupby(batch, key=lambda clip: self.unit or len(clip.samples)):
-            waveforms = np.stack([fit(clip.samples, size) for clip in clips])
+            waveforms = self._stacked([clip.samples[:size] for clip in clips], size)
             parts.append(self.encoder.prepare(self.to_device(waveforms)))
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
-    def to_device(self, values: np.ndarray) -> Tensor:
-        """An array as a tensor on the device."""
-        tensor = torch.from_numpy(values)
-        if self._stream is not None:
-            tensor = tensor.pin_memory()
-        return tensor.to(self.device, non_blocking=self._stream is not None)
+    def _stacked(self, waveforms: list[np.ndarray], size: int) -> Tensor:
+        """Waveforms of at most `size` samples, with zeros up to that (clip, sample); pinned for CUDA."""
+        stacked = torch.zeros(len(waveforms), size, pin_memory=self._there is not None)
+        for row, samples in zip(stacked.numpy(), waveforms, strict=True):
+            row[: len(samples)] = samples
+        return stacked
+
+    def to_device(self, values: Tensor) -> Tensor:
+        """A tensor of this machine's memory on the device: on CUDA, copied beside the arithmetic queued so far."""
+        if self._there is None:
+            return values.to(self.device)
+        with torch.cuda.stream(self._there):
+            there = values.pin_memory().to(self.device, non_blocking=True)
+        arithmetic = torch.cuda.current_stream(self.device)
+        arithmetic.wait_stream(self._there)
+        there.record_stream(arithmetic)  # its memory is that of another stream
+        return there
 
 
 def joined(parts: list[list[Tensor]]) -> list[Tensor]:
@@ -221,7 +242,7 @@ def hardware_of(encoder: Encoder) -> str:
     """The device's own name, and the kernel that reduces frames on it: what decides over the last bits."""
     device = encoder.device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
-    return f"{name}, frames by torch"
+    return f"{name}, frames by {reduction_on(device).name}"
 
 
 def _processor() -> str:

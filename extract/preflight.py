@@ -25,7 +25,7 @@ from ..store.status import TaskStatus
 from .failures import Trial
 from .forward import arithmetic, hardware_of
 from .loader import LoadedClip, UnreadableAudio
-from .plan import Extraction, check_plan, in_bytes, origin_of
+from .plan import MAX_BATCH_SAMPLES, Extraction, check_plan, in_bytes, origin_of
 from .worker import BATCHES_AHEAD, CALLS, Worker
 
 log = logging.getLogger(__name__)
@@ -36,6 +36,7 @@ TOLERANCE = 1e-4
 """Rounding in float32 moves results by less than a tenth of this, a leak by a hundred times as much or more."""
 PARITY_CLIPS = 4
 MAX_CLIPS_TRIED = 16
+MAX_PROPOSED_BATCH = 256  # more only makes a model's passes longer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +57,8 @@ class PreflightResult:
     origin: Origin
     hardware: str
     """As of `hardware_of`."""
+    batch: int
+    """The plan's, or the one that is proposed instead."""
     weights_bytes: int
     """Size of the module's parameters and buffers."""
     parity: str = ""
@@ -75,6 +78,8 @@ class Preflight:
     """What to do about a model without parity; None leaves the check out."""
     calibrate: bool = False
     """Whether to measure the throughput on a few of the clips."""
+    propose_batch: bool = False
+    """Whether the batch is nobody's choice: on CUDA then as many clips as its memory suggests."""
 
     def __call__(self) -> Callable[[str], PreflightResult]:
         """What answers; its argument means nothing."""
@@ -84,13 +89,20 @@ class Preflight:
         """Load the encoder and answer. Raises ValueError and LookupError for what does not fit together."""
         encoder = self.extraction.model.load()
         origin = origin_of(encoder, self.frames)
-        check_plan(encoder, origin.identity, self.extraction.plan)
+        extraction = replace(self.extraction, origin=origin)
+        check_plan(encoder, origin.identity, extraction.plan)
+        if self.propose_batch and (free := free_bytes(encoder.device)):
+            with closing(Worker(extraction, encoder)) as worker:
+                batch = proposed_batch(worker, free)
+            extraction = replace(extraction, plan=replace(extraction.plan, batch=batch))
         tensors = [*encoder.module.parameters(), *encoder.module.buffers()]
         size = sum(t.numel() * t.element_size() for t in tensors)
-        result = PreflightResult(origin=origin, hardware=hardware_of(encoder), weights_bytes=size)
+        result = PreflightResult(
+            origin=origin, hardware=hardware_of(encoder), batch=extraction.plan.batch, weights_bytes=size
+        )
         if self.parity is None and not self.calibrate:
             return result
-        with closing(Worker(replace(self.extraction, origin=origin), encoder)) as worker:
+        with closing(Worker(extraction, encoder)) as worker:
             parity = check_parity(worker, self.parity) if self.parity is not None else ""
             throughput = measure_throughput(worker, CALIBRATION_SECONDS) if self.calibrate else None
             uneditable = worker.forward.anatomy.uneditable
@@ -115,6 +127,45 @@ class Preflight:
                 "it with --executor serial, or give the worker more memory"
             )
         return event.result
+
+
+def free_bytes(device: torch.device) -> int:
+    """Bytes of a CUDA device's memory that tensors of this process may still take; 0 elsewhere."""
+    if device.type != "cuda":
+        return 0
+    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return int(torch.cuda.mem_get_info(device)[0]) + unused
+
+
+def pass_bytes(worker: Worker, batch: list[LoadedClip]) -> int:
+    """Most bytes that tensors of a pass over a batch take on a CUDA device."""
+    device = worker.forward.device
+    before = torch.cuda.memory_allocated(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    _summary(worker, batch)
+    return torch.cuda.max_memory_allocated(device) - before
+
+
+def proposed_batch(worker: Worker, free: int) -> int:
+    """The largest power of two of clips that half of `free` bytes have room for, as far as two passes tell.
+
+    Memory is taken to grow evenly with clips as long as the longest of the corpus's first; a batch of longer ones is
+    halved when it comes. At least 1, at most `MAX_PROPOSED_BATCH`, a block, and `MAX_BATCH_SAMPLES`. Where no clip is
+    readable, the plan's.
+    """
+    plan, clips = worker.plan, _few(worker)
+    if not clips:
+        return plan.batch
+    clip = max(clips, key=lambda clip: len(clip.samples))
+    limit = min(MAX_PROPOSED_BATCH, plan.block, max(1, MAX_BATCH_SAMPLES // worker.forward.longest([clip])))
+    with arithmetic(plan.threads):
+        pass_bytes(worker, [clip] * 2)  # the first pass takes memory that libraries keep
+        two, four = (pass_bytes(worker, [clip] * n) for n in (2, 4))
+    each = max(1, (four - two) // 2)
+    room = min(limit, (free // 2 - max(0, two - 2 * each)) // each)
+    batch: int = 1 << max(0, room.bit_length() - 1) if room > 0 else 1
+    log.info("%d clips at once: %s each, and %s of the device's memory are free", batch, in_bytes(each), in_bytes(free))
+    return batch
 
 
 def measure_throughput(worker: Worker, seconds: float) -> Throughput:

@@ -6,14 +6,20 @@ Conventions: activations (clip, frame, neuron); weights (clip, frame) are 1.0 wh
 that runs its sites several times in one pass (chunks of long audio) shows its frames one run after the other.
 """
 
+import logging
+import os
 from collections.abc import Callable, Sequence
-from typing import Any
+from functools import cache
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ..messages import one_line
 from .models.encoder import Anatomy, as_frames, layer_frames
+
+log = logging.getLogger(__name__)
 
 
 def counted_frames(spans: np.ndarray, seconds: np.ndarray, frames: str) -> np.ndarray:
@@ -38,12 +44,77 @@ def counted_frames(spans: np.ndarray, seconds: np.ndarray, frames: str) -> np.nd
     return counted.astype(np.float32)
 
 
+class Reduction(Protocol):
+    """What adds frames up; one instance per batch."""
+
+    name: str
+    """Recorded with the blocks: it decides over the last bits of sums."""
+
+    def add(self, frames: Tensor, weights: Tensor, total: Tensor, positive: Tensor | None) -> None:
+        """Add to the sums, and to the counts of positive frames where they are wanted, a run of frames.
+
+        frames: (clip, frame, width), of any floating type. weights: float32 (clip, frame). total, positive: float32
+        (clip, width), contiguous.
+        """
+
+
+class ByTorch:
+    """Adds by torch's own operations, each of which passes over the activations."""
+
+    name = "torch"
+
+    def __init__(self) -> None:
+        self._scratch: Tensor | None = None
+
+    def add(self, frames: Tensor, weights: Tensor, total: Tensor, positive: Tensor | None) -> None:
+        """As `Reduction.add`."""
+        self._sum(frames, weights, total)
+        if positive is not None:
+            scratch = self._scratch
+            if scratch is None or (scratch.shape, scratch.dtype) != (frames.shape, frames.dtype):
+                # One buffer for all layers: allocating costs more than summing.
+                self._scratch = scratch = torch.empty_like(frames)
+            self._sum(torch.gt(frames, 0, out=scratch), weights, positive)
+
+    def _sum(self, frames: Tensor, weights: Tensor, total: Tensor) -> None:
+        # A model may compute in half precision; sums are float32.
+        total += torch.bmm(weights[:, None], frames.to(weights.dtype)).squeeze(1)
+
+
+@cache
+def reduction_on(device: torch.device) -> type[Reduction]:
+    """Triton's kernel on CUDA, where triton is installed and works there (also in its interpreter); else torch."""
+    if device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
+        return ByTorch
+    try:
+        from .triton_sums import ByTriton
+
+        tried = torch.ones(1, 1, 1, device=device)
+        ByTriton().add(tried, tried[0], tried[0], None)
+    except Exception as error:  # not installed; no C compiler; a device that it does not know
+        log.warning(
+            "frames are reduced by torch, which moves several times the bytes, as triton does not work on %s (%s: %s); "
+            "pip install 'otoscope[triton]', and a C compiler, are what it takes",
+            device, type(error).__name__, one_line(error),
+        )  # fmt: skip
+        return ByTorch
+    return ByTriton
+
+
 class FrameSum:
     """Sum over the counted frames, float32 (clip, width), of frames that come in one or several runs."""
 
-    def __init__(self, name: str, weights: Tensor, width: int):
-        self.name, self.weights = name, weights
+    positive: Tensor | None = None
+    """Counted frames above 0, whole numbers in float32 (clip, width), where they are counted."""
+
+    def __init__(
+        self, name: str, weights: Tensor, width: int, *, count: bool = False, reduction: Reduction | None = None
+    ):
+        """weights: (clip, frame). count: whether positive frames are counted. reduction: by default the device's."""
+        self.name, self.weights, self.reduction = name, weights, reduction or reduction_on(weights.device)()
         self.total = torch.zeros(len(weights), width, device=weights.device)
+        if count:
+            self.positive = torch.zeros_like(self.total)
         self.shown = 0
 
     def add(self, frames: Tensor) -> None:
@@ -57,8 +128,7 @@ class FrameSum:
             )
         if self.shown > self.weights.shape[1]:
             self.check_count()
-        frames = frames.to(self.weights.dtype)  # a model may compute in half precision; sums are float32
-        self.total += torch.bmm(self.weights[:, None, first : self.shown], frames).squeeze(1)
+        self.reduction.add(frames, self.weights[:, first : self.shown], self.total, self.positive)
 
     def check_count(self) -> None:
         """Raise ValueError where the frames seen are not those that `frame_spans` gives."""
@@ -89,21 +159,17 @@ class Summaries:
         self.layers = {name: layer for layer, name in enumerate(names)}
         self.states = {name: state for state, name in enumerate(transformer_layers, start=1)}
         self.sites = [*names, *(name for name in transformer_layers if name not in self.layers)]
-        self._total = [FrameSum(f"site {s.name}", weights, s.width) for s in anatomy.sites]
-        self._positive = [FrameSum(f"site {s.name}", weights, s.width) for s in anatomy.sites]
+        reduction = reduction_on(weights.device)()
+        self._layers = [
+            FrameSum(f"site {s.name}", weights, s.width, count=True, reduction=reduction) for s in anatomy.sites
+        ]
         states = ["input of the first transformer layer", *transformer_layers] if transformer_layers else []
-        self._hidden = [FrameSum(name, weights, anatomy.hidden) for name in states]
-        self._scratch = torch.empty(0, device=weights.device)
+        self._hidden = [FrameSum(name, weights, anatomy.hidden, reduction=reduction) for name in states]
 
     def read(self, site: str, output: Any) -> None:
         """Take in one output of a site; to be passed to `tap`."""
         if site in self.layers:
-            layer, activation = self.layers[site], self.neurons(output)
-            self._total[layer].add(activation)
-            if (self._scratch.shape, self._scratch.dtype) != (activation.shape, activation.dtype):
-                # One buffer for all layers: allocating costs more than summing.
-                self._scratch = torch.empty_like(activation)
-            self._positive[layer].add(torch.gt(activation, 0, out=self._scratch))
+            self._layers[self.layers[site]].add(self.neurons(output))
         if site in self.states:
             self._hidden[self.states[site]].add(layer_frames(output))
 
@@ -114,11 +180,13 @@ class Summaries:
 
     def mean(self, layer: int) -> Tensor:
         """Mean activation over the counted frames, float32 (clip, neuron)."""
-        return self._total[layer].total / self.count[:, None]
+        return self._layers[layer].total / self.count[:, None]
 
     def positive_frames(self, layer: int) -> Tensor:
         """Counted frames with activation above 0, whole numbers in float32 (clip, neuron)."""
-        return self._positive[layer].total
+        positive = self._layers[layer].positive
+        assert positive is not None
+        return positive
 
     def hidden(self) -> Tensor:
         """Mean hidden states over the counted frames, float32 (state, clip, width)."""
@@ -126,5 +194,5 @@ class Summaries:
 
     def check_complete(self) -> None:
         """Raise ValueError where a site has shown other frames than `frame_spans` gives."""
-        for frame_sum in (*self._total, *self._hidden):
+        for frame_sum in (*self._layers, *self._hidden):
             frame_sum.check_count()

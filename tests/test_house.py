@@ -183,6 +183,7 @@ DOORS = {
     "soxr": r"extract/audio/decoding\.py",
     "matplotlib": r"analysis/figures/.*",
     "torch": r"extract/.*|ablate/.*|analysis/(probe/.*|published/files\.py)|sae/.*",
+    "triton": r"extract/triton_sums\.py",
     "ray": r"cluster/ray\.py|serve/app\.py",
     "sklearn": r"analysis/probe/probe\.py",
     "numba": r"analysis/adders\.py",

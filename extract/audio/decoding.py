@@ -139,11 +139,6 @@ def content_digest(root: AudioRoot | Path, clip: Clip) -> int:
     return _digest(_with_retries(located, clip.path, located.read, time.sleep))
 
 
-def fit(samples: Samples, n_samples: int) -> Samples:
-    """The waveform cropped at its end, or padded there with zeros, to (n_samples,)."""
-    return np.pad(samples[:n_samples], (0, max(0, n_samples - len(samples))))
-
-
 def write_wav(path: str | Path, samples: Samples, sample_rate: int) -> None:
     """Write a waveform (sample,) as 16-bit mono WAV or, by the path's ending, FLAC; same samples, same bytes.
 

@@ -2,8 +2,10 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cloudpickle
@@ -15,11 +17,13 @@ from torch import nn
 from otoscope.cluster.executor import Done, SerialExecutor
 from otoscope.extract.audio.manifest import read_manifest
 from otoscope.extract.capture import capture
+from otoscope.extract.loader import LoadedClip
 from otoscope.extract.models.registry import load_encoder
 from otoscope.extract.plan import Extraction, Model, clip_table, make_plan, origin_of, prepare_store, to_device
-from otoscope.extract.preflight import Preflight
+from otoscope.extract.preflight import Preflight, proposed_batch
 from otoscope.extract.worker import make_worker
 from otoscope.store.provenance import kept
+from otoscope.store.status import task_status
 
 from ..support.closed_form import ClosedForm, closed_form
 from ..support.commands import CLOSED_FORM
@@ -207,3 +211,62 @@ def test_a_look_at_an_encoder_can_be_had_anywhere(tmp_path: Path) -> None:
         p.numel() * 4 for p in nn.Module.parameters(load_encoder(CLOSED_FORM).module)
     )
     assert event.result.origin.identity.device == ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@pytest.fixture
+def memory(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Let the device have so many bytes free, of which a pass takes 500 and 100 for each clip."""
+
+    def free(n: int) -> None:
+        monkeypatch.setattr("otoscope.extract.preflight.free_bytes", lambda _: n)
+        monkeypatch.setattr("otoscope.extract.preflight.pass_bytes", lambda _, batch: 500 + 100 * len(batch))
+
+    return free
+
+
+@pytest.mark.parametrize("where", [SerialExecutor, Elsewhere])
+@pytest.mark.parametrize(
+    ("bytes_free", "batch"),
+    [
+        (0, 32),  # no CUDA: the default
+        (100, 1),  # room for none: a batch of one, which will be refused when it does not fit
+        (2 * (500 + 100 * 4), 4),
+        (2 * (500 + 100 * 4) - 2, 2),  # 3 have room
+        (2 * (500 + 100 * 7), 4),
+        (10**9, 16),  # a block
+    ],
+)
+def test_the_device_memory_suggests_a_batch_which_is_recorded(
+    tmp_path: Path, memory: Callable[[int], None], bytes_free: int, batch: int, where: type[SerialExecutor]
+) -> None:
+    memory(bytes_free)
+    manifest, _ = write_corpus(tmp_path, LENGTHS)
+    given = {"task": "t", "block": 16, "threads": 1, "executor": where(), "report": tmp_path / "report.json"}
+    capture(closed_form(), manifest, str(tmp_path / "s"), **given)
+    assert task_status(str(tmp_path / "s"), "t").plan.batch == batch
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert (report["plan"]["batch"], report["halved"]) == (batch, [])
+    memory(2 * (500 + 100 * 8))  # what there was before is kept
+    write_corpus(tmp_path, [*LENGTHS, 40])
+    assert capture(closed_form(), manifest, str(tmp_path / "s"), **given).n_extracted == 6  # the last block of 5 grew
+    assert task_status(str(tmp_path / "s"), "t").plan.batch == batch
+
+
+def test_a_batch_that_is_given_is_taken(tmp_path: Path, memory: Callable[[int], None]) -> None:
+    memory(10**9)
+    manifest, _ = write_corpus(tmp_path, LENGTHS)
+    capture(closed_form(), manifest, str(tmp_path / "s"), **options())
+    assert task_status(str(tmp_path / "s"), "t").plan.batch == 3
+
+
+@pytest.mark.parametrize(
+    ("block", "n_samples", "batch"), [(600, 50, 256), (200, 50, 128), (600, 2_000_000, 64), (600, 2**28, 1)]
+)
+def test_a_batch_is_bounded_by_a_block_by_samples_and_by_what_is_of_use(
+    monkeypatch: pytest.MonkeyPatch, memory: Callable[[int], None], block: int, n_samples: int, batch: int
+) -> None:
+    memory(10**9)
+    clip = LoadedClip(index=0, samples=np.zeros(4, np.float32), digest=0)
+    monkeypatch.setattr("otoscope.extract.preflight._few", lambda _: [clip])
+    plan, forward = SimpleNamespace(block=block, threads=1), SimpleNamespace(longest=lambda _: n_samples)
+    assert proposed_batch(SimpleNamespace(plan=plan, forward=forward), 10**9) == batch

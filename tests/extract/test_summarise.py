@@ -1,5 +1,7 @@
 """Summaries over frames, against plain numpy on activations worked out by hand."""
 
+import logging
+import sys
 import weakref
 from pathlib import Path
 
@@ -8,11 +10,11 @@ import pytest
 import torch
 from torch import nn
 
-from otoscope.extract.forward import arithmetic
+from otoscope.extract.forward import arithmetic, hardware_of
 from otoscope.extract.models.encoder import Anatomy, Encoder, Site
 from otoscope.extract.models.registry import load_encoder
 from otoscope.extract.models.tap import tap
-from otoscope.extract.summarise import FrameSum, Summaries, counted_frames
+from otoscope.extract.summarise import FrameSum, Summaries, counted_frames, reduction_on
 
 from ..support.m2d_in_numpy import encoder_state
 
@@ -179,3 +181,23 @@ def test_half_precision_is_summed_in_single() -> None:
     exact = tokens.double().mean(dim=1)
     torch.testing.assert_close(sums.mean(0).double(), exact, atol=1e-6, rtol=0)
     torch.testing.assert_close(sums.positive_frames(0).double(), (tokens > 0).double().sum(dim=1))
+
+
+def test_a_processor_reduces_by_torch_and_says_so(tiny_m2d: Encoder) -> None:
+    assert hardware_of(tiny_m2d).endswith(", frames by torch")
+
+
+def test_where_triton_does_not_work_torch_takes_over_aloud(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    monkeypatch.setitem(sys.modules, "triton", None)  # so that it cannot be imported
+    monkeypatch.delitem(sys.modules, "otoscope.extract.triton_sums", raising=False)
+    reduction_on.cache_clear()
+    try:
+        with caplog.at_level(logging.WARNING, "otoscope"):
+            assert reduction_on(torch.device("cpu")).name == "torch"
+        assert "frames are reduced by torch" in caplog.text
+        assert "otoscope[triton]" in caplog.text
+    finally:
+        reduction_on.cache_clear()

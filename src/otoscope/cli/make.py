@@ -90,7 +90,7 @@ def list_data_sets() -> None:
 @click.option(
     "--block", type=int, callback=within(1), metavar="N", help="Clips per block [clips / 8, from 32 to 2048]."
 )
-@click.option("--batch", type=int, callback=within(1), metavar="N", help="Clips per forward pass [32].")
+@click.option("--batch", type=int, callback=within(1), metavar="N", help="Clips per forward pass [32; CUDA: 1 to 256].")
 @click.option(
     "--threads", type=int, callback=within(1), metavar="N",
     help="Threads of the arithmetic [all cores, or those of an actor].",

@@ -11,7 +11,7 @@ import soundfile as sf
 
 from otoscope.extract.audio import decoding as audio
 from otoscope.extract.audio.clip import Clip
-from otoscope.extract.audio.decoding import content_digest, fit, read_clip, write_wav
+from otoscope.extract.audio.decoding import content_digest, read_clip, write_wav
 
 from ...support.audio_bytes import RNG, encoded, music, read, reason
 
@@ -222,14 +222,6 @@ def test_what_cannot_be_written(tmp_path):
     with pytest.raises(FileNotFoundError):
         write_wav(tmp_path / "none" / "a.wav", np.zeros(9), 16_000)
     assert os.listdir(tmp_path) == []
-
-
-def test_fit_crops_or_pads_at_the_end():
-    samples = np.arange(1, 6, dtype=np.float32)
-    assert fit(samples, 3).tolist() == [1, 2, 3]
-    assert fit(samples, 5).tolist() == [1, 2, 3, 4, 5]
-    assert fit(samples, 7).tolist() == [1, 2, 3, 4, 5, 0, 0]
-    assert fit(samples, 7).dtype == np.float32
 
 
 def test_decoding_in_pieces_changes_nothing(tmp_path, monkeypatch):
