@@ -98,8 +98,12 @@ class StoredArray(BackendArray):
 
     def as_stored(self, on_disk: list[Any]) -> np.ndarray:
         """The same in the order on disk and the stored type, by one int, slice or int array per axis of that."""
-        with reading(f"{self.array.path} in {self.array.store_path.store}"):
+        with self.reading():
             return self._read_on_disk(on_disk)
+
+    def reading(self) -> contextlib.AbstractContextManager[None]:
+        """Inside, an error that says what is damaged says of which array."""
+        return reading(f"{self.array.path} in {self.array.store_path.store}")
 
     def _read_on_disk(self, on_disk: list[Any]) -> np.ndarray:
         """The same; by zarr what is neither local nor worth whole objects, and what lacks a file."""

@@ -9,7 +9,7 @@ product. What has become of an array by anything but selecting and transposing i
 # mypy: allow-untyped-calls
 # (dask says that it is typed, but most of its array functions are not.)
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,8 @@ import numpy as np
 import xarray as xr
 from dask.local import get_sync
 from numpy.typing import NDArray
+
+from .direct import Part, chunk_bytes, chunks_in, parts
 
 if TYPE_CHECKING:
     from .reader import StoredArray
@@ -61,6 +63,42 @@ class Selected:
     def read(self) -> NDArray[Any]:
         """The values in the order on disk and the stored type. Raises as any reading of the array does."""
         return self.stored.as_stored(list(self.at.values()))
+
+    @property
+    def in_order(self) -> bool:
+        """Whether `blocks` can give it: of local files, whose layers and neurons are in order, and of bits all."""
+        files, others = self.stored.files, [at for dim, at in self.at.items() if dim != "clip"]
+        ascending = all(bool((np.diff(at) > 0).all()) for at in others)
+        packed = self.at.get("neuron_byte")
+        whole = packed is None or len(packed) == files.shape[-1]
+        return self.stored.local and self.stored.encoded_plainly and list(self.at)[1] == "clip" and ascending and whole
+
+    def clips(self) -> list[Part]:
+        """The clips of each row of stored chunks: its number, where in the row they lie, and where in the selection."""
+        return list(parts(self.at["clip"], self.stored.files.chunks[1]))
+
+    def blocks(self, row: Part) -> Iterator[tuple[slice, slice, NDArray[Any]]]:
+        """Stored chunks of such a row, one after the other, of a selection that is `in_order`.
+
+        Gives the layers, the neurons, and the values (layer, clip, neuron) of all clips that are stored in
+        the row, in the stored type. They are there until the next chunk is asked for: all are read into one buffer.
+        Raises as any reading of the array does.
+        """
+        files = self.stored.files
+        buffer = np.empty(chunk_bytes(files), np.uint8)
+        shards, (_, n_rows, _) = files.shards or files.chunks, files.chunks
+        layers, _, neurons = self.at.values()
+        number, inside, at = row
+        clips = number * n_rows // shards[1], inside + number * n_rows % shards[1], at
+        for layer, neuron in product(parts(layers, shards[0]), parts(neurons, shards[2])):
+            try:
+                with self.stored.reading():
+                    for (of_layer, _, of_neuron), values in chunks_in(files, (layer, clips, neuron), buffer):
+                        own = np.ascontiguousarray(values[of_layer[1]][..., of_neuron[1]])
+                        yield of_layer[2], of_neuron[2], own  # type: ignore[misc]  # slices, since they are in order
+            except FileNotFoundError:
+                self.part(clip=at).read()  # says what is missing
+                raise
 
 
 class Shown:
@@ -112,7 +150,7 @@ def selected_by(values: Any, dims: tuple[str, ...]) -> Selected | None:
 
 
 def _selected_by(values: da.Array, dims: tuple[str, ...], name: str, shown: "Shown") -> Selected | None:
-    found = Places(tuple(map(str, shown.variable.dims)), shown.selected.at)
+    found = Axes(tuple(map(str, shown.variable.dims)), shown.selected.at)
     done = {each: layer for each, layer in values.dask.layers.items() if name not in each}  # neither own nor read by it
     if not all(each.startswith(FOLLOWED) for each in done):
         return None
@@ -124,7 +162,7 @@ def _selected_by(values: da.Array, dims: tuple[str, ...], name: str, shown: "Sho
     return Selected(stored=shown.selected.stored, at=found.at) if found.dims == dims else None
 
 
-class Places:
+class Axes:
     """Positions along some dimensions: they are selected and transposed as values are, and refuse all else."""
 
     __array_ufunc__ = None
@@ -132,7 +170,7 @@ class Places:
     def __init__(self, dims: tuple[str, ...], at: Mapping[str, Positions]):
         self.dims, self.at = dims, at
 
-    def __getitem__(self, key: Any) -> "Places":
+    def __getitem__(self, key: Any) -> "Axes":
         axes = key if isinstance(key, tuple) else (key,)
         if len(axes) > len(self.dims) or sum(isinstance(axis, np.ndarray | list) for axis in axes) > 1:
             raise LookupError
@@ -141,26 +179,26 @@ class Places:
             at[dim] = at[dim][axis]
             if np.ndim(at[dim]) != 1:
                 raise LookupError
-        return Places(self.dims, at)
+        return Axes(self.dims, at)
 
     def __array__(self, *_: Any, **__: Any) -> np.ndarray:
         raise TypeError
 
-    def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> "Places":
+    def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> "Axes":
         if function is np.transpose:
             axes: Any = [*args[1:], *kwargs.values()][0]
-            return Places(tuple(self.dims[axis] for axis in axes), self.at)
+            return Axes(tuple(self.dims[axis] for axis in axes), self.at)
         axis = self.dims[kwargs["axis"]]
         if function is np.take:
-            return Places(self.dims, {**self.at, axis: self.at[axis][args[1]]})
+            return Axes(self.dims, {**self.at, axis: self.at[axis][args[1]]})
         if function is np.concatenate:
-            return Places(self.dims, {**self.at, axis: np.concatenate([each.at[axis] for each in args[0]])})
+            return Axes(self.dims, {**self.at, axis: np.concatenate([each.at[axis] for each in args[0]])})
         raise TypeError
 
 
 def _followed(
-    values: da.Array, layers: list[Mapping[Any, Any]], name: str, chunks: tuple[tuple[int, ...], ...], whole: Places
-) -> Places:
+    values: da.Array, layers: list[Mapping[Any, Any]], name: str, chunks: tuple[tuple[int, ...], ...], whole: Axes
+) -> Axes:
     """Do what these layers of a graph do, with positions instead of values: along each axis with its first blocks."""
     edges = [np.cumsum([0, *sizes]) for sizes in chunks]
     graph: dict[Any, Any] = {key: task for layer in layers for key, task in layer.items()}
@@ -171,7 +209,7 @@ def _followed(
     found = {}
     for axis, n in enumerate(values.numblocks):
         keys = [(values.name, *corner[:axis], i, *corner[axis + 1 :]) for i in range(n)]
-        own: tuple[Places, ...] = get_sync(graph, keys)
+        own: tuple[Axes, ...] = get_sync(graph, keys)
         found[own[0].dims[axis]] = np.concatenate([each.at[each.dims[axis]] for each in own])
         dims = own[0].dims
-    return Places(dims, {dim: found[dim] for dim in whole.at})
+    return Axes(dims, {dim: found[dim] for dim in whole.at})

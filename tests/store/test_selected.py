@@ -7,7 +7,7 @@ import cloudpickle
 import numpy as np
 import pytest
 import xarray as xr
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from otoscope.store.reader import open_store
@@ -45,7 +45,10 @@ def test_whatever_is_selected_is_followed(task: xr.Dataset, data: st.DataObject)
     for _ in range(2):
         dim = data.draw(st.sampled_from(DIMS))
         if values.sizes[dim]:
-            values = values.isel({dim: data.draw(axis(values.sizes[dim]))})
+            try:
+                values = values.isel({dim: data.draw(axis(values.sizes[dim]))})
+            except ValueError:  # Dask selects nothing by a list from chunks of one
+                assume(False)
         values = values.transpose(*data.draw(st.permutations(DIMS)))
     expected = values.transpose("layer", "clip", "neuron").values
     found = read(values)
@@ -78,5 +81,6 @@ def test_two_openings_are_two(known: Known, tmp_path: Path) -> None:
     known.begin(url)
     known.write(url)
     found = [selected_by(open_store(url)["t"]["mean"].data, DIMS) for _ in range(2)]
-    assert found[0] is not None and found[1] is not None
+    assert found[0] is not None
+    assert found[1] is not None
     assert found[0].stored is not found[1].stored
