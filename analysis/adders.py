@@ -90,6 +90,18 @@ def add_words(words: Any, clips: Any, edges: Any, spread: Any, counts: Any, laye
                     row[neuron] += count_of[neuron]
 
 
+@njit(inline="always")
+def _single(bits: Any) -> Any:
+    """float32 of the bits of a float16."""
+    half = np.uint32(bits)
+    exponent = half & np.uint32(0x7C00)
+    normal = ((half & np.uint32(0x7FFF)) << np.uint32(13)) + np.uint32(0x38000000)  # another bias, by 112
+    normal += np.uint32(0x38000000) if exponent == np.uint32(0x7C00) else np.uint32(0)  # infinity and NaN
+    small = np.float32(np.int32(half & np.uint32(0x3FF))) * np.float32(2**-24)  # no first bit is implied
+    size = np.float32(small).view(np.uint32) if exponent == np.uint32(0) else normal
+    return np.uint32(size | ((half & np.uint32(0x8000)) << np.uint32(16))).view(np.float32)
+
+
 @compiled
 def add_rows(values: Any, clips: Any, edges: Any, sums: Any, totals: Any, layer: int, neuron: int) -> None:
     """Add to totals (category, layer, neuron), from a layer and a neuron on, the values (clip, neuron) of a layer.
@@ -104,6 +116,22 @@ def add_rows(values: Any, clips: Any, edges: Any, sums: Any, totals: Any, layer:
                 row = values[clips[i]]
                 for k in range(n):
                     sums[k] += row[k]
+            own = totals[category, layer, neuron : neuron + n]
+            for k in range(n):
+                own[k] += sums[k]
+
+
+@compiled
+def add_halves(bits: Any, clips: Any, edges: Any, sums: Any, totals: Any, layer: int, neuron: int) -> None:
+    """The same of float16 by their bits, uint16 (clip, neuron)."""
+    n = bits.shape[1]
+    for category in range(len(edges) - 1):
+        for start in range(edges[category], edges[category + 1], MAX_CLIPS):
+            sums[:] = 0
+            for i in range(start, min(start + MAX_CLIPS, edges[category + 1])):
+                row = bits[clips[i]]
+                for k in range(n):
+                    sums[k] += _single(row[k])
             own = totals[category, layer, neuron : neuron + n]
             for k in range(n):
                 own[k] += sums[k]
@@ -155,18 +183,11 @@ def keys_of(floors: Any) -> Any:
 def widened(values: Any) -> Any:
     """float16 as float32, in a seventh of numpy's time."""
     wide = np.empty(values.shape, np.float32)
-    _widen(np.ascontiguousarray(values).view(np.uint16).reshape(-1), wide.view(np.uint32).reshape(-1))
+    _widen(np.ascontiguousarray(values).view(np.uint16).reshape(-1), wide.reshape(-1))
     return wide
 
 
 @compiled
 def _widen(bits: Any, wide: Any) -> None:
-    """Bits of float32 of the bits of float16."""
     for i in range(len(bits)):
-        half = np.uint32(bits[i])
-        exponent = half & np.uint32(0x7C00)
-        normal = ((half & np.uint32(0x7FFF)) << np.uint32(13)) + np.uint32(0x38000000)  # another bias, by 112
-        normal += np.uint32(0x38000000) if exponent == np.uint32(0x7C00) else np.uint32(0)  # infinity and NaN
-        small = np.float32(np.int32(half & np.uint32(0x3FF))) * np.float32(2**-24)  # no first bit is implied
-        size = np.float32(small).view(np.uint32) if exponent == np.uint32(0) else normal
-        wide[i] = size | ((half & np.uint32(0x8000)) << np.uint32(16))
+        wide[i] = _single(bits[i])

@@ -139,14 +139,19 @@ def _rows(values: Any, floats: np.dtype[Any], counted: NDArray[np.bool_]) -> Row
 
 
 def _stored_rows(values: Selected, floats: np.dtype[Any], counted: NDArray[np.bool_]) -> Rows:
+    from .adders import widened
+
     n_clips, n_bytes = len(counted), floats.itemsize * int(np.prod(values.shape))
     n = n_clips if n_bytes <= HELD_BYTES else -(-n_clips * BLOCK_BYTES // n_bytes)
     held: list[Values] = []
 
+    def read(first: int) -> Values:
+        block: Values = values.part(clip=slice(first, first + n)).read()[0]
+        return block if block.dtype == floats else widened(block)
+
     def rows() -> Iterator[tuple[Values, NDArray[np.intp]]]:
         for first in range(0, n_clips, n):
-            part = values.part(clip=slice(first, first + n))
-            block = held[0] if held else part.read()[0].astype(floats, copy=False)
+            block = held[0] if held else read(first)
             held.extend([block] if n == n_clips else [])
             yield block, np.flatnonzero(counted[first : first + n])
 

@@ -15,7 +15,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from ...store.selected import selected_by
-from ..adders import compiled
+from ..adders import compiled, widened
 
 TILE = 32  # neurons: ranks of 16,000 clips then stay in a core's cache, whatever the order they are added up in
 COLUMN = 128  # neurons read at once, as they lie together in a store
@@ -55,10 +55,10 @@ def read_means(
     mean: xr.DataArray, layer: int, neurons: slice | NDArray[np.intp], clips: NDArray[np.intp]
 ) -> NDArray[Any]:
     """Means (clip, neuron) of these clips, of some neurons of a layer."""
-    values: NDArray[Any]
     stored = selected_by(mean.transpose("layer", "neuron", "clip").data, ("layer", "neuron", "clip"))
     if stored is not None:
-        values = stored.part(layer=slice(layer, layer + 1), neuron=neurons, clip=clips).read()[0]
+        found = stored.part(layer=slice(layer, layer + 1), neuron=neurons, clip=clips).read()[0]
+        values: NDArray[Any] = widened(found) if found.dtype == np.float16 else found
     else:
         part = mean.variable.isel(layer=layer, neuron=neurons).transpose("clip", "neuron")
         values = part.compute(scheduler="synchronous").values
