@@ -62,6 +62,11 @@ class StoredArray(BackendArray):
         self.dtype = _shown_dtype(array.dtype)
         self.files, self.encoded_plainly = array, can_read(array)
         self.local = isinstance(array.store_path.store, Folder)
+        self.opening = uuid.uuid4().hex
+
+    def __dask_tokenize__(self) -> str:
+        """Dask takes equal names for equal values, and the same location may hold others when it is opened again."""
+        return self.opening
 
     @property
     def preferred_chunks(self) -> dict[str, int]:
@@ -319,8 +324,7 @@ def open_store(url: str, failed: str = "hide") -> xr.DataTree:
 
 def _chunked(dataset: xr.Dataset) -> xr.Dataset:
     """A task in Dask's chunks, but for coordinates: xarray compares and groups by what it can read at once."""
-    # Dask takes equal names for equal values, and the same location may hold others when it is opened again.
-    opening = uuid.uuid4().hex
+    opening = uuid.uuid4().hex  # see `StoredArray.__dask_tokenize__`
     chunks = {}
     for name, variable in ((str(name), dataset.variables[name]) for name in dataset.data_vars):
         if "preferred_chunks" in variable.encoding:

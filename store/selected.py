@@ -10,21 +10,20 @@ product. What has become of an array by anything but selecting and transposing i
 # (dask says that it is typed, but most of its array functions are not.)
 
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 from weakref import WeakValueDictionary
 
 import dask.array as da
 import numpy as np
 import xarray as xr
+import zarr
 from dask.local import get_sync
 from numpy.typing import NDArray
 
 from .direct import Part, chunk_bytes, chunks_in, parts
-
-if TYPE_CHECKING:
-    from .reader import StoredArray
 
 FOLLOWED = ("getitem-", "transpose-")  # how Dask calls what only selects and transposes
 MAX_FOLLOWED = 16  # of an open array, that are kept
@@ -33,11 +32,25 @@ Positions = NDArray[np.intp]
 Axis = slice | Positions
 
 
+class Stored(Protocol):
+    """What is asked of the reader's `StoredArray`."""
+
+    files: zarr.Array[Any]
+    local: bool
+    encoded_plainly: bool
+
+    def as_stored(self, on_disk: list[Any]) -> NDArray[Any]:
+        """Values of an outer selection in the order on disk and the stored type."""
+
+    def reading(self) -> AbstractContextManager[None]:
+        """Inside, an error that says what is damaged says of which array."""
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Selected:
     """Some of the values of a stored array."""
 
-    stored: "StoredArray"
+    stored: Stored
     at: Mapping[str, Positions]
     """Positions along each dimension, in the order on disk."""
 

@@ -7,6 +7,7 @@ import cloudpickle
 import numpy as np
 import pytest
 import xarray as xr
+from dask.tokenize import tokenize
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
@@ -84,3 +85,6 @@ def test_two_openings_are_two(known: Known, tmp_path: Path) -> None:
     assert found[0] is not None
     assert found[1] is not None
     assert found[0].stored is not found[1].stored
+    names = {tokenize(each) for each in found}
+    assert len(names) == 2
+    assert {tokenize(each.part()) for each in found} == names
