@@ -23,13 +23,15 @@ from dask.delayed import delayed
 from numpy.typing import NDArray
 
 from ..store.schema import NEURON_CHUNK
+from ..store.selected import Selected, selected_by
 
 HELD_BYTES = 64 << 20  # of means that a task keeps
 STORED_LAYERS = 2  # of a graph that only reads: the array, and its chunks
+BLOCK_BYTES = 4 << 20  # of them that it reads at a time, if it does not
 
 Values = NDArray[Any]
 Rows = Callable[[], Iterator[tuple[Values, NDArray[np.intp]]]]
-"""Goes through the means (clip, neuron), float32 or float64, block by block; and which clips of a block count."""
+"""Goes through the means (clip, neuron), in a type of floats, block by block; and which clips of a block count."""
 
 
 def neuron_thresholds(mean: xr.DataArray, counted: NDArray[np.bool_], how: str) -> xr.DataArray:
@@ -43,15 +45,19 @@ def neuron_thresholds(mean: xr.DataArray, counted: NDArray[np.bool_], how: str) 
     """
     if counted.shape != (mean.sizes["clip"],):
         raise ValueError(f"counted is of {counted.size} clips, the means of {mean.sizes['clip']}; expected the same")
-    values = mean.transpose("layer", "neuron", "clip").data
+    mean = mean.transpose("layer", "neuron", "clip")
+    values, stored = mean.data, selected_by(mean.data, ("layer", "neuron", "clip"))
     lazy = isinstance(values, da.Array)
     counts = delayed(counted) if lazy else counted
     layers = []
     for layer in range(values.shape[0]):
         parts = []
-        for chunk in _ranges(values):
+        for chunk in _ranges(values, stored):
             # `partial` keeps the array out of the graph: a task reads its blocks by itself.
-            find = partial(_thresholds, values[layer, chunk], how)
+            if stored is None:
+                find = partial(_thresholds, values[layer, chunk], how)
+            else:
+                find = partial(_by_column, stored.part(layer=slice(layer, layer + 1), neuron=chunk), how)
             n = chunk.stop - chunk.start
             task = da.from_delayed(delayed(find, pure=True)(counts), (n,), np.float64) if lazy else find(counts)
             parts.append(task)
@@ -63,14 +69,15 @@ def neuron_thresholds(mean: xr.DataArray, counted: NDArray[np.bool_], how: str) 
     return xr.DataArray(found, kept, ("layer", "neuron"), "threshold", {"long_name": f"threshold {how}"})
 
 
-def _ranges(values: Any) -> Iterator[slice]:
+def _ranges(values: Any, stored: Selected | None = None) -> Iterator[slice]:
     """Neurons of a task: so many that their means may be kept, or as many as a stored chunk has; a chunk at most.
 
     Of an array that something was done to, a chunk: what is not wanted of it would be read all the same.
     """
     lazy = isinstance(values, da.Array)
-    held = max(1, HELD_BYTES // max(1, values.shape[2] * values.dtype.itemsize * NEURON_CHUNK))
-    as_stored = lazy and len(values.dask.layers) <= STORED_LAYERS
+    itemsize = values.dtype.itemsize if stored is None else stored.dtype.itemsize
+    held = max(1, HELD_BYTES // max(1, values.shape[2] * itemsize * NEURON_CHUNK))
+    as_stored = stored is not None or (lazy and len(values.dask.layers) <= STORED_LAYERS)
     wide = NEURON_CHUNK * held if as_stored else max(1, values.shape[1])
     start = 0
     for size in values.chunks[1] if lazy else (values.shape[1],):
@@ -79,12 +86,25 @@ def _ranges(values: Any) -> Iterator[slice]:
         start += size
 
 
+def _by_column(values: Selected, how: str, counted: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Thresholds of some neurons of a layer, of one stored chunk's after the other: these stay in a core's cache."""
+    starts = range(0, values.shape[-1], NEURON_CHUNK)
+    own = [values.part(neuron=slice(start, start + NEURON_CHUNK)) for start in starts]
+    return np.concatenate([_thresholds(each, how, counted) for each in own])
+
+
 def _thresholds(values: Any, how: str, counted: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Threshold of each neuron: (neuron, clip) -> float64 (neuron)."""
+    """Threshold of each neuron: (neuron, clip), or of a layer what is stored, -> float64 (neuron)."""
     from . import digit_counts  # machine code that takes half a second to load
 
-    n, n_neurons, number = int(counted.sum()), values.shape[0], Fraction(how[1:])
-    floats = np.dtype(np.float32 if values.dtype in (np.float16, np.float32) else np.float64)
+    n, n_neurons, number = (
+        int(counted.sum()),
+        values.shape[-1 if isinstance(values, Selected) else 0],
+        Fraction(how[1:]),
+    )
+    floats = np.dtype(values.dtype if values.dtype in (np.float16, np.float32) else np.float64)
+    if how[0] == "z" and floats == np.float16:
+        floats = np.dtype(np.float32)  # machine code does not add the others
     rows = _rows(values, floats, counted)
     if not n:
         return np.full(n_neurons, np.nan)
@@ -102,6 +122,8 @@ def _thresholds(values: Any, how: str, counted: NDArray[np.bool_]) -> NDArray[np
 
 
 def _rows(values: Any, floats: np.dtype[Any], counted: NDArray[np.bool_]) -> Rows:
+    if isinstance(values, Selected):
+        return _stored_rows(values, floats, counted)
     lazy = isinstance(values, da.Array)
     blocks = values.to_delayed()[0] if lazy else [values]
     edges = np.cumsum([0, *(values.chunks[1] if lazy else values.shape[1:])])
@@ -116,18 +138,38 @@ def _rows(values: Any, floats: np.dtype[Any], counted: NDArray[np.bool_]) -> Row
     return rows
 
 
+def _stored_rows(values: Selected, floats: np.dtype[Any], counted: NDArray[np.bool_]) -> Rows:
+    from .adders import widened
+
+    n_clips, n_bytes = len(counted), floats.itemsize * int(np.prod(values.shape))
+    n = n_clips if n_bytes <= HELD_BYTES else -(-n_clips * BLOCK_BYTES // n_bytes)
+    held: list[Values] = []
+
+    def read(first: int) -> Values:
+        block: Values = values.part(clip=slice(first, first + n)).read()[0]
+        return block if block.dtype == floats else widened(block)
+
+    def rows() -> Iterator[tuple[Values, NDArray[np.intp]]]:
+        for first in range(0, n_clips, n):
+            block = held[0] if held else read(first)
+            held.extend([block] if n == n_clips else [])
+            yield block, np.flatnonzero(counted[first : first + n])
+
+    return rows
+
+
 def _of_rank(code: Any, rows: Rows, floats: np.dtype[Any], n_neurons: int, rank: int) -> NDArray[np.float64]:
     """The value of a rank, from 0, of each neuron: digit by digit, until no value has another bit."""
-    integers = np.dtype(f"i{floats.itemsize}")
+    integers, digit_bits = np.dtype(f"i{floats.itemsize}"), code.SHORT_DIGIT if floats.itemsize == 2 else code.DIGIT
     low, infinity = int(np.iinfo(integers).max), int(np.array(np.inf, floats).view(integers))
     ranks, known, neurons = np.full(n_neurons, rank), np.zeros(n_neurons, np.int64), np.arange(n_neurons)
-    missing, last, rest = np.zeros(n_neurons, bool), 8 * floats.itemsize, low
+    largest, last, rest = np.zeros(n_neurons, integers), 8 * floats.itemsize, low
     while rest & ((1 << last) - 1):
-        above, last, rest = last, max(0, last - code.DIGIT), 0
+        above, last, rest = last, max(0, last - digit_bits), 0
         counts = np.zeros((n_neurons, 1 << (above - last)), np.int32)
         for block, clips in rows():
             bits = block.view(integers)
-            rest |= code.add_digits(bits, clips, low, infinity, above, last, known, counts, missing)
+            rest |= int(code.add_digits(bits, clips, integers.type(low), above, last, known, counts, largest))
         up_to = counts.cumsum(axis=1)
         digit = (up_to <= ranks[:, None]).sum(axis=1)
         ranks -= up_to[neurons, digit] - counts[neurons, digit]
@@ -135,4 +177,5 @@ def _of_rank(code: Any, rows: Rows, floats: np.dtype[Any], n_neurons: int, rank:
         known = (known << (above - last)) + digit - negative
     key = known << last
     bits = (key ^ (key >> 63 & low)) & -(1 << last)
-    return np.where(missing, np.nan, bits.astype(integers).view(floats).astype(np.float64) + 0)  # + 0: of -0.0, 0.0
+    thresholds = bits.astype(integers).view(floats).astype(np.float64) + 0  # + 0: of -0.0, 0.0
+    return np.where(largest > infinity, np.nan, thresholds)

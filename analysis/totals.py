@@ -21,11 +21,15 @@ import numpy as np
 from dask.delayed import delayed
 from numpy.typing import NDArray
 
+from ..store.direct import Part
+from ..store.selected import Selected, selected_by
+
 Totals = NDArray[Any]
 Codes = NDArray[np.integer]
 AddBlock = Callable[..., None]
-"""Adds the totals of one block (layer, clip, ...) to totals (category, layer, neuron), in place: of (totals, block,
-codes of its clips), and of floors (layer, neuron) where there are some.
+"""Adds the totals of one block (layer, clip, ...) to totals (category, layer, neuron), in place: of (totals, first
+layer and neuron, block, clips of the block by category, those of category c from edges[c] to edges[c + 1]), and of
+floors (layer, neuron) where there are some.
 """
 
 STEP_BYTES = 256 << 20  # read in one step, a block at a time; or four times its totals, if that is more
@@ -43,6 +47,7 @@ def count_bits(bits: Any, codes: Any, n_categories: int, n_neurons: int) -> Any:
     the workspace is a few KiB and the order of the clips; a layer whose bytes do not fill words of eight is copied.
     Raises ValueError for codes that do not fit the clips or the categories.
     """
+    bits = _stored(bits, "neuron_byte")
     if isinstance(bits, da.Array):
         bytes_per_clip = max(1, bits.shape[0] * bits.shape[2])
         limit = min(CLIPS_PER_CATEGORY * n_categories, JOINED_BYTES // bytes_per_clip)
@@ -56,7 +61,8 @@ def sum_values(values: Any, codes: Any, n_categories: int) -> Any:
     Bools give int32, integers int64; floats are summed in float64.
     """
     dtype = np.dtype({"b": np.int32, "f": np.float64}.get(values.dtype.kind, np.int64))
-    return _total(_not_small(values), codes, _add_values, (n_categories, values.shape[0], values.shape[2]), dtype)
+    values = _not_small(_stored(values, "neuron"))
+    return _total(values, codes, _add_values, (n_categories, values.shape[0], values.shape[2]), dtype)
 
 
 def count_above(values: Any, floors: Any, codes: Any, n_categories: int) -> Any:
@@ -65,7 +71,23 @@ def count_above(values: Any, floors: Any, codes: Any, n_categories: int) -> Any:
     floors: (layer, neuron), of a type in which they are compared; lazy ones are computed once, before all clips.
     """
     shape = n_categories, values.shape[0], values.shape[2]
-    return _total(_not_small(values), codes, _add_above, shape, np.dtype(np.int32), floors)
+    values = _not_small(_stored(values, "neuron"))
+    if isinstance(values, Selected) and values.dtype == np.float16:
+        floors = da.map_blocks(_keys_of, floors, dtype=np.int16) if isinstance(floors, da.Array) else _keys_of(floors)
+    return _total(values, codes, _add_above, shape, np.dtype(np.int32), floors)
+
+
+def _keys_of(floors: NDArray[np.floating]) -> NDArray[np.int16]:
+    from . import adders
+
+    keys: NDArray[np.int16] = adders.keys_of(floors)
+    return keys
+
+
+def _stored(values: Any, last: str) -> Any:
+    """What is stored, where these are values of it that can be walked as they lie on disk; else the values."""
+    stored = selected_by(values, ("layer", "clip", last))
+    return values if stored is None or not stored.in_order else stored
 
 
 def _not_small(values: Any) -> Any:
@@ -89,39 +111,55 @@ def _count_codes(codes: Codes, n_categories: int) -> NDArray[np.int64]:
     return np.bincount(codes[codes >= 0], minlength=n_categories)
 
 
-def _add_bits(totals: Totals, bits: NDArray[np.uint8], codes: Codes) -> None:
+def _add_bits(
+    totals: Totals, layer: int, _: int, bits: NDArray[np.uint8], clips: NDArray[np.intp], edges: NDArray[np.intp]
+) -> None:
     from . import adders  # machine code that takes half a second to load: who only opens a store never waits for it
 
-    if codes.shape != (bits.shape[1],):
-        raise ValueError(f"codes of shape {codes.shape} for {bits.shape[1]} clips; expected one code per clip")
-    if codes.size and codes.max() >= len(totals):
-        raise ValueError(f"category code {codes.max()} found; expected codes below {len(totals)}")
-    counts = totals if totals.flags.c_contiguous else np.zeros(totals.shape, np.int32)
-    order, edges = _by_category(codes, len(totals))
-    for layer, rows in enumerate(bits):
+    for i, rows in enumerate(bits):
         whole_words = np.pad(rows, ((0, 0), (0, -rows.shape[1] % 8))) if rows.shape[1] % 8 else rows
         words = np.ascontiguousarray(whole_words).view("<u8").astype(np.uint64, copy=False)
-        adders.add_words(words, order, edges, adders.SPREAD, counts, layer)
-    if counts is not totals:
-        totals += counts
+        adders.add_words(words, clips, edges, adders.SPREAD, totals, layer + i)
 
 
-def _add_values(totals: Totals, block: NDArray[Any], codes: Codes) -> None:
-    # Of at most 255 clips, bools sum to a byte and uint16 to 24 bits: narrow sums are several times faster.
-    narrow = {np.dtype(bool): np.uint8, np.dtype(np.uint16): np.uint32}.get(block.dtype, totals.dtype)
-    order, edges = _by_category(codes, len(totals))
-    for category in np.flatnonzero(np.diff(edges)):
-        clips = order[edges[category] : edges[category + 1]]
-        for part in np.array_split(clips, -(-len(clips) // MAX_ROWS)):
-            totals[category] += block.take(part, axis=1).sum(axis=1, dtype=narrow)
+def _add_values(
+    totals: Totals, layer: int, neuron: int, block: NDArray[Any], clips: NDArray[np.intp], edges: NDArray[np.intp]
+) -> None:
+    from . import adders
+
+    add = adders.add_rows
+    # Of at most 255 clips, bools sum to a byte and uint16 to 32 bits: narrow sums are several times faster.
+    if block.dtype == np.float16:
+        block, sums, add = block.view(np.uint16), np.zeros(block.shape[2]), adders.add_halves
+    elif block.dtype == bool:
+        block, sums = block.view(np.uint8), np.zeros(block.shape[2], np.uint8)
+    elif block.dtype in (np.uint16, np.float32):
+        sums = np.zeros(block.shape[2], np.uint32 if block.dtype == np.uint16 else np.float64)
+    else:
+        block, sums = block.astype(totals.dtype, copy=False), np.zeros(block.shape[2], totals.dtype)
+    for i, rows in enumerate(np.ascontiguousarray(block)):
+        add(rows, clips, edges, sums, totals, layer + i, neuron)
 
 
-def _add_above(totals: Totals, block: NDArray[Any], codes: Codes, floors: NDArray[np.floating]) -> None:
-    _add_values(totals, block.astype(floors.dtype, copy=False) > floors[:, None], codes)
+def _add_above(
+    totals: Totals, layer: int, neuron: int, block: NDArray[Any], clips: Any, edges: Any, floors: NDArray[Any]
+) -> None:
+    from . import adders
+
+    if floors.dtype == np.int16:  # keys, of float16
+        block, add = block.view(np.int16), adders.add_keys_above
+    else:
+        block, add = block.astype(floors.dtype, copy=False), adders.add_above
+    for i, rows in enumerate(np.ascontiguousarray(block)):
+        add(rows, clips, edges, np.ascontiguousarray(floors[i]), totals, layer + i, neuron)
 
 
-def _by_category(codes: Codes, n_categories: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+def _by_category(codes: Codes, n_clips: int, n_categories: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Clips ordered by category, ascending in each; those of category c lie from edges[c] to edges[c + 1]."""
+    if codes.shape != (n_clips,):
+        raise ValueError(f"codes of shape {codes.shape} for {n_clips} clips; expected one code per clip")
+    if codes.size and codes.max() >= n_categories:
+        raise ValueError(f"category code {codes.max()} found; expected codes below {n_categories}")
     order = np.argsort(codes, kind="stable")
     return order, np.searchsorted(codes[order], np.arange(n_categories + 1))
 
@@ -129,12 +167,12 @@ def _by_category(codes: Codes, n_categories: int) -> tuple[NDArray[np.intp], NDA
 def _total(
     array: Any, codes: Any, add: AddBlock, shape: tuple[int, int, int], dtype: np.dtype[Any], *floors: Any
 ) -> Any:
-    """Totals by `add` over all blocks; numpy for numpy, else one lazy dask chunk."""
-    if not any(isinstance(each, da.Array) for each in (array, codes, *floors)):
+    """Totals by `add` over all blocks; numpy for numpy, else one lazy dask chunk. array: also what is stored."""
+    if not any(isinstance(each, da.Array | Selected) for each in (array, codes, *floors)):
         totals = np.zeros(shape, dtype)
-        add(totals, np.asarray(array), codes, *floors)
+        add(totals, 0, 0, np.asarray(array), *_by_category(codes, array.shape[1], len(totals)), *floors)
         return totals
-    if not isinstance(array, da.Array):
+    if not isinstance(array, da.Array | Selected):
         array = da.from_array(array, chunks=-1)
     if not isinstance(codes, da.Array):
         codes = da.from_array(codes, chunks=-1)
@@ -144,14 +182,19 @@ def _total(
     n_bytes = max(STEP_BYTES, 4 * dtype.itemsize * int(np.prod(shape)))
     bytes_per_clip = max(1, array.nbytes // max(1, array.shape[1]))
     enough = min(n_bytes // bytes_per_clip, array.shape[1] // CHAINS)
+    rows = array.clips() if isinstance(array, Selected) else None
+    lengths = [len(at) for _, _, at in rows] if rows is not None else array.chunks[1]
     # `partial` keeps the array out of the graph: a step computes its blocks by itself, one by one.
-    step = delayed(partial(_step, array, add, shape, dtype), pure=True)
+    step = delayed(partial(_step if rows is None else _stored_step, array, add, shape, dtype), pure=True)
     chains: list[Any] = []
-    for number, clip_blocks in enumerate(_steps(array.chunks[1], enough)):
+    for number, numbers in enumerate(_steps(lengths, enough)):
+        blocks = numbers if rows is None else [rows[i] for i in numbers]
         if number < CHAINS:
-            chains.append(step(codes, clip_blocks, None, *each))
+            chains.append(step(codes, blocks, None, *each))
         else:
-            chains[number % CHAINS] = step(codes, clip_blocks, chains[number % CHAINS], *each)
+            chains[number % CHAINS] = step(codes, blocks, chains[number % CHAINS], *each)
+    if not chains:
+        chains = [step(codes, [], None, *each)]
     total = chains[0] if len(chains) == 1 else delayed(_sum, pure=True)(chains)
     return da.from_delayed(total, shape, dtype)
 
@@ -173,10 +216,31 @@ def _step(
     for i, n, k in product(*map(range, own.shape)):
         j = clip_blocks[n]
         block = own[i, n, k].compute(scheduler="synchronous")
-        # Packed bits have one block of bytes; all neurons of the totals belong to it.
-        within = slice(None) if len(neurons) == 2 else slice(neurons[k], neurons[k + 1])
-        of_block = [floor[layers[i] : layers[i + 1], within] for floor in floors]
-        add(totals[:, layers[i] : layers[i + 1], within], block, codes[clips[j] : clips[j + 1]], *of_block)
+        within = slice(layers[i], layers[i + 1]), slice(neurons[k], neurons[k + 1])
+        ordered = _by_category(codes[clips[j] : clips[j + 1]], block.shape[1], len(totals))
+        add(totals, layers[i], neurons[k], block, *ordered, *(floor[within] for floor in floors))
+    return totals
+
+
+def _stored_step(
+    stored: Selected,
+    add: AddBlock,
+    shape: tuple[int, int, int],
+    dtype: np.dtype[Any],
+    codes: Codes,
+    rows: Sequence[Part],
+    before: Totals | None,
+    *floors: NDArray[np.floating],
+) -> Totals:
+    """The same of some rows of stored chunks, as they lie on disk; clips that are not selected are passed over."""
+    totals = np.zeros(shape, dtype) if before is None else before.copy()
+    _by_category(codes, stored.shape[1], len(totals))
+    for row in rows:
+        _, inside, at = row
+        order, edges = _by_category(codes[at], len(at), len(totals))
+        clips = inside[order]
+        for layer, neuron, block in stored.blocks(row):
+            add(totals, layer.start, neuron.start, block, clips, edges, *(floor[layer, neuron] for floor in floors))
     return totals
 
 

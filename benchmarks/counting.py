@@ -2,7 +2,8 @@
 
 `ds.otoscope.probability` on packed bits against three other ways to the same counts from the same store: float32
 one-hot matrix products on unpacked bits, flox on the lazy bool view, and unpacking with uint8 sums per category. All
-have two threads; the hand-written ones walk half of the stored objects in each thread, and add up in place.
+have two threads; the hand-written ones walk half of the stored objects in each thread, and add up in place. And
+against plainly reading the same objects' bytes in two threads, as are means per category and the reading "frame".
 """
 
 import warnings
@@ -20,9 +21,10 @@ from threadpoolctl import threadpool_limits
 import otoscope
 import otoscope.analysis.accessor
 import otoscope.store.reader
+from otoscope.store.schema import NEURON_CHUNK
 
 from . import harness
-from .harness import Figure, Measured, fresh_process, interleaved, median_ratio, memory_rise
+from .harness import Figure, Measured, fresh_process, interleaved, median_ratio, memory_rise, read_objects
 from .synthetic import LABEL, TASK, WIDTH, write_store
 
 THREADS = 2
@@ -37,18 +39,26 @@ class Size:
     repetitions: int
     flox_layers: int
     """Layers that flox counts; its time is scaled up to all twelve."""
+    kept_clips: int
+    """Clips of the store that keeps means and positive frames."""
 
 
-FULL = Size(clips=98_304, categories=50, block=2048, repetitions=7, flox_layers=4)
-SMALL = Size(clips=200, categories=3, block=64, repetitions=1, flox_layers=1)
+FULL = Size(clips=98_304, categories=50, block=2048, repetitions=7, flox_layers=4, kept_clips=16_384)
+SMALL = Size(clips=200, categories=3, block=64, repetitions=1, flox_layers=1, kept_clips=100)
 
 AddBlock = Callable[[np.ndarray, np.ndarray, np.ndarray], None]
 
 
-def by_otoscope(ds: xr.Dataset) -> np.ndarray:
+def by_otoscope(ds: xr.Dataset, threads: int = THREADS, reading: str = "clip") -> np.ndarray:
     """(layer, neuron, category) activation probability."""
+    with dask.config.set(scheduler="threads", num_workers=threads):
+        return ds.otoscope.probability(LABEL, reading=reading).values
+
+
+def means(ds: xr.Dataset) -> np.ndarray:
+    """(layer, neuron, category) means."""
     with dask.config.set(scheduler="threads", num_workers=THREADS):
-        return ds.otoscope.probability(LABEL).values
+        return ds.otoscope.category_mean(LABEL).values
 
 
 def by_flox(ds: xr.Dataset, n_layers: int) -> np.ndarray:
@@ -127,6 +137,28 @@ def measure(scratch: Path, size: Size) -> Measured:
         size.repetitions,
     )
     seconds["flox"] = [scale * s for s in seconds["flox"]]
+    seconds |= interleaved(
+        {
+            "2 threads": lambda: by_otoscope(ds),
+            "1 thread": lambda: by_otoscope(ds, 1),
+            "reading": lambda: read_objects(url, f"{TASK}/active_bits", THREADS),
+        },
+        2 * size.repetitions,
+    )
+    kept_url = str(scratch / "kept.zarr")
+    keep = ("mean", "positive_frames")
+    write_store(kept_url, n_clips=size.kept_clips, n_categories=size.categories, keep=keep, block=size.block)
+    kept = otoscope.open(kept_url)[TASK].to_dataset()
+    chunk = 2 * size.block * NEURON_CHUNK
+    kept_seconds = interleaved(
+        {
+            "means": lambda: means(kept),
+            "frames": lambda: by_otoscope(kept, reading="frame"),
+            "reading means": lambda: read_objects(kept_url, f"{TASK}/mean", THREADS, chunk, checked=True),
+            "reading frames": lambda: read_objects(kept_url, f"{TASK}/positive_frames", THREADS, chunk, checked=True),
+        },
+        size.repetitions,
+    )
     with_failed = str(scratch / "failed.zarr")
     write_store(with_failed, n_clips=size.clips, n_categories=size.categories, block=size.block, failed=FAILED_SHARE)
     holed = otoscope.open(with_failed)[TASK].to_dataset()
@@ -154,6 +186,28 @@ def measure(scratch: Path, size: Size) -> Measured:
         )
         for words, (case, bound) in ratios.items()
     ]
+    of = f"median of {2 * size.repetitions} ratios"
+    figures += [
+        Figure(
+            name="counts on packed bits, against reading their bytes from page cache",
+            value=median_ratio(seconds["2 threads"], seconds["reading"]), unit="times", bound=5, at_least=False,
+            how=f"{how}, the reading too; {of}",
+        ),
+        Figure(
+            name="counts on packed bits, two threads times faster than one",
+            value=median_ratio(seconds["1 thread"], seconds["2 threads"]), unit="times", bound=1.25, at_least=True,
+            how=f"{how}; {of}",
+        ),
+        *(
+            Figure(
+                name=f"{words}, against reading their bytes and checksums",
+                value=median_ratio(kept_seconds[case], kept_seconds[f"reading {case}"]), unit="times", bound=4,
+                at_least=False,
+                how=f"{size.kept_clips:,} clips, otherwise the same; median of {size.repetitions} ratios",
+            )
+            for case, words in (("means", "means per category"), ("frames", 'the reading "frame"'))
+        ),
+    ]  # fmt: skip
     memory = Figure(
         name="counts on packed bits, rise of memory", value=max(risen) / 1e9, unit="GB", bound=0.5, at_least=False,
         how="the same, opening included, above the imported process; worst of 3 processes",
@@ -163,7 +217,9 @@ def measure(scratch: Path, size: Size) -> Measured:
         value=median_ratio(hidden["some failed"], hidden["none failed"]), unit="times", bound=1.1, at_least=False,
         how=f"the same; {holed.attrs['n_failed']:,} clips here and there; median of {size.repetitions} ratios",
     )  # fmt: skip
-    return Measured(figures=[*figures, slower, memory], raw={"seconds": {**seconds, **hidden}, "rise_bytes": risen})
+    return Measured(
+        figures=[*figures, slower, memory], raw={"seconds": {**seconds, **kept_seconds, **hidden}, "rise_bytes": risen}
+    )
 
 
 def main() -> None:

@@ -14,11 +14,15 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+import google_crc32c
+import numpy as np
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results"
@@ -75,6 +79,27 @@ def interleaved(cases: Mapping[str, Callable[[], object]], repetitions: int) -> 
 def median_ratio(numerator: list[float], denominator: list[float]) -> float:
     """Median of the ratios of each repetition."""
     return statistics.median(a / b for a, b in zip(numerator, denominator, strict=True))
+
+
+def read_objects(url: str, array: str, threads: int, chunk_bytes: int = 4 << 20, checked: bool = False) -> None:
+    """Read the bytes of all objects of an array, so many at a time into one buffer of each thread, and do nothing more.
+
+    checked: but take the CRC-32C of all of them.
+    """
+    files = [str(path) for path in sorted((Path(url) / array / "c").rglob("*")) if path.is_file()]
+
+    def walk(thread: int) -> None:
+        buffer = np.empty(chunk_bytes, np.uint8)
+        for file in files[thread::threads]:
+            descriptor, at = os.open(file, os.O_RDONLY), 0
+            while n := os.preadv(descriptor, [buffer], at):  # type: ignore[list-item]  # an array is a buffer, stubs lag
+                at += n
+                if checked:
+                    google_crc32c.extend(0, buffer[:n])
+            os.close(descriptor)
+
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(walk, range(threads)))
 
 
 def fresh_process(function: str, **arguments: Any) -> Any:

@@ -98,7 +98,7 @@ def _measure(size: Size) -> Measured:
     each = list(blocks(TASK, n_clips, size.block))
     rng = np.random.default_rng(0)
     liked = rng.integers(0, 256, (LAYERS, 10, WIDTH // 8), dtype=np.uint8)
-    values = block_values(each[0], np.arange(n_clips) % 10, liked, rng, means=True)
+    values = block_values(each[0], np.arange(n_clips) % 10, liked, rng, keep=("mean",))
     status = np.ones(size.block, np.uint8)
 
     def write_ours() -> None:

@@ -23,7 +23,7 @@ def write_store(
     url: str, *, n_clips: int, n_categories: int, keep: tuple[str, ...] = (), block: int = 2048, n_labels: int = 1,
     failed: float = 0.0,
 ) -> None:  # fmt: skip
-    """A finished store of random bits and, if kept, means of their sign.
+    """A finished store of random bits and, if kept, means of their sign, and positive frames where there are any.
 
     A neuron is active in 62.5 % of the clips of about half of the categories and in 25 % of the others'.
     n_labels: columns of labels, the first one the categories, the others of one category more each.
@@ -52,18 +52,20 @@ def write_store(
     rng, lost = np.random.default_rng(0), np.random.default_rng(1).random(n_clips) < failed
     liked = rng.integers(0, 256, (LAYERS, n_categories, WIDTH // 8), dtype=np.uint8)
     for each in blocks(TASK, n_clips, block):
-        values = block_values(each, category, liked, rng, means="mean" in keep)
+        values = block_values(each, category, liked, rng, keep=keep)
         gone = lost[each.clips]
         values["active_bits"][:, gone] = 0
         values["frame_count"][gone] = 0
         values["reason"][gone] = "made up"
         if "mean" in keep:
             values["mean"][:, gone] = np.nan
+        if "positive_frames" in keep:
+            values["positive_frames"][:, gone] = 0
         write_block(url, each, values, np.where(gone, FAILED, OK).astype(np.uint8), "made up")
 
 
 def block_values(
-    block: Block, category: np.ndarray, liked: np.ndarray, rng: np.random.Generator, *, means: bool
+    block: Block, category: np.ndarray, liked: np.ndarray, rng: np.random.Generator, *, keep: tuple[str, ...]
 ) -> dict[str, np.ndarray]:
     """Bits: (layer, clip, byte), active where two coins say so, or one coin and the category's liking."""
     shape = (LAYERS, len(block), WIDTH // 8)
@@ -75,7 +77,11 @@ def block_values(
         "reason": np.full(len(block), "", dtype=object),
         "audio_digest": np.zeros(len(block), np.uint64),
     }
-    if means:
+    if "positive_frames" in keep:
+        active = np.unpackbits(bits, axis=-1, bitorder="little")
+        frames = np.frombuffer(rng.bytes(active.size), np.uint8).reshape(active.shape)
+        values["positive_frames"] = active * (frames.astype(np.uint16) + 1)
+    if "mean" in keep:
         # A float16's sign is its highest bit; without the second highest, its size is below 2.
         n_values = int(np.prod(shape)) * 8
         pattern = np.frombuffer(rng.bytes(2 * n_values), np.uint16).reshape(*shape[:2], WIDTH) & 0x3FFF | 1

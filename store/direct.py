@@ -36,6 +36,7 @@ Buffer = np.ndarray | bytearray  # of bytes
 Runs = list[tuple[int, int]]  # first and end of each
 Index = int | slice | np.ndarray  # along one axis
 Part = tuple[int, np.ndarray, np.ndarray]  # number of a piece of an axis, positions in the piece, and in the result
+ChunkPart = tuple[int, slice | np.ndarray, slice | np.ndarray]  # the same of a chunk
 
 
 def max_string_bytes(n: int, stored: int) -> int:
@@ -227,17 +228,13 @@ def read_shards(
 
     def read(shard: tuple[Part, ...]) -> None:
         # One buffer for all inner chunks that are wanted in part: it stays in the processor's cache until it is copied.
-        buffer = np.empty(int(np.prod(chunks)) * array.dtype.itemsize, np.uint8)
+        buffer = np.empty(chunk_bytes(array), np.uint8)
         stored = buffer.view(array.dtype.newbyteorder("<")).reshape(chunks)
         key = array.metadata.encode_chunk_key(tuple(number for number, _, _ in shard))
         with closing(kind(array, key)) as source:
             try:
                 index = read_index(source, [s // c for s, c in zip(shards, chunks, strict=True)])
-                # Along each axis: the chunk's number, the positions of its values in the chunk, and in the result.
-                within = [
-                    [(number, as_run(inner), as_run(at[to])) for number, inner, to in parts(inside, size)]
-                    for (_, inside, at), size in zip(shard, chunks, strict=True)
-                ]
+                within = within_chunks(shard, chunks)
                 rows = rows_axis(chunks)
                 together = lies_together(within, values.shape, chunks)
                 runs = {number: runs_of(*at) if together else None for number, *at in within[rows]}
@@ -262,6 +259,42 @@ def read_shards(
         for shard in every:
             read(shard)
     return np.asarray(values[tuple(0 if isinstance(axis, int | np.integer) else slice(None) for axis in selection)])
+
+
+def chunks_in(
+    array: zarr.Array[Any], shard: Sequence[Part], buffer: np.ndarray
+) -> Iterator[tuple[tuple[ChunkPart, ...], np.ndarray]]:
+    """Each inner chunk of a local shard of which something is wanted, one after the other, all in one buffer.
+
+    buffer: uint8, `chunk_bytes` long. Gives per axis number, positions in the chunk and in the result, and the values
+    of the chunk, which are there until the next is asked for.
+    Raises FileNotFoundError for an absent shard, ValueError for one whose checksums do not agree.
+    """
+    shards, chunks = array.shards or array.chunks, array.chunks
+    stored = buffer.view(array.dtype.newbyteorder("<")).reshape(chunks)
+    key = array.metadata.encode_chunk_key(tuple(number for number, _, _ in shard))
+    with closing(ShardFile(array, key)) as source:
+        try:
+            index = read_index(source, [s // c for s, c in zip(shards, chunks, strict=True)])
+            for chunk in itertools.product(*within_chunks(shard, chunks)):
+                offset, n_bytes = map(int, index[tuple(number for number, _, _ in chunk)])
+                read_checked(source, offset, n_bytes, [buffer])
+                yield chunk, stored
+        except ValueError as e:
+            raise ValueError(f"{key}: {e}") from e
+
+
+def chunk_bytes(array: zarr.Array[Any]) -> int:
+    """Bytes of the values of an inner chunk."""
+    return int(np.prod(array.chunks)) * array.dtype.itemsize
+
+
+def within_chunks(shard: Sequence[Part], chunks: Sequence[int]) -> list[list[ChunkPart]]:
+    """Along each axis of a shard: number of a chunk, where in it is what is wanted, and where in the result."""
+    return [
+        [(number, as_run(inner), as_run(at[to])) for number, inner, to in parts(inside, size)]
+        for (_, inside, at), size in zip(shard, chunks, strict=True)
+    ]
 
 
 def share_of_chunks(array: zarr.Array[Any], selection: Sequence[Index]) -> float:

@@ -38,6 +38,7 @@ from .group import (
 from .labels import decode, encode
 from .provenance import StoredLabel
 from .schema import FAILED, LONG_NAMES, OK, PENDING, anatomy_values
+from .selected import Selected, chunked
 
 SHOWN_DIMS: dict[tuple[str, ...], tuple[str, ...]] = {("layer", "clip", "neuron"): ("layer", "neuron", "clip")}
 MAX_WHOLE_BYTES = 2**28  # of an object that is read whole
@@ -61,6 +62,11 @@ class StoredArray(BackendArray):
         self.dtype = _shown_dtype(array.dtype)
         self.files, self.encoded_plainly = array, can_read(array)
         self.local = isinstance(array.store_path.store, Folder)
+        self.opening = uuid.uuid4().hex
+
+    def __dask_tokenize__(self) -> str:
+        """Dask takes equal names for equal values, and the same location may hold others when it is opened again."""
+        return self.opening
 
     @property
     def preferred_chunks(self) -> dict[str, int]:
@@ -90,14 +96,22 @@ class StoredArray(BackendArray):
         on_disk: list[Any] = [None] * len(key)
         for shown, axis in enumerate(self.order):
             on_disk[axis] = key[shown]
-        with reading(f"{self.array.path} in {self.array.store_path.store}"):
-            values = self.read_on_disk(on_disk)
+        values = self.as_stored(on_disk)
         kept = [axis for axis in range(len(on_disk)) if not isinstance(on_disk[axis], int | np.integer)]
         values = values.astype(_shown_dtype(values.dtype), copy=False)
         return values.transpose([kept.index(axis) for axis in self.order if axis in kept])
 
-    def read_on_disk(self, on_disk: list[Any]) -> np.ndarray:
-        """The same in disk order; by zarr what is neither local nor worth whole objects, and what lacks a file."""
+    def as_stored(self, on_disk: list[Any]) -> np.ndarray:
+        """The same in the order on disk and the stored type, by one int, slice or int array per axis of that."""
+        with self.reading():
+            return self._read_on_disk(on_disk)
+
+    def reading(self) -> contextlib.AbstractContextManager[None]:
+        """Inside, an error that says what is damaged says of which array."""
+        return reading(f"{self.array.path} in {self.array.store_path.store}")
+
+    def _read_on_disk(self, on_disk: list[Any]) -> np.ndarray:
+        """The same; by zarr what is neither local nor worth whole objects, and what lacks a file."""
         if self.array.dtype.kind == "T":
             (where,) = on_disk
             strings = np.array(read_strings(self.files, where), object)
@@ -231,7 +245,11 @@ def read_task(url: str, task: str, failed: str = "hide") -> xr.Dataset:
 
 def _variable(array: StoredArray, attrs: dict[str, Any]) -> xr.Variable:
     lazy = indexing.LazilyIndexedArray(array)
-    return xr.Variable(array.dims, lazy, attrs, {"preferred_chunks": array.preferred_chunks})
+    encoding: dict[str, Any] = {"preferred_chunks": array.preferred_chunks}
+    if type(array) is StoredArray:
+        disk = zip(dims_of(array.array), array.array.shape, strict=True)
+        encoding["selected"] = Selected(stored=array, at={dim: np.arange(n) for dim, n in disk})
+    return xr.Variable(array.dims, lazy, attrs, encoding)
 
 
 def _shown(variable: xr.Variable, position: np.ndarray, n: int) -> xr.Variable:
@@ -244,6 +262,8 @@ def _shown(variable: xr.Variable, position: np.ndarray, n: int) -> xr.Variable:
         left = np.bincount(position // chunks["clip"])
         chunks["clip"] = tuple(left[left > 0].tolist()) or (0,)
     shown.encoding = {"preferred_chunks": chunks} if chunks else {}
+    if selected := variable.encoding.get("selected"):
+        shown.encoding["selected"] = selected.part(clip=position)
     return shown
 
 
@@ -304,11 +324,12 @@ def open_store(url: str, failed: str = "hide") -> xr.DataTree:
 
 def _chunked(dataset: xr.Dataset) -> xr.Dataset:
     """A task in Dask's chunks, but for coordinates: xarray compares and groups by what it can read at once."""
-    # Dask takes equal names for equal values, and the same location may hold others when it is opened again.
-    opening = uuid.uuid4().hex
-    chunked = {
-        name: variable.chunk(variable.encoding["preferred_chunks"], name=f"{name}-{opening}")
-        for name, variable in ((str(name), dataset.variables[name]) for name in dataset.data_vars)
-        if "preferred_chunks" in variable.encoding
-    }
-    return dataset.assign(chunked)
+    opening = uuid.uuid4().hex  # see `StoredArray.__dask_tokenize__`
+    chunks = {}
+    for name, variable in ((str(name), dataset.variables[name]) for name in dataset.data_vars):
+        if "preferred_chunks" in variable.encoding:
+            selected = variable.encoding.pop("selected", None)
+            own = f"{name}-{opening}"
+            sizes = variable.encoding["preferred_chunks"]
+            chunks[name] = chunked(variable, selected, own) if selected else variable.chunk(sizes, name=own)
+    return dataset.assign(chunks)

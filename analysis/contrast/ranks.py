@@ -14,7 +14,8 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from ..adders import compiled
+from ...store.selected import selected_by
+from ..adders import compiled, widened
 
 TILE = 32  # neurons: ranks of 16,000 clips then stay in a core's cache, whatever the order they are added up in
 COLUMN = 128  # neurons read at once, as they lie together in a store
@@ -54,9 +55,14 @@ def read_means(
     mean: xr.DataArray, layer: int, neurons: slice | NDArray[np.intp], clips: NDArray[np.intp]
 ) -> NDArray[Any]:
     """Means (clip, neuron) of these clips, of some neurons of a layer."""
-    part = mean.variable.isel(layer=layer, neuron=neurons).transpose("clip", "neuron")
-    values: NDArray[Any] = part.compute(scheduler="synchronous").values
-    values = values if len(clips) == len(values) else values[clips]
+    stored = selected_by(mean.transpose("layer", "neuron", "clip").data, ("layer", "neuron", "clip"))
+    if stored is not None:
+        found = stored.part(layer=slice(layer, layer + 1), neuron=neurons, clip=clips).read()[0]
+        values: NDArray[Any] = widened(found) if found.dtype == np.float16 else found
+    else:
+        part = mean.variable.isel(layer=layer, neuron=neurons).transpose("clip", "neuron")
+        values = part.compute(scheduler="synchronous").values
+        values = values if len(clips) == len(values) else values[clips]
     return values if values.itemsize > 4 else values.astype(np.float32, copy=False)  # exact, and machine code knows it
 
 
