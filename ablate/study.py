@@ -19,7 +19,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from ..analysis.conditions import listed
+from ..analysis.conditions import clips_where, listed
 from ..analysis.probe.cautions import cautions, chance_test
 from ..analysis.probe.probe import Probe, Recipe, fit_probe, load_probe, save_probe
 from ..analysis.probe.splits import PARTS, Splits, make_splits, splits_column
@@ -29,6 +29,7 @@ from ..analysis.selection.labellings import (
     Labelling,
     SelectedLabelling,
     check_one_encoder,
+    check_where,
     labellings,
     select_neurons,
 )
@@ -205,9 +206,13 @@ def select_on(
 ) -> tuple[SelectedLabelling, NDArray[np.bool_]]:
     """The neurons of a labelling by clips as of `selecting_clips`, and which clips (clip) counted.
 
+    Those that confirm select nothing, and may be any of the task.
     Raises as `select_neurons`, and says where fewer than all clips are the cause.
     """
     how, among = replace(how, clips="all"), np.ones(labelling.ds.sizes["clip"], bool) if clips is None else clips
+    if clips is not None and how.confirm:
+        check_where(labelling, how.confirm)
+        among = clips = clips | clips_where(labelling.ds, how.confirm)
     part = labelling if clips is None else replace(labelling, ds=labelling.ds.isel(clip=np.flatnonzero(clips)))
     try:
         found = select_neurons(part, how)

@@ -108,7 +108,7 @@ class Client:
         """Names of the sets that a selection offers an ablation of its labelling, and how many neurons each has."""
         how = selection_of(selection)
         asked = {"task": task, "label": label, **how.to_json()}
-        asked = {name: value for name, value in asked.items() if value is not None and name != "confirm"}
+        asked = {name: value for name, value in asked.items() if value is not None}
         return {
             each["set"]: each["neurons"] for each in self._json("GET", f"/selections?{urlencode(asked, doseq=True)}")
         }

@@ -39,10 +39,10 @@ BOUNDS: Mapping[str, Mapping[str, Any]] = {
 THRESHOLD = Annotated[float, Field(allow_inf_nan=False)] | Annotated[str, Field(max_length=MAX_NAME)] | None
 
 
-def model_of(record: type[Any], *, strict: bool, without: tuple[str, ...] = ()) -> type[BaseModel]:
+def model_of(record: type[Any], *, strict: bool) -> type[BaseModel]:
     """The fields of a record as pydantic's, with `BOUNDS`. Refused are other fields and, if strict, numbers in text."""
     made: dict[str, Any] = {}
-    for each in (each for each in fields(record) if each.name not in without):
+    for each in fields(record):
         kind, choices = THRESHOLD if each.name == "threshold" else each.type, each.metadata.get("choices")
         about = {"description": each.metadata.get("help"), **BOUNDS.get(each.name, {})}
         if each.default_factory is not MISSING:  # a record in the record
@@ -63,7 +63,7 @@ class Ask(model_of(Request, strict=True)):  # type: ignore[misc]
     """An ablation to be done. Equal requests are one job."""
 
 
-class SelectionQuery(model_of(Selection, strict=False, without=("confirm",))):  # type: ignore[misc]
+class SelectionQuery(model_of(Selection, strict=False)):  # type: ignore[misc]
     """Whose neurons, and how they are selected: as for an ablation of the same labelling."""
 
     task: str = Field(max_length=MAX_NAME, description="Task of the store.")

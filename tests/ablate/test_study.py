@@ -11,7 +11,15 @@ import xarray as xr
 import otoscope
 from otoscope.ablate.request import Request
 from otoscope.ablate.result import read_result, write_result
-from otoscope.ablate.study import draw_donors, find_neurons, look_up, run_study
+from otoscope.ablate.study import (
+    OpenStore,
+    draw_donors,
+    find_neurons,
+    look_up,
+    run_study,
+    select_on,
+    selecting_clips,
+)
 from otoscope.analysis.published.neuron_lists import write_published_list
 from otoscope.analysis.selection.selection import Selection
 from otoscope.cluster.executor import SerialExecutor
@@ -281,6 +289,22 @@ def test_where_says_which_clips_select_and_leaves_those_that_are_tested(here, tm
     ):
         with pytest.raises(LookupError, match=message):
             look_up(Request(**ASKED, selection=Selection(where=where)), url)
+
+
+def test_clips_that_confirm_may_be_those_that_are_tested(here):
+    """They select nothing, so that the set is as without them."""
+    how = {"rule": "lape", "percentile": 4.0, "permutations": 99}
+    plain = find_neurons(Request(**ASKED, selection=Selection(**how)), here.url)
+    confirmed = find_neurons(Request(**ASKED, selection=Selection(**how, confirm=("split=test",))), here.url)
+    assert confirmed.pairs == plain.pairs
+    assert confirmed.why["selected_on"] == plain.why["selected_on"]
+    labelling = OpenStore(here.url).labelling("t", "letter")
+    _, clips = selecting_clips("auto", labelling.ds, "letter")
+    found, counted = select_on(labelling, Selection(**how, confirm=("split=test",)), clips)
+    assert found.selection.attrs["hold_up_clips"] == 60
+    np.testing.assert_array_equal(counted, labelling.ds["split"].values == "train")
+    with pytest.raises(LookupError, match="no clip has split 'tset'; expected one of 'test', 'train'"):
+        select_on(labelling, Selection(**how, confirm=("split=tset",)), clips)
 
 
 def test_where_nothing_is_selected_nothing_is_said_of_it(here):

@@ -51,6 +51,11 @@ def test_everything_can_be_listed(service: Client) -> None:
     assert [task["task"] for task in service.tasks()] == ["t"]
     assert service.categories("t", "letter") == dict.fromkeys("abcd", 15)
     assert service.sets("t", "letter", SELECTION)["only(d)"] == 7
+    confirmed, rest = (
+        service.sets("t", "letter", Selection(clips="all", **{field: condition}))
+        for field, condition in (("confirm", "split=test"), ("where", "split!=test"))
+    )
+    assert confirmed == rest
     assert job in [found["id"] for found in service.jobs("done")]
     assert service.probes()[0]["labelling"] == "t:letter"
 
