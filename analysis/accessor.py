@@ -389,4 +389,11 @@ class OtoscopeAccessor:
     def _variable(self, name: str, purpose: str) -> xr.DataArray:
         if name not in self._ds:
             raise LookupError(f"this task keeps no {name!r}, expected for {purpose}: extract with --keep {name}")
-        return self._ds[name]
+        found = self._ds[name]
+        needed = ("layer", "neuron", "clip") if name in ("mean", "positive_frames") else ()
+        if gone := [dim for dim in needed if dim not in found.dims]:
+            raise ValueError(
+                f"found dimensions {', '.join(map(str, found.dims))} of {name}; expected {gone[0]} for {purpose}: a "
+                f"selection of one {gone[0]} keeps its dimension as {gone[0]}=[1]"
+            )
+        return found

@@ -45,6 +45,11 @@ def labellings_table(
     what speaks against a selection.
     Raises ValueError for several labellings where one is expected, NothingSelected where nothing is left.
     """
+    if kind == "thresholds" and selections.selection.rule == "contrast":
+        raise ValueError(
+            "the rule contrast has no thresholds of probabilities; expected lape or paper for the table thresholds: "
+            "give --rule"
+        )
     if kind in ("stats", "thresholds", "paper"):
         each, left_out = select_each(asked, selections)
         found = {(x.store, x.name): x.selection for x in each}

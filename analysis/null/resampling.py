@@ -266,9 +266,11 @@ def shuffle_labels(sample: Arrangement, seed: int, draw: int) -> Codes:
             "every split has one category only; expected at least two to exchange labels between: leave out `within`"
         )
     if draw == 0 and sample.log_groupings < ONE_GROUPING:
+        alone = len(first) == len(sample.codes)
+        remedy = "use a label that several clips share" if alone else "group by another column, or leave `group` out"
         raise ValueError(
-            "shuffling would only rename the categories, each of which is one clip or group; expected categories of "
-            "several: group by another column, or leave `group` out"
+            f"shuffling would only rename the categories, each of which is one {'clip' if alone else 'clip or group'}; "
+            f"expected categories of several: {remedy}"
         )
     rng = np.random.default_rng([seed, SHUFFLE, draw])
     shuffled = np.empty_like(of_unit)

@@ -49,7 +49,7 @@ def check_categories(categories: Sequence[str], name: str, how: Selection) -> No
 
 def _with_clips(name: str, how: Selection) -> str:
     parts = [f"with {listed(how.where)}"] * bool(how.where)
-    parts += [f"but those with {listed(how.confirm)}, which confirm,"] * bool(how.confirm)
+    parts += [f"but those that confirm ({listed(how.confirm)})"] * bool(how.confirm)
     return f"{name} of the clips {' '.join(parts)}" if parts else name
 
 
@@ -105,13 +105,7 @@ def answers_of(selection: xr.Dataset, how: Selection) -> tuple[str, ...]:
     """What tests that found nothing found, and how far other clips confirm a selection, a line each."""
     lines = []
     if how.rule == "contrast" and not bool(selection["selected"].any()):
-        away = np.maximum(selection["auc"], 1 - selection["auc"]) if how.sign == "both" else selection["auc"]
-        largest = float(1 - away.min() if how.sign == "negative" else away.max())
-        lines.append(
-            f"no neuron is specific for a category: with {how.permutations:,} permutations the smallest q is "
-            f"{float(selection['q'].min()):.2g} (level {how.level:g}), the largest AUC {largest:.3f} (min_effect "
-            f"{how.min_effect:g})"
-        )
+        lines.append(_nothing_passed(selection, how))
     if "hold_up" in selection.attrs:
         share, chance, high = (selection.attrs[f"hold_up{part}"] for part in ("", "_shuffled", "_shuffled_high"))
         n = int(selection["holds_up"].notnull().sum())
@@ -121,6 +115,20 @@ def answers_of(selection: xr.Dataset, how: Selection) -> tuple[str, ...]:
             f"{share:.1%} of {n} selected cells hold up on {clips} {beside}" if n else f"nothing to test on {clips}"
         )
     return tuple(lines)
+
+
+def _nothing_passed(selection: xr.Dataset, how: Selection) -> str:
+    if not bool(selection["q"].notnull().any()):
+        return "no neuron can be tested: of each, all means are alike, or some are not known"
+    away = np.maximum(selection["auc"], 1 - selection["auc"]) if how.sign == "both" else selection["auc"]
+    largest = float(1 - away.min() if how.sign == "negative" else away.max())
+    smallest, units = selection.attrs["smallest_p"], selection.attrs["units_exchanged"]
+    few = f"; none can be below {smallest:.2g} with {units} clips or groups to exchange, expected more"
+    return (
+        f"no neuron is specific for a category: with {how.permutations:,} permutations the smallest q is "
+        f"{float(selection['q'].min()):.2g} (level {how.level:g}{few * (smallest > how.level)}), the largest AUC "
+        f"{largest:.3f} (min_effect {how.min_effect:g})"
+    )
 
 
 def cautions_on(selection: xr.Dataset, how: Selection, remedy: Callable[[], str]) -> tuple[str, ...]:

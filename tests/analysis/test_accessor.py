@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
@@ -234,6 +235,13 @@ def test_one_neuron_or_layer_is_selected_by_a_list(task):
     for dim in ("neuron", "layer"):
         with pytest.raises(ValueError, match=rf"a selection of one {dim} keeps its dimension as {dim}=\[2\]"):
             task.sel({dim: 2}).otoscope.probability("animal")
+        one = task.sel({dim: 2}).otoscope
+        for ask in (
+            one.tests, one.class_specific, one.category_mean, partial(one.neuron_thresholds, threshold="q80"),
+            partial(one.probability, threshold="q80"), partial(one.probability, reading="frame"),
+        ):  # fmt: skip
+            with pytest.raises(ValueError, match=rf"expected {dim} for .*: a selection of one {dim} keeps its dim"):
+                ask("animal")
         assert task.sel({dim: [2]}).otoscope.probability("animal").sizes[dim] == 1
 
 

@@ -224,5 +224,8 @@ def test_nan_a_single_clip_and_few_permutations() -> None:
     with pytest.raises(ValueError, match=r"found 18 permutations.*expected at least 19 for the level 0.05"):
         contrast_tests(mean, arrange_clips(labels_of(codes)), Selection(rule="contrast", permutations=18))
     alone = arrange_clips(labels_of(codes), groups=column(codes))
-    with pytest.raises(ValueError, match="shuffling would only rename the categories"):
+    with pytest.raises(ValueError, match=r"each of which is one clip or group; .*leave `group` out"):
         contrast_tests(mean, alone, how)
+    every = arrange_clips(labels_of(np.append(np.arange(4), np.full(len(codes) - 4, -1))))
+    with pytest.raises(ValueError, match=r"each of which is one clip; .*use a label that several clips share"):
+        contrast_tests(mean, every, how)

@@ -202,3 +202,17 @@ def test_of_what_nobody_counted_no_rate_is_known(p):
     assert cautions_on(found, Selection(rule="contrast", sign="negative"), str) == ()
     given = p.rename("probability").to_dataset()
     assert "table probability --threshold q80" in relative_remedy(given, "class", Selection())
+
+
+def test_what_a_test_cannot_find_is_told_from_what_it_did_not_find(task):
+    """Few units give no small p; neurons whose means are all alike are not tested."""
+    few = task.isel(clip=np.flatnonzero(task.otoscope.codes("animal").values >= 0)[:7])
+    n = int((few.otoscope.codes("animal").values >= 0).sum())
+    how = Selection(permutations=99, level=0.02)
+    smallest = few.otoscope.tests("animal", how).attrs["smallest_p"]
+    (note,) = select_neurons(Labelling(store="s", task="t", label="animal", ds=few), how).notes
+    assert smallest > 0.02
+    assert f"(level 0.02; none can be below {smallest:.2g} with {n} clips or groups to exchange, expected more)" in note
+    alike = task.assign(mean=xr.ones_like(task["mean"]))
+    (note,) = select_neurons(Labelling(store="s", task="t", label="animal", ds=alike), Selection(permutations=19)).notes
+    assert note == "t:animal: no neuron can be tested: of each, all means are alike, or some are not known"
