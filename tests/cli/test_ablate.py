@@ -24,8 +24,8 @@ def here(tmp_path_factory):
     return folder
 
 
-def arguments(here, *more):
-    named = ("--task", "t:letter", "--percentile", 4, "--set", "only(d)")
+def arguments(here, *more, named=("--percentile", 4, "--set", "only(d)")):
+    named = ("--task", "t:letter", *named)
     return ("ablate", "run", here / "s.zarr", "--encoder", ENCODER, "--corpus", here / "sounds.csv", *named, *more)
 
 
@@ -83,9 +83,10 @@ def test_sets_are_listed_and_written(here, tmp_path):
     assert json.loads((tmp_path / "n.json").read_text())["pairs"] == pairs
     assert yaml.safe_load((tmp_path / "n.yaml").read_text()) == {"int_gain": 0.0, "int_neurons": pairs}
     outputs = []
-    for text in (f"@{tmp_path / 'n.yaml'}", f"@{tmp_path / 'n.csv'}", "only(d)"):
+    by_hand = (("--set", f"@{tmp_path / name}") for name in ("n.yaml", "n.csv"))
+    for words in (*by_hand, ("--percentile", 4, "--set", "only(d)")):
         output = tmp_path / f"r{len(outputs)}.parquet"
-        done(*arguments(here, "--controls", 1, "--set", text, "-o", output))
+        done(*arguments(here, "--controls", 1, "-o", output, named=words))
         outputs.append(pd.read_parquet(output))
     for frame in outputs[1:]:
         pd.testing.assert_frame_equal(frame, outputs[0])
@@ -101,7 +102,8 @@ def test_mistakes_are_one_line(here, tmp_path):
     refused(r"match is .*'size'.*; expected one of rate, mean", *given, "--match", "size", watched=tmp_path)
     refused(r"--actors given with --executor serial", *given, "--actors", 2, watched=tmp_path)
     refused(r"the encoder is not the store's", *given, "--encoder", "tiny-ssl", watched=tmp_path)
-    refused(r"no file .*absent.csv", *given, "--set", "@absent.csv", watched=tmp_path)
+    absent = arguments(here, "-o", output, named=("--set", "@absent.csv"))
+    refused(r"no file .*absent.csv", *absent, watched=tmp_path)
     refused(r"expected a name ending in \.parquet", *given, "-o", tmp_path / "r.csv", watched=tmp_path)
     refused(
         r"to 'c\.txt'; expected a name ending in \.csv", *given, "--clip-table", tmp_path / "c.txt", watched=tmp_path

@@ -142,14 +142,14 @@ def test_one_side_or_both_and_what_was_expected(two_tasks: str, tmp_path: Path) 
         assert {"ratio": "over its mean over", "difference": "minus its mean over"}[show] in drawn
         assert "two-sided" in drawn
         assert "rule lape" not in drawn
-    refused("options of shuffling", "figure", "overlap", *ask[:1], *FRAME, "--task", "esc50:kind", "--show", "ratio",
+    refused("--show was given", "figure", "overlap", *ask[:1], *FRAME, "--task", "esc50:kind", "--show", "ratio",
             "-o", tmp_path / "f.png", watched=tmp_path)  # fmt: skip
 
 
 def test_shuffling_is_for_overlaps_with_permutations(finished: Finished, tmp_path: Path) -> None:
     ask = ("--task", "t:kind", "--percentile", 40, "-o", tmp_path / "f.png")
-    refused("found options of shuffling", "figure", "depth", finished.url, *ask, *FEW, watched=tmp_path)
-    refused("options of shuffling", "figure", "overlap", finished.url, *ask, "--balanced", watched=tmp_path)
+    refused("--permutations was given", "figure", "depth", finished.url, *ask, *FEW, watched=tmp_path)
+    refused("--balanced was given without", "figure", "overlap", finished.url, *ask, "--balanced", watched=tmp_path)
     refused("--group was given", "figure", "overlap", finished.url, *ask, "--group", "tone", watched=tmp_path)
     refused("--within was given", "neurons", finished.url, *ask[:4], "--within", "tone", watched=tmp_path)
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..ablate.request import PROBES, Request, labelling_parts
+from ..analysis.selection.selection import Selection
 from . import options
 from .printing import echo, log_progress
 
@@ -33,7 +34,15 @@ SHOWN = (
 def request_of(task: str, **given: Any) -> Request:
     """The options as the study takes them."""
     task, label = labelling_parts(task)
-    return options.record_of(Request, {**given, "task": task, "label": label})
+    request = options.record_of(Request, {**given, "task": task, "label": label})
+    of_run = ("seed", "splits") if "controls" in given else ()  # what it uses whatever the set
+    if not request.named_set.categories:
+        unused = [name for name in (*Selection.__dataclass_fields__, "splits") if name not in of_run]
+        options.check_not_given(
+            unused, f"with the set {request.set}, for which nothing is selected; expected a set by categories"
+        )
+    options.check_shuffling(request.selection, used=of_run)
+    return request
 
 
 def requesting(*names: str) -> options.Decorator:

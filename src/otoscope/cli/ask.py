@@ -13,7 +13,19 @@ from ..analysis.selection.selection import Selection
 from ..files import check_target
 from ..messages import quoted
 from .errors import Mistake
-from .options import Asked, asking, balanced, by_the_paper, check_shuffling, given, options_of, output, within
+from .options import (
+    TESTING,
+    Asked,
+    asking,
+    balanced,
+    by_the_paper,
+    check_not_given,
+    check_shuffling,
+    given,
+    options_of,
+    output,
+    within,
+)
 from .printing import echo
 
 if TYPE_CHECKING:
@@ -48,6 +60,9 @@ def neurons(asked: Asked, draws: int, output: str | None) -> None:
     echo(put_table(neurons_table(with_stability(one, found, draws) if draws else found), output))
 
 
+UNTESTED = ("probability", "aape", "neuron-thresholds")  # tables by which nothing is selected
+
+
 @click.command()
 @click.argument("kind", type=click.Choice(TABLES))
 @asking(many=True, against=True, confirms=True)
@@ -73,6 +88,10 @@ def table(kind: str, asked: Asked, official: str | None, output: str | None) -> 
         if kind != "stats" or output is None or len(asked.stores) != 1:
             raise ValueError("--official names the table stats of one STORE in a folder; expected one STORE and -o DIR")
         output = str(check_target(Path(output) / official_table(official), WRITERS))
+    check_not_given(
+        TESTING * (kind in UNTESTED) + ("against",) * (kind != "overlap"),
+        f"for the table {kind}, which does not use it",
+    )
     if kind == "paper":
         asked = by_the_paper(asked)
     found = asked.labellings()
@@ -100,6 +119,10 @@ caption = click.option(
     "--caption", type=click.Choice(["line", "none"]), default="line", show_default=True,
     help="Below a figure: how it was selected and made, in small type, or nothing.",
 )  # fmt: skip
+
+
+OVERLAP = ("balanced", "side", "show")  # options of overlaps against shuffled labels
+ABLATION = {"kind", "stores", "caption", "output"}  # all that the figure ablation takes
 
 
 @click.command()
@@ -150,15 +173,16 @@ def figure(
     if kind == "ablation":
         if len(asked.stores) != 1:
             raise ValueError(f"found {len(asked.stores)} results; expected one, as `otoscope ablate run -o` writes it")
+        unused = {str(option.name) for option in click.get_current_context().command.params} - ABLATION
+        check_not_given(unused, "for the figure ablation, which shows a result as it is")
         result = read_result(asked.stores[0])
         put_figure(ablation_figure(result, caption=ablation_caption(result) if caption == "line" else ""), output)
         return
-    shuffled = given("permutations")
-    if (shuffled and kind != "overlap") or ((balanced or given("side") or given("show")) and not shuffled):
-        raise ValueError(
-            f"found options of shuffling with the figure {kind}; expected them with overlap and --permutations N only: "
-            "leave them out"
-        )
+    if kind != "overlap":
+        check_not_given((*OVERLAP, "against", "arrange"), f"for the figure {kind}; expected it for overlap")
+    shuffled = kind == "overlap" and given("permutations")
+    if not shuffled:
+        check_not_given(OVERLAP, "without --permutations; expected both, or neither")
     check_shuffling(asked.selections.selection, shuffled)
     if shuffled:
         check_permutations(asked.selections.selection)
@@ -241,6 +265,8 @@ def null(
 
     if figure:
         check_target(figure, FORMATS)
+    else:
+        check_not_given(["caption"], "without --figure; expected both, or neither")
     check_draws(draws)
     check_permutations(asked.selections.selection)
     one = asked.selected()

@@ -5,7 +5,7 @@ Conventions: an option is called like its field; options that belong together re
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass, replace
 from functools import partial, wraps
@@ -197,6 +197,8 @@ class Asked:
         return found
 
 
+TESTING = ("level", "min_effect", "sign", "correct", "group", "within", "permutations", "seed")
+"""Fields of a selection by which neurons are tested; they change no probability."""
 ASKED = tuple(name for name in Selection.__dataclass_fields__ if name not in ("percentile", "confirm", "clips"))
 """Fields of a selection that every asking command takes as they are."""
 
@@ -236,8 +238,16 @@ def selections_of(percentile: tuple[str, ...] = (), **how: Any) -> Selections:
 
 
 def given(name: str) -> bool:
-    """Whether an option of the command that runs was given."""
-    return click.get_current_context().get_parameter_source(name) is not click.core.ParameterSource.DEFAULT
+    """Whether an option of the command that runs was given; not where it has none of this name."""
+    source = click.get_current_context().get_parameter_source(name)
+    return source not in (None, click.core.ParameterSource.DEFAULT)
+
+
+def check_not_given(names: Iterable[str], why: str) -> None:
+    """Raise ValueError for the first of these options that was given, by the names of their values."""
+    for option in click.get_current_context().command.params:
+        if option.name in names and given(option.name):
+            raise ValueError(f"{option.opts[-1]} was given {why}: leave it out")
 
 
 def by_the_paper(asked: Asked) -> Asked:
@@ -250,14 +260,20 @@ def by_the_paper(asked: Asked) -> Asked:
     return replace(asked, selections=replace(asked.selections, selection=how, percentiles=percentiles))
 
 
-def check_shuffling(how: Selection, shuffled: bool = False) -> None:
-    """Raise ValueError for options of shuffling that a selection does not use and nothing else does."""
-    unused = [name for name in ("group", "within", "permutations") if given(name)]
-    if unused and not shuffled and how.rule != "contrast" and not how.confirm:
-        raise ValueError(
-            f"--{unused[0]} was given with --rule {how.rule}, which shuffles no labels; expected it with --rule "
-            "contrast, or of `otoscope null`: leave it out"
-        )
+def check_shuffling(how: Selection, shuffles: bool = False, used: Sequence[str] = ()) -> None:
+    """Raise ValueError for options of shuffling that neither a selection uses nor what is done with it.
+
+    shuffles: whether this shuffles labels; used: options that it uses otherwise.
+    """
+    if shuffles or how.rule == "contrast":
+        return
+    drawn = ("group", "within", "seed")
+    used = (*used, *(drawn * bool(click.get_current_context().params.get("draws"))))
+    used = (*used, *((*drawn, "permutations") * bool(how.confirm)))
+    check_not_given(
+        [name for name in (*drawn, "permutations", "level") if name not in used],
+        f"with --rule {how.rule}, which shuffles no labels; expected it with --rule contrast, or of `otoscope null`",
+    )
 
 
 def asking(*, many: bool = False, against: bool = False, shuffles: bool = False, confirms: bool = False) -> Decorator:
