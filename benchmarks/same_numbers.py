@@ -93,7 +93,8 @@ def commands() -> Iterator[str]:
     for mode in ("category-mean", "transplant"):
         yield f"{run} --set all(3) --mode {mode} --category 5 -o {mode}.parquet --seed 4"
     yield f"{run} --set only(1) --mode gain --gain 0.5 --match rate,mean -o matched.parquet"
-    yield f"{run} --set '(1,3) (2,200)' --control published --probe published -o published.parquet"
+    by_hand = run.replace(" --percentile 5", "")
+    yield f"{by_hand} --set '(1,3) (2,200)' --control published --probe published -o published.parquet"
     yield f"{run} --set all(4) --clips train --splits split --probe probe -o train.parquet"
     yield f"{run} --set all(4) --side either --probe-seed 7 --executor ray -o ray.parquet"
     yield "ablate table remove.parquet -o remove-table.csv"
