@@ -109,7 +109,7 @@ class Forward:
         )
         inputs = self.prepare(batch)
         with tap(self.encoder.module, summaries.sites, read=summaries.read, read_inputs=summaries.read_inputs):
-            embedding = self.encoder.embed(self.encoder.module(inputs))
+            embedding = self.encoder.run(inputs)
         summaries.check_complete()
         layers = range(len(self.anatomy.sites))
         hidden = summaries.hidden() if self.transformer_layers else torch.zeros(0, len(batch), 0, device=self.device)
@@ -206,12 +206,15 @@ def arithmetic(threads: int) -> Iterator[None]:
     """Float32 that is float32, and the plan's number of threads: results depend on both, the latter in the last bits.
 
     cuDNN would round the inputs of convolutions to TF32, and choose among its algorithms by timing them. The number of
-    threads is one of the calling thread; the rest is the whole process's.
+    threads is one of the calling thread; the rest is the whole process's. 16-bit copies of weights are made once.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+        with (
+            torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False),
+            torch.autocast("cpu", enabled=False),  # those inside, on any device, share their copies
+        ):
             yield
     finally:
         torch.set_num_threads(before)

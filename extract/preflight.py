@@ -19,7 +19,7 @@ from ..cluster.executor import Executor, Failed, Killed
 from ..store.block_values import MAX_FLOAT16, Summary
 from ..store.blocks import Block, blocks
 from ..store.changes.staged import Origin
-from ..store.provenance import Plan
+from ..store.provenance import Plan, tolerance
 from ..store.schema import sizes, template
 from ..store.status import TaskStatus
 from .failures import Trial
@@ -84,7 +84,7 @@ class Preflight:
         """Load the encoder and answer. Raises ValueError and LookupError for what does not fit together."""
         encoder = self.extraction.model.load()
         origin = origin_of(encoder, self.frames)
-        check_plan(encoder, origin.identity, self.extraction.plan)
+        check_plan(encoder, origin.identity, self.extraction.plan, self.extraction.model.precision)
         tensors = [*encoder.module.parameters(), *encoder.module.buffers()]
         size = sum(t.numel() * t.element_size() for t in tensors)
         result = PreflightResult(origin=origin, hardware=hardware_of(encoder), weights_bytes=size)
@@ -180,11 +180,12 @@ def check_parity(worker: Worker, choice: str) -> str:
         differences[site.name] = _difference(many.means[layer], [one.means[layer] for one in alone])
     where = max(differences, key=lambda name: differences[name])
     log.info("%d clips in a batch and alone differ by at most %.2g", len(batch), differences[where])
-    if differences[where] <= TOLERANCE:
-        return f" parity within {TOLERANCE:g}"
+    most = tolerance(worker.identity.precision, TOLERANCE)
+    if differences[where] <= most:
+        return f" parity within {most:.2g}"
     text = (
         f"encoder {worker.encoder.name} gives {len(batch)} clips in one batch other results than each alone: "
-        f"{where} differs by {differences[where]:.2g} of its largest value; expected at most {TOLERANCE:g}"
+        f"{where} differs by {differences[where]:.2g} of its largest value; expected at most {most:.2g}"
     )
     if choice == "refuse":
         raise ValueError(
@@ -192,7 +193,7 @@ def check_parity(worker: Worker, choice: str) -> str:
             'batch 1, or accept this with parity "warn"'
         )
     log.warning("%s", text)
-    return f" parity not within {TOLERANCE:g}, accepted"
+    return f" parity not within {most:.2g}, accepted"
 
 
 def _few(worker: Worker) -> list[LoadedClip]:

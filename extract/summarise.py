@@ -58,7 +58,8 @@ class FrameSum:
         if self.shown > self.weights.shape[1]:
             self.check_count()
         frames = frames.to(self.weights.dtype)  # a model may compute in half precision; sums are float32
-        self.total += torch.bmm(self.weights[:, None, first : self.shown], frames).squeeze(1)
+        with torch.autocast(frames.device.type, enabled=False):
+            self.total += torch.bmm(self.weights[:, None, first : self.shown], frames).squeeze(1)
 
     def check_count(self) -> None:
         """Raise ValueError where the frames seen are not those that `frame_spans` gives."""
