@@ -79,7 +79,7 @@ class Forward:
         cuda = self.device.type == "cuda"
         self._stream = torch.cuda.Stream(self.device) if cuda else None  # type: ignore[no-untyped-call]
 
-    @torch.inference_mode()
+    @torch.no_grad()  # in inference mode 16-bit copies of weights would be made for every pass
     def results(self, batch: list[LoadedClip], max_clips: int) -> tuple[Results, int]:
         """The results of a batch, and how many clips at a time the device's memory had room for: `max_clips`, or less.
 
@@ -206,7 +206,8 @@ def arithmetic(threads: int) -> Iterator[None]:
     """Float32 that is float32, and the plan's number of threads: results depend on both, the latter in the last bits.
 
     cuDNN would round the inputs of convolutions to TF32, and choose among its algorithms by timing them. The number of
-    threads is one of the calling thread; the rest is the whole process's. 16-bit copies of weights are made once.
+    threads is one of the calling thread; the rest is the whole process's. Where gradients are off by no_grad, 16-bit
+    copies of weights are made once.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(threads)

@@ -25,6 +25,7 @@ from ..store.status import TaskStatus
 from .failures import Trial
 from .forward import arithmetic, hardware_of
 from .loader import LoadedClip, UnreadableAudio
+from .models.encoder import LOWER
 from .plan import Extraction, check_plan, in_bytes, origin_of
 from .worker import BATCHES_AHEAD, CALLS, Worker
 
@@ -57,7 +58,7 @@ class PreflightResult:
     hardware: str
     """As of `hardware_of`."""
     weights_bytes: int
-    """Size of the module's parameters and buffers."""
+    """Size of the module's parameters and buffers, and of copies in 16 bits."""
     parity: str = ""
     """What `check_parity` has to record with the blocks."""
     warnings: tuple[str, ...] = ()
@@ -87,6 +88,7 @@ class Preflight:
         check_plan(encoder, origin.identity, self.extraction.plan, self.extraction.model.precision)
         tensors = [*encoder.module.parameters(), *encoder.module.buffers()]
         size = sum(t.numel() * t.element_size() for t in tensors)
+        size += size // 2 * (encoder.precision in LOWER)  # copies of 16 bits
         result = PreflightResult(origin=origin, hardware=hardware_of(encoder), weights_bytes=size)
         if self.parity is None and not self.calibrate:
             return result

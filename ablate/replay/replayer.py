@@ -92,9 +92,7 @@ class Replayer:
         no_edits = (None,) * len(self.maps)
         # Autograd's graph tells which outputs reach the embedding; what it saves to compute gradients is thrown away.
         nothing_saved = torch.autograd.graph.saved_tensors_hooks(lambda _: None, lambda saved: saved)
-        # Copies of weights that were made in inference mode cannot enter a graph.
-        no_copies = torch.autocast(self.encoder.device.type, enabled=False, cache_enabled=False)
-        with torch.inference_mode(False), torch.no_grad(), no_copies:
+        with torch.inference_mode(False), torch.no_grad():
             inputs = inputs.clone()
             calls = trace(self.encoder.module, lambda: self.encoder.run(inputs))
             self.before = {layer: dict.fromkeys(replayable(calls, self.names[layer])) for layer in layers}
