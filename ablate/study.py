@@ -368,7 +368,7 @@ def run_study(
     make_worker = partial(AblationWorker, light, encoder if executor.remote else model, device, corpus)
     n, batch = len(study.clips), study.plan.batch
     pieces = [range(start, min(start + batch, n)) for start in range(0, n, batch)]
-    most = tolerance(study.identity.precision, MAX_DEVIATION)
+    max_off = tolerance(study.identity.precision, MAX_DEVIATION)
     parts: dict[int, Scores] = {}
     done = 0
     with closing(executor.run(make_worker, pieces)) as events:  # an error ends what is under way
@@ -378,10 +378,10 @@ def run_study(
             if not isinstance(event, Done):
                 raise ValueError(f"clips {event.piece.start} to {event.piece.stop - 1} could not be rerun: {event.how}")
             off = _deviation(event.result.embedding, study.embedding[event.piece])
-            if not off <= most:
+            if not off <= max_off:
                 raise ValueError(
                     f"embeddings differ from the stored ones by {off:.2g} of the largest value; expected at most "
-                    f"{most:.2g}: use the encoder and the audio that the store was made from"
+                    f"{max_off:.2g}: use the encoder and the audio that the store was made from"
                 )
             parts[event.piece.start] = event.result
             done += len(event.piece)

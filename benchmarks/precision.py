@@ -132,7 +132,7 @@ def price(found: Extracted, exact: Extracted) -> dict[str, Any]:
     """What a precision moved: shares, and errors of the means over the largest mean of a layer, the worst layer's."""
     off = np.abs(found.means - exact.means)
     largest = np.abs(exact.means).max(axis=(1, 2))
-    told: dict[str, Any] = {
+    moved: dict[str, Any] = {
         "means_largest_error": float((off.max(axis=(1, 2)) / largest).max()),
         "means_rms_error": float(np.sqrt((off**2).mean() / (exact.means**2).mean())),
         "bits_flipped": float(((found.means > 0) != (exact.means > 0)).mean()),
@@ -141,8 +141,8 @@ def price(found: Extracted, exact: Extracted) -> dict[str, Any]:
     for rule in RULES:
         ours, theirs = found.selected[rule], exact.selected[rule]
         changed, either = (ours != theirs).any(axis=0).sum(), (ours | theirs).any(axis=0).sum()
-        told[f"{rule}_changed"] = [int(changed), int(either)]
-    return told
+        moved[f"{rule}_changed"] = [int(changed), int(either)]
+    return moved
 
 
 def measure(scratch: Path, size: Size) -> Measured:

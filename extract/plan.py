@@ -26,7 +26,7 @@ from .models.registry import load_encoder
 from .models.tap import match_sites
 
 DEFAULT_BATCH = 32
-MOST_MOVED = 0.1  # of the largest value, by 16 bits; ten times less is usual, and wrong kernels and overflow move more
+MAX_MOVED = 0.1  # of the largest value, by 16 bits; ten times less is usual, and wrong kernels and overflow move more
 MAX_BATCH_SAMPLES = 1 << 27  # that go into a forward pass at once
 
 
@@ -138,7 +138,7 @@ def origin_of(encoder: Encoder, frames: str) -> Origin:
         device=device.type,
     )
     origin = Origin(identity=identity, source=encoder.source, check=anatomy.check)
-    if encoder.precision in LOWER and (far := origin.moved(encoder.at("float32").anatomy().check, MOST_MOVED)):
+    if encoder.precision in LOWER and (far := origin.moved(encoder.at("float32").anatomy().check, MAX_MOVED)):
         raise ValueError(
             f"encoder {encoder.name} cannot be run in {precision} on this {device.type}: compared with float32, {far}; "
             "expected less of 16 bits: leave --precision out, or take another"

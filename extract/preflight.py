@@ -182,12 +182,12 @@ def check_parity(worker: Worker, choice: str) -> str:
         differences[site.name] = _difference(many.means[layer], [one.means[layer] for one in alone])
     where = max(differences, key=lambda name: differences[name])
     log.info("%d clips in a batch and alone differ by at most %.2g", len(batch), differences[where])
-    most = tolerance(worker.identity.precision, TOLERANCE)
-    if differences[where] <= most:
-        return f" parity within {most:.2g}"
+    max_difference = tolerance(worker.identity.precision, TOLERANCE)
+    if differences[where] <= max_difference:
+        return f" parity within {max_difference:.2g}"
     text = (
         f"encoder {worker.encoder.name} gives {len(batch)} clips in one batch other results than each alone: "
-        f"{where} differs by {differences[where]:.2g} of its largest value; expected at most {most:.2g}"
+        f"{where} differs by {differences[where]:.2g} of its largest value; expected at most {max_difference:.2g}"
     )
     if choice == "refuse":
         raise ValueError(
@@ -195,7 +195,7 @@ def check_parity(worker: Worker, choice: str) -> str:
             'batch 1, or accept this with parity "warn"'
         )
     log.warning("%s", text)
-    return f" parity not within {most:.2g}, accepted"
+    return f" parity not within {max_difference:.2g}, accepted"
 
 
 def _few(worker: Worker) -> list[LoadedClip]:

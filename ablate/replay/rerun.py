@@ -201,7 +201,7 @@ class Rerunner:
             fault = self._fault_of(exact, batch, TOLERANCE)
         return fault or self._fault_of(self.replayer, batch, tolerance(self.precision, TOLERANCE))
 
-    def _fault_of(self, replayer: Replayer, batch: Batch, most: float) -> str:
+    def _fault_of(self, replayer: Replayer, batch: Batch, max_off: float) -> str:
         donated, none = self._donated(batch), self.edits[0]
         run = partial(replayer.run, batch.inputs, donated=donated)
         records = run(none, keep=dict.fromkeys(self.layers))[1]
@@ -213,7 +213,7 @@ class Rerunner:
                 whole = whole_pass(replayer.encoder, self.sites, batch.inputs, edits, donated).float()
                 replayed = run(edits, start=records[layer])[0].float()
                 off = float((replayed - whole).abs().max() / whole.abs().max().clamp(min=1e-30))
-                if not off <= most:
+                if not off <= max_off:
                     return f"started at layer {layer} it differs from whole passes by {off:.2g} of the largest value"
             self._checked.add(len(records.pop(layer).mapped))
         return ""

@@ -48,15 +48,15 @@ class Origin:
             return found
         return list(filter(None, [self.moved(other.check, tolerance(self.identity.precision, CHECK_TOLERANCE))]))
 
-    def moved(self, check: np.ndarray, most: float) -> str:
-        """Which part of a fixed sound differs from another `check` by more than `most` of its largest value, or ""."""
+    def moved(self, check: np.ndarray, max_off: float) -> str:
+        """What of a fixed sound is off from another `check` by more than `max_off` of its largest value, or ""."""
         names = ["the embedding", *(f"site {name}" for name, _ in self.identity.sites)]
         edges = np.cumsum([self.identity.embedding, *(width for _, width in self.identity.sites)])[:-1]
         for name, ours, theirs in zip(names, np.split(self.check, edges), np.split(check, edges), strict=True):
             largest = max(float(np.nanmax(np.abs(theirs), initial=0.0)), FLOOR)
             off = np.where(np.isnan(ours) & np.isnan(theirs), 0, np.abs(ours - theirs)).max(initial=0.0) / largest
-            if not off <= most:  # a value beside NaN moves by NaN
-                return f"{name} of a fixed sound differs by {off:.2g} of its largest value, beyond {most:.2g}"
+            if not off <= max_off:  # a value beside NaN moves by NaN
+                return f"{name} of a fixed sound differs by {off:.2g} of its largest value, beyond {max_off:.2g}"
         return ""
 
 
