@@ -67,11 +67,16 @@ def edited(activation: Tensor, edit: Edit, donated: Tensor | None = None) -> Ten
         old = activation.index_select(-1, edit.neurons)
         return activation.index_copy(-1, edit.neurons, edit.new(old, donated))
     # Otherwise new = factor * old + offset, a tenth of the time of copying columns where most neurons are edited.
-    width = activation.shape[-1]
-    changed = activation * activation.new_ones(width).index_fill(0, edit.neurons, edit.gain)
+    width, dtype = activation.shape[-1], wider(activation.dtype)
+    changed = activation * activation.new_ones(width, dtype=dtype).index_fill(0, edit.neurons, edit.gain)
     if edit.constants is not None:
-        changed += activation.new_zeros(width).index_copy(0, edit.neurons, edit.constants.to(activation.dtype))
-    return changed
+        changed += activation.new_zeros(width, dtype=dtype).index_copy(0, edit.neurons, edit.constants.to(dtype))
+    return changed.to(activation.dtype)
+
+
+def wider(dtype: torch.dtype) -> torch.dtype:
+    """What numbers of a type are added up in: float32, or what is wider."""
+    return torch.promote_types(dtype, torch.float32)
 
 
 def edit_output(output: Any, neurons: Callable[[Any], Tensor], edit: Edit, donated: Tensor | None = None) -> Tensor:

@@ -42,7 +42,7 @@ from ..extract.models.registry import load_encoder
 from ..extract.plan import clip_table, origin_of, to_device
 from ..store.group import open_root, open_task
 from ..store.neurons import NeuronSet
-from ..store.provenance import Identity, TaskRecord, digest_of
+from ..store.provenance import Identity, TaskRecord, digest_of, tolerance
 from ..store.reader import open_store
 from .controls import different_controls, neuron_features, published_control
 from .effects import compare
@@ -53,7 +53,9 @@ from .worker import AblationWorker, Scores, Study
 
 log = logging.getLogger(__name__)
 
-MAX_DEVIATION = 1e-3  # of the largest value: embeddings differ by more only if the encoder or its input does
+MAX_DEVIATION = (
+    1e-3  # of the largest value, in float32: embeddings differ by more only if the encoder or its input does
+)
 LEARNING_RATES = {"m2d": 3e-5}  # of the published evaluation
 LEARNING_RATE = 3e-4  # of all its other encoders
 
@@ -355,7 +357,7 @@ def run_study(
     """
     executor = executor or SerialExecutor()
     loaded = load_encoder(encoder) if isinstance(encoder, str) else encoder
-    model = to_device(loaded, "cpu" if executor.remote else device)
+    model = to_device(loaded, "cpu" if executor.remote else device).at(study.identity.precision)
     if identity is None:
         identity = origin_of(model, study.identity.frames).identity
         if executor.remote:  # then the devices are the workers'
@@ -371,6 +373,7 @@ def run_study(
     make_worker = partial(AblationWorker, light, encoder if executor.remote else model, device, corpus)
     n, batch = len(study.clips), study.plan.batch
     pieces = [range(start, min(start + batch, n)) for start in range(0, n, batch)]
+    max_off = tolerance(study.identity.precision, MAX_DEVIATION)
     parts: dict[int, Scores] = {}
     done = 0
     with closing(executor.run(make_worker, pieces)) as events:  # an error ends what is under way
@@ -380,10 +383,10 @@ def run_study(
             if not isinstance(event, Done):
                 raise ValueError(f"clips {event.piece.start} to {event.piece.stop - 1} could not be rerun: {event.how}")
             off = _deviation(event.result.embedding, study.embedding[event.piece])
-            if not off <= MAX_DEVIATION:
+            if not off <= max_off:
                 raise ValueError(
                     f"embeddings differ from the stored ones by {off:.2g} of the largest value; expected at most "
-                    f"{MAX_DEVIATION:g}: use the encoder and the audio that the store was made from"
+                    f"{max_off:.2g}: use the encoder and the audio that the store was made from"
                 )
             parts[event.piece.start] = event.result
             done += len(event.piece)

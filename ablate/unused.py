@@ -71,7 +71,7 @@ def unused_layers(encoder: Encoder, inputs: Any, layers: Sequence[int]) -> list[
         shown[layer_of[site]].append((values.shape, float(values.abs().max()) or 1.0))
 
     with tap(encoder.module, list(layer_of), read=read):
-        base = encoder.embed(encoder.module(inputs)).float()
+        base = encoder.run(inputs).float()
 
     def moved(edits: list[Edit | None], new: Sequence[Tensor] = ()) -> Tensor:
         embedding = whole_pass(encoder, sites, inputs, edits, lambda _layer, run, _edit: new[run])

@@ -134,7 +134,7 @@ class AblationWorker:
 
     def __init__(self, study: Study, encoder: Encoder | str, device: str | None, corpus: Corpus) -> None:
         loaded = load_encoder(encoder) if isinstance(encoder, str) else encoder
-        self.study, self.corpus, self.encoder = study, corpus, to_device(loaded, device)
+        self.study, self.corpus, self.encoder = study, corpus, to_device(loaded, device).at(study.identity.precision)
         self.loader = Loader(corpus.clips, self.encoder, study.plan, limits=NO_LIMITS)  # they were extracted
         self.forward = Forward(self.encoder, study.identity, study.plan)
         self.rerunner = Rerunner(self.encoder, study.interventions)

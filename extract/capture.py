@@ -23,9 +23,10 @@ from ..cluster.progress import Progress
 from ..cluster.resources import this_machine
 from ..store.blocks import Block
 from ..store.changes.differences import check_origin, check_task
+from ..store.changes.staged import Origin
 from ..store.changes.tasks import add_task, stored_origin
 from ..store.location import is_url
-from ..store.provenance import kept
+from ..store.provenance import PRECISIONS, kept
 from ..store.status import block_versions, task_status
 from ..store.writer import pending_blocks
 from .audio.corpus import Corpus
@@ -41,6 +42,7 @@ from .plan import (
     Model,
     check_files,
     check_options,
+    check_precision,
     clip_table,
     describe,
     make_plan,
@@ -71,6 +73,7 @@ def capture(
     batch: int | None = None,
     threads: int | None = None,
     device: str | None = None,
+    precision: str | None = None,
     allow_missing: bool = False,
     max_failures: float = 0.1,
     max_file_mb: float = DEFAULT_LIMITS.file_bytes / 1e6,
@@ -96,6 +99,7 @@ def capture(
     block, batch, threads: clips per block, clips per forward pass, threads of the arithmetic. batch is 32 by default,
         on CUDA a power of two up to 256 of which half of the free memory has room.
     device: "cpu", "cuda", ...; default CUDA where a worker has one.
+    precision: "float32" (default), "bfloat16" or "float16", in which matrix products are computed; sums are float32.
     allow_missing: record absent files as failed instead of refusing to start.
     max_failures: stop once more than this share of the task's clips has failed, in [0, 1].
     max_file_mb: largest audio file that is read, in MB; a larger one's clips fail.
@@ -114,6 +118,7 @@ def capture(
         raise ValueError(f"max_failures is {max_failures}; expected a share between 0 and 1")
     limits = Limits.of_megabytes(max_file_mb, max_clip_mb)
     check_parity_choice(parity)
+    check_precision(precision)
     executor, where = executor or SerialExecutor(), f"{url} task {task}"
     corpus = corpus_of(corpus, audio_root)
     for warning in list_warnings(corpus.labels):
@@ -139,12 +144,14 @@ def capture(
     limit = FailureLimit(share=max_failures, n_clips=len(clips), n_failed=status.n_failed if status else 0)
     finished = status is not None and plan == stored and bool(status.committed.all())
     extraction = Extraction(
-        url=url, clips=corpus.clips, plan=plan, model=Model(encoder=encoder, device=device), code=code,
-        allow_missing=allow_missing, limits=limits,
+        url=url, clips=corpus.clips, plan=plan, code=code, allow_missing=allow_missing, limits=limits,
+        model=Model(encoder=encoder, device=device, precision=precision or _stored_precision(origin)),
     )  # fmt: skip
     preflight = partial(Preflight, extraction, frames or (origin.identity.frames if origin else "audio"))
     if finished and origin is not None and isinstance(encoder, str) and not dry_run:
-        check_options(origin.identity, family=encoder.partition(":")[0], frames=frames, device=device)
+        check_options(
+            origin.identity, family=encoder.partition(":")[0], frames=frames, device=device, precision=precision
+        )
         log.info("%s", describe(url, task, origin.identity, plan))
         if source_of(encoder) != origin.source:
             now = preflight(None).run(executor).origin
@@ -192,6 +199,11 @@ def capture(
         recorder.write("stopped", executor.workers(), error)
         raise
     return _end(recorder, url, task, executor)
+
+
+def _stored_precision(origin: Origin | None) -> str | None:
+    """The precision to go on in, None where the encoder itself decides."""
+    return origin.identity.precision if origin is not None and origin.identity.precision in PRECISIONS else None
 
 
 def _one_hardware(url: str, task: str) -> str:

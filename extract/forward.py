@@ -83,7 +83,7 @@ class Forward:
         self._there = torch.cuda.Stream(self.device) if cuda else None  # type: ignore[no-untyped-call]
         self._spans = lru_cache(maxsize=64)(encoder.spans)  # which may take a pass
 
-    @torch.inference_mode()
+    @torch.no_grad()  # in inference mode 16-bit copies of weights would be made for every pass
     def results(self, batch: list[LoadedClip], max_clips: int) -> tuple[Results, int]:
         """The results of a batch, and how many clips at a time the device's memory had room for: `max_clips`, or less.
 
@@ -119,7 +119,7 @@ class Forward:
             transformer_layers=self.transformer_layers,
         )
         with tap(self.encoder.module, summaries.sites, read=summaries.read, read_inputs=summaries.read_inputs):
-            embedding = self.encoder.embed(self.encoder.module(inputs))
+            embedding = self.encoder.run(inputs)
         summaries.check_complete()
         layers = range(len(self.anatomy.sites))
         hidden = summaries.hidden() if self.transformer_layers else torch.zeros(0, len(sizes), 0, device=self.device)
@@ -227,12 +227,16 @@ def arithmetic(threads: int) -> Iterator[None]:
     """Float32 that is float32, and the plan's number of threads: results depend on both, the latter in the last bits.
 
     cuDNN would round the inputs of convolutions to TF32, and choose among its algorithms by timing them. The number of
-    threads is one of the calling thread; the rest is the whole process's.
+    threads is one of the calling thread; the rest is the whole process's. Where gradients are off by no_grad, 16-bit
+    copies of weights are made once.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+        with (
+            torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False),
+            torch.autocast("cpu", enabled=False),  # those inside, on any device, share their copies
+        ):
             yield
     finally:
         torch.set_num_threads(before)

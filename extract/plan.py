@@ -16,16 +16,17 @@ from ..store.blocks import default_block_size
 from ..store.changes.staged import ClipTable, Origin
 from ..store.changes.tasks import add_task, create
 from ..store.group import check_task_name, nothing_at, open_root, read_record
-from ..store.provenance import Identity, Plan, digest_of, kept
+from ..store.provenance import PRECISIONS, Identity, Plan, digest_of, kept
 from ..store.schema import sizes
 from ..store.status import TaskStatus, task_status
 from .audio.corpus import Clips, Corpus
 from .audio.decoding import DEFAULT_LIMITS, Limits
-from .models.encoder import Encoder, is_foreign, weights_digest
+from .models.encoder import LOWER, Encoder, is_foreign, weights_digest
 from .models.registry import load_encoder
 from .models.tap import match_sites
 
 DEFAULT_BATCH = 32
+MAX_MOVED = 0.1  # of the largest value, by 16 bits; ten times less is usual, and wrong kernels and overflow move more
 MAX_BATCH_SAMPLES = 1 << 27  # that go into a forward pass at once
 
 
@@ -36,11 +37,13 @@ class Model:
     encoder: Encoder | str
     device: str | None = None
     """Default CUDA where the encoder is loaded, if there is one."""
+    precision: str | None = None
+    """One of PRECISIONS; None leaves it to the encoder."""
 
     def load(self) -> Encoder:
         """The encoder on its device. Raises as `load_encoder` and `to_device`."""
         encoder = load_encoder(self.encoder) if isinstance(self.encoder, str) else self.encoder
-        return to_device(encoder, self.device)
+        return to_device(encoder, self.device).at(self.precision)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -98,12 +101,22 @@ def origin_of(encoder: Encoder, frames: str) -> Origin:
     except Exception as error:
         if not is_foreign(error):
             raise
+        how, remedy = (
+            (f" in {encoder.precision}", ", or leave --precision out") if encoder.precision in LOWER else ("", "")
+        )
         raise ValueError(
-            f"encoder {encoder.name} failed on a second of sound ({type(error).__name__}: {one_line(error)}); "
+            f"encoder {encoder.name} failed on a second of sound{how} ({type(error).__name__}: {one_line(error)}); "
             "expected a module that takes what its `prepare` gives, and an `embed` that takes what it returns: check "
-            "them (otoscope --debug shows where)"
+            f"them{remedy} (otoscope --debug shows where)"
         ) from error
-    device = encoder.device
+    device, precision = encoder.device, anatomy.precision
+    if encoder.precision in LOWER:
+        if encoder.precision not in precision.split("+"):
+            raise ValueError(
+                f"encoder {encoder.name} gives {precision} at all of its sites when it is run in {encoder.precision}; "
+                "expected sites behind linear maps or convolutions, which torch computes so: leave --precision out"
+            )
+        precision = encoder.precision
     tf32 = device.type == "cuda" and torch.backends.cuda.matmul.allow_tf32
     layers = match_sites(encoder.module, encoder.transformer_layers) if encoder.transformer_layers else ()
     # What the check of a fixed sound does not show: which clips are long enough, which frames count, which states these
@@ -121,10 +134,16 @@ def origin_of(encoder: Encoder, frames: str) -> Origin:
         embedding=anatomy.embedding,
         hidden=(len(layers) + 1, anatomy.hidden) if layers else (0, 0),
         frames=frames,
-        precision="tf32" if tf32 and anatomy.precision == "float32" else anatomy.precision,
+        precision="tf32" if tf32 and precision == "float32" else precision,
         device=device.type,
     )
-    return Origin(identity=identity, source=encoder.source, check=anatomy.check)
+    origin = Origin(identity=identity, source=encoder.source, check=anatomy.check)
+    if encoder.precision in LOWER and (far := origin.moved(encoder.at("float32").anatomy().check, MAX_MOVED)):
+        raise ValueError(
+            f"encoder {encoder.name} cannot be run in {precision} on this {device.type}: compared with float32, {far}; "
+            "expected less of 16 bits: leave --precision out, or take another"
+        )
+    return origin
 
 
 def stored_task(url: str, task: str, replan: bool) -> TaskStatus | None:
@@ -218,8 +237,13 @@ def in_bytes(n: float) -> str:
     return f"{n:.3g} TB"
 
 
-def check_plan(encoder: Encoder, identity: Identity, plan: Plan) -> None:
-    """Raise ValueError for a plan that the encoder cannot carry out."""
+def check_plan(encoder: Encoder, identity: Identity, plan: Plan, precision: str | None) -> None:
+    """Raise ValueError for a plan, or a precision, that the encoder cannot carry out."""
+    if precision is not None and precision != identity.precision:
+        raise ValueError(
+            f"encoder {encoder.name} computes in {identity.precision}, by its weights or torch's settings; expected "
+            f"{precision}, as was asked for or is stored: change those, or leave --precision out of a new task"
+        )
     if "hidden" in plan.variables and not identity.hidden[0]:
         raise ValueError(
             f"encoder {encoder.name} names no transformer layers, so it has no hidden states to keep; expected "
@@ -248,7 +272,15 @@ def check_plan(encoder: Encoder, identity: Identity, plan: Plan) -> None:
         )
 
 
-def check_options(identity: Identity, *, family: str, frames: str | None, device: str | None) -> None:
+def check_precision(precision: str | None) -> None:
+    """Raise ValueError for a precision that is not one of PRECISIONS, or None."""
+    if precision is not None and precision not in PRECISIONS:
+        raise ValueError(f"no precision {precision!r}; expected one of {', '.join(PRECISIONS)}")
+
+
+def check_options(
+    identity: Identity, *, family: str, frames: str | None, device: str | None, precision: str | None
+) -> None:
     """Raise ValueError where options cannot be those of a task's identity, as far as is known without the encoder.
 
     family: the encoder's name up to its first colon. device: "cpu", or another with its number.
@@ -260,6 +292,8 @@ def check_options(identity: Identity, *, family: str, frames: str | None, device
         different.append(f'frames: "{frames}", not "{identity.frames}"')
     if device is not None and device.partition(":")[0] != identity.device:
         different.append(f'device: "{device}", not "{identity.device}"')
+    if precision is not None and precision != identity.precision:
+        different.append(f'precision: "{precision}", not "{identity.precision}"')
     if different:
         raise ValueError(
             f"the task holds activations of another identity ({'; '.join(different)}); expected the same encoder and "

@@ -19,12 +19,13 @@ from ..cluster.executor import Executor, Failed, Killed
 from ..store.block_values import MAX_FLOAT16, Summary
 from ..store.blocks import Block, blocks
 from ..store.changes.staged import Origin
-from ..store.provenance import Plan
+from ..store.provenance import Plan, tolerance
 from ..store.schema import sizes, template
 from ..store.status import TaskStatus
 from .failures import Trial
 from .forward import arithmetic, hardware_of
 from .loader import LoadedClip, UnreadableAudio
+from .models.encoder import LOWER
 from .plan import MAX_BATCH_SAMPLES, Extraction, check_plan, in_bytes, origin_of
 from .worker import BATCHES_AHEAD, CALLS, Worker
 
@@ -60,7 +61,7 @@ class PreflightResult:
     batch: int
     """The plan's, or the one that is proposed instead."""
     weights_bytes: int
-    """Size of the module's parameters and buffers."""
+    """Size of the module's parameters and buffers, and of copies in 16 bits."""
     parity: str = ""
     """What `check_parity` has to record with the blocks."""
     warnings: tuple[str, ...] = ()
@@ -90,13 +91,14 @@ class Preflight:
         encoder = self.extraction.model.load()
         origin = origin_of(encoder, self.frames)
         extraction = replace(self.extraction, origin=origin)
-        check_plan(encoder, origin.identity, extraction.plan)
+        check_plan(encoder, origin.identity, extraction.plan, extraction.model.precision)
         if self.propose_batch and (free := free_bytes(encoder.device)):
             with closing(Worker(extraction, encoder)) as worker:
                 batch = proposed_batch(worker, free)
             extraction = replace(extraction, plan=replace(extraction.plan, batch=batch))
         tensors = [*encoder.module.parameters(), *encoder.module.buffers()]
         size = sum(t.numel() * t.element_size() for t in tensors)
+        size += size // 2 * (encoder.precision in LOWER)  # copies of 16 bits
         result = PreflightResult(
             origin=origin, hardware=hardware_of(encoder), batch=extraction.plan.batch, weights_bytes=size
         )
@@ -231,11 +233,12 @@ def check_parity(worker: Worker, choice: str) -> str:
         differences[site.name] = _difference(many.means[layer], [one.means[layer] for one in alone])
     where = max(differences, key=lambda name: differences[name])
     log.info("%d clips in a batch and alone differ by at most %.2g", len(batch), differences[where])
-    if differences[where] <= TOLERANCE:
-        return f" parity within {TOLERANCE:g}"
+    max_difference = tolerance(worker.identity.precision, TOLERANCE)
+    if differences[where] <= max_difference:
+        return f" parity within {max_difference:.2g}"
     text = (
         f"encoder {worker.encoder.name} gives {len(batch)} clips in one batch other results than each alone: "
-        f"{where} differs by {differences[where]:.2g} of its largest value; expected at most {TOLERANCE:g}"
+        f"{where} differs by {differences[where]:.2g} of its largest value; expected at most {max_difference:.2g}"
     )
     if choice == "refuse":
         raise ValueError(
@@ -243,7 +246,7 @@ def check_parity(worker: Worker, choice: str) -> str:
             'batch 1, or accept this with parity "warn"'
         )
     log.warning("%s", text)
-    return f" parity not within {TOLERANCE:g}, accepted"
+    return f" parity not within {max_difference:.2g}, accepted"
 
 
 def _few(worker: Worker) -> list[LoadedClip]:

@@ -128,7 +128,8 @@ class FrameSum:
             )
         if self.shown > self.weights.shape[1]:
             self.check_count()
-        self.reduction.add(frames, self.weights[:, first : self.shown], self.total, self.positive)
+        with torch.autocast(frames.device.type, enabled=False):  # sums are float32, whatever the model computes in
+            self.reduction.add(frames, self.weights[:, first : self.shown], self.total, self.positive)
 
     def check_count(self) -> None:
         """Raise ValueError where the frames seen are not those that `frame_spans` gives."""

@@ -8,7 +8,7 @@ are digests of the request and of all in the store that it reads, so that equal 
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -139,12 +139,13 @@ class Catalogue:
         self.probe_folder = probes
         probes.mkdir(parents=True, exist_ok=True)
         self.now = Snapshot(url)
-        identity = origin_of(encoder, "audio").identity
+        identity_in = cache(lambda precision: origin_of(encoder.at(precision), "audio").identity)
         self.identities: dict[str, Identity] = {}
         for task, corpus in self.corpora.items():
             if task not in self.now.labels:
                 raise LookupError(f"a corpus for task {task!r}; expected one of {', '.join(sorted(self.now.labels))}")
             record = self.now.record(task)
+            identity = identity_in(record.identity.precision)
             self.identities[task] = replace(identity, frames=record.identity.frames)
             check_encoder(record.identity, self.identities[task])
             if not clip_table(corpus).match(record.plan):

@@ -18,6 +18,7 @@ FRAME_RULES = ("audio", "published", "all", "last")
 VARIABLES = ("active_bits", "mean", "positive_frames", "frame_count", "embedding", "hidden")
 ALWAYS_KEPT = ("active_bits", "frame_count")
 MEAN_DTYPES = ("float16", "float32")
+PRECISIONS = ("float32", "bfloat16", "float16")  # that may be asked for
 MAX_UNIT_SEC = 3600.0  # seconds of one clip in a forward pass
 PART = 65_536  # of a list's values
 # The largest plan: ten times the clips, neurons and states of any that we know of. What is larger is an error or an
@@ -28,6 +29,15 @@ MAX_LAYERS, MAX_WIDTH = 4096, 2**22  # width: of a layer, of the embedding, of a
 MAX_NEURONS = 2**24  # layers times the widest
 MAX_LABELS = 4096  # columns
 KEPT_BY_DEFAULT = ("active_bits", "mean", "positive_frames", "frame_count", "embedding")
+
+
+# Of one number; of a precision that is not listed it is taken to be that of bfloat16, 2^-8.
+ROUNDING = {"float64": 2.0**-53, "float32": 2.0**-24, "float16": 2.0**-11}
+
+
+def tolerance(precision: str, fine: float) -> float:
+    """`fine`, which holds in float32, or ten times a coarser precision's rounding: 0.005 in float16, else 0.04."""
+    return max(fine, 10 * ROUNDING.get(precision, 2.0**-8))
 
 
 def digest_of(value: Any) -> str:
@@ -141,7 +151,7 @@ class Identity(Record):
     frames: str
     """Which frames count: "audio", "published", "all" or "last"."""
     precision: str = "float32"
-    """Type of the numbers that the forward pass gave at the sites, as "float32" or "bfloat16"."""
+    """What matrix products are computed in, "bfloat16" or "float16", else the type of the numbers at the sites."""
     device: str = "cpu"
     """Kind of device, "cpu" or "cuda"; which one it was is in each block's version."""
     semantics: int = SEMANTICS

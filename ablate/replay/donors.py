@@ -54,7 +54,7 @@ class Donors:
             runs[layer].append(encoder.neurons(output).index_select(-1, columns[layer]))
 
         with tap(encoder.module, list(layers), read=read):
-            encoder.module(inputs)
+            encoder.run(inputs)
         for layer, parts in runs.items():
             if (shown := sum(part.shape[1] for part in parts)) != len(special):
                 raise ValueError(

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...extract.models.encoder import Encoder
-from ..intervention import Edit, edited
+from ..intervention import Edit, edited, wider
 from .calls import over_leaves, reached, replayable, trace
 from .donors import union
 
@@ -94,7 +94,7 @@ class Replayer:
         nothing_saved = torch.autograd.graph.saved_tensors_hooks(lambda _: None, lambda saved: saved)
         with torch.inference_mode(False), torch.no_grad():
             inputs = inputs.clone()
-            calls = trace(self.encoder.module, lambda: self.encoder.module(inputs))
+            calls = trace(self.encoder.module, lambda: self.encoder.run(inputs))
             self.before = {layer: dict.fromkeys(replayable(calls, self.names[layer])) for layer in layers}
             for layer in layers:
                 (record,) = self.run(inputs, no_edits, keep={layer: None})[1].values()
@@ -144,7 +144,7 @@ class Replayer:
                 if edits[layer] or begun or layer in records:
                     forward = self._mapping(layer, edits[layer], begun, records.get(layer), donated)
                     stack.enter_context(_replaced(self.maps[layer], forward))
-            embedding = self.encoder.embed(self.encoder.module(inputs))
+            embedding = self.encoder.run(inputs)
         return embedding, records
 
     def _mapping(
@@ -172,7 +172,13 @@ class Replayer:
                 whole = input if start is None else start.activation[run]
                 return plain(edited(whole, edit, theirs))
             old = input.index_select(-1, edit.neurons) if start is None else start.old(run, edit.neurons)
-            return mapped + F.linear(edit.new(old, theirs) - old, part.weight.index_select(1, edit.neurons))
+            weight = part.weight.index_select(1, edit.neurons)
+            # In 16 bits as a whole pass: factors are rounded, products and their sum are not.
+            new, old, weight = (
+                values.to(mapped.dtype).to(wider(mapped.dtype)) for values in (edit.new(old, theirs), old, weight)
+            )
+            with torch.autocast(mapped.device.type, enabled=False):
+                return (mapped + F.linear(new - old, weight)).to(mapped.dtype)
 
         return forward
 

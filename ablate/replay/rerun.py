@@ -2,17 +2,18 @@
 
 Goal: hundreds of interventions on an encoder for little more than what comes after their first edits.
 Conventions: interventions are numbered from 1, number 0 is none. Embeddings are float32 (intervention, clip,
-embedding), equal to those of whole passes with hooks at the sites within max |a - b| <= 1e-5 max |b|.
+embedding), equal to those of whole passes with hooks at the sites within max |a - b| <= 1e-5 max |b|, in 16 bits
+within `tolerance` of the precision, as what an edit changes there is added to numbers that were rounded.
 Interventions that agree in their first layers share them: passes form a tree, walked depth first. In memory are, for
 one batch, at most one record per layer (a few hidden states and the edited neurons' activations) and the results.
-The first clips of the first batch are run both ways; a model that does not agree with itself, or that names no
-`maps`, gets whole passes for everything, and that is logged.
+The first clips of the first batch are run both ways, in float32 too, where mistakes show that 16 bits would hide; a
+model that does not agree with itself, or that names no `maps`, gets whole passes for everything, and that is logged.
 """
 
 import itertools
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -24,6 +25,7 @@ from torch import Tensor
 from ...extract.models.encoder import Encoder
 from ...extract.models.tap import tap
 from ...messages import one_line
+from ...store.provenance import tolerance
 from ..intervention import Edit, Intervention, edit_output
 from .donors import Donors, union
 from .passes import Pass, branch_layers, plan_passes
@@ -31,7 +33,7 @@ from .replayer import Donated, Record, Replayer
 
 log = logging.getLogger(__name__)
 
-TOLERANCE = 1e-5
+TOLERANCE = 1e-5  # in float32
 CHECKED = 2
 """Clips of a batch that are run both ways."""
 REPLAY, WHOLE = "replay", "whole passes"
@@ -92,7 +94,7 @@ class Rerunner:
                 raise ValueError(f"layer {layer}, site {site}, cannot be edited: {anatomy.uneditable[site]}")
         self.root = plan_passes(self.edits, widths)
         self.layers = branch_layers(self.root)
-        maps = encoder.ffn_maps(anatomy.sites)
+        self.precision, maps = anatomy.precision, encoder.ffn_maps(anatomy.sites)
         self.method, self.reason = REPLAY, ""
         self.replayer = Replayer(encoder, maps) if maps else None
         self._checked: set[int] = set()  # numbers of runs of a site in one pass for which replay has been checked
@@ -181,16 +183,25 @@ class Rerunner:
         try:
             if not self.replayer.before:
                 self.replayer.study(first.inputs, self.layers)
-            fault = self._fault(self.replayer, first)
+            fault = self._fault(first)
             if fault and self.replayer.keep_everything():  # what a model computes without gradients looks unused
-                fault = self._fault(self.replayer, first)
+                fault = self._fault(first)
         except Exception as error:  # whatever an unknown model raises: whole passes ask nothing of it
             fault = f"it cannot be started in the middle ({type(error).__name__}: {one_line(error, whole=True)[:200]})"
         if fault:
             self._give_up(fault)
 
-    def _fault(self, replayer: Replayer, batch: Batch) -> str:
+    def _fault(self, batch: Batch) -> str:
         """How replaying these clips differs from whole passes, without edits and with some; empty where it does not."""
+        assert self.replayer is not None
+        fault = ""
+        if self.encoder.precision != "float32":
+            exact = Replayer(replace(self.encoder, precision="float32"), self.replayer.names)
+            exact.before = self.replayer.before
+            fault = self._fault_of(exact, batch, TOLERANCE)
+        return fault or self._fault_of(self.replayer, batch, tolerance(self.precision, TOLERANCE))
+
+    def _fault_of(self, replayer: Replayer, batch: Batch, max_off: float) -> str:
         donated, none = self._donated(batch), self.edits[0]
         run = partial(replayer.run, batch.inputs, donated=donated)
         records = run(none, keep=dict.fromkeys(self.layers))[1]
@@ -199,10 +210,10 @@ class Rerunner:
             # Neurons may be silent in these clips: that the map takes what the site gives, other values show.
             replaced = [replacement(records[layer]) if at == layer else None for at in range(len(none))]
             for edits in (none, (*none[:layer], *example[layer:]), replaced):
-                whole = whole_pass(self.encoder, self.sites, batch.inputs, edits, donated)
-                replayed, _ = run(edits, start=records[layer])
+                whole = whole_pass(replayer.encoder, self.sites, batch.inputs, edits, donated).float()
+                replayed = run(edits, start=records[layer])[0].float()
                 off = float((replayed - whole).abs().max() / whole.abs().max().clamp(min=1e-30))
-                if not off <= TOLERANCE:
+                if not off <= max_off:
                     return f"started at layer {layer} it differs from whole passes by {off:.2g} of the largest value"
             self._checked.add(len(records.pop(layer).mapped))
         return ""
@@ -258,4 +269,4 @@ def whole_pass(
         return edit_output(output, encoder.neurons, edit, theirs)
 
     with tap(encoder.module, list(touched), edit=change, read=lambda _site, _output: None):
-        return encoder.embed(encoder.module(inputs))
+        return encoder.run(inputs)

@@ -9,7 +9,8 @@ encoder's output; where its input is cut into patches, a patch. CLS and its like
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
 from numbers import Integral
 from typing import Any
 
@@ -18,11 +19,13 @@ import torch
 from torch import Tensor
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
+from ...store.provenance import PRECISIONS
 from .edit import why_fixed
 from .tap import match_sites, tap
 
 MAX_SAMPLE_RATE = 1_000_000  # in Hz: bats are recorded at 500 kHz
 MAX_SHORTEST_SECONDS = 600  # that a clip must have
+LOWER = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,7 +79,7 @@ def mean_over_frames(output: Any) -> Tensor:
             f"the module gave {_shape(output)}; expected a tensor (clip, frame, width) or (clip, width): give the "
             "encoder `embed=`, a function that makes one vector per clip of it"
         )
-    return as_frames(output).mean(dim=1)
+    return as_frames(output).float().mean(dim=1)
 
 
 def is_foreign(error: Exception) -> bool:
@@ -147,6 +150,9 @@ class Encoder:
     """Whatever fixes the numbers between file and module, JSON values only; recorded in the identity."""
     source: str = ""
     """Digest of the file that it was made by, where that is a user's own; recorded beside the identity."""
+    precision: str = "float32"
+    """What torch's autocast has `module` and `embed` compute matrix products in: "bfloat16" or "float16"; "float32"
+    leaves them to the types of their weights."""
 
     def __post_init__(self) -> None:
         """Raise ValueError for what cannot be one."""
@@ -170,7 +176,22 @@ class Encoder:
 
     def __call__(self, waveforms: Tensor) -> Tensor:
         """Embeddings (clip, embedding) of waveforms (clip, sample)."""
-        return self.embed(self.module(self.prepare(waveforms)))
+        return self.run(self.prepare(waveforms))
+
+    def run(self, inputs: Any) -> Tensor:
+        """Embeddings (clip, embedding) of what `prepare` gave, in the encoder's precision."""
+        with self.autocast():
+            return self.embed(self.module(inputs))
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """What the module is to run in. Inside another one, 16-bit copies of weights are kept until that ends."""
+        lower = LOWER.get(self.precision)
+        return torch.autocast(self.device.type, dtype=lower, enabled=lower is not None)
+
+    def at(self, precision: str | None) -> "Encoder":
+        """The same module in one of PRECISIONS; itself for any other, or where its weights have 16 bits already."""
+        own = any(p.dtype in LOWER.values() for p in self.module.parameters())
+        return self if own or precision not in PRECISIONS else replace(self, precision=precision)
 
     def to(self, device: str) -> "Encoder":
         """Itself, its module (and a front end that is one) moved to the device and in evaluation mode."""

@@ -41,7 +41,11 @@ class Windows(nn.Module):
         self.register_buffer("filters", torch.from_numpy(filters).float(), persistent=False)
 
     def log_mel(self, window: Tensor) -> Tensor:
-        """A full window (clip, sample) -> (clip, mel, step)."""
+        """A full window (clip, sample) -> (clip, mel, step), float32 whatever the encoder behind it computes in."""
+        with torch.autocast(window.device.type, enabled=False):
+            return self._log_mel(window)
+
+    def _log_mel(self, window: Tensor) -> Tensor:
         spectrum = torch.stft(window, N_FFT, HOP, window=self.hann, return_complex=True)[..., :-1]
         log = (self.filters @ spectrum.abs().square()).clamp(min=FLOOR).log10()
         return (log.maximum(log.amax(dim=(1, 2), keepdim=True) - RANGE) + 4) / 4

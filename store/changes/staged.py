@@ -21,16 +21,14 @@ from zarr.storage import MemoryStore
 from ..arrays import check_sizes, create_array
 from ..direct import check_strings
 from ..group import KEY, MAX_TASK_BYTES, about_in
-from ..provenance import Identity, Plan, StoredLabel, TaskRecord, digest_of
+from ..provenance import Identity, Plan, StoredLabel, TaskRecord, digest_of, tolerance
 from ..schema import FORMAT_VERSION, STRING, anatomy_values, template
 from ..writer import digest_values
 
 NEW = "new"  # the state of a task without a plan
 Staged = dict[str, bytes]
 CHECK_TOLERANCE = 1e-3  # of the largest value: devices and libraries move float32 by a hundredth of that
-COARSE_TOLERANCE = 0.05  # where arithmetic is coarser than float32
 FLOOR = 1e-6  # below it values are rounding alone
-FINE = ("float32", "float64")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -48,17 +46,18 @@ class Origin:
         found = self.identity.differences(other.identity)
         if found:
             return found
-        tolerance = CHECK_TOLERANCE if self.identity.precision in FINE else COARSE_TOLERANCE
+        return list(filter(None, [self.moved(other.check, tolerance(self.identity.precision, CHECK_TOLERANCE))]))
+
+    def moved(self, check: np.ndarray, max_off: float) -> str:
+        """What of a fixed sound is off from another `check` by more than `max_off` of its largest value, or ""."""
         names = ["the embedding", *(f"site {name}" for name, _ in self.identity.sites)]
         edges = np.cumsum([self.identity.embedding, *(width for _, width in self.identity.sites)])[:-1]
-        for name, ours, theirs in zip(names, np.split(self.check, edges), np.split(other.check, edges), strict=True):
+        for name, ours, theirs in zip(names, np.split(self.check, edges), np.split(check, edges), strict=True):
             largest = max(float(np.nanmax(np.abs(theirs), initial=0.0)), FLOOR)
-            moved = np.where(np.isnan(ours) & np.isnan(theirs), 0, np.abs(ours - theirs)).max(initial=0.0) / largest
-            if not moved <= tolerance:  # a value beside NaN moves by NaN
-                found.append(
-                    f"{name} of a fixed sound differs by {moved:.2g} of its largest value, beyond {tolerance:g}"
-                )
-        return found[:1]
+            off = np.where(np.isnan(ours) & np.isnan(theirs), 0, np.abs(ours - theirs)).max(initial=0.0) / largest
+            if not off <= max_off:  # a value beside NaN moves by NaN
+                return f"{name} of a fixed sound differs by {off:.2g} of its largest value, beyond {max_off:.2g}"
+        return ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""The same study by workers in Ray actors: to the last bit the serial result."""
+"""The same study by workers in Ray actors, of a store in 16 bits: to the last bit the serial result."""
 
 import pytest
 import xarray as xr
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 
 def test_actors_give_the_serial_result(tmp_path):
     manifest, url, encoder = write_sounds(tmp_path, 45), str(tmp_path / "s.zarr"), f"module:{planted.__file__}:planted"
-    capture(encoder, manifest, url, task="t", threads=1, batch=8)
+    capture(encoder, manifest, url, task="t", threads=1, batch=8, precision="bfloat16")
     corpus = read_manifest(manifest)
     asked = {"task": "t", "label": "letter", "set": "only(d)", "controls": 20}
     for more in ({}, {"mode": "transplant", "category": "d"}):

@@ -45,14 +45,14 @@ def test_closed_form_at_native_lengths(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_bundled_encoder_with_two_threads(tmp_path: Path) -> None:
+def test_bundled_encoder_with_two_threads_in_16_bits(tmp_path: Path) -> None:
     """Ray gives each actor one thread by its environment; the plan's number is what counts."""
     lengths = np.random.default_rng(0).integers(4000, 16000, 21).tolist()
     manifest, _ = write_corpus(tmp_path, lengths, rate=16000)
     for name, executor in (("serial", None), ("ray", RayExecutor(actors=1))):
         capture(
             "tiny-ssl", str(manifest), str(tmp_path / name), task="t", block=8, batch=4, threads=2, keep=ALL[:3],
-            executor=executor,
+            precision="bfloat16", executor=executor,
         )  # fmt: skip
     assert tree_of(tmp_path / "ray") == tree_of(tmp_path / "serial")
 

@@ -12,7 +12,7 @@ import click
 
 from ..extract.audio.corpora import DATA_SETS, SUBSETS
 from ..messages import visible
-from ..store.provenance import FRAME_RULES, KEPT_BY_DEFAULT, MEAN_DTYPES
+from ..store.provenance import FRAME_RULES, KEPT_BY_DEFAULT, MEAN_DTYPES, PRECISIONS
 from .errors import Mistake
 from .options import ENCODERS, SEED, of_corpus, on_workers, several, within
 from .printing import echo, log_progress
@@ -96,6 +96,7 @@ def list_data_sets() -> None:
     help="Threads of the arithmetic [all cores, or those of an actor].",
 )  # fmt: skip
 @click.option("--device", metavar="D", help="cpu, cuda, cuda:1, ... [cuda where a worker has one].")
+@click.option("--precision", type=click.Choice(PRECISIONS), help="Of matrix products; sums are float32 [float32].")
 @click.option("--allow-missing", is_flag=True, help="Record absent files as failed instead of refusing to start.")
 @click.option(
     "--max-failures", default=0.1, show_default=True, metavar="SHARE", help="Stop above this share of bad clips."

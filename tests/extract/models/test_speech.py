@@ -57,10 +57,10 @@ MODELS: dict[str, tuple[str, str, dict[str, Any]]] = {
 }
 
 
-def write(folder: Path, kind: str, front_end: dict[str, Any] = FRONT_END) -> tuple[str, Path]:
+def write(folder: Path, kind: str, front_end: dict[str, Any] = FRONT_END, **more: Any) -> tuple[str, Path]:
     """(spec, folder) of a tiny model."""
     stem, written, changes = MODELS[kind]
-    settings = {**SIZES, **CONVOLUTIONS, **POSITIONS, **changes}
+    settings = {**SIZES, **CONVOLUTIONS, **POSITIONS, **changes, **more}
     if stem == "Data2VecAudio":
         settings |= {"num_conv_pos_embeddings": 3, "conv_pos_kernel_size": 5}
     if written == "Wav2Vec2ForPreTraining":
