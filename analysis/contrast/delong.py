@@ -9,14 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..adders import compiled
-from .ranks import Codes, Floats, Ranked
+from ..null.resampling import Arrangement
+from .ranks import Floats, Ranked
 
 
-def delong_variance(ranked: Ranked, codes: Codes, units: Codes, of: NDArray[np.int64]) -> Floats:
-    """Variance of the AUC (category, neuron): of codes (clip), `of` clips (category).
+def delong_variance(ranked: Ranked, arrangement: Arrangement, of: NDArray[np.int64]) -> Floats:
+    """Variance of the AUC (category, neuron): of the arrangement's clips, `of` in each category.
 
     Of each positive, V10 is the share of negatives below it; of each negative, V01 the share of positives above it;
-    ties count half. With sums over the clips of a unit (`units` (clip), from 0), less the AUC as often as the unit has
+    ties count half. With sums over the clips of a unit, less the AUC as often as the unit has
     positives or negatives, and k units that have any,
 
         S10 = k / (k - 1) / n_in sum (V10)^2,  S01 = k / (k - 1) / n_out sum (V01)^2,  S11 = k / (k - 1) sum V10 V01
@@ -25,8 +26,7 @@ def delong_variance(ranked: Ranked, codes: Codes, units: Codes, of: NDArray[np.i
     which of units of one clip is DeLong's. NaN where positives or negatives are of one unit.
     DeLong et al. 1988; Obuchowski 1997, "Nonparametric analysis of clustered ROC curve data".
     """
-    n_units = int(units.max()) + 1 if len(units) else 0
-    cells = np.bincount(units * len(of) + codes, minlength=n_units * len(of)).reshape(n_units, len(of))
+    codes, cells, units = arrangement.codes, arrangement.cells, arrangement.first_and_unit[1]
     variance = np.empty((len(ranked.order), len(of)))
     if (cells.sum(axis=1) == 1).all():
         _of_clips(ranked.values, ranked.order, codes, of, variance)

@@ -33,7 +33,7 @@ def effects(mean: xr.DataArray, member: xr.DataArray, arrangement: Arrangement) 
     draws = Draws.of(arrangement, 0, range(1))
     for ranked, neurons in _selected(mean, cells, arrangement):
         auc = auc_of(draws.sums(ranked, slice(1))[0], of)
-        variance = delong_variance(ranked, arrangement.codes, arrangement.units, of)
+        variance = delong_variance(ranked, arrangement, of)
         half = CONFIDENCE_Z * np.sqrt(np.where(variance > 0, variance, np.nan))
         parts = {"auc": auc, "auc_low": np.maximum(auc - half, 0), "auc_high": np.minimum(auc + half, 1)}
         for name, part in parts.items():

@@ -2,7 +2,8 @@
 
 Goal: neurons that respond to a category, with an effect that means something and a stated share of false findings.
 Conventions: results are (layer, neuron, category), NaN for neurons that do not exist, whose means are all alike or not
-known, and for categories without clips or without others. Computed at once, a few neurons of all clips at a time.
+known, and for categories without clips or without others; p and q also for those of a single clip or group. Computed
+at once, a few neurons of all clips at a time.
 Pooling: neurons that are alike in how many of their means are tied are pooled. The z of one that is off in nearly all
 clips is far from normal: by the few clips in which it is on, it exceeds 7 in one shuffle of fifty; pooled with all
 others it would hide them.
@@ -316,7 +317,7 @@ class Found:
         """Of some neurons, their doubled rank sums (category, neuron)."""
         of = arrangement.clips_per_category
         auc, z = auc_of(sums, of), z_of(sums, of, ranked.spread)
-        variance = delong_variance(ranked, arrangement.codes, arrangement.units, of)
+        variance = delong_variance(ranked, arrangement, of)
         half = CONFIDENCE_Z * np.sqrt(np.where(variance > 0, variance, np.nan))  # of no width: none
         known = self.exists[ranked.layer, ranked.neurons] & ~np.isnan(z)
         self.kind[ranked.layer, ranked.neurons] = kind_of(ranked.spread)
@@ -346,7 +347,8 @@ class Found:
 
 
 def _p_and_q(found: Found, pool: Pool, arrangement: Arrangement, selection: Selection) -> tuple[Floats, Floats]:
-    z = found.values["z"]
+    lone = np.count_nonzero(arrangement.cells, axis=0) < 2  # one clip is no evidence on a category
+    z = np.where(lone, np.nan, found.values["z"])
     neurons = ~np.isnan(z).all(axis=2)
     pool_of = pools_of(np.bincount(found.kind[neurons], minlength=len(EDGES) + 1))
     pool = pool.merged(pool_of)
@@ -363,7 +365,9 @@ def _p_and_q(found: Found, pool: Pool, arrangement: Arrangement, selection: Sele
         kinds = np.arange(pool_of.max() + 1)
         each = [
             pool.p(
-                np.where(np.isfinite(end), end, np.nan), np.broadcast_to(kinds[:, None], end.shape[:2]), selection.sign
+                np.where(np.isfinite(end) & ~lone, end, np.nan),
+                np.broadcast_to(kinds[:, None], end.shape[:2]),
+                selection.sign,
             )
             for end in ends[selection.sign]
         ]

@@ -63,6 +63,12 @@ class Arrangement:
         return first, unit
 
     @cached_property
+    def cells(self) -> Codes:
+        """Clips of each unit and category (unit, category)."""
+        n, unit = len(self.categories), self.first_and_unit[1]
+        return np.bincount(unit * n + self.codes, minlength=n * len(self.first_and_unit[0])).reshape(-1, n)
+
+    @cached_property
     def whole_groups(self) -> bool:
         """Whether all clips of a unit have one category."""
         first, unit = self.first_and_unit

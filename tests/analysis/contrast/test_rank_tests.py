@@ -220,7 +220,8 @@ def test_nan_a_single_clip_and_few_permutations() -> None:
     assert found.isel(layer=0, neuron=1).isnull().to_array().all()
     lone = found.isel(category=3).sel(layer=0, neuron=0)
     assert not np.isnan(lone["auc"])
-    assert np.isnan(lone["auc_low"])
+    assert np.isnan([lone[name] for name in ("auc_low", "auc_high", "p", "q")]).all()
+    assert found["q"].sel(category=["a", "b", "c"]).isel(layer=1).notnull().all()
     with pytest.raises(ValueError, match=r"found 18 permutations.*expected at least 19 for the level 0.05"):
         contrast_tests(mean, arrange_clips(labels_of(codes)), Selection(rule="contrast", permutations=18))
     alone = arrange_clips(labels_of(codes), groups=column(codes))
