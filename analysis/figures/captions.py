@@ -26,6 +26,7 @@ def caption_of(selections: Sequence[Selection], n_clips: Iterable[int] = ()) -> 
         sides = {"positive": "", "negative": ", silent neurons", "both": ", either sign"}
         correction = {"bh": "q", "max": "family-wise p"}[how.correct]
         rule = f"rule contrast, {correction} at most {how.level:g}, AUC at least {how.min_effect:g}{sides[how.sign]}"
+        rule += f", groups by {how.group}" * bool(how.group) + f", within {', '.join(how.within)}" * bool(how.within)
     else:
         shares = " or ".join(f"{share:g}" for share in sorted({each.percentile or PERCENTILE for each in selections}))
         rule = f"rule {how.rule}, {shares} % of neurons"

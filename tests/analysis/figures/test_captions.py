@@ -39,6 +39,10 @@ OF_EACH = xr.DataArray(np.zeros((1, 2)), dims=("layer", "neuron"))
             "rule contrast, family-wise p at most 0.05, AUC at least 0.8; reading clip, threshold -0.25; "
             "selected on training clips",
         ),
+        (
+            {"rule": "contrast", "group": "speaker", "within": ("split", "room"), "reading": "any"}, [],
+            "rule contrast, q at most 0.05, AUC at least 0.7, groups by speaker, within split, room; reading any",
+        ),
         ({"threshold": OF_EACH}, [], "rule lape, 1 % of neurons; reading clip, a threshold of each neuron's own"),
     ],
 )  # fmt: skip
