@@ -66,7 +66,11 @@ how many categories a selected neuron has.
 The published rule `lape` selects another way. It takes a neuron as active where its mean is above 0; drops every neuron
 whose probability is for no category among the highest 5 % of all probabilities (one per neuron and category), however
 low its AAPE; and of those that are left selects the ones of lowest AAPE, here {percentile:g} % of all, each for every
-category for which its probability is among that highest 5 %. By it, from the same stores:
+category for which its probability is among that highest 5 %. With P(n, c) the probability of neuron n for category c:
+of N neurons, n is selected if it is among the round(r N / 100) of lowest AAPE that have max P(n, c) > a, the 95th
+percentile of all P; it belongs to c if P(n, c) > a. The rule `paper` drops the 5 % of neurons that fire least and takes
+r % of those that are left: max P(n, c) > b, AAPE(n) <= t, and to c belongs n if P(n, c) is above the 95th percentile of
+the selected neurons' P. By `lape`, from the same stores:
 
 {published}
 

@@ -44,11 +44,14 @@ if TYPE_CHECKING:
 def neurons(asked: Asked, draws: int, output: str | None) -> None:
     """One row per category and neuron, largest effect first: AUC where the rule has it, else lift, P over overall rate.
 
-    lape selects, of the neurons with a P above the 95th percentile of all, those of lowest AAPE, --percentile of all
-    neurons; each belongs to the categories of its P above that line. paper drops the 5 % of neurons that fire least,
-    takes that percentage of the rest by AAPE, and the highest 5 % of their P. contrast takes what a rank test of the
-    means tells apart. A line warns where the selected are not more selective than the rest; see docs/selection.md.
-    With --confirm, each neuron is tested on those clips, which then select nothing.
+    lape drops the neurons without a P above the 95th percentile a of all, and takes those of lowest AAPE, --percentile
+    r of all N neurons: n of the round(r N / 100) lowest among max P(n) > a, in each c with P(n, c) > a. paper drops the
+    5 % of neurons that fire least, takes r % of the rest by AAPE, and the highest 5 % of their P: max P(n) > b, AAPE(n)
+    <= t, P(n, c) > h. contrast takes what a rank test of the means tells apart: q(n, c) <= --level, AUC(n, c) >=
+    --min-effect.
+
+    A line warns where the selected are not more selective than the rest; see docs/selection.md. With --confirm, each
+    neuron is tested on those clips, which then select nothing.
     """
     from ..analysis.null.overlaps import check_draws, with_stability
     from ..analysis.selection.confirm import with_effects
