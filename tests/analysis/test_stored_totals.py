@@ -52,6 +52,7 @@ def axis(n: int) -> st.SearchStrategy[Any]:
     return st.slices(n) | st.lists(st.integers(0, n - 1), min_size=1, max_size=40)
 
 
+@pytest.mark.filterwarnings("ignore:Increasing number of chunks")  # of drawn selections, by dask
 @pytest.mark.parametrize("name", STATISTICS)
 @settings(max_examples=12, deadline=None)
 @given(data=st.data())
