@@ -153,7 +153,9 @@ def test_a_node_that_is_added_gets_workers(nodes: Machines, tmp_path: Path) -> N
     wait_for(begun)
     work.take(1.0)
     wait_for(lambda: begun() > 2)
+    work.take(3600)  # a worker outlives its node for a moment, in which it must not end the run
     nodes.strike(added)
+    wait_for(lambda: not alive(newcomer))
     work.take(0.05)
     process.communicate(timeout=300)
     assert process.returncode == 0, work.errors()
