@@ -26,7 +26,7 @@ from .vocabulary import FOLDERS, unwanted_names
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = Path(otoscope.__file__).parent
-ROOMS = ("store", "cluster", "extract", "analysis", "ablate", "serve")
+ROOMS = ("store", "cluster", "extract", "analysis", "sae", "ablate", "serve")
 SOURCES = sorted({path.resolve() for room in (*ROOMS, ".") for path in (PACKAGE / room).rglob("*.py")})
 
 

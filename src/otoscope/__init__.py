@@ -29,7 +29,7 @@ __getattr__, _, __all__ = lazy_loader.attach(
 __all__ += ["open"]
 
 _FOLDER = os.path.dirname(__file__)
-for _room in ("store", "cluster", "extract", "analysis", "ablate", "serve"):
+for _room in ("store", "cluster", "extract", "analysis", "sae", "ablate", "serve"):
     if not os.path.isdir(os.path.join(_FOLDER, _room)):
         raise ImportError(
             f"{_FOLDER} has no folder {_room!r}; expected a symbolic link to one, which git or a copy left out: clone "

@@ -1,0 +1,1 @@
+"""Sparse dictionaries: stored hidden states -> latents, which are neurons again."""
