@@ -255,7 +255,8 @@ def test_impossible_plans_are_refused(known: Known, change: dict[str, object], m
         replace(known.plan, **change)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("what", [*(pytest.param(w, marks=pytest.mark.slow) for w in ("plan", "grow")), "label"])
+@pytest.mark.slow
+@pytest.mark.parametrize("what", ["plan", "grow", "label"])
 def test_stopped_before_any_write_of_metadata_a_rerun_gives_the_same_bytes(
     known: Known, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:

@@ -55,6 +55,7 @@ MODELS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "hubert-commands": ("Hubert", "HubertForSequenceClassification", {"use_weighted_layer_sum": True}),
     "wavlm-frames": ("WavLM", "WavLMForAudioFrameClassification", {}),
 }
+LIKE_OTHERS = ("hubert-large", "wav2vec2-large", "wav2vec2-speakers", "hubert-commands", "wavlm-frames")
 
 
 def write(folder: Path, kind: str, front_end: dict[str, Any] = FRONT_END, **more: Any) -> tuple[str, Path]:
@@ -85,7 +86,7 @@ def backbone(folder: Path, kind: str) -> torch.nn.Module:
     return model_class.from_pretrained(folder, dtype=torch.float32).eval()
 
 
-@pytest.mark.parametrize("kind", MODELS)
+@pytest.mark.parametrize("kind", [pytest.param(k, marks=pytest.mark.slow if k in LIKE_OTHERS else ()) for k in MODELS])
 def test_what_is_captured_is_what_the_library_s_modules_give(tmp_path: Path, kind: str) -> None:
     rate = 24_000 if kind == "mert" else 16_000
     spec, folder = write(tmp_path, kind, {**FRONT_END, "sampling_rate": rate})
