@@ -90,7 +90,7 @@ def filled(make: Callable[[], Model], tensors: Mapping[str, Tensor], where: str,
     faults += [
         f"{key} holds {tensors[key].dtype} ({tensors[key].layout}), expected dense floating-point values"
         for key, value in expected.items()
-        if key in tensors and value.is_floating_point() and not _is_plain(tensors[key])
+        if key in tensors and value.is_floating_point() and not is_plain(tensors[key])
     ]
     faults += [f"{shown(key)} is not part of this encoder" for key in tensors if key not in expected]
     if faults:
@@ -110,7 +110,7 @@ def shown(text: str, limit: int = 100) -> str:
     return text if len(text) <= limit else f"{text[: limit - 3]}..."
 
 
-def _is_plain(tensor: Tensor) -> bool:
+def is_plain(tensor: Tensor) -> bool:
     """Whether a tensor has floating-point values, all of them, in memory: none quantised, sparse or without storage."""
     return tensor.is_floating_point() and tensor.layout == torch.strided and tensor.device.type == "cpu"
 

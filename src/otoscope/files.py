@@ -1,6 +1,7 @@
-"""Files that appear whole or not at all, under names that are checked before the work is done."""
+"""Files and folders that appear whole or not at all, under names that are checked before the work is done."""
 
 import os
+import shutil
 import uuid
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -39,3 +40,21 @@ def whole_file(path: str | os.PathLike[str], endings: Collection[str] = ()) -> I
         partial.replace(target)
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A folder beside `path` to write into; it becomes `path` when the block ends without an exception.
+
+    Raises as `check_target`, and FileExistsError where something other than an empty folder is at `path`.
+    """
+    target = check_target(Path(path).absolute())
+    if os.path.lexists(target) and not (target.is_dir() and not target.is_symlink() and not any(target.iterdir())):
+        raise FileExistsError(f"{path} is there already; expected a new folder: give another name, or remove it")
+    partial = partial_path(target)
+    try:
+        partial.mkdir()
+        yield partial
+        partial.replace(target)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)

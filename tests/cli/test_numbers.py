@@ -15,12 +15,15 @@ AS_TEXT = {"percentile", "unit_sec"}  # numbers, and a word beside
 MEANT = {
     "0": {
         "seed", "probe_seed", "lowest", "max_failures", "gain", "threshold", "controls", "port", "cpus", "gpus",
-        "draws", "cpus_per_actor", "gpus_per_actor",
+        "draws", "cpus_per_actor", "gpus_per_actor", "state", "sae",
     },
     "-1": {"gain", "threshold"},
 }  # fmt: skip
 """What means something: no controls, no bootstrap, any free port, a factor that turns activations round, ..."""
-GIVEN = {"set": "all(a)", "output": "f.parquet", "kind": "overlap", "task": "t:kind", "tasks": "t:kind", "mode": "gain"}
+GIVEN = {
+    "set": "all(a)", "output": "f.parquet", "kind": "overlap", "task": "t:kind", "tasks": "t:kind", "mode": "gain",
+    "library": "published",
+}  # fmt: skip
 
 
 def options() -> Iterator[tuple[str, str]]:

@@ -42,6 +42,10 @@ COMMANDS = {
         "ablate table": ("ablate:table", "All numbers of the result of an ablation."),
         "ablate serve": ("serve:serve", "Serve ablations of a store over HTTP."),
     },
+    "Dictionaries": {
+        "sae export": ("sae_files:export", "Write an SAE as another library keeps it."),
+        "sae import": ("sae_files:import_", "Make an SAE of another library's files."),
+    },
     "The papers' own files": {
         "export": ("papers:export", "Write a labelling as over_zero.pt, classes.txt and so on."),
         "import": ("papers:import_", "Make a table of probabilities of published files."),
@@ -51,6 +55,7 @@ COMMANDS = {
 
 GROUPS = {
     "corpus": "Manifests of public data sets, from their downloads as they are unpacked.",
+    "sae": "Sparse autoencoders of stored states, and their latents as neurons.",
     "ablate": "Rerun an encoder with some of its neurons edited, and compare with chance.",
 }
 
