@@ -5,14 +5,13 @@ Conventions: the table stands between the lines `<!-- figures -->` and `<!-- /fi
 docs/uncertainty.md the comparison of rules, beside a picture.
 """
 
-import json
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from . import QUESTIONS
-from .harness import RESULTS, ROOT
+from .harness import RESULTS, ROOT, recorded
 from .selection_report import draw, selection_table
 
 BEGIN, END = "<!-- figures -->", "<!-- /figures -->"
@@ -24,12 +23,7 @@ def figures_table(questions: Sequence[str] = QUESTIONS, results: Path = RESULTS)
 
     Raises FileNotFoundError where a question has no result yet.
     """
-    records = []
-    for question in questions:
-        file = results / f"{question}.json"
-        if not file.is_file():
-            raise FileNotFoundError(f"no {file}; expected results of `python -m benchmarks.{question}`: run it")
-        records.append(json.loads(file.read_text()))
+    records = [recorded(question, results) for question in questions]
     lines = ["| figure | measured | bound | how |", "|---|---|---|---|"]
     for record in records:
         for figure in record["figures"]:

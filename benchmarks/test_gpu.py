@@ -20,6 +20,7 @@ def test_every_stage_runs_on_a_processor_and_is_written_down(tmp_path: Path) -> 
     assert figures["bfloat16 means, difference from float32 over that of torch on the processor"]["holds"]
     assert record["raw"]["results"]["differences"]["bfloat16"] > 1e-4  # it was another precision
     assert record["raw"]["results"]["reduction"] in record["hardware"]
+    assert set(record["raw"]["bfloat16 pass"]["seconds"]) == {"bare", "ours", "bare, all in 16 bits"}
     for precision in ("float32", "bfloat16"):
         stages = record["raw"][f"{precision} from files"]
         assert stages["limiting_stage"] in stages["clips_per_second_of_a_stage"]
