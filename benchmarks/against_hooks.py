@@ -50,7 +50,7 @@ class Size:
     depth: int = 12
 
 
-FULL = Size(blocks=2, block=32, seconds=5.0, batch=16, repetitions=2)
+FULL = Size(blocks=3, block=16, seconds=5.0, batch=16, repetitions=1)
 SMALL = Size(blocks=2, block=4, seconds=0.5, batch=2, repetitions=1, depth=1)
 
 

@@ -3,8 +3,8 @@
 Encoders of the published sizes with random weights, and the bundled ones, which were trained. Speed: notes from WAV
 files to committed blocks, against the bare pass in the same precision and the bare pass in float32; one block of each
 in turn. Price, against float32: the means of the same notes, the bits mean > 0, the neurons that three rules select for
-octaves, and the accuracy of a probe. On a processor without instructions for 16 bits, whose passes are slower than
-those in float32 and tell the price alone, blocks are small and the large encoders are left out in float16.
+octaves, and the accuracy of a probe. On a processor without instructions for 16 bits, whose passes take several times
+those in float32, notes are few and shorter, and the large encoders are left out in float16.
 """
 
 import logging
@@ -79,11 +79,13 @@ def can(precision: str) -> bool:
     return precision == "float32" or bool(words & FLAGS[precision])
 
 
+FAST = can("bfloat16")
 FULL = Size(
-    notes_per_octave=30, block=36 if can("bfloat16") else 9, blocks=3,
+    notes_per_octave=20, block=36 if FAST else 9, blocks=3 if FAST else 1,
     families={
-        **BUNDLED, "m2d": Family(**BASE, seconds=5.0), "ast": Family(**BASE, seconds=1.0),
-        "hubert": Family(**BASE, seconds=2.0), "whisper": Family(layers=4, width=384, neurons=1536, seconds=1.0),
+        **BUNDLED, "m2d": Family(**BASE, seconds=5.0 if FAST else 1.0), "ast": Family(**BASE, seconds=1.0),
+        "hubert": Family(**BASE, seconds=2.0 if FAST else 1.0),
+        "whisper": Family(layers=4, width=384, neurons=1536, seconds=1.0),
     },
 )  # fmt: skip
 SMALL = Size(
@@ -258,7 +260,8 @@ def precision_table(results: Path = harness.RESULTS) -> str:
         f"Times against float32, the smaller the faster, on {machine}, which has instructions for "
         f"{' and '.join(there) or 'neither'}, {record['date']}. Means: the largest error over the layer's largest "
         "mean. Neurons: whose selection changes, of those that either precision selects, by the rules "
-        f"{'; '.join(RULES)}. Probe: of octaves, in float32 and in this precision. The bundled encoders are trained, the others random."
+        f"{'; '.join(RULES)}. Probe: of octaves, in float32 and in this precision. "
+        "The bundled encoders are trained, the others random."
     )
     return "\n".join([*lines, "", note])
 
