@@ -273,7 +273,7 @@ def from_files(precision: str, device: str, size: Size, scratch: Path, manifest:
     }
 
 
-def profile(device: str, size: Size) -> list[str]:
+def profile(device: str, size: Size) -> Measured:
     """Where a bfloat16 batch spends its time, by torch's profiler: the lines of its table."""
     forward = forward_of(encoder_in("bfloat16", device, size), size)
     waveforms = torch.from_numpy(sounds(size.batch, size))
@@ -287,43 +287,48 @@ def profile(device: str, size: Size) -> list[str]:
         once()
         wait_for(device)
     table = profiled.key_averages().table(sort_by=f"self_{device}_time_total", row_limit=25, max_name_column_width=60)
-    return str(table).splitlines()
+    return Measured(figures=[], raw={"table": str(table).splitlines()})
 
 
-def measure(scratch: Path, size: Size, device: str) -> Measured:
-    figures: list[Figure] = []
-    raw: dict[str, Any] = {}
+def measure(scratch: Path, size: Size, device: str, measured: Measured, save: Callable[[], None]) -> None:
+    """All stages, one after the other: added to what was measured, and saved, as soon as each ends."""
+
+    def end(name: str, raw: Any, began: float) -> None:
+        measured.raw[name] = raw
+        measured.raw.setdefault("seconds_of_stages", {})[name] = time.perf_counter() - began
+        save()
 
     def ask(name: str, question: Callable[..., Measured], *about: Any) -> None:
+        began = time.perf_counter()
         with torch.no_grad(), arithmetic(torch.get_num_threads()):  # each with 16-bit copies of weights of its own
-            measured = question(*about)
-        figures.extend(measured.figures)
-        raw[name] = measured.raw
-        for figure in measured.figures:
+            found = question(*about)
+        measured.figures.extend(found.figures)
+        for figure in found.figures:
             verdict = "holds" if figure.holds else "MISSED"
             word = "at least" if figure.at_least else "under"
             print(f"{figure.name}: {figure.value:.3g} ({word} {figure.bound:g}) {verdict}", flush=True)
+        end(name, found.raw, began)
 
     ask("results", check_results, device, size)
     for precision in PRECISIONS:
         ask(f"{precision} pass", share_of_bare_pass, precision, device, size)
         ask(f"{precision} layer", share_of_a_layer, precision, device, size)
-    with torch.no_grad(), arithmetic(torch.get_num_threads()):
-        raw["profile"] = profile(device, size)
+    ask("profile", profile, device, size)
     manifest = write_files(scratch, size)
     for precision in PRECISIONS:
-        raw[f"{precision} from files"] = found = from_files(precision, device, size, scratch, manifest)
+        began = time.perf_counter()
+        found = from_files(precision, device, size, scratch, manifest)
+        end(f"{precision} from files", found, began)
         rates = ", ".join(f"{name} {rate:.0f}" for name, rate in found["clips_per_second_of_a_stage"].items())
         print(
             f"{precision}, WAV files to blocks: {found['limiting_stage']} limits; clips/s by stage: {rates}", flush=True
         )
-    return Measured(figures=figures, raw=raw)
 
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__)
     parser.add_argument(
-        "--json", type=Path, default=Path("gpu.json"), metavar="FILE", help="written at the end [gpu.json]"
+        "--json", type=Path, default=Path("gpu.json"), metavar="FILE", help="written anew after each stage [gpu.json]"
     )
     parser.add_argument("--scratch", metavar="DIR", help="folder for audio and stores, emptied again [the system's]")
     parser.add_argument("--small", action="store_true", help="small sizes")
@@ -333,23 +338,27 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit("no CUDA device; expected one: run where there is one, or try the script by --small --cpu")
     device, size = "cpu" if options.cpu else "cuda", SMALL if options.small else FULL
     logging.getLogger("otoscope").setLevel(logging.WARNING)
-    began = time.perf_counter()
+    began, measured = time.perf_counter(), Measured(figures=[], raw={})
+    hardware = hardware_of(encoder_in("float32", device, SMALL))
+
+    def save() -> None:
+        record = {
+            "question": "gpu",
+            "hardware": hardware,
+            "figures": [{**asdict(figure), "holds": figure.holds} for figure in measured.figures],
+            "size": asdict(size),
+            "raw": _rounded(measured.raw),
+            "date": date.today().isoformat(),
+            "commit": _commit(),
+            "took_seconds": round(time.perf_counter() - began, 1),
+            "machine": machine(),
+            "versions": {"otoscope": version("otoscope"), "torch": torch.__version__, "cuda": torch.version.cuda},
+        }
+        options.json.write_text(json.dumps(record, indent=2) + "\n")
+
     with tempfile.TemporaryDirectory(prefix="otoscope-gpu-", dir=options.scratch) as scratch:
-        measured = measure(Path(scratch), size, device)
-    record = {
-        "question": "gpu",
-        "hardware": hardware_of(encoder_in("float32", device, SMALL)),
-        "figures": [{**asdict(figure), "holds": figure.holds} for figure in measured.figures],
-        "size": asdict(size),
-        "raw": _rounded(measured.raw),
-        "date": date.today().isoformat(),
-        "commit": _commit(),
-        "took_seconds": round(time.perf_counter() - began, 1),
-        "machine": machine(),
-        "versions": {"otoscope": version("otoscope"), "torch": torch.__version__, "cuda": torch.version.cuda},
-    }
-    options.json.write_text(json.dumps(record, indent=2) + "\n")
-    print(f"{options.json} has it all; {record['took_seconds']:.0f} s")
+        measure(Path(scratch), size, device, measured, save)
+    print(f"{options.json} has it all; {time.perf_counter() - began:.0f} s")
 
 
 if __name__ == "__main__":

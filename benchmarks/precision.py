@@ -198,7 +198,8 @@ def measure(scratch: Path, size: Size) -> Measured:
     manifest = synthesise(scratch / "audio", notes_per_octave=size.notes_per_octave, events_per_category=1)["additive"]
     notes = pd.read_csv(manifest, dtype={LABEL: str})
     few = notes.groupby(LABEL).head(-(-size.block * size.blocks // notes[LABEL].nunique()))
-    figures, raw = [], {"instructions": {precision: can(precision) for precision in FLAGS}, "families": {}}
+    figures = []
+    raw: dict[str, Any] = {"instructions": {precision: can(precision) for precision in FLAGS}, "families": {}}
     for name, shape in size.families.items():
         encoder, seconds, found = encoder_of(name, shape, scratch / name), {}, {}
         for precision in PRECISIONS:
