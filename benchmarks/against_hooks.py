@@ -213,7 +213,7 @@ def ways_table(results: Path = harness.RESULTS) -> str:
         f"of {size['batch']}, shards and blocks of {size['block']} clips; every token of a clip in float32 is "
         f"{every_token / 1e6:.4g} MB. Memory is the resident set above that of the process with its encoder; pages of "
         f"mapped files count in it, and the system may take them back. {record['machine']['cores']} cores of "
-        f"{record['machine']['cpu']}, {record['date']}."
+        f"{record['machine']['cpu']}, whose load was {record['load_before']:.2g} before, {record['date']}."
     )
     return "\n".join([*lines, "", note])
 

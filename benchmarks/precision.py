@@ -81,7 +81,7 @@ def can(precision: str) -> bool:
 
 FAST = can("bfloat16")
 FULL = Size(
-    notes_per_octave=20, block=36 if FAST else 9, blocks=3 if FAST else 1,
+    notes_per_octave=20, block=36 if FAST else 9, blocks=3 if FAST else 2,
     families={
         **BUNDLED, "m2d": Family(**BASE, seconds=5.0 if FAST else 1.0), "ast": Family(**BASE, seconds=1.0),
         "hubert": Family(**BASE, seconds=2.0 if FAST else 1.0),
