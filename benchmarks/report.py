@@ -2,7 +2,7 @@
 
 Conventions: the table stands between the lines `<!-- figures -->` and `<!-- /figures -->`; a test compares it with
 `results/*.json`, so that no number is ever typed. docs/performance.md has all of it, the README what most ask first,
-docs/encoders.md the price of 16 bits, docs/uncertainty.md the comparison of rules, beside a picture.
+docs/uncertainty.md the comparison of rules, beside a picture.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,7 +13,6 @@ from typing import Any
 from . import QUESTIONS
 from .against_hooks import ways_table
 from .harness import RESULTS, ROOT, recorded
-from .precision import precision_table
 from .selection_report import draw, selection_table
 
 BEGIN, END = "<!-- figures -->", "<!-- /figures -->"
@@ -66,7 +65,6 @@ def with_table(text: str, table: str, name: str) -> str:
 
 DOCUMENTS: dict[str, Callable[[], str]] = {
     "docs/performance.md": lambda: f"{figures_table()}\n\n## Against what people do\n\n{ways_table()}",
-    "docs/encoders.md": precision_table,
     "README.md": partial(figures_table, ASKED_FIRST),
     "docs/uncertainty.md": selection_table,
 }

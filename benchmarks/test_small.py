@@ -43,7 +43,9 @@ def one_ray(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.filterwarnings("ignore:At least one mel filter has all zero values")  # the library's own front end
-@pytest.mark.parametrize("question", [pytest.param(q, marks=[pytest.mark.slow] * (q in LONG)) for q in QUESTIONS])
+@pytest.mark.parametrize(
+    "question", [pytest.param(q, marks=[pytest.mark.slow] * (q in LONG)) for q in (*QUESTIONS, "precision")]
+)
 def test_question_can_be_measured(
     question: str, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
