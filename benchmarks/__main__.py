@@ -1,6 +1,6 @@
 """All questions at full size, one after the other, each in a fresh process: `python -m benchmarks [--scratch DIR]`.
 
-They take about fifty minutes on two cores, and 9 GB in the scratch folder, which is emptied again.
+They take about an hour on two cores, and 9 GB in the scratch folder, which is emptied again.
 """
 
 import subprocess

@@ -16,13 +16,14 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from datetime import date
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from otoscope.extract.audio.decoding import write_wav
 from otoscope.extract.capture import capture
@@ -60,28 +61,16 @@ FULL = Size(depth=12, seconds=5.0, checked=8, batch=128, batches=24, repetitions
 SMALL = Size(depth=2, seconds=0.5, checked=3, batch=2, batches=3, repetitions=2, loops=2, files=70)
 
 
-class In(nn.Module):
-    """A front end that hands its float32 result on in another type."""
-
-    def __init__(self, front_end: nn.Module, dtype: torch.dtype) -> None:
-        super().__init__()
-        self.front_end, self.dtype = front_end, dtype
-
-    def forward(self, waveforms: Tensor) -> Tensor:
-        output: Tensor = self.front_end(waveforms).to(self.dtype)
-        return output
-
-
 def encoder_in(precision: str, device: str, size: Size) -> Encoder:
-    """The same weights each time, cast to a precision: the one place that decides what that means."""
+    """The same weights each time, to be run as `capture(..., precision=...)` runs them."""
     torch.manual_seed(0)
-    encoder, dtype = as_encoder(M2D(depth=size.depth)), PRECISIONS[precision]
-    assert isinstance(encoder.prepare, nn.Module)
-    if precision != "float32":
-        encoder = replace(
-            encoder, module=copy.deepcopy(encoder.module).to(dtype), prepare=In(encoder.prepare, dtype)
-        )  # fmt: skip
-    return encoder.to(device)
+    return as_encoder(M2D(depth=size.depth)).at(precision).to(device)
+
+
+def all_in(dtype: torch.dtype, encoder: Encoder) -> Encoder:
+    """The encoder with weights, and input, cast to a type."""
+    module = copy.deepcopy(encoder.module).to(dtype)
+    return replace(encoder, module=module, prepare=lambda w: encoder.prepare(w).to(dtype), precision="float32")
 
 
 def sounds(n_clips: int, size: Size) -> np.ndarray:
@@ -109,14 +98,13 @@ def extracted(forward: Forward, waveforms: Tensor, lengths: np.ndarray) -> Resul
 
 def means(encoder: Encoder, waveforms: np.ndarray, lengths: np.ndarray, size: Size) -> Summary:
     """What extraction makes of clips of unlike length."""
-    with torch.inference_mode():
-        return extracted(forward_of(encoder, size), torch.from_numpy(waveforms), lengths).fetch()[0]
+    return extracted(forward_of(encoder, size), torch.from_numpy(waveforms), lengths).fetch()[0]
 
 
 def plain_means(encoder: Encoder, waveforms: np.ndarray, lengths: np.ndarray) -> list[np.ndarray]:
     """The same by hooks that keep every frame, and a plain mean in float64."""
     sites = match_sites(encoder.module, encoder.sites)
-    with torch.inference_mode(), tap(encoder.module, sites) as seen:
+    with tap(encoder.module, sites) as seen:
         encoder(torch.from_numpy(waveforms).to(encoder.device))
     weights = counted_frames(encoder.spans(waveforms.shape[1]), lengths / encoder.sample_rate, "audio")
     kept = [seen[site][0].double().cpu().numpy() * weights[..., None] for site in sites]
@@ -185,7 +173,6 @@ def seconds_each(action: Callable[[], object], device: str, size: Size) -> float
     return (time.perf_counter() - began) / size.loops
 
 
-@torch.inference_mode()
 def share_of_bare_pass(precision: str, device: str, size: Size) -> Measured:
     encoder = encoder_in(precision, device, size)
     forward = forward_of(encoder, size)
@@ -193,7 +180,7 @@ def share_of_bare_pass(precision: str, device: str, size: Size) -> Measured:
     pinned = waveforms.pin_memory() if device == "cuda" else waveforms
     lengths = np.full(size.batch, waveforms.shape[1])
 
-    def bare() -> None:
+    def bare(encoder: Encoder = encoder) -> None:
         for _ in range(size.batches):
             encoder(forward.to_device(pinned))
         wait_for(device)
@@ -208,9 +195,11 @@ def share_of_bare_pass(precision: str, device: str, size: Size) -> Measured:
         assert before is not None
         before.fetch()
 
-    bare()
-    ours()
-    seconds = interleaved({"bare": bare, "ours": ours}, size.repetitions)
+    cases: dict[str, Callable[[], object]] = {"bare": bare, "ours": ours}
+    if precision != "float32":  # told beside it: what autocast costs over weights and layers of 16 bits alone
+        cases["bare, all in 16 bits"] = partial(bare, all_in(PRECISIONS[precision], encoder))
+    interleaved(cases, 1)  # warm
+    seconds = interleaved(cases, size.repetitions)
     figure = Figure(
         name=f"{precision}: share of the bare pass", value=median_ratio(seconds["bare"], seconds["ours"]), unit="",
         bound=0.9, at_least=True,
@@ -221,21 +210,24 @@ def share_of_bare_pass(precision: str, device: str, size: Size) -> Measured:
     return Measured(figures=[figure], raw={"seconds": seconds, "bare_clips_per_second": rate})
 
 
-@torch.inference_mode()
 def share_of_a_layer(precision: str, device: str, size: Size) -> Measured:
     encoder = encoder_in(precision, device, size)
     assert isinstance(encoder.module, M2D)
     n_frames, layer = len(encoder.spans(round(size.seconds * 16_000))), encoder.module.blocks[0]
-    tokens = torch.randn(size.batch, n_frames, 768, device=device).to(PRECISIONS[precision])
+    tokens = torch.randn(size.batch, n_frames, 768, device=device)
     activation = torch.randn(size.batch, n_frames, 3072, device=device).to(PRECISIONS[precision])
     weights = torch.ones(size.batch, n_frames, device=device)
     total, positive = (torch.zeros(size.batch, 3072, device=device) for _ in range(2))
+
+    def run_layer() -> None:
+        with encoder.autocast():
+            layer(tokens)
 
     def reduce(reduction: Reduction) -> Callable[[], None]:
         return lambda: reduction.add(activation, weights, total, positive)
 
     seconds = {
-        "layer": seconds_each(lambda: layer(tokens), device, size),
+        "layer": seconds_each(run_layer, device, size),
         "reduction": seconds_each(reduce(reduction_on(torch.device(device))()), device, size),
         "by torch": seconds_each(reduce(ByTorch()), device, size),
     }
@@ -265,8 +257,8 @@ def from_files(precision: str, device: str, size: Size, scratch: Path, manifest:
     """From WAV files, which are in the page cache, to committed blocks: the rate of each stage and which one limits."""
     report = scratch / f"{precision}.json"
     capture(
-        encoder_in(precision, device, size), manifest, str(scratch / f"{precision}.zarr"), task="t", device=device,
-        unit_sec=size.seconds, report=report, parity="refuse" if precision == "float32" else "warn",
+        encoder_in("float32", device, size), manifest, str(scratch / f"{precision}.zarr"), task="t", device=device,
+        precision=precision, unit_sec=size.seconds, report=report,
     )  # fmt: skip
     done = json.loads(report.read_text())
     stages = {name: stage for name, stage in done["stages"].items() if name != "waiting"}
@@ -281,8 +273,7 @@ def from_files(precision: str, device: str, size: Size, scratch: Path, manifest:
     }
 
 
-@torch.inference_mode()
-def profile(device: str, size: Size) -> list[str]:
+def profile(device: str, size: Size) -> Measured:
     """Where a bfloat16 batch spends its time, by torch's profiler: the lines of its table."""
     forward = forward_of(encoder_in("bfloat16", device, size), size)
     waveforms = torch.from_numpy(sounds(size.batch, size))
@@ -296,41 +287,48 @@ def profile(device: str, size: Size) -> list[str]:
         once()
         wait_for(device)
     table = profiled.key_averages().table(sort_by=f"self_{device}_time_total", row_limit=25, max_name_column_width=60)
-    return str(table).splitlines()
+    return Measured(figures=[], raw={"table": str(table).splitlines()})
 
 
-def measure(scratch: Path, size: Size, device: str) -> Measured:
-    figures: list[Figure] = []
-    raw: dict[str, Any] = {}
+def measure(scratch: Path, size: Size, device: str, measured: Measured, save: Callable[[], None]) -> None:
+    """All stages, one after the other: added to what was measured, and saved, as soon as each ends."""
 
-    def note(name: str, measured: Measured) -> None:
-        figures.extend(measured.figures)
-        raw[name] = measured.raw
-        for figure in measured.figures:
+    def end(name: str, raw: Any, began: float) -> None:
+        measured.raw[name] = raw
+        measured.raw.setdefault("seconds_of_stages", {})[name] = time.perf_counter() - began
+        save()
+
+    def ask(name: str, question: Callable[..., Measured], *about: Any) -> None:
+        began = time.perf_counter()
+        with torch.no_grad(), arithmetic(torch.get_num_threads()):  # each with 16-bit copies of weights of its own
+            found = question(*about)
+        measured.figures.extend(found.figures)
+        for figure in found.figures:
             verdict = "holds" if figure.holds else "MISSED"
             word = "at least" if figure.at_least else "under"
             print(f"{figure.name}: {figure.value:.3g} ({word} {figure.bound:g}) {verdict}", flush=True)
+        end(name, found.raw, began)
 
-    with arithmetic(torch.get_num_threads()):
-        note("results", check_results(device, size))
-        for precision in PRECISIONS:
-            note(f"{precision} pass", share_of_bare_pass(precision, device, size))
-            note(f"{precision} layer", share_of_a_layer(precision, device, size))
-        raw["profile"] = profile(device, size)
+    ask("results", check_results, device, size)
+    for precision in PRECISIONS:
+        ask(f"{precision} pass", share_of_bare_pass, precision, device, size)
+        ask(f"{precision} layer", share_of_a_layer, precision, device, size)
+    ask("profile", profile, device, size)
     manifest = write_files(scratch, size)
     for precision in PRECISIONS:
-        raw[f"{precision} from files"] = found = from_files(precision, device, size, scratch, manifest)
+        began = time.perf_counter()
+        found = from_files(precision, device, size, scratch, manifest)
+        end(f"{precision} from files", found, began)
         rates = ", ".join(f"{name} {rate:.0f}" for name, rate in found["clips_per_second_of_a_stage"].items())
         print(
             f"{precision}, WAV files to blocks: {found['limiting_stage']} limits; clips/s by stage: {rates}", flush=True
         )
-    return Measured(figures=figures, raw=raw)
 
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__)
     parser.add_argument(
-        "--json", type=Path, default=Path("gpu.json"), metavar="FILE", help="written at the end [gpu.json]"
+        "--json", type=Path, default=Path("gpu.json"), metavar="FILE", help="written anew after each stage [gpu.json]"
     )
     parser.add_argument("--scratch", metavar="DIR", help="folder for audio and stores, emptied again [the system's]")
     parser.add_argument("--small", action="store_true", help="small sizes")
@@ -340,23 +338,27 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit("no CUDA device; expected one: run where there is one, or try the script by --small --cpu")
     device, size = "cpu" if options.cpu else "cuda", SMALL if options.small else FULL
     logging.getLogger("otoscope").setLevel(logging.WARNING)
-    began = time.perf_counter()
+    began, measured = time.perf_counter(), Measured(figures=[], raw={})
+    hardware = hardware_of(encoder_in("float32", device, SMALL))
+
+    def save() -> None:
+        record = {
+            "question": "gpu",
+            "hardware": hardware,
+            "figures": [{**asdict(figure), "holds": figure.holds} for figure in measured.figures],
+            "size": asdict(size),
+            "raw": _rounded(measured.raw),
+            "date": date.today().isoformat(),
+            "commit": _commit(),
+            "took_seconds": round(time.perf_counter() - began, 1),
+            "machine": machine(),
+            "versions": {"otoscope": version("otoscope"), "torch": torch.__version__, "cuda": torch.version.cuda},
+        }
+        options.json.write_text(json.dumps(record, indent=2) + "\n")
+
     with tempfile.TemporaryDirectory(prefix="otoscope-gpu-", dir=options.scratch) as scratch:
-        measured = measure(Path(scratch), size, device)
-    record = {
-        "question": "gpu",
-        "hardware": hardware_of(encoder_in("float32", device, SMALL)),
-        "figures": [{**asdict(figure), "holds": figure.holds} for figure in measured.figures],
-        "size": asdict(size),
-        "raw": _rounded(measured.raw),
-        "date": date.today().isoformat(),
-        "commit": _commit(),
-        "took_seconds": round(time.perf_counter() - began, 1),
-        "machine": machine(),
-        "versions": {"otoscope": version("otoscope"), "torch": torch.__version__, "cuda": torch.version.cuda},
-    }
-    options.json.write_text(json.dumps(record, indent=2) + "\n")
-    print(f"{options.json} has it all; {record['took_seconds']:.0f} s")
+        measure(Path(scratch), size, device, measured, save)
+    print(f"{options.json} has it all; {time.perf_counter() - began:.0f} s")
 
 
 if __name__ == "__main__":

@@ -165,6 +165,15 @@ def main(question: str) -> None:
     (RESULTS / f"{question}.json").write_text(json.dumps(record, indent=2) + "\n")
 
 
+def recorded(question: str, results: Path = RESULTS) -> dict[str, Any]:
+    """What a question came to at full size. Raises FileNotFoundError where it has no result yet."""
+    file = results / f"{question}.json"
+    if not file.is_file():
+        raise FileNotFoundError(f"no {file}; expected results of `python -m benchmarks.{question}`: run it")
+    record: dict[str, Any] = json.loads(file.read_text())
+    return record
+
+
 def machine() -> dict[str, Any]:
     """Processor, cores that this process may use, memory in GB."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()

@@ -5,14 +5,14 @@ Conventions: the table stands between the lines `<!-- figures -->` and `<!-- /fi
 docs/uncertainty.md the comparison of rules, beside a picture.
 """
 
-import json
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from . import QUESTIONS
-from .harness import RESULTS, ROOT
+from .against_hooks import ways_table
+from .harness import RESULTS, ROOT, recorded
 from .selection_report import draw, selection_table
 
 BEGIN, END = "<!-- figures -->", "<!-- /figures -->"
@@ -24,12 +24,7 @@ def figures_table(questions: Sequence[str] = QUESTIONS, results: Path = RESULTS)
 
     Raises FileNotFoundError where a question has no result yet.
     """
-    records = []
-    for question in questions:
-        file = results / f"{question}.json"
-        if not file.is_file():
-            raise FileNotFoundError(f"no {file}; expected results of `python -m benchmarks.{question}`: run it")
-        records.append(json.loads(file.read_text()))
+    records = [recorded(question, results) for question in questions]
     lines = ["| figure | measured | bound | how |", "|---|---|---|---|"]
     for record in records:
         for figure in record["figures"]:
@@ -69,7 +64,7 @@ def with_table(text: str, table: str, name: str) -> str:
 
 
 DOCUMENTS: dict[str, Callable[[], str]] = {
-    "docs/performance.md": figures_table,
+    "docs/performance.md": lambda: f"{figures_table()}\n\n## Against what people do\n\n{ways_table()}",
     "README.md": partial(figures_table, ASKED_FIRST),
     "docs/uncertainty.md": selection_table,
 }

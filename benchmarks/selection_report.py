@@ -1,16 +1,14 @@
 """The table and the picture of docs/uncertainty.md, made of what `python -m benchmarks.selection` recorded."""
 
-import json
 import statistics
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from matplotlib.figure import Figure
 
 from otoscope.analysis.figures.save import save_figure
 
-from .harness import RESULTS, ROOT
+from .harness import RESULTS, ROOT, recorded
 from .selection import CATEGORIES, PERCENTILE, RULES, SHARES, STRENGTHS
 
 PICTURE = ROOT / "docs" / "selection.png"
@@ -30,18 +28,9 @@ COLOURS = {
 """Of Okabe and Ito, by the first letters; markers say the same."""
 
 
-def recorded(results: Path = RESULTS) -> dict[str, Any]:
-    """What was measured. Raises FileNotFoundError where nothing was yet."""
-    file = results / "selection.json"
-    if not file.is_file():
-        raise FileNotFoundError(f"no {file}; expected results of `python -m benchmarks.selection`: run it")
-    raw: dict[str, Any] = json.loads(file.read_text())["raw"]
-    return raw
-
-
 def selection_table(results: Path = RESULTS) -> str:
     """Markdown: a row per rule; means over all conditions with the worst in brackets, and two strengths."""
-    raw = recorded(results)
+    raw = recorded("selection", results)["raw"]
     n_categories = " and ".join(map(str, CATEGORIES))
     strengths = [f"{inside:g} against {outside:g}" for inside, outside in STRENGTHS]
     names = ("precision", "recall", "coverage", "false discoveries", *strengths)
@@ -95,5 +84,5 @@ def selection_figure(mixed: Mapping[str, Mapping[str, Mapping[str, float]]]) -> 
 
 
 def draw() -> Path:
-    save_figure(selection_figure(recorded()["mixed"]), PICTURE)
+    save_figure(selection_figure(recorded("selection")["raw"]["mixed"]), PICTURE)
     return PICTURE

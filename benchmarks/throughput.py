@@ -42,25 +42,23 @@ SMALL = Size(blocks=2, block=4, seconds=0.5, batch=2, depth=1)
 
 
 class Interleaved:
-    """A serial executor that runs the bare forward pass beside each block."""
+    """A serial executor that runs the bare forward pass, and whatever else, beside each block."""
 
     name, remote, on_this_machine = "interleaved", False, True
     cpus_per_worker: float | None = None
 
-    def __init__(self, bare: Callable[[Block], object]):
-        self.bare = bare
+    def __init__(self, bare: Callable[[Block], object], **others: Callable[[Block], object]):
+        self.beside = {"bare": bare, **others}
         self.seconds: list[dict[str, list[float]]] = []
 
     def run(self, make_worker: Callable[[], Any], pieces: Iterable[Block]) -> Generator[Done[Any, Any] | Failed[Any]]:
         worker = make_worker()
         for i, block in enumerate(pieces):
-            if i == 0:
-                self.bare(block)  # warm; the worker was warmed by looking at the anatomy
             results: list[Any] = []
-            cases: dict[str, Callable[[], object]] = {
-                "bare": partial(self.bare, block),
-                "extraction": partial(lambda block, results: results.append(worker(block)), block, results),
-            }
+            cases: dict[str, Callable[[], object]] = {name: partial(run, block) for name, run in self.beside.items()}
+            if i == 0:
+                interleaved(cases, 1)  # warm; the worker was warmed by looking at the anatomy
+            cases["extraction"] = partial(lambda block, results: results.append(worker(block)), block, results)
             order = list(cases) if i % 2 else list(cases)[::-1]
             self.seconds.append(interleaved({name: cases[name] for name in order}, 1))
             yield Done(piece=block, result=results[0], seconds=self.seconds[-1]["extraction"][0])
@@ -72,16 +70,22 @@ class Interleaved:
         return ()
 
 
-def bare_pass(encoder: Encoder, corpus: Corpus, batch: int) -> Callable[[Block], None]:
-    """The encoder alone on a block's waveforms, which are in memory before the clock starts."""
+def bare_pass(encoder: Encoder, corpus: Corpus, batch: int, unit_sec: float | None = None) -> Callable[[Block], None]:
+    """The encoder alone on a block's waveforms, which are in memory before the clock starts.
+
+    unit_sec: seconds that they are cut, or filled with zeros, to.
+    """
     audio = [
         read_clip(corpus.clips.root, corpus.clips.clip(i), encoder.sample_rate).samples for i in range(len(corpus))
     ]
-    waveforms = torch.stack([torch.from_numpy(samples) for samples in audio])
+    n_samples = len(audio[0]) if unit_sec is None else round(unit_sec * encoder.sample_rate)
+    waveforms = torch.zeros(len(audio), n_samples)
+    for row, samples in zip(waveforms.numpy(), audio, strict=True):
+        row[: len(samples)] = samples[:n_samples]
     threads = torch.get_num_threads()
 
     def run(block: Block) -> None:
-        with torch.inference_mode(), arithmetic(threads):
+        with torch.no_grad(), arithmetic(threads):  # as extraction: in inference mode 16-bit weights are not kept
             for part in waveforms[block.clips].split(batch):
                 encoder(part)
 

@@ -21,6 +21,8 @@ from .models.encoder import Anatomy, as_frames, layer_frames
 
 log = logging.getLogger(__name__)
 
+PART_VALUES = 2**22  # of activations that are added up at a time on a processor: 16 MB in float32
+
 
 def counted_frames(spans: np.ndarray, seconds: np.ndarray, frames: str) -> np.ndarray:
     """Which frames count, float32 (clip, frame).
@@ -59,26 +61,32 @@ class Reduction(Protocol):
 
 
 class ByTorch:
-    """Adds by torch's own operations, each of which passes over the activations."""
+    """Adds by torch's own operations; on a processor in parts, between whose operations its cache holds them."""
 
     name = "torch"
 
     def __init__(self) -> None:
-        self._scratch: Tensor | None = None
+        self._scratch = torch.empty(0)
+        self._layout: tuple[Any, ...] = ()  # of the parts that it was made for
 
     def add(self, frames: Tensor, weights: Tensor, total: Tensor, positive: Tensor | None) -> None:
         """As `Reduction.add`."""
-        self._sum(frames, weights, total)
-        if positive is not None:
-            scratch = self._scratch
-            if scratch is None or (scratch.shape, scratch.dtype) != (frames.shape, frames.dtype):
-                # One buffer for all layers: allocating costs more than summing.
-                self._scratch = scratch = torch.empty_like(frames)
-            self._sum(torch.gt(frames, 0, out=scratch), weights, positive)
-
-    def _sum(self, frames: Tensor, weights: Tensor, total: Tensor) -> None:
-        # A model may compute in half precision; sums are float32.
-        total += torch.bmm(weights[:, None], frames.to(weights.dtype)).squeeze(1)
+        n = len(frames)
+        if frames.device.type == "cpu":  # a product of matrices gives each thread clips of its own
+            n = max(torch.get_num_threads(), PART_VALUES // max(1, frames.shape[1] * frames.shape[2]))
+        part = frames[:n]
+        if (layout := (part.shape, part.stride())) != self._layout:
+            # One buffer for all layers: allocating costs more than summing.
+            self._scratch, self._layout = torch.empty_like(part, dtype=weights.dtype), layout
+        for first in range(0, len(frames), n):
+            clips = slice(first, first + n)
+            some, of_frame = frames[clips], weights[clips, None]
+            scratch = self._scratch[: len(some)]
+            # A model may compute in half precision; sums are float32.
+            wide = some if some.dtype == weights.dtype else scratch.copy_(some)
+            total[clips] += torch.bmm(of_frame, wide).squeeze(1)
+            if positive is not None:
+                positive[clips] += torch.bmm(of_frame, torch.gt(wide, 0, out=scratch)).squeeze(1)
 
 
 @cache

@@ -171,16 +171,24 @@ def test_a_site_as_wide_as_its_input_is_long_is_refused_by_its_arrangement() -> 
         sums.read("a", torch.zeros(2, 3, 7))
 
 
-def test_half_precision_is_summed_in_single() -> None:
-    tokens = torch.randn(2, 300, 5, generator=torch.Generator().manual_seed(0)).to(torch.bfloat16)
-    sums = Summaries(
-        Anatomy(sites=(Site(name="a", width=5),), embedding=1, check=np.zeros(6, "f4"), hidden=0, precision="float32"),
-        torch.ones(2, 300),
-    )
-    sums.read("a", tokens)
-    exact = tokens.double().mean(dim=1)
-    torch.testing.assert_close(sums.mean(0).double(), exact, atol=1e-6, rtol=0)
-    torch.testing.assert_close(sums.positive_frames(0).double(), (tokens > 0).double().sum(dim=1))
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
+def test_any_precision_is_summed_in_single_in_parts_of_any_size(
+    dtype: torch.dtype, turned: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The parts of clips are ragged, and those of a run that comes later are smaller."""
+    random = torch.Generator().manual_seed(0)
+    frames, weights = torch.randn(5, 300, 7, generator=random).to(dtype), (torch.rand(5, 300, generator=random) < 0.7)
+    if turned:
+        frames = frames.transpose(1, 2).contiguous().transpose(1, 2)
+    monkeypatch.setattr("otoscope.extract.summarise.PART_VALUES", 3 * 200 * 7)
+    with arithmetic(2):
+        frame_sum = FrameSum("a", weights.float(), 7, count=True)
+        for run in frames.split(200, dim=1):
+            frame_sum.add(run)
+    counted = weights[..., None] * frames.double()
+    torch.testing.assert_close(frame_sum.total.double(), counted.sum(dim=1), atol=1e-5, rtol=1e-6)
+    torch.testing.assert_close(frame_sum.positive.double(), (counted > 0).double().sum(dim=1), atol=0, rtol=0)
 
 
 def test_a_processor_reduces_by_torch_and_says_so(tiny_m2d: Encoder) -> None:
