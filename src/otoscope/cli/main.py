@@ -36,6 +36,9 @@ COMMANDS = {
         "exemplars": ("ask:exemplars", "The clips that drive a neuron most."),
         "compare": ("ask:compare", "Models side by side, or what each neuron of one serves."),
     },
+    "Dictionaries": {
+        "sae encode": ("sae_encode:encode", "Make a task of latents of stored hidden states."),
+    },
     "What breaks when neurons are silenced": {
         "ablate run": ("ablate:run", "Rerun a task's test clips without some neurons."),
         "ablate set": ("ablate:neuron_set", "List a set of neurons by its name, or write it to a file."),
@@ -51,6 +54,7 @@ COMMANDS = {
 
 GROUPS = {
     "corpus": "Manifests of public data sets, from their downloads as they are unpacked.",
+    "sae": "Sparse autoencoders of stored states, and their latents as neurons.",
     "ablate": "Rerun an encoder with some of its neurons edited, and compare with chance.",
 }
 
