@@ -1,4 +1,4 @@
-"""Laws of latents as neurons: codes as numpy has them, one store however it came about, and what others need unharmed."""
+"""Laws of latents as neurons: codes as numpy has them, one store however it came about, every question answered."""
 
 import re
 import warnings
@@ -101,8 +101,7 @@ def test_what_it_holds_beside_latents_is_the_source_s(states: States, folder: Pa
     plan, own = (task_status(str(folder / name), "t").plan for name in "sl")
     assert own == replace(plan, variables=("active_bits", "mean", "frame_count", "embedding"))
     (versions,) = set(latents["version"][:])
-    assert versions.startswith("otoscope ")
-    assert " torch " in versions
+    assert re.match(r"otoscope \S+ torch \S+ on ", str(versions))
     assert list(verify(str(folder / "l"))) == []
 
 
@@ -324,6 +323,10 @@ def without(**changes: Any) -> Callable[[States, Path], None]:
     return make
 
 
+def sound(states: States, folder: Path) -> None:
+    states.write(str(folder / "s"))
+
+
 def pending(states: States, folder: Path) -> None:
     states.write(str(folder / "s"), [0, 2])
 
@@ -375,17 +378,17 @@ REFUSED: dict[str, tuple[Callable[[States, Path], None], tuple[str, ...], tuple[
     "no hidden": (without(hidden=False), BOTH, (), r"keeps no hidden states; expected .*--keep hidden"),
     "pending": (pending, BOTH, (), r"not finished, 42 of 106 clips are pending; .*finish its extraction first"),
     "damaged": (damaged, BOTH, (), r"t/hidden in .* is damaged \(.*1/0: the checksum .*`otoscope verify`"),
-    "no such SAE": (States.write, ("nope",), (), r"no sae.json in .*nope"),
+    "no such SAE": (sound, ("nope",), (), r"no sae.json in .*nope"),
     "another identity": (sae("x", base="ab" * 32), ("x",), (), r"SAE x was trained on states of another identity"),
     "another width": (narrow, ("narrow",), (), r"SAE narrow is of state 1, 10 wide; expected one of the 3 states"),
     "another state": (sae("x", state=3), ("x",), (), r"SAE x is of state 3"),
     "frames": (sae("x", rows="frame"), ("x",), (), r"SAE x is of single frames.*--encoder latents:SAE@SPEC"),
-    "twice": (States.write, ("topk", "topk"), (), r"SAE topk was given twice"),
-    "itself": (States.write, BOTH, ("-o", "s"), r"were to be written to that task itself; .*--as"),
-    "within": (States.write, BOTH, ("-o", "s/t/l"), r"s/t/l lies within the store .*s; expected"),
-    "no task": (States.write, BOTH, ("--task", "u"), r"no task 'u' in .*; it holds t"),
-    "no name": (States.write, BOTH, ("--as", "a/b"), r"'a/b' cannot name a task"),
-    "an encoder's": (States.write, BOTH, ("--task", "t", "-o", "s2"), r"activations of encoder fake, not latents"),
+    "twice": (sound, ("topk", "topk"), (), r"SAE topk was given twice"),
+    "itself": (sound, BOTH, ("-o", "s"), r"were to be written to that task itself; .*--as"),
+    "within": (sound, BOTH, ("-o", "s/t/l"), r"s/t/l lies within the store .*s; expected"),
+    "no task": (sound, BOTH, ("--task", "u"), r"no task 'u' in .*; it holds t"),
+    "no name": (sound, BOTH, ("--as", "a/b"), r"'a/b' cannot name a task"),
+    "an encoder's": (sound, BOTH, ("--task", "t", "-o", "s2"), r"activations of encoder fake, not latents"),
     "other SAEs": (other_there, BOTH, (), r"latents of other SAEs \(\w{8}\), not of SAE topk \(\w{8}\), SAE t"),
     "another plan": (other_there, BOTH[:1], ("--mean-dtype", "float16"), r"planned otherwise \(mean_dtype: .float16"),
     "other clips": (other_source, BOTH, (), r"latents of 106 clips that are not the first of the 106 of .*/s"),
@@ -396,21 +399,15 @@ REFUSED: dict[str, tuple[Callable[[States, Path], None], tuple[str, ...], tuple[
 def test_bad_input_is_one_line_and_changes_nothing(states: States, tmp_path: Path, case: str) -> None:
     make, saes, more, message = REFUSED[case]
     write_dictionaries(states, tmp_path)
-    if make is States.write:
-        states.write(str(tmp_path / "s"))
-    else:
-        make(states, tmp_path)
+    make(states, tmp_path)
     if case == "an encoder's":
         states.head(5).write(str(tmp_path / "s2"))
     at = [tmp_path / str(part) if i and more[i - 1] == "-o" else part for i, part in enumerate(more)]
-    (tmp_path / "before").mkdir()
     if case == "damaged":  # which is found where it is read: what is committed before stays
         result = call(*command(tmp_path, tmp_path / "o", *at, saes=saes))
         assert result.exit_code == 2
-        pd.testing.assert_index_equal(pd.Index([block.index for block in pending_blocks(str(tmp_path / "o"), "t")]),
-                                      pd.Index([1, 2, 3]))  # fmt: skip
-        last = result.stderr.splitlines()[-1]
-        assert pd.Series([last]).str.contains(message).all(), last
+        assert [block.index for block in pending_blocks(str(tmp_path / "o"), "t")] == [1, 2, 3]
+        assert re.search(message, result.stderr.splitlines()[-1])
         return
     refused(message, *command(tmp_path, tmp_path / "o", *at, saes=saes), watched=tmp_path)
 
