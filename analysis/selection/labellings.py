@@ -128,8 +128,8 @@ def check_where(labelling: Labelling, conditions: Sequence[str]) -> None:
 
 
 def command_of(ds: xr.Dataset | xr.DataTree) -> str:
-    """What makes a task, and goes on with it: one of latents of clips comes from stored states."""
-    return "`otoscope sae encode`" if ds.attrs.get("rows") == "clip" else "`otoscope extract`"
+    """What makes a task, and goes on with it: one of latents of clips, as a rule, is made of stored states."""
+    return "`otoscope sae encode` (or `extract`)" if ds.attrs.get("rows") == "clip" else "`otoscope extract`"
 
 
 def select_neurons(labelling: Labelling, how: Selection) -> SelectedLabelling:

@@ -27,7 +27,8 @@ from otoscope.store.writer import pending_blocks, reset_block, write_block
 from ..support.closed_form import closed_form
 from ..support.commands import CLOSED_FORM, call, done, refused
 from ..support.finished_store import Finished
-from ..support.stored_files import damage, files, stop_after, tree_of
+from ..support.s3_server import BUCKET, ObjectServer
+from ..support.stored_files import damage, files, stop_after, stored, tree_of
 from ..support.stored_states import (
     BLOCK,
     FAILED_CLIPS,
@@ -186,6 +187,18 @@ def test_a_task_in_the_source_s_own_store(states: States, folder: Path, tmp_path
     np.testing.assert_array_equal(group["mean"][:], zarr.open_group(str(folder / "l"), path="t", mode="r")["mean"][:])
 
 
+@pytest.mark.slow
+def test_on_an_object_store_it_is_the_same(states: States, folder: Path, s3: ObjectServer) -> None:
+    url, out = (f"s3://{BUCKET}/{folder.name}/{name}" for name in "sl")
+    states.write(url)
+    encode(url, "t", saes_in(folder), out)
+    assert stored(out, s3) == tree_of(folder / "l")
+    with pytest.raises(ValueError, match="lies within the store"):
+        encode(url, "t", saes_in(folder), f"{url}/l")
+    with pytest.raises(ValueError, match="to that task itself"):
+        encode(url, "t", saes_in(folder), f"{url}/")
+
+
 @pytest.mark.parametrize("embedding", [True, False])
 def test_without_embeddings_or_prompts(folder: Path, tmp_path: Path, embedding: bool) -> None:
     few = make_states(40, embedding=embedding, prompts=False)
@@ -250,7 +263,7 @@ def test_states_that_an_encoder_gave_are_encoded(states: States, finished: Finis
     reset_block(out, next(blocks("t", 37, 4)))
     with pytest.raises(ValueError, match=r'encoder: "closed-form", not "latents"'):
         otoscope.capture(closed_form(), str(finished.manifest), out, task="t", threads=1)
-    refused("is not finished, 4 clips are pending; .*`otoscope sae encode` again", "neurons", out, "--task", "t:kind",
+    refused("is not finished, 4 clips are pending; .*`otoscope sae encode` .or `extract`. again", "neurons", out, "--task", "t:kind",
             watched=tmp_path)  # fmt: skip
 
 
