@@ -263,8 +263,8 @@ def test_states_that_an_encoder_gave_are_encoded(states: States, finished: Finis
     reset_block(out, next(blocks("t", 37, 4)))
     with pytest.raises(ValueError, match=r'encoder: "closed-form", not "latents"'):
         otoscope.capture(closed_form(), str(finished.manifest), out, task="t", threads=1)
-    refused("is not finished, 4 clips are pending; .*`otoscope sae encode` .or `extract`. again", "neurons", out, "--task", "t:kind",
-            watched=tmp_path)  # fmt: skip
+    message = r"is not finished, 4 clips are pending; .*`otoscope sae encode` \(or `extract`\) again"
+    refused(message, "neurons", out, "--task", "t:kind", watched=tmp_path)
 
 
 def test_a_planted_latent_is_found(folder: Path, tmp_path: Path) -> None:
