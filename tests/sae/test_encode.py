@@ -302,7 +302,14 @@ ASKED: list[tuple[object, ...]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("asked", ASKED, ids=lambda asked: " ".join(map(str, asked)))
+SLOW = ("paper", "F.pdf", "median", "thresholds", "categories", "--lowest", "depth")  # much like others
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [pytest.param(asked, marks=[pytest.mark.slow] * bool({*SLOW} & {*asked})) for asked in ASKED],
+    ids=lambda asked: " ".join(map(str, asked)),
+)
 def test_every_question_is_answered(folder: Path, tmp_path: Path, asked: tuple[object, ...]) -> None:
     if "S" in asked and not (folder / "single").exists():
         encode(str(folder / "s"), "t", [folder / "topk"], str(folder / "single"))
