@@ -388,7 +388,10 @@ class OtoscopeAccessor:
 
     def _variable(self, name: str, purpose: str) -> xr.DataArray:
         if name not in self._ds:
-            raise LookupError(f"this task keeps no {name!r}, expected for {purpose}: extract with --keep {name}")
+            remedy = f"extract with --keep {name}"
+            if name == "positive_frames" and self._ds.attrs.get("rows") == "clip":
+                remedy = "latents of whole clips have one value each; ask by the reading clip, with a threshold"
+            raise LookupError(f"this task keeps no {name!r}, expected for {purpose}: {remedy}")
         found = self._ds[name]
         needed = ("layer", "neuron", "clip") if name in ("mean", "positive_frames") else ()
         if gone := [dim for dim in needed if dim not in found.dims]:

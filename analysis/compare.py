@@ -45,7 +45,7 @@ def labellings_side_by_side(stats: pd.DataFrame, columns: Sequence[str] = COMPAR
 
 
 def layers_side_by_side(models: Mapping[str, xr.Dataset], quantiles: Sequence[float] = QUANTILES) -> pd.DataFrame:
-    """One row per store and layer: class-specific neurons, share of silent neurons, and the distribution of AAPE.
+    """One row per store and layer: class-specific neurons, silent neurons, and the distribution of AAPE.
 
     models: store -> selection, as of `class_specific`; quantiles: in [0, 1], over the neurons of the layer that fire.
         AAPE of labellings with unequal numbers of categories does not compare.
@@ -54,11 +54,12 @@ def layers_side_by_side(models: Mapping[str, xr.Dataset], quantiles: Sequence[fl
     tables = []
     for store, selection in models.items():
         square = selection["aape"].transpose("layer", "neuron")
+        exists = selection["probability"].notnull().any("category")  # layers may be of unequal widths
         columns: dict[str, Any] = {
             "store": store,
             "layer": square["layer"].values,
             "class_specific": depth_histogram(selection["member"]).values,
-            "silent": square.isnull().sum("neuron").values,
+            "silent": (square.isnull() & exists).sum("neuron").values,
         }
         for quantile in quantiles:
             columns[f"aape_q{round(quantile * 100):02d}"] = [_quantile(row, quantile) for row in square.values]

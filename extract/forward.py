@@ -245,11 +245,11 @@ def arithmetic(threads: int) -> Iterator[None]:
 def hardware_of(encoder: Encoder) -> str:
     """The device's own name, and the kernel that reduces frames on it: what decides over the last bits."""
     device = encoder.device
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else processor()
     return f"{name}, frames by {reduction_on(device).name}"
 
 
-def _processor() -> str:
+def processor() -> str:
     """Name of this machine's processor."""
     with suppress(OSError):
         lines = Path("/proc/cpuinfo").read_text().splitlines()

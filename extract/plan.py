@@ -165,11 +165,16 @@ def stored_task(url: str, task: str, replan: bool) -> TaskStatus | None:
     return None if replan else status
 
 
-def prepare_store(url: str, task: str, origin: Origin, plan: Plan, clips: ClipTable, replan: bool) -> None:
-    """Make the store and the task, or check that they are there as planned. Raises OSError where neither can be."""
+def prepare_store(
+    url: str, task: str, origin: Origin, plan: Plan, clips: ClipTable, replan: bool = False, command: str = ""
+) -> None:
+    """Make the store and the task, or check that they are there as planned. Raises OSError where neither can be.
+
+    command: as for `add_task`.
+    """
     try:
         create(url)
-        add_task(url, task, origin, plan, clips, replan=replan)
+        add_task(url, task, origin, plan, clips, replan=replan, command=command)
     except OSError as error:
         raise OSError(
             f"{url} could not be written ({one_line(error)}); expected a writable location with free space: mend "

@@ -24,6 +24,7 @@ from ..documents import check_size
 from ..messages import QUERY, USER, clean, one_line
 from .folder import Folder
 
+LOCAL = ("file", "local")
 BUCKETS = ("s3", "s3a", "gs", "az", "adl", "azure", "abfs", "abfss", "http", "https")
 # `read_timeout` ends what stalls; it also bounds the sending of a part, so that parts are small enough for slow lines.
 CLIENT_OPTIONS: dict[str, Any] = {"connect_timeout": "5s", "read_timeout": "60s", "timeout": "300s"}
@@ -46,6 +47,14 @@ def is_url(location: object) -> bool:
     return bool(URL.match(str(location)))
 
 
+def path_of(location: str) -> str:
+    """One spelling of a location: a local path from the root on, links resolved; a URL without slashes at its end."""
+    scheme, _, rest = location.partition("://")
+    if is_url(location) and scheme not in LOCAL:
+        return location.rstrip("/")
+    return os.path.realpath(rest if is_url(location) else location)
+
+
 def check_no_secrets(url: str) -> None:
     """Raise ValueError for a URL with a user, a query or a fragment, without repeating them."""
     user, query = USER.search(url), QUERY.search(url)
@@ -66,7 +75,7 @@ def zarr_store(url: str) -> Store:
         return Folder(url, read_only=True)
     check_no_secrets(url)
     scheme, _, rest = url.partition("://")
-    if scheme in ("file", "local"):
+    if scheme in LOCAL:
         return Folder(rest, read_only=True)
     if scheme in BUCKETS:
         return Bucket(connect(url), url=url, read_only=True)

@@ -240,6 +240,8 @@ def read_task(url: str, task: str, failed: str = "hide") -> xr.Dataset:
         "n_pending": int((status == PENDING).sum()),
         "n_failed": int((status == FAILED).sum()),
     }
+    if rows := (record.identity.derived_from or {}).get("rows"):
+        about["rows"] = str(rows)  # "clip": one value per clip, none per frame
     return xr.Dataset(shown, xr.Coordinates(coordinates, indexes=indexes), attrs=about)
 
 

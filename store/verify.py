@@ -80,7 +80,8 @@ def remedies(found: list[Damage]) -> list[str]:
     """What to do about damage, one sentence for each kind."""
     todo = []
     if any(d.block for d in found):
-        todo.append("put damaged blocks back by `otoscope verify --reset`, then extract again")
+        reset = "put damaged blocks back by `otoscope verify --reset`, then extract again"
+        todo.append(f"{reset} (latents of stored states: encode again)")
     if labels := {f"`otoscope label STORE --task {d.task} MANIFEST --replace`" for d in found if d.of_labels}:
         todo.append(f"write damaged labels anew by {' and '.join(sorted(labels))}")
     todo += dict.fromkeys(d.remedy for d in found if d.remedy)

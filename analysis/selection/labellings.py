@@ -127,6 +127,11 @@ def check_where(labelling: Labelling, conditions: Sequence[str]) -> None:
         raise LookupError(f"{labelling.store} task {labelling.task}: {error}") from error
 
 
+def command_of(ds: xr.Dataset | xr.DataTree) -> str:
+    """What makes a task, and goes on with it: one of latents of clips, as a rule, is made of stored states."""
+    return "`otoscope sae encode` (or `extract`)" if ds.attrs.get("rows") == "clip" else "`otoscope extract`"
+
+
 def select_neurons(labelling: Labelling, how: Selection) -> SelectedLabelling:
     """Compute a selection, from the clips that the labelling's data set has, whatever `how.clips` says.
 
@@ -139,7 +144,7 @@ def select_neurons(labelling: Labelling, how: Selection) -> SelectedLabelling:
                 f"{name} has no clip that could be extracted, {n_failed} failed; expected some: `otoscope "
                 "status --failures` says why they did"
             )
-        raise NothingSelected(f"{name} has no committed clip yet; expected some: run its `otoscope extract` again")
+        raise NothingSelected(f"{name} has no committed clip yet; expected some: run its {command_of(ds)} again")
     check_where(labelling, how.where)
     check_categories(ds.otoscope.categories(labelling.label, how), name, how)
     found = select(ds, labelling.label, how)
@@ -220,11 +225,12 @@ def open_labellings(
     wanted = {name.partition(":")[0] for name in tasks}
     for store, tree in trees.items():
         for task in wanted & set(tree.children) or tree.children:
-            pending = tree.children[task].attrs["n_pending"]
+            about = tree.children[task]
+            pending = about.attrs["n_pending"]
             if pending and not incomplete:
                 raise ValueError(
                     f"{store} task {task} is not finished, {pending} clips are pending; expected none: run its "
-                    "`otoscope extract` again, or give --incomplete to go by what is committed"
+                    f"{command_of(about)} again, or give --incomplete to go by what is committed"
                 )
     found = list(labellings(trees, tasks))
     if not found:

@@ -64,7 +64,9 @@ def check_store(url: str, audio_root: str | None, *, reset: bool, report: Callab
         again |= {block for block, _ in changed if block}
         if any(block for block, _ in changed):
             command = f"otoscope verify --audio {audio_root} --reset"
-            todo.append(f"put changed files' blocks back by `{command}`, then extract again")
+            todo.append(
+                f"put changed files' blocks back by `{command}`, then extract again, and encode its latents again"
+            )
         if any(not block for block, _ in changed):
             todo.append("put absent files back")
     if reset:
@@ -76,5 +78,5 @@ def check_store(url: str, audio_root: str | None, *, reset: bool, report: Callab
             report(f"{block.task} block {block.index} is pending again")
         todo = [remedy for remedy in todo if "--reset" not in remedy]
         if again:
-            todo.insert(0, "run the same `otoscope extract` again")
+            todo.insert(0, "run the same `otoscope extract`, or of latents `otoscope sae encode`, again")
     return todo

@@ -59,12 +59,15 @@ def create(url: str) -> None:
     open_root(url)
 
 
-def add_task(url: str, task: str, origin: Origin, plan: Plan, clips: ClipTable, *, replan: bool = False) -> None:
+def add_task(
+    url: str, task: str, origin: Origin, plan: Plan, clips: ClipTable, *, replan: bool = False, command: str = ""
+) -> None:
     """Make a task's arrays, or append clips to an existing task, or check that nothing is to be added.
 
     Appending: the stored clips come first, in the same order. A partial last block goes back to pending, so that a
     grown task equals one built at once. The origin of a task that is there stays the one that it was begun with.
     replan: begin anew a task in which nothing is committed, whatever its plan; only while no other run is at work.
+    command: what goes on with this where it is killed [`otoscope extract`].
     Raises ValueError where the stored identity, plan, clips or labels differ, or another run changes the task
     otherwise.
     """
@@ -72,7 +75,9 @@ def add_task(url: str, task: str, origin: Origin, plan: Plan, clips: ClipTable, 
     root = open_root(url)
     for name in clips.labels:
         check_label_name(name)
-    command = f"`otoscope extract {url} --task {task} ...` with {len(clips)} clips, the first {clips.name[0]!r}"
+    command = (
+        command or f"`otoscope extract {url} --task {task} ...` with {len(clips)} clips, the first {clips.name[0]!r}"
+    )
 
     def change(document: Document) -> Change | None:
         stored = record_in(task, document)

@@ -36,6 +36,9 @@ COMMANDS = {
         "exemplars": ("ask:exemplars", "The clips that drive a neuron most."),
         "compare": ("ask:compare", "Models side by side, or what each neuron of one serves."),
     },
+    "Dictionaries": {
+        "sae encode": ("sae_encode:encode", "Make a task of latents of stored hidden states."),
+    },
     "What breaks when neurons are silenced": {
         "ablate run": ("ablate:run", "Rerun a task's test clips without some neurons."),
         "ablate set": ("ablate:neuron_set", "List a set of neurons by its name, or write it to a file."),
