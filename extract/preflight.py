@@ -281,8 +281,8 @@ class Forecast:
     workers: int
     basis: str = ""
     """What the two rest on."""
-    at_least: bool = False
-    """Whether it may take longer: there was no time to measure a whole pass."""
+    rough: bool = False
+    """Whether there was no time to measure a whole pass."""
 
     def lines(self) -> list[str]:
         """The forecast for a person to read."""
@@ -297,8 +297,8 @@ class Forecast:
         if self.clips_per_second:
             each = f"{self.clips_per_second:.3g} clips/s per worker"
             with_ = f"{self.workers} worker{'s' * (self.workers > 1)}"
-            about = "at least" if self.at_least else "about"
-            lines.append(f"time: {about} {in_time(self.seconds)} with {with_} ({each}, {self.basis})")
+            about = f"roughly {in_time(self.seconds)} or more" if self.rough else f"about {in_time(self.seconds)}"
+            lines.append(f"time: {about} with {with_} ({each}, {self.basis})")
         elif self.n_clips:
             lines.append("time: not known, as none of the first clips could be run through the encoder in time")
         return lines
@@ -355,5 +355,5 @@ def forecast(
         seconds=n_clips / rate / workers if rate else 0.0,
         workers=workers,
         basis=throughput.basis if throughput else "",
-        at_least=throughput is not None and throughput.layers is not None,
+        rough=throughput is not None and throughput.layers is not None,
     )

@@ -44,9 +44,10 @@ class Throughput:
 
     @property
     def clips_per_second(self) -> float:
-        """Of the worker; 0 where no clip could be run. At most that, where the first pass was stopped.
+        """Of the worker; 0 where no clip could be run.
 
-        Layers are taken to be alike, and to run once for a clip.
+        Where the first pass was stopped, its layers are taken to be alike, and to run once: a clip that the encoder
+        takes in several pieces lasts longer.
         """
         reached, of = self.layers or (1, 1)
         return self.n_clips / self.seconds * min(1.0, reached / of) if self.n_clips else 0.0
