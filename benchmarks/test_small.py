@@ -11,7 +11,7 @@ import ray
 
 from . import QUESTIONS, cluster
 
-LONG = ("memory", "service")  # half a minute each
+LONG = ("memory", "service", "startup")  # half a minute each
 
 
 def in_this_process(function: str, **arguments: Any) -> Any:
