@@ -75,8 +75,8 @@ def measure_throughput(worker: Worker, deadline: float) -> Throughput:
     every = list(blocks("", plan.n_clips, plan.block))
     step = max(1.0, len(every) / MAX_PARTS)
     order = [every[int(i * step)] for i in range(min(MAX_PARTS, len(every)))]
-    most = min(plan.batch, plan.block)
-    sizes = [*(1 << i for i in range((most - 1).bit_length())), most]
+    max_clips = min(plan.batch, plan.block)
+    sizes = [*(1 << i for i in range((max_clips - 1).bit_length())), max_clips]
     largest: Throughput | None = None
     with parts.watched():
         for size in sizes:
