@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -157,7 +158,7 @@ def measure(scratch: Path, size: Size) -> Measured:
         for _ in range(size.repetitions):
             for name, (spec, corpus) in asked.items():
                 command = (OTOSCOPE, "extract", str(scratch / "none"), "--encoder", spec, "--corpus", str(corpus))
-                dry[name].append(seconds_of(lambda command=command: run(*command, "--task", "t", "--dry-run")))
+                dry[name].append(seconds_of(partial(run, *command, "--task", "t", "--dry-run")))
     files = write_audio(scratch / "files", n_clips=size.files, seconds=size.seconds, n_categories=10)
     decode: dict[str, list[float]] = {"one thread": [], "two threads": [], "two processes": []}
     for _ in range(size.repetitions):
