@@ -18,7 +18,7 @@ from otoscope.store.blocks import blocks
 from . import QUESTIONS, against_hooks, cluster
 from .synthetic import write_audio
 
-LONG = ("memory", "precision", "service")  # half a minute each
+LONG = ("memory", "precision", "service", "startup")  # half a minute each
 
 
 def in_this_process(function: str, **arguments: Any) -> Any:

@@ -23,7 +23,7 @@ from ..messages import one_line
 from ..store.block_values import Summary
 from ..store.provenance import Identity, Plan
 from .loader import LoadedClip
-from .models.encoder import Encoder, is_foreign
+from .models.encoder import Encoder, Site, is_foreign
 from .models.tap import match_sites, tap
 from .pipeline import Stopped
 from .summarise import Summaries, counted_frames, reduction_on
@@ -70,7 +70,8 @@ class Forward:
 
     def __init__(self, encoder: Encoder, identity: Identity, plan: Plan):
         self.encoder, self.frames = encoder, identity.frames
-        self.anatomy = encoder.anatomy()
+        self.sites = tuple(Site(name=name, width=width) for name, width in identity.sites)
+        self.hidden = identity.hidden[1]
         self.transformer_layers = (
             match_sites(encoder.module, encoder.transformer_layers) if "hidden" in plan.variables else ()
         )
@@ -100,7 +101,7 @@ class Forward:
 
     def copied(self, tensors: list[Tensor], began: Any) -> Results:
         """What `run` or `reduced` gave, on its way to memory. began: `now` before the pass."""
-        return Results(tensors, len(self.anatomy.sites), began, self._back)
+        return Results(tensors, len(self.sites), began, self._back)
 
     def run(self, batch: list[LoadedClip]) -> list[Tensor]:
         """What a batch gives, on the device: embedding, frames, hidden, the layers' means and positive frames."""
@@ -113,15 +114,16 @@ class Forward:
             self._spans(n_samples), np.minimum(sizes, n_samples) / self.encoder.sample_rate, self.frames
         )
         summaries = Summaries(
-            self.anatomy,
+            self.sites,
             self.to_device(torch.from_numpy(weights)),
+            hidden=self.hidden,
             neurons=self.encoder.neurons,
             transformer_layers=self.transformer_layers,
         )
         with tap(self.encoder.module, summaries.sites, read=summaries.read, read_inputs=summaries.read_inputs):
             embedding = self.encoder.run(inputs)
         summaries.check_complete()
-        layers = range(len(self.anatomy.sites))
+        layers = range(len(self.sites))
         hidden = summaries.hidden() if self.transformer_layers else torch.zeros(0, len(sizes), 0, device=self.device)
         positive = [summaries.positive_frames(layer) for layer in layers] if self.counts_positive else []
         means = [summaries.mean(layer) for layer in layers]

@@ -5,6 +5,8 @@ Conventions: options given, else those stored, else the defaults. An `Extraction
 its encoder is named by a string it stays small, and holds no open files.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +23,7 @@ from ..store.schema import sizes
 from ..store.status import TaskStatus, task_status
 from .audio.corpus import Clips, Corpus
 from .audio.decoding import DEFAULT_LIMITS, Limits
-from .models.encoder import LOWER, Encoder, is_foreign, weights_digest
+from .models.encoder import LOWER, Anatomy, Encoder, is_foreign, weights_digest
 from .models.registry import load_encoder
 from .models.tap import match_sites
 
@@ -83,21 +85,36 @@ def to_device(encoder: Encoder, device: str | None) -> Encoder:
         ) from error
 
 
-def origin_of(encoder: Encoder, frames: str) -> Origin:
-    """What the numbers come from that an encoder gives on its present device.
+def anatomy_of(encoder: Encoder) -> Anatomy:
+    """What passes over a second or two of sound tell, mostly one.
 
     Raises ValueError for an encoder that fails, or whose weights are not numbers.
     """
-    unfit = next((name for name, part in encoder.module.named_parameters() if bool(torch.isnan(part).any())), None)
+    # A sum with NaN is NaN, and takes a fraction of the time; one of infinities may be, too.
+    unfit = next(
+        (
+            name
+            for name, part in encoder.module.named_parameters()
+            if bool(torch.isnan(part.sum())) and bool(torch.isnan(part).any())
+        ),
+        None,
+    )
     if unfit is not None:
         raise ValueError(
             f"encoder {encoder.name} has weights that are not numbers (NaN), the first in {unfit}; expected those of a "
             "model that was trained and saved whole: take another checkpoint"
         )
-    try:
+    with _explained(encoder):
         anatomy = encoder.anatomy()
-        encoder.check_widths(anatomy.sites)
-        spans = encoder.spans(max(encoder.sample_rate, encoder.min_samples))
+        encoder.check_widths(anatomy)
+    return anatomy
+
+
+@contextmanager
+def _explained(encoder: Encoder) -> Iterator[None]:
+    """Raise ValueError where the model's own code fails on a second of sound in the `with` block."""
+    try:
+        yield
     except Exception as error:
         if not is_foreign(error):
             raise
@@ -109,6 +126,17 @@ def origin_of(encoder: Encoder, frames: str) -> Origin:
             "expected a module that takes what its `prepare` gives, and an `embed` that takes what it returns: check "
             f"them{remedy} (otoscope --debug shows where)"
         ) from error
+
+
+def origin_of(encoder: Encoder, frames: str, anatomy: Anatomy | None = None) -> Origin:
+    """What the numbers come from that an encoder gives on its present device.
+
+    anatomy: of `anatomy_of`, where it is known.
+    Raises ValueError as `anatomy_of`, and for a precision that the encoder does not take.
+    """
+    anatomy = anatomy or anatomy_of(encoder)
+    with _explained(encoder):
+        spans = encoder.spans(max(encoder.sample_rate, encoder.min_samples))
     device, precision = encoder.device, anatomy.precision
     if encoder.precision in LOWER:
         if encoder.precision not in precision.split("+"):

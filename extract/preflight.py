@@ -17,38 +17,28 @@ import torch
 
 from ..cluster.executor import Executor, Failed, Killed
 from ..store.block_values import MAX_FLOAT16, Summary
-from ..store.blocks import Block, blocks
+from ..store.blocks import blocks
 from ..store.changes.staged import Origin
 from ..store.provenance import Plan, tolerance
 from ..store.schema import sizes, template
 from ..store.status import TaskStatus
-from .failures import Trial
 from .forward import arithmetic, hardware_of
 from .loader import LoadedClip, UnreadableAudio
 from .models.encoder import LOWER
-from .plan import MAX_BATCH_SAMPLES, Extraction, check_plan, in_bytes, origin_of
+from .plan import MAX_BATCH_SAMPLES, Extraction, anatomy_of, check_plan, in_bytes, origin_of
+from .throughput import Throughput, measure_throughput
 from .worker import BATCHES_AHEAD, CALLS, Worker
 
 log = logging.getLogger(__name__)
 
-CALIBRATION_SECONDS = 5.0
+CALIBRATION_SECONDS = 5.0  # from the first pass on
+MIN_CALIBRATION_SECONDS = 1.0  # of it, for clips
 AT_REST_BYTES = 500_000_000  # of a worker's process before the model: torch and what comes with it
 TOLERANCE = 1e-4
 """Rounding in float32 moves results by less than a tenth of this, a leak by a hundred times as much or more."""
-PARITY_CLIPS = 4
+PARITY_CLIPS = 2
 MAX_CLIPS_TRIED = 16
 MAX_PROPOSED_BATCH = 256  # more only makes a model's passes longer
-
-
-@dataclass(frozen=True, kw_only=True)
-class Throughput:
-    """How fast a worker decoded clips and ran them through the encoder."""
-
-    n_clips: int
-    seconds: float
-    """Wall time of all of them."""
-    device_bytes: int
-    """Most memory that tensors took on a CUDA device; 0 elsewhere."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +79,9 @@ class Preflight:
     def look(self, _: str = "") -> PreflightResult:
         """Load the encoder and answer. Raises ValueError and LookupError for what does not fit together."""
         encoder = self.extraction.model.load()
-        origin = origin_of(encoder, self.frames)
+        began = time.perf_counter()
+        anatomy = anatomy_of(encoder)
+        origin = origin_of(encoder, self.frames, anatomy)
         extraction = replace(self.extraction, origin=origin)
         check_plan(encoder, origin.identity, extraction.plan, extraction.model.precision)
         if self.propose_batch and (free := free_bytes(encoder.device)):
@@ -106,12 +98,12 @@ class Preflight:
             return result
         with closing(Worker(extraction, encoder)) as worker:
             parity = check_parity(worker, self.parity) if self.parity is not None else ""
-            throughput = measure_throughput(worker, CALIBRATION_SECONDS) if self.calibrate else None
-            uneditable = worker.forward.anatomy.uneditable
+            deadline = max(began + CALIBRATION_SECONDS, time.perf_counter() + MIN_CALIBRATION_SECONDS)
+            throughput = measure_throughput(worker, deadline) if self.calibrate else None
         warnings = tuple(
             f"encoder {encoder.name} can be extracted but not ablated at site {site}: {reason} (docs/encoders.md has "
             "recipes)"
-            for site, reason in uneditable.items()
+            for site, reason in anatomy.uneditable.items()
         )
         return replace(result, parity=parity, throughput=throughput, warnings=warnings)
 
@@ -170,36 +162,6 @@ def proposed_batch(worker: Worker, free: int) -> int:
     return batch
 
 
-def measure_throughput(worker: Worker, seconds: float) -> Throughput:
-    """Clips per second of decoding and the forward pass, on parts of the corpus's blocks, for about so many seconds.
-
-    The parts lie evenly over the corpus, so that clips sorted by length are all met; the first batch, which warms up,
-    does not count.
-    """
-    plan = worker.plan
-    every = list(blocks("", plan.n_clips, plan.block))
-    order: list[Block] = [every[i * len(every) // 16] for i in range(16)] if len(every) > 16 else every
-
-    def run(block: Block, n: int) -> int:
-        part = range(block.start, min(block.stop, block.start + n))
-        worker(Trial(block=block, clips=part))
-        return len(part)
-
-    run(order[0], plan.batch)
-    n_clips, began = 0, time.perf_counter()
-    for batches in (1, 2, 4, 8):
-        for block in order:
-            n_clips += run(block, batches * plan.batch)
-            if time.perf_counter() - began > seconds:
-                break
-        took = time.perf_counter() - began
-        if took > seconds or batches * plan.batch >= plan.block:
-            break
-    device = worker.forward.device
-    used = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
-    return Throughput(n_clips=n_clips, seconds=took, device_bytes=used)
-
-
 def check_parity_choice(choice: str) -> None:
     """Raise ValueError for a choice that `check_parity` does not know."""
     if choice not in ("refuse", "warn"):
@@ -229,7 +191,7 @@ def check_parity(worker: Worker, choice: str) -> str:
             return ""
         alone = [_summary(worker, [clip]) for clip in batch]
     differences = {"embedding": _difference(many.embedding, [one.embedding for one in alone])}
-    for layer, site in enumerate(worker.forward.anatomy.sites):
+    for layer, site in enumerate(worker.forward.sites):
         differences[site.name] = _difference(many.means[layer], [one.means[layer] for one in alone])
     where = max(differences, key=lambda name: differences[name])
     log.info("%d clips in a batch and alone differ by at most %.2g", len(batch), differences[where])
@@ -313,10 +275,14 @@ class Forecast:
     device_memory: int
     """Bytes that the calibration took on a CUDA device; 0 elsewhere."""
     clips_per_second: float
-    """Of one worker; 0 where nothing is left to do."""
+    """Of one worker; 0 where nothing is left to do, or no clip could be run."""
     seconds: float
     """For all that is left, with `workers` of them."""
     workers: int
+    basis: str = ""
+    """What the two rest on."""
+    rough: bool = False
+    """Whether there was no time to measure a whole pass."""
 
     def lines(self) -> list[str]:
         """The forecast for a person to read."""
@@ -331,7 +297,10 @@ class Forecast:
         if self.clips_per_second:
             each = f"{self.clips_per_second:.3g} clips/s per worker"
             with_ = f"{self.workers} worker{'s' * (self.workers > 1)}"
-            lines.append(f"time: about {in_time(self.seconds)} with {with_} ({each}, measured on a few clips)")
+            about = f"roughly {in_time(self.seconds)} or more" if self.rough else f"about {in_time(self.seconds)}"
+            lines.append(f"time: {about} with {with_} ({each}, {self.basis})")
+        elif self.n_clips:
+            lines.append("time: not known, as none of the first clips could be run through the encoder in time")
         return lines
 
 
@@ -356,7 +325,7 @@ def forecast(
         committed[: len(status.committed)] = status.committed
     pending = [block for block in blocks("", plan.n_clips, plan.block) if not committed[block.clips].all()]
     n_clips = sum(map(len, pending))
-    seconds_each = throughput.seconds / throughput.n_clips if throughput else 0.0
+    rate = throughput.clips_per_second if throughput else 0.0
     workers = max(1, min(max_workers, len(pending)))
     disk = sizes(identity, plan)
     specs = template(identity, plan, labels)
@@ -382,7 +351,9 @@ def forecast(
         disk_left=sum(disk.values()) * n_clips // plan.n_clips,
         memory=AT_REST_BYTES + found.weights_bytes + CALLS * block + 2 * largest_object + queued,
         device_memory=throughput.device_bytes if throughput else 0,
-        clips_per_second=1 / seconds_each if seconds_each else 0.0,
-        seconds=n_clips * seconds_each / workers,
+        clips_per_second=rate,
+        seconds=n_clips / rate / workers if rate else 0.0,
         workers=workers,
+        basis=throughput.basis if throughput else "",
+        rough=throughput is not None and throughput.layers is not None,
     )

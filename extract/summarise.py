@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ..messages import one_line
-from .models.encoder import Anatomy, as_frames, layer_frames
+from .models.encoder import Site, as_frames, layer_frames
 
 log = logging.getLogger(__name__)
 
@@ -151,29 +151,30 @@ class FrameSum:
 class Summaries:
     """Sums over the frames of one batch, for every site and, if wanted, every hidden state.
 
-    summaries = Summaries(anatomy, weights, neurons=encoder.neurons)
+    summaries = Summaries(encoder.anatomy().sites, weights, neurons=encoder.neurons)
     with tap(encoder.module, summaries.sites, read=summaries.read, read_inputs=summaries.read_inputs):
         output = encoder.module(inputs)
     summaries.mean(0)    # (clip, neuron) of layer 0
     """
 
     def __init__(
-        self, anatomy: Anatomy, weights: Tensor, *, neurons: Callable[[Any], Tensor] = as_frames,
-        transformer_layers: Sequence[str] = (),
+        self, sites: Sequence[Site], weights: Tensor, *, neurons: Callable[[Any], Tensor] = as_frames,
+        transformer_layers: Sequence[str] = (), hidden: int = 0,
     ):  # fmt: skip
-        """weights: (clip, frame) on the device. transformer_layers: modules whose hidden states are kept."""
+        """sites: as `anatomy` gives them. weights: (clip, frame) on the device.
+
+        transformer_layers: modules whose hidden states, `hidden` wide, are kept.
+        """
         self.neurons = neurons
         self.count = weights.sum(dim=1)  # (clip)
-        names = [site.name for site in anatomy.sites]
+        names = [site.name for site in sites]
         self.layers = {name: layer for layer, name in enumerate(names)}
         self.states = {name: state for state, name in enumerate(transformer_layers, start=1)}
         self.sites = [*names, *(name for name in transformer_layers if name not in self.layers)]
         reduction = reduction_on(weights.device)()
-        self._layers = [
-            FrameSum(f"site {s.name}", weights, s.width, count=True, reduction=reduction) for s in anatomy.sites
-        ]
+        self._layers = [FrameSum(f"site {s.name}", weights, s.width, count=True, reduction=reduction) for s in sites]
         states = ["input of the first transformer layer", *transformer_layers] if transformer_layers else []
-        self._hidden = [FrameSum(name, weights, anatomy.hidden, reduction=reduction) for name in states]
+        self._hidden = [FrameSum(name, weights, hidden, reduction=reduction) for name in states]
 
     def read(self, site: str, output: Any) -> None:
         """Take in one output of a site; to be passed to `tap`."""

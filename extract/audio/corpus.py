@@ -29,7 +29,8 @@ class Clips:
 
     def clip(self, i: int) -> Clip:
         """Clip number `i` of the manifest, counted from 0."""
-        row: dict[str, Any] = {str(column): self.table[column].iat[i] for column in self.table}
+        # By numbers: to look up columns by name takes as long as a fifth of what it takes to decode a file.
+        row: dict[str, Any] = {str(name): self.table.iat[i, k] for k, name in enumerate(self.table.columns)}
         start, stop = (None if np.isnan(row[edge]) else float(row[edge]) for edge in ("start", "stop"))
         prompt = str(row["prompt"]) if "prompt" in row else None
         return Clip(name=str(row["name"]), path=str(row["path"]), start=start, stop=stop, prompt=prompt)

@@ -11,17 +11,19 @@ import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from pickle import UnpicklingError  # the name only: torch raises it for what it will not unpack
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import safetensors
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from ...messages import one_line
 
 Model = TypeVar("Model", bound=nn.Module)
 MAX_FAULTS = 5  # that a message names
 MAX_INDEX_BYTES = 10_000_000  # of names and shapes in a file: the largest published models have a tenth
+INITIALISING = {getattr(Tensor, name) for name in ("uniform_", "normal_", "zero_", "fill_", "mul_")}
 MAX_UNPACKED = 4  # bytes of tensors for a byte of file: some share theirs
 
 
@@ -67,6 +69,18 @@ def digest_of_files(files: Iterable[Path], beside: str = "") -> str:
     return digest.hexdigest()
 
 
+class _Uninitialised(TorchFunctionMode):
+    """Leaves tensors without values as they are where their first values would be drawn.
+
+    torch does that for the meta device in Python, for which it imports its compiler: a second, where this takes none.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in INITIALISING and args[0].is_meta:
+            return args[0]
+        return func(*args, **(kwargs or {}))
+
+
 def filled(make: Callable[[], Model], tensors: Mapping[str, Tensor], where: str, remedy: str) -> Model:
     """The model that `make` builds, with these tensors in float32, in evaluation mode and without gradients.
 
@@ -74,7 +88,7 @@ def filled(make: Callable[[], Model], tensors: Mapping[str, Tensor], where: str,
     kind, or unknown.
     """
     try:
-        with torch.device("meta"):  # shapes only: every value comes from the tensors
+        with torch.device("meta"), _Uninitialised():  # shapes only: every value comes from the tensors
             model = make()
     except Exception as error:  # of many kinds: sizes come from files
         raise ValueError(

@@ -52,6 +52,8 @@ class Anatomy:
     """Type of the numbers that the sites gave, as "float32"; several are joined by "+"."""
     check: np.ndarray
     """Of a fixed second of sound: its embedding, then the mean over frames of each site, float32 (check_value)."""
+    frames: tuple[int, ...]
+    """Of each site in that pass, over all its runs."""
     uneditable: Mapping[str, str] = field(default_factory=dict)
     """Sites whose outputs cannot be edited, and why."""
 
@@ -253,16 +255,21 @@ class Encoder:
             hidden=hidden[0] if hidden else 0,
             precision="+".join(sorted({str(v.dtype).removeprefix("torch.") for v in values.values()})),
             check=torch.cat([part.float() for part in check]).cpu().numpy(),
+            frames=tuple(map(len, values.values())),
             uneditable=uneditable,
         )
 
     @torch.inference_mode()
-    def check_widths(self, sites: Sequence[Site]) -> None:
+    def check_widths(self, anatomy: Anatomy) -> None:
         """Raise ValueError for a site that shows more neurons of a longer sound: it has its frames where they belong.
 
-        sites: as `anatomy` gives them.
+        Takes a pass, save where the sites show as many frames as `frame_spans` gives, and other numbers of neurons.
         """
-        widths = {site.name: site.width for site in sites}
+        widths = {site.name: site.width for site in anatomy.sites}
+        if self.frame_spans is not None:
+            n_frames = len(self.spans(max(self.sample_rate, self.min_samples)))
+            if n_frames not in widths.values() and set(anatomy.frames) == {n_frames}:
+                return
 
         def read(site: str, output: Any) -> None:
             if (found := self.neurons(output).shape[-1]) != widths[site]:

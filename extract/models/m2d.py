@@ -118,7 +118,7 @@ class M2D(nn.Module):
             raise ValueError(f"{heads} heads for a width of {width}; expected a number that divides the width")
         self.input_size, self.patch, self.width, self.heads = input_size, patch, width, heads
         self.grid = (input_size[0] // patch[0], input_size[1] // patch[1])
-        self.cls_token = nn.Parameter(0.02 * torch.randn(1, 1, width))
+        self.cls_token = nn.Parameter(torch.randn(1, 1, width).mul_(0.02))
         self.register_buffer("pos_embed", sincos_pos_embed(width, self.grid))
         self.register_buffer("norm_stats", torch.tensor(norm_stats))
         self.patch_embed = nn.ModuleDict({"proj": nn.Conv2d(1, width, patch, patch)})

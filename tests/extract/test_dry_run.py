@@ -108,13 +108,70 @@ def test_the_time_is_what_the_model_takes(tmp_path: Path, monkeypatch: pytest.Mo
     manifest, _ = write_corpus(tmp_path, [30] * 132)
     module = Slow(0.04)
     with monkeypatch.context() as patched:
-        patched.setattr("otoscope.extract.preflight.time", module)
+        patched.setattr("otoscope.extract.throughput.time", module)
         found = forecast(manifest, encoder_of(module), block=16, batch=4)
     assert found.clips_per_second == pytest.approx(100)
     assert found.seconds == pytest.approx(1.32)
     module.now = 0.0
     run(manifest, encoder_of(module), block=16, batch=4)
-    assert module.now == pytest.approx(found.seconds + 0.04 * 5)  # parity: four clips in a batch, and each alone
+    assert module.now == pytest.approx(found.seconds + 0.04 * 3)  # parity: two clips in a batch, and each alone
+
+
+class Layered(Slow):
+    """Takes so many seconds for a clip, a fourth of them in each of its layers, and keeps the sizes of its batches."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(seconds)
+        self.layers = nn.ModuleList(nn.Identity() for _ in range(4))
+        self.sizes: list[int] = []
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        self.sizes += [len(tokens)] if of_clips(tokens) else []
+        for layer in self.layers:
+            self.now += self.seconds / 4 * len(tokens)
+            tokens = layer(tokens)
+        return tokens
+
+
+@pytest.mark.parametrize(
+    ("seconds", "sizes", "rate", "basis"),
+    [
+        (0.02, [1, 2, 4, 8, 8], 50, "measured on 8 clips, up to 8 at once"),
+        (0.05, [1, 2, 4], 20, "measured on 4 clips, up to 4 at once"),
+        (0.2, [1], 5, "measured on 1 clip, up to 1 at once"),
+        (4.0, [1], 0.25, "by 1 of 4 layers of 1 clip, as there was no time for more"),
+        (0.7, [1], 1 / 0.7, "by 2 of 4 layers of 1 clip, as there was no time for more"),
+    ],
+)
+def test_an_encoder_however_slow_is_measured_within_the_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float, sizes: list[int], rate: float, basis: str
+) -> None:
+    """One pass tells the sizes, then half a second is left, or the least that there is."""
+    manifest, _ = write_corpus(tmp_path, [30] * 132)
+    module = Layered(seconds)
+    monkeypatch.setattr("otoscope.extract.preflight.MIN_CALIBRATION_SECONDS", 0.3)
+    for name in ("preflight", "throughput"):
+        monkeypatch.setattr(f"otoscope.extract.{name}.time", module)
+    encoder = closed_form(
+        module=module, sites=["layers.*"], transformer_layers=(), frame_spans=lambda n: spans(n)[1:]
+    )  # fmt: skip
+    found = forecast(manifest, encoder, block=16, batch=8)
+    assert module.sizes == sizes
+    assert module.now <= max(0.5, seconds + 0.3) + seconds / 4 + 1e-9  # and at most a layer of a clip
+    assert found.clips_per_second == pytest.approx(rate)
+    assert found.seconds == pytest.approx(132 / rate)
+    time_ = found.lines()[-1]
+    assert time_.endswith(f"clips/s per worker, {basis})")
+    assert (" or more with 1 worker" in time_) == found.rough == ("layers" in basis)
+
+
+def test_a_rate_is_not_made_of_clips_that_cannot_be_decoded(tmp_path: Path) -> None:
+    manifest, _ = write_corpus(tmp_path, LENGTHS)
+    for i in range(37):
+        (tmp_path / f"audio/{i:03d}.wav").write_bytes(b"words")
+    found = forecast(manifest)
+    assert (found.clips_per_second, found.seconds) == (0, 0)
+    assert found.lines()[-1].startswith("time: not known, as none of the first clips")
 
 
 def test_memory_grows_with_the_block_and_not_with_the_clips(tmp_path: Path) -> None:
@@ -162,7 +219,9 @@ def test_the_command_prints_it(tmp_path: Path) -> None:
         r"on disk: .* kB in \d+ objects \(active_bits .*, embedding .*\); .* kB still to be written", disk
     )
     assert re.fullmatch(r"memory: about 50\d MB per worker", memory)
-    assert re.fullmatch(r"time: about .* s with 1 worker \(.* clips/s per worker, measured on a few clips\)", time_)
+    assert re.fullmatch(
+        r"time: about .* s with 1 worker \(.* clips/s per worker, measured on \d+ clips, up to 3 at once\)", time_
+    )
     assert not (tmp_path / "s").exists()
 
 

@@ -25,7 +25,7 @@ from otoscope.extract.worker import make_worker
 from otoscope.store.provenance import kept
 from otoscope.store.status import task_status
 
-from ..support.closed_form import ClosedForm, closed_form
+from ..support.closed_form import ClosedForm, closed_form, of_clips
 from ..support.commands import CLOSED_FORM
 from ..support.interrupted_executor import After, interrupt
 from ..support.stored_files import tree_of
@@ -63,6 +63,14 @@ def test_the_store_is_that_of_a_run_in_this_process_and_the_model_is_never_sent(
     assert tree_of(tmp_path / "a") == tree_of(tmp_path / "b")
     assert [len(pieces) for pieces in executor.pieces] == [1, 9]  # a look at the encoder, then the blocks
     assert max(map(len, executor.sent)) < 20_000  # the model has 1.5 MB
+
+
+def test_one_pass_tells_the_shapes_of_an_encoder(tmp_path: Path) -> None:
+    manifest, _ = write_corpus(tmp_path, LENGTHS)
+    encoder, of_sounds = closed_form(), list[bool]()
+    encoder.module.register_forward_pre_hook(lambda _, inputs: of_sounds.append(not of_clips(inputs[0])))
+    capture(encoder, manifest, str(tmp_path / "s"), **options())
+    assert of_sounds.count(True) == 1
 
 
 def test_this_process_loads_no_encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from otoscope.extract.forward import arithmetic, hardware_of
-from otoscope.extract.models.encoder import Anatomy, Encoder, Site
+from otoscope.extract.models.encoder import Encoder, Site
 from otoscope.extract.models.registry import load_encoder
 from otoscope.extract.models.tap import tap
 from otoscope.extract.summarise import FrameSum, Summaries, counted_frames, reduction_on
@@ -69,15 +69,9 @@ def test_mean_active_and_positive_against_plain_numpy(runs: int) -> None:
     activations = [rng.standard_normal((4, 9, width)).astype("f4") for width in (16, 5)]
     activations[0][:, :, 3] = 0.0  # exactly zero is not positive
     weights = np.array([[0, *[1.0] * k, *[0.0] * (8 - k)] for k in (8, 5, 1, 2)], "f4")  # the first token is special
-    anatomy = Anatomy(
-        sites=(Site(name="layers.0", width=16), Site(name="layers.1", width=5)),
-        embedding=1,
-        check=np.zeros(6, "f4"),
-        hidden=0,
-        precision="float32",
-    )
+    sites = (Site(name="layers.0", width=16), Site(name="layers.1", width=5))
     network = Network(activations, runs)
-    summaries = Summaries(anatomy, torch.from_numpy(weights))
+    summaries = Summaries(sites, torch.from_numpy(weights))
     with tap(network, summaries.sites, read=summaries.read, read_inputs=summaries.read_inputs):
         network(torch.zeros(1))
     summaries.check_complete()
@@ -137,7 +131,9 @@ def test_an_encoder_with_cls_chunks_and_hidden_states_against_plain_hooks(
         for hook in hooks:
             hook.remove()
         weights = counted_frames(tiny_m2d.spans(sound.shape[1]), lengths, frames)
-        summaries = Summaries(anatomy, torch.from_numpy(weights), transformer_layers=blocks)
+        summaries = Summaries(
+            anatomy.sites, torch.from_numpy(weights), transformer_layers=blocks, hidden=anatomy.hidden
+        )
         with tap(model, summaries.sites, read=summaries.read, read_inputs=summaries.read_inputs):
             model(inputs)
         summaries.check_complete()
@@ -164,7 +160,7 @@ def test_an_encoder_with_cls_chunks_and_hidden_states_against_plain_hooks(
 
 def test_a_site_as_wide_as_its_input_is_long_is_refused_by_its_arrangement() -> None:
     sums = Summaries(
-        Anatomy(sites=(Site(name="a", width=5),), embedding=1, check=np.zeros(6, "f4"), hidden=0, precision="float32"),
+        [Site(name="a", width=5)],
         torch.ones(2, 3),
     )
     with pytest.raises(ValueError, match=r"site a shows 7 neurons where a second of sound showed 5; .*`neurons=`"):

@@ -6,6 +6,7 @@ without -o go to standard output; progress and notes go to standard error. The l
 its own help, so that its function has a docstring only where there is more to say.
 """
 
+import gc
 from functools import cache
 from importlib import import_module
 from inspect import cleandoc
@@ -127,4 +128,7 @@ def cli(debug: bool) -> None:
 def main() -> None:
     """Entry point of the `otoscope` command."""
     catch_signals()
-    cli(prog_name="otoscope")
+    try:
+        cli(prog_name="otoscope")
+    finally:
+        gc.freeze()  # or the interpreter looks through all that torch and pandas made before it ends: most of a second

@@ -14,6 +14,7 @@ from ..extract.audio.corpora import DATA_SETS, SUBSETS
 from ..messages import visible
 from ..store.provenance import FRAME_RULES, KEPT_BY_DEFAULT, MEAN_DTYPES, PRECISIONS
 from .errors import Mistake
+from .imports import without_collection
 from .options import ENCODERS, SEED, of_corpus, on_workers, several, within
 from .printing import echo, log_progress
 
@@ -119,7 +120,8 @@ def extract(
     store: str, encoder: str, corpus: "Corpus", unit_sec: str | None, workers: "Workers", **options: Any
 ) -> None:
     """Run it again to resume, or to append clips."""
-    from ..extract.capture import capture
+    with without_collection():
+        from ..extract.capture import capture
 
     log_progress()
     with workers() as executor:

@@ -18,6 +18,7 @@ from ..analysis.kinds import THRESHOLD_ENDINGS
 from ..analysis.published.paper import PERCENTILES
 from ..analysis.selection.selection import PERCENTILE, Selection, Selections, threshold_of
 from ..files import check_target
+from .imports import without_collection
 from .printing import echo
 
 if TYPE_CHECKING:
@@ -312,7 +313,8 @@ balanced = click.option(
 
 def read_corpus(corpus: str, audio_root: str | None) -> "Corpus":
     """The manifest of --corpus, read."""
-    from ..extract.audio.manifest import corpus_of
+    with without_collection():
+        from ..extract.audio.manifest import corpus_of
 
     return corpus_of(corpus, audio_root)
 

@@ -8,7 +8,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from otoscope.extract.models.encoder import Encoder, Site, as_frames, mean_over_frames, weights_digest
+from otoscope.extract.models.encoder import (
+    Encoder,
+    Site,
+    as_frames,
+    mean_over_frames,
+    spans_of_all_bands,
+    weights_digest,
+)
 from otoscope.extract.models.registry import load_encoder
 from otoscope.extract.plan import origin_of
 
@@ -155,6 +162,9 @@ def test_channels_before_frames_are_refused_though_all_clips_are_a_second_long()
         ValueError, match=r"site conv shows 100 neurons of a sound and 200 of one twice as long; .*transpose"
     ):
         origin_of(encoder, "audio")
+    timed = replace(encoder, frame_spans=lambda n: spans_of_all_bands(np.arange(n // 10), np.arange(n // 10), 1000))
+    with pytest.raises(ValueError, match="site conv shows 100 neurons of a sound and 200"):
+        origin_of(timed, "audio")
     turned = replace(encoder, neurons=lambda y: y.transpose(1, 2))
     assert origin_of(turned, "audio").identity.sites == (("conv", 5),)
     assert turned.anatomy().uneditable == {}
