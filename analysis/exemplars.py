@@ -172,12 +172,12 @@ def _edges(n: int, size: int) -> NDArray[np.intp]:
 
 
 def _task_shape(stored: Selected) -> tuple[int, int]:
-    """Layers and neurons of a task: a layer or less of a file; all of what is fetched, so that none is fetched twice."""
+    """Layers and neurons of a task: parts of what lies in files; all of what is fetched, so that none is fetched twice."""
     n_layers, _, n_neurons = (max(1, n) for n in stored.shape)
     if not stored.local:
         return n_layers, n_neurons
     each = -(-n_neurons * min(n_layers, TASKS) // TASKS)
-    return 1, -(-each // NEURON_CHUNK) * NEURON_CHUNK
+    return -(-n_layers // TASKS), -(-each // NEURON_CHUNK) * NEURON_CHUNK
 
 
 def _rank_stored(

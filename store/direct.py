@@ -262,10 +262,10 @@ def chunks_in(
     stored = buffer.view(array.dtype.newbyteorder("<")).reshape(array.chunks)
     with closing(opening(array, wanted)) as found:
         for number, source, in_source in found:
-            for chunk, offset, n_bytes in in_source:
-                with naming(key_of(array, wanted[number])):
+            with naming(key_of(array, wanted[number])):
+                for chunk, offset, n_bytes in in_source:
                     read_checked(source, offset, n_bytes, [buffer])
-                yield number, chunk, stored
+                    yield number, chunk, stored
 
 
 @contextmanager
@@ -314,6 +314,10 @@ def _positions(array: zarr.Array[Any], selection: Sequence[Index]) -> list[np.nd
 def parts(wanted: np.ndarray, size: int) -> Iterator[Part]:
     """Along one axis: each piece of `size` that is touched, the positions wanted in it, and theirs in `wanted`."""
     piece = wanted // size
+    if len(piece) and piece[0] == piece[-1] == piece.min() == piece.max():
+        number = int(piece[0])
+        yield number, wanted - number * size, np.arange(len(piece))
+        return
     order = np.argsort(piece, kind="stable")
     for at in np.split(order, np.flatnonzero(np.diff(piece[order])) + 1):
         if len(at):
@@ -323,8 +327,8 @@ def parts(wanted: np.ndarray, size: int) -> Iterator[Part]:
 
 def as_run(positions: np.ndarray) -> slice | np.ndarray:
     """Positions along one axis as a slice, which copies fastest, where they are a run."""
-    first = int(positions[0])
-    return slice(first, first + len(positions)) if bool((np.diff(positions) == 1).all()) else positions
+    first, n = int(positions[0]), len(positions)
+    return slice(first, first + n) if n == 1 or bool((positions[1:] - positions[:-1] == 1).all()) else positions
 
 
 def outer(axes: Sequence[slice | np.ndarray]) -> tuple[Any, ...]:
