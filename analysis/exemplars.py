@@ -172,7 +172,7 @@ def _edges(n: int, size: int) -> NDArray[np.intp]:
 
 
 def _task_shape(stored: Selected) -> tuple[int, int]:
-    """Layers and neurons of a task: parts of what lies in files; all of what is fetched, so that none is fetched twice."""
+    """Layers and neurons of a task: parts of what lies in files; all of what is fetched, so none is fetched twice."""
     n_layers, _, n_neurons = (max(1, n) for n in stored.shape)
     if not stored.local:
         return n_layers, n_neurons
@@ -208,9 +208,7 @@ def _rank_lazy(
     return _rank_blocks(blocks, k, lowest, counted)
 
 
-def _rank_blocks(
-    blocks: Iterable[NDArray[Any]], k: int, lowest: bool, counted: NDArray[np.bool_]
-) -> NDArray[np.int64]:
+def _rank_blocks(blocks: Iterable[NDArray[Any]], k: int, lowest: bool, counted: NDArray[np.bool_]) -> NDArray[np.int64]:
     """Keys (..., k) over all blocks (..., clip), one after the other."""
     from . import ranking  # machine code that takes half a second to load
 

@@ -38,7 +38,9 @@ Index = int | slice | np.ndarray  # along one axis
 Part = tuple[int, np.ndarray, np.ndarray]  # number of a piece of an axis, positions in the piece, and in the result
 ChunkPart = tuple[int, slice | np.ndarray, slice | np.ndarray]  # the same of a chunk
 Wanted = Sequence[Part]  # of a shard, along each axis
-Place = tuple[tuple[ChunkPart, ...], int, int]  # of an inner chunk: what of it is wanted, its offset in the shard, length
+Place = tuple[
+    tuple[ChunkPart, ...], int, int
+]  # of an inner chunk: what of it is wanted, its offset in the shard, length
 
 
 def max_string_bytes(n: int, stored: int) -> int:

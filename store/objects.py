@@ -47,9 +47,7 @@ async def get_bounded(store: Store, key: str, prototype: BufferPrototype, max_by
     return found
 
 
-def get_buffer(
-    store: Store, key: str, max_bytes: int = MAX_BYTES, part: ByteRequest | None = None
-) -> Buffer | None:
+def get_buffer(store: Store, key: str, max_bytes: int = MAX_BYTES, part: ByteRequest | None = None) -> Buffer | None:
     """An object as zarr holds it, or a part of it, None where there is none. Raises ValueError for a larger one."""
     if isinstance(store, LocalStore) and not store.root.is_dir():
         return None  # zarr would make the folder, or raise

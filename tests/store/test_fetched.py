@@ -176,4 +176,6 @@ def test_after_an_error_or_an_end_nothing_is_under_way() -> None:
     few = in_order((1, partial(os.urandom, 1)) for _ in range(10**9))
     next(few)
     few.close()
-    assert not [each for each in threading.enumerate() if each.name.startswith("ThreadPoolExecutor") and each.is_alive()]
+    assert not [
+        each for each in threading.enumerate() if each.name.startswith("ThreadPoolExecutor") and each.is_alive()
+    ]
