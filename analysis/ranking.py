@@ -77,12 +77,12 @@ def _keep(kept: Any, bits: Any, clips: Any, positions: Any, infinity: Any, flip:
                 key = number(number(number(row[j] & low) ^ negative) - negative)
                 exceeding += number((key > floors[j]) & (key <= infinity))
             if exceeding:
-                place = LOW_WORD - positions[i]
+                low_word = LOW_WORD - positions[i]
                 for j in range(len(row)):
                     negative = number(-number(row[j] < 0) ^ flip)
                     key = number(number(number(row[j] & low) ^ negative) - negative)
                     if key > floors[j] and key <= infinity:
-                        whole = np.int64(key) << 32 | place
+                        whole = np.int64(key) << 32 | low_word
                         heap = kept[start + j]
                         if whole > heap[0]:
                             at = 0

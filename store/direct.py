@@ -38,7 +38,7 @@ Index = int | slice | np.ndarray  # along one axis
 Part = tuple[int, np.ndarray, np.ndarray]  # number of a piece of an axis, positions in the piece, and in the result
 ChunkPart = tuple[int, slice | np.ndarray, slice | np.ndarray]  # the same of a chunk
 Wanted = Sequence[Part]  # of a shard, along each axis
-Place = tuple[
+ChunkAt = tuple[
     tuple[ChunkPart, ...], int, int
 ]  # of an inner chunk: what of it is wanted, its offset in the shard, length
 
@@ -189,7 +189,7 @@ class ShardFile:
         os.close(self.file)
 
 
-Opening = Callable[[zarr.Array[Any], Sequence[Wanted]], Iterator[tuple[int, Shard, Sequence[Place]]]]
+Opening = Callable[[zarr.Array[Any], Sequence[Wanted]], Iterator[tuple[int, Shard, Sequence[ChunkAt]]]]
 """Of an array, shards of which something is wanted: gives which of them, its bytes, and what is wanted where in them.
 
 One shard after the other, each at once or in several parts. Raises FileNotFoundError for an absent shard, ValueError
@@ -197,14 +197,14 @@ for one whose index does not agree with its checksum, and what the array's store
 """
 
 
-def opened(array: zarr.Array[Any], wanted: Sequence[Wanted]) -> Iterator[tuple[int, Shard, Sequence[Place]]]:
+def opened(array: zarr.Array[Any], wanted: Sequence[Wanted]) -> Iterator[tuple[int, Shard, Sequence[ChunkAt]]]:
     """Local files, one open at a time."""
     for number, shard in enumerate(wanted):
         key = key_of(array, shard)
         with closing(ShardFile(array, key)) as source:
             with naming(key):
                 index = read_index(source, chunk_grid(array))
-            yield number, source, places(array, shard, index)
+            yield number, source, chunks_at(array, shard, index)
 
 
 def can_read(array: zarr.Array[Any]) -> bool:
@@ -289,7 +289,7 @@ def chunk_grid(array: zarr.Array[Any]) -> list[int]:
     return [s // c for s, c in zip(array.shards or array.chunks, array.chunks, strict=True)]
 
 
-def places(array: zarr.Array[Any], shard: Wanted, index: np.ndarray) -> list[Place]:
+def chunks_at(array: zarr.Array[Any], shard: Wanted, index: np.ndarray) -> list[ChunkAt]:
     """The inner chunks of a shard of which something is wanted."""
     every = itertools.product(*within_chunks(shard, array.chunks))
     return [(chunk, *map(int, index[tuple(number for number, _, _ in chunk)])) for chunk in every]  # type: ignore[misc]

@@ -22,14 +22,14 @@ from .direct import (
     CRC_BYTES,
     INDEX_BYTES,
     Buffer,
-    Place,
+    ChunkAt,
     Shard,
     Wanted,
     chunk_grid,
     key_of,
     max_object_bytes,
     naming,
-    places,
+    chunks_at,
     read_index,
     within_chunks,
 )
@@ -68,7 +68,7 @@ class Fetching:
 
     def __call__(
         self, array: zarr.Array[Any], wanted: Sequence[Wanted]
-    ) -> Iterator[tuple[int, Shard, Sequence[Place]]]:
+    ) -> Iterator[tuple[int, Shard, Sequence[ChunkAt]]]:
         """As `Opening` says."""
         grid = chunk_grid(array)
         index_bytes = INDEX_BYTES * prod(grid) + CRC_BYTES
@@ -81,7 +81,7 @@ class Fetching:
                 with naming(key):
                     self.indexes[key] = read_index(ShardBytes(data), grid)
 
-        of: deque[tuple[int, int, list[Place]]] = deque()
+        of: deque[tuple[int, int, list[ChunkAt]]] = deque()
 
         def requests() -> Iterator[tuple[int, Callable[[], np.ndarray]]]:
             for number, (key, shard) in enumerate(zip(keys, wanted, strict=True)):
@@ -89,9 +89,9 @@ class Fetching:
                     of.append((number, 0, []))
                     yield max_object_bytes(array), partial(fetch, array, key)
                     continue
-                for place in places(array, shard, self.indexes[key]):
-                    _, offset, n_bytes = place
-                    of.append((number, offset, [place]))
+                for found_at in chunks_at(array, shard, self.indexes[key]):
+                    _, offset, n_bytes = found_at
+                    of.append((number, offset, [found_at]))
                     yield n_bytes, partial(fetch, array, key, RangeByteRequest(offset, offset + n_bytes))
 
         with closing(in_order(requests())) as found:
@@ -100,7 +100,7 @@ class Fetching:
                 source = ShardBytes(data, offset)
                 if not in_source:
                     with naming(keys[number]):
-                        in_source = places(array, wanted[number], read_index(source, grid))
+                        in_source = chunks_at(array, wanted[number], read_index(source, grid))
                 yield number, source, in_source
 
 

@@ -139,12 +139,12 @@ def test_order_number_and_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fetched, "MAX_UNDER_WAY", 4)
     monkeypatch.setattr(fetched, "MAX_BYTES", 100)
     sizes = [30, 1, 1, 1, 60, 60, 60, 101, 101, 1, 50, 50, 50] * 3
-    lock, held, most = threading.Lock(), list[int](), list[list[int]]()
+    lock, held, largest = threading.Lock(), list[int](), list[list[int]]()
 
     def ask(i: int) -> int:
         with lock:
             held.append(sizes[i])
-            most.append(list(held))
+            largest.append(list(held))
         return i
 
     found = []
@@ -153,8 +153,8 @@ def test_order_number_and_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
         with lock:
             held.remove(sizes[i])
     assert found == list(range(len(sizes)))
-    assert max(map(len, most)) <= 4 + 1  # and one that is being used
-    assert all(sum(each) <= 100 or len(each) <= 3 for each in most)
+    assert max(map(len, largest)) <= 4 + 1  # and one that is being used
+    assert all(sum(each) <= 100 or len(each) <= 3 for each in largest)
 
 
 def test_after_an_error_or_an_end_nothing_is_under_way() -> None:
