@@ -18,6 +18,7 @@ import dask
 import numpy as np
 import xarray as xr
 import zarr
+from dask.base import compute
 from obstore.store import S3Store
 from zarr.storage import ObjectStore
 
@@ -116,7 +117,7 @@ def _measure_far(size: Size) -> Measured:
 
     def means_plain() -> np.ndarray:
         each = [plain.isel(clip=category == c).mean("clip", dtype=np.float64) for c in range(n_categories)]
-        return np.stack([mean.values for mean in dask.compute(*each)], axis=-1)
+        return np.stack([mean.values for mean in compute(*each)], axis=-1)
 
     def neuron_ours() -> np.ndarray:
         return ours["mean"].sel(layer=LAYERS // 2, neuron=WIDTH // 2).variable.values

@@ -10,7 +10,7 @@ lies in a local file, of which only what is wanted is read, or is fetched (`fetc
 import itertools
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from typing import Any, Protocol
@@ -189,7 +189,8 @@ class ShardFile:
         os.close(self.file)
 
 
-Opening = Callable[[zarr.Array[Any], Sequence[Wanted]], Iterator[tuple[int, Shard, Sequence[ChunkAt]]]]
+Found = Generator[tuple[int, Shard, Sequence[ChunkAt]], None, None]
+Opening = Callable[[zarr.Array[Any], Sequence[Wanted]], Found]
 """Of an array, shards of which something is wanted: gives which of them, its bytes, and what is wanted where in them.
 
 One shard after the other, each at once or in several parts. Raises FileNotFoundError for an absent shard, ValueError
@@ -197,7 +198,9 @@ for one whose index does not agree with its checksum, and what the array's store
 """
 
 
-def opened(array: zarr.Array[Any], wanted: Sequence[Wanted]) -> Iterator[tuple[int, Shard, Sequence[ChunkAt]]]:
+def opened(
+    array: zarr.Array[Any], wanted: Sequence[Wanted]
+) -> Generator[tuple[int, Shard, Sequence[ChunkAt]], None, None]:
     """Local files, one open at a time."""
     for number, shard in enumerate(wanted):
         key = key_of(array, shard)

@@ -7,7 +7,7 @@ that are wanted. A request is repeated, and fails, as any other of the array's s
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
@@ -23,13 +23,13 @@ from .direct import (
     INDEX_BYTES,
     Buffer,
     ChunkAt,
-    Shard,
+    Found,
     Wanted,
     chunk_grid,
+    chunks_at,
     key_of,
     max_object_bytes,
     naming,
-    chunks_at,
     read_index,
     within_chunks,
 )
@@ -66,9 +66,7 @@ class Fetching:
     def __init__(self) -> None:
         self.indexes: dict[str, np.ndarray] = {}
 
-    def __call__(
-        self, array: zarr.Array[Any], wanted: Sequence[Wanted]
-    ) -> Iterator[tuple[int, Shard, Sequence[ChunkAt]]]:
+    def __call__(self, array: zarr.Array[Any], wanted: Sequence[Wanted]) -> Found:
         """As `Opening` says."""
         grid = chunk_grid(array)
         index_bytes = INDEX_BYTES * prod(grid) + CRC_BYTES
@@ -120,7 +118,7 @@ def fetch(array: zarr.Array[Any], key: str, part: ByteRequest | None = None) -> 
     return np.asarray(found.as_numpy_array())
 
 
-def in_order(requests: Iterable[tuple[int, Callable[[], T]]]) -> Iterator[T]:
+def in_order(requests: Iterable[tuple[int, Callable[[], T]]]) -> Generator[T, None, None]:
     """What each request gives, in their order, the next ones under way meanwhile. Each says how many bytes it is for.
 
     Raises what the first that fails does; then, and where no more is asked for, nothing is under way any more.

@@ -37,8 +37,9 @@ class Gate:
                 self.waiting += 1
                 if self.waiting == self.at_once:
                     self.open.set()
-            self.missed |= not self.open.wait(20)
-            self.open.set()
+            if not self.open.wait(20):
+                self.missed = True
+                self.open.set()
 
 
 @pytest.fixture(scope="module")
