@@ -205,8 +205,12 @@ class OtoscopeAccessor:
         where: conditions that they satisfy, as of a selection. With a list of layers or neurons (layer, neuron, rank).
         Lazy; see `analysis.exemplar_clips`.
         """
-        means = self._variable("mean", "exemplars").sel(layer=layer, neuron=neuron)
-        found = exemplar_clips(means, self._of_clips(clips_where(self._ds, selection_of(where=where).where)), k, lowest)
+        asked = {"layer": layer, "neuron": neuron}
+        single = [dim for dim, at in asked.items() if isinstance(at, int | np.integer)]
+        of = {dim: [at] if dim in single else at for dim, at in asked.items()}  # dimensions as they are stored
+        counted = self._of_clips(clips_where(self._ds, selection_of(where=where).where))
+        found = exemplar_clips(self._variable("mean", "exemplars").sel(of), counted, k, lowest)
+        found = found.isel(dict.fromkeys(single, 0))
         # -1, where fewer clips count, finds the last one of each.
         own = {
             "clip": np.append(np.asarray(self._ds["clip"].values, object), ""),

@@ -2,14 +2,14 @@
 
 Goal: the k clips of highest or lowest value for one neuron or for all of them, lazily and in bounded memory.
 Conventions: values are (..., clip), for instance the mean activation (layer, neuron, clip). Equal values rank in the
-order of the clips; failed clips and NaN rank nowhere. One chunk of values is read at a time per thread, in the order of
-the clips, and reduced to k per neuron before the next, so memory does not grow with the number of clips.
+order of the clips; failed clips and NaN rank nowhere. One chunk of values is read at a time per thread, and the highest
+of each neuron are kept before the next, so memory does not grow with the number of clips.
 """
 
 # mypy: allow-untyped-calls
 # (dask says that it is typed, but most of its array functions are not.)
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from itertools import product
 from typing import Any
@@ -21,14 +21,12 @@ import xarray as xr
 from dask.delayed import delayed
 from numpy.typing import NDArray
 
+from ..store.schema import NEURON_CHUNK
+from ..store.selected import Selected, selected_by
 from .conditions import clips_where
 from .selection.selection import selection_of
 
-Keys = NDArray[np.int64]
-"""A value and the position of its clip in one integer: higher value first, then earlier clip. So no two are equal."""
-
-NOTHING = np.iinfo(np.int64).min
-LOW_WORD = (1 << 32) - 1
+TASKS = 4  # at least, of what is stored in a folder: so many threads are kept busy
 
 
 def exemplar_clips(
@@ -52,15 +50,14 @@ def exemplar_clips(
         )
     values = values.transpose(..., "clip")
     allowed = np.ones(values.sizes["clip"], bool) if counted is None else counted.data
-    keys = _highest(values.data, allowed, k, -1.0 if lowest else 1.0)
-    dims = (*values.dims[:-1], "rank")
-    position = xr.apply_ufunc(_position, xr.DataArray(keys, dims=dims), dask="parallelized", output_dtypes=[np.int64])
-    value = xr.apply_ufunc(_value, xr.DataArray(keys, dims=dims), dask="parallelized", output_dtypes=[np.float32])
+    keys = xr.DataArray(_highest(values, allowed, k, lowest), dims=(*values.dims[:-1], "rank"))
+    position = xr.apply_ufunc(_position, keys, dask="parallelized", output_dtypes=[np.int64])
+    value = xr.apply_ufunc(partial(_value, lowest=lowest), keys, dask="parallelized", output_dtypes=[np.float32])
     about = values.attrs.get("long_name", values.name or "value")
     return xr.Dataset(
         {
             "position": position.assign_attrs(long_name="index of the clip"),
-            "value": (-value if lowest else value).assign_attrs(long_name=str(about)),
+            "value": value.assign_attrs(long_name=str(about)),
         },
         coords={
             **{name: coord for name, coord in values.coords.items() if "clip" not in coord.dims},
@@ -94,8 +91,8 @@ def exemplars_table(
     found = {}
     for layer in dict.fromkeys(layer for layer, _ in neurons):
         wanted = sorted({neuron for of, neuron in neurons if of == layer})
-        means = ds["mean"].sel(layer=layer, neuron=wanted)
-        found[layer] = exemplar_clips(means, counted, k, lowest).compute(scheduler="synchronous")
+        means = ds["mean"].sel(layer=[layer], neuron=wanted)
+        found[layer] = exemplar_clips(means, counted, k, lowest).isel(layer=0).compute(scheduler="synchronous")
     columns = ["clip", *(name for name in ("path", "start", "stop") if name in ds)]
     labels = ds.otoscope.labels
     rows = []
@@ -147,53 +144,94 @@ def _check_exist(ds: xr.Dataset, neurons: Sequence[tuple[int, int]]) -> None:
             )
 
 
-def _highest(values: Any, counted: Any, k: int, sign: float) -> Any:
-    """Keys of the k highest of sign * values, highest first: (..., clip) -> (..., k); lazy for lazy values."""
-    if not isinstance(values, da.Array):
-        return _merge(None, _keys(np.asarray(values), np.asarray(counted), 0, sign), k)
-    other = values.chunks[:-1]
-    blocks = np.empty([len(sizes) for sizes in other], object)
+def _highest(values: xr.DataArray, counted: Any, k: int, lowest: bool) -> Any:
+    """Keys of the k highest values, highest first: (..., clip) -> (..., k); lazy for lazy values."""
+    array = values.data
+    if not isinstance(array, da.Array):
+        return _rank_blocks([array], k, lowest, np.asarray(counted))
+    stored = selected_by(array, ("layer", "neuron", "clip")) if values.dims == ("layer", "neuron", "clip") else None
     # `partial` keeps the array out of the graph: a step reads its blocks by itself, one after the other, so that no
     # scheduler can read ahead of the ranking.
-    for position in product(*map(range, blocks.shape)):
-        step = delayed(partial(_rank_blocks, values.blocks[position], k, sign), pure=False)(counted)
-        shape = (*(sizes[i] for sizes, i in zip(other, position, strict=True)), k)
-        blocks[position] = da.from_delayed(step, shape, np.int64)
+    if stored is not None and stored.in_order and stored.dtype in (np.float16, np.float32):
+        edges = [_edges(n, size) for n, size in zip(array.shape[:-1], _task_shape(stored), strict=True)]
+        step: Any = partial(_rank_stored, stored, k, lowest)
+    else:
+        edges = [np.cumsum([0, *sizes]) for sizes in array.chunks[:-1]]
+        step = partial(_rank_lazy, array, k, lowest)
+    blocks = np.empty([len(edge) - 1 for edge in edges], object)
+    for at in product(*map(range, blocks.shape)):
+        part = tuple(slice(int(edge[i]), int(edge[i + 1])) for edge, i in zip(edges, at, strict=True))
+        shape = (*(each.stop - each.start for each in part), k)
+        blocks[at] = da.from_delayed(delayed(partial(step, part), pure=False)(counted), shape, np.int64)
     return da.block(blocks[..., None].tolist())  # the innermost lists are along rank
 
 
-def _rank_blocks(values: da.Array, k: int, sign: float, counted: NDArray[np.bool_]) -> Keys:
-    """Keys (..., k) over all blocks along clip."""
-    ranked, start = None, 0
-    for i, size in enumerate(values.chunks[-1]):
-        block = values.blocks[(..., i)].compute(scheduler="synchronous")
-        ranked = _merge(ranked, _keys(block, counted[start : start + size], start, sign), k)
-        start += size
-    return _merge(ranked, np.empty((*values.shape[:-1], 0), np.int64), k)
+def _edges(n: int, size: int) -> NDArray[np.intp]:
+    """Of parts of so many, the last one smaller; of one that is empty where there is nothing."""
+    return np.append(np.arange(0, max(n, 1), size), n)
 
 
-def _keys(values: NDArray[Any], counted: NDArray[np.bool_], start: int, sign: float) -> Keys:
-    numbers = np.ascontiguousarray(values, np.float32) * np.float32(sign) + np.float32(0)  # + 0: -0.0 becomes 0.0
-    bits = numbers.view(np.int32)
-    ordered = bits ^ (bits >> 31 & 0x7FFFFFFF)  # integers in the order of the floats
-    positions = np.arange(start, start + values.shape[-1], dtype=np.int64)
-    keys = ordered.astype(np.int64) << 32 | (LOW_WORD - positions)
-    return np.where(counted & ~np.isnan(numbers), keys, NOTHING)
+def _task_shape(stored: Selected) -> tuple[int, int]:
+    """Layers and neurons of a task: parts of what lies in files; all of what is fetched, so none is fetched twice."""
+    n_layers, _, n_neurons = (max(1, n) for n in stored.shape)
+    if not stored.local:
+        return n_layers, n_neurons
+    each = -(-n_neurons * min(n_layers, TASKS) // TASKS)
+    return -(-n_layers // TASKS), -(-each // NEURON_CHUNK) * NEURON_CHUNK
 
 
-def _merge(ranked: Keys | None, keys: Keys, k: int) -> Keys:
-    """The k highest of both, highest first; NOTHING where there are fewer."""
-    ranked = np.full((*keys.shape[:-1], k), NOTHING) if ranked is None else ranked
-    every = np.concatenate([ranked, keys], axis=-1)
-    top = np.partition(every, every.shape[-1] - k, axis=-1)[..., -k:]
-    return np.sort(top, axis=-1)[..., ::-1]
+def _rank_stored(
+    stored: Selected, k: int, lowest: bool, part: tuple[slice, slice], counted: NDArray[np.bool_]
+) -> NDArray[np.int64]:
+    """Keys (layer, neuron, k) of layers and neurons, over all clips as they lie on disk."""
+    from . import ranking
+
+    own = stored.part(layer=part[0], neuron=part[1])
+    n_layers, _, n_neurons = own.shape
+    kept = np.full((n_layers, n_neurons, k), ranking.NOTHING)
+    rows, row = own.clips(), -1
+    later = bool((np.diff(own.at["clip"]) > 0).all())
+    for i, layer, neuron, block in own.blocks(rows):
+        if i != row:
+            row, (_, inside, at) = i, rows[i]
+            clips, positions = inside[counted[at]], at[counted[at]]
+        for heaps, values in zip(kept[layer, neuron], block, strict=True):
+            ranking.keep_highest(heaps, values, clips, positions, lowest, later)
+    return ranking.ranked(kept, own.dtype)
 
 
-def _position(keys: Keys) -> NDArray[np.int64]:
-    return np.where(keys == NOTHING, -1, LOW_WORD - (keys & LOW_WORD))
+def _rank_lazy(
+    values: da.Array, k: int, lowest: bool, part: tuple[slice, ...], counted: NDArray[np.bool_]
+) -> NDArray[np.int64]:
+    own = values[part]
+    blocks = (own.blocks[(..., i)].compute(scheduler="synchronous") for i in range(own.numblocks[-1]))
+    return _rank_blocks(blocks, k, lowest, counted)
 
 
-def _value(keys: Keys) -> NDArray[np.float32]:
-    ordered = (keys >> 32).astype(np.int32)
-    numbers = (ordered ^ (ordered >> 31 & 0x7FFFFFFF)).view(np.float32)
-    return np.where(keys == NOTHING, np.float32(np.nan), numbers)
+def _rank_blocks(blocks: Iterable[NDArray[Any]], k: int, lowest: bool, counted: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Keys (..., k) over all blocks (..., clip), one after the other."""
+    from . import ranking  # machine code that takes half a second to load
+
+    kept, start = None, 0
+    for block in blocks:
+        *shape, n = block.shape
+        if kept is None:
+            kept = np.full((int(np.prod(shape)), k), ranking.NOTHING)
+        clips = np.flatnonzero(counted[start : start + n])
+        values = np.ascontiguousarray(np.moveaxis(block, -1, 0).reshape(n, len(kept)), np.float32)
+        ranking.keep_highest(kept, values, clips, clips + start, lowest, later=True)
+        start += n
+    assert kept is not None  # there is a block, be it of no clip
+    return ranking.ranked(kept, np.dtype(np.float32)).reshape(*shape, k)
+
+
+def _position(keys: NDArray[np.int64]) -> NDArray[np.int64]:
+    from . import ranking
+
+    return ranking.position_of(keys)
+
+
+def _value(keys: NDArray[np.int64], lowest: bool) -> NDArray[np.float32]:
+    from . import ranking
+
+    return ranking.value_of(keys, lowest)

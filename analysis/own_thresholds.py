@@ -49,24 +49,32 @@ def neuron_thresholds(mean: xr.DataArray, counted: NDArray[np.bool_], how: str) 
     values, stored = mean.data, selected_by(mean.data, ("layer", "neuron", "clip"))
     lazy = isinstance(values, da.Array)
     counts = delayed(counted) if lazy else counted
-    layers = []
-    for layer in range(values.shape[0]):
+    rows = []
+    for layers in _layers(values, stored):
         parts = []
         for chunk in _ranges(values, stored):
             # `partial` keeps the array out of the graph: a task reads its blocks by itself.
             if stored is None:
-                find = partial(_thresholds, values[layer, chunk], how)
+                find = partial(_of_layer, values[layers.start, chunk], how)
             else:
-                find = partial(_by_column, stored.part(layer=slice(layer, layer + 1), neuron=chunk), how)
-            n = chunk.stop - chunk.start
-            task = da.from_delayed(delayed(find, pure=True)(counts), (n,), np.float64) if lazy else find(counts)
+                find = partial(_by_column, stored.part(layer=layers, neuron=chunk), how)
+            shape = layers.stop - layers.start, chunk.stop - chunk.start
+            task = da.from_delayed(delayed(find, pure=True)(counts), shape, np.float64) if lazy else find(counts)
             parts.append(task)
-        layers.append((da if lazy else np).concatenate(parts) if parts else np.zeros(0))
-    found = (da if lazy else np).stack(layers) if layers else np.zeros(values.shape[:2])
+        rows.append((da if lazy else np).concatenate(parts, axis=1) if parts else np.zeros((1, 0)))
+    found = (da if lazy else np).concatenate(rows) if rows else np.zeros(values.shape[:2])
     if isinstance(found, da.Array):
         found = found.rechunk(values.chunks[:2])
     kept = {name: coord for name, coord in mean.coords.items() if set(coord.dims) <= {"layer", "neuron"}}
     return xr.DataArray(found, kept, ("layer", "neuron"), "threshold", {"long_name": f"threshold {how}"})
+
+
+def _layers(values: Any, stored: Selected | None) -> Iterator[slice]:
+    """Layers of a task: one, or of what is not local as many as are kept, so that an object is fetched once for all."""
+    n = values.shape[0]
+    each = 1 if stored is None or stored.local else max(1, HELD_BYTES * n // max(1, stored.nbytes))
+    for first in range(0, n, each):
+        yield slice(first, min(first + each, n))
 
 
 def _ranges(values: Any, stored: Selected | None = None) -> Iterator[slice]:
@@ -86,11 +94,21 @@ def _ranges(values: Any, stored: Selected | None = None) -> Iterator[slice]:
         start += size
 
 
+def _of_layer(values: Any, how: str, counted: NDArray[np.bool_]) -> NDArray[np.float64]:
+    return _thresholds(values, how, counted)[None]
+
+
 def _by_column(values: Selected, how: str, counted: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Thresholds of some neurons of a layer, of one stored chunk's after the other: these stay in a core's cache."""
-    starts = range(0, values.shape[-1], NEURON_CHUNK)
-    own = [values.part(neuron=slice(start, start + NEURON_CHUNK)) for start in starts]
-    return np.concatenate([_thresholds(each, how, counted) for each in own])
+    """Thresholds of some neurons of layers, of one stored chunk's after the other: these stay in a core's cache."""
+    n_layers, _, n_neurons = values.shape
+    held = values.read() if not values.local and values.nbytes <= HELD_BYTES else None
+    found = np.empty((n_layers, n_neurons))
+    for i in range(n_layers):
+        for start in range(0, n_neurons, NEURON_CHUNK):
+            own = slice(start, start + NEURON_CHUNK)
+            column = values.part(layer=slice(i, i + 1), neuron=own) if held is None else held[i, :, own].T
+            found[i, own] = _thresholds(column, how, counted)
+    return found
 
 
 def _thresholds(values: Any, how: str, counted: NDArray[np.bool_]) -> NDArray[np.float64]:

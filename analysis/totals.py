@@ -235,12 +235,13 @@ def _stored_step(
     """The same of some rows of stored chunks, as they lie on disk; clips that are not selected are passed over."""
     totals = np.zeros(shape, dtype) if before is None else before.copy()
     _by_category(codes, stored.shape[1], len(totals))
-    for row in rows:
-        _, inside, at = row
-        order, edges = _by_category(codes[at], len(at), len(totals))
-        clips = inside[order]
-        for layer, neuron, block in stored.blocks(row):
-            add(totals, layer.start, neuron.start, block, clips, edges, *(floor[layer, neuron] for floor in floors))
+    row = -1
+    for i, layer, neuron, block in stored.blocks(rows):
+        if i != row:
+            row, (_, inside, at) = i, rows[i]
+            order, edges = _by_category(codes[at], len(at), len(totals))
+            clips = inside[order]
+        add(totals, layer.start, neuron.start, block, clips, edges, *(floor[layer, neuron] for floor in floors))
     return totals
 
 

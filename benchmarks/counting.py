@@ -3,7 +3,8 @@
 `ds.otoscope.probability` on packed bits against three other ways to the same counts from the same store: float32
 one-hot matrix products on unpacked bits, flox on the lazy bool view, and unpacking with uint8 sums per category. All
 have two threads; the hand-written ones walk half of the stored objects in each thread, and add up in place. And
-against plainly reading the same objects' bytes in two threads, as are means per category and the reading "frame".
+against plainly reading the same objects' bytes in two threads, as are means per category, the reading "frame", and
+exemplars: the ten clips of highest mean of every neuron.
 """
 
 import warnings
@@ -25,7 +26,7 @@ from otoscope.store.schema import NEURON_CHUNK
 
 from . import harness
 from .harness import Figure, Measured, fresh_process, interleaved, median_ratio, memory_rise, read_objects
-from .synthetic import LABEL, TASK, WIDTH, write_store
+from .synthetic import LABEL, LAYERS, TASK, WIDTH, write_store
 
 THREADS = 2
 FAILED_SHARE = 0.001
@@ -59,6 +60,12 @@ def means(ds: xr.Dataset) -> np.ndarray:
     """(layer, neuron, category) means."""
     with dask.config.set(scheduler="threads", num_workers=THREADS):
         return ds.otoscope.category_mean(LABEL).values
+
+
+def exemplars(ds: xr.Dataset, layers: list[int]) -> np.ndarray:
+    """(layer, neuron, rank) means of the ten clips that drive each neuron of some layers most."""
+    with dask.config.set(scheduler="threads", num_workers=THREADS):
+        return ds.otoscope.exemplars(layers, list(range(WIDTH)))["value"].values
 
 
 def by_flox(ds: xr.Dataset, n_layers: int) -> np.ndarray:
@@ -154,6 +161,8 @@ def measure(scratch: Path, size: Size) -> Measured:
         {
             "means": lambda: means(kept),
             "frames": lambda: by_otoscope(kept, reading="frame"),
+            "exemplars": lambda: exemplars(kept, list(range(LAYERS))),
+            "exemplars of a layer": lambda: exemplars(kept, [LAYERS // 2]),
             "reading means": lambda: read_objects(kept_url, f"{TASK}/mean", THREADS, chunk, checked=True),
             "reading frames": lambda: read_objects(kept_url, f"{TASK}/positive_frames", THREADS, chunk, checked=True),
         },
@@ -200,12 +209,17 @@ def measure(scratch: Path, size: Size) -> Measured:
         ),
         *(
             Figure(
-                name=f"{words}, against reading their bytes and checksums",
-                value=median_ratio(kept_seconds[case], kept_seconds[f"reading {case}"]), unit="times", bound=4,
+                name=f"{words}, against reading {their} bytes and checksums",
+                value=median_ratio(kept_seconds[case], kept_seconds[f"reading {read}"]), unit="times", bound=bound,
                 at_least=False,
                 how=f"{size.kept_clips:,} clips, otherwise the same; median of {size.repetitions} ratios",
             )
-            for case, words in (("means", "means per category"), ("frames", 'the reading "frame"'))
+            for case, read, words, their, bound in (
+                ("means", "means", "means per category", "their", 4),
+                ("frames", "frames", 'the reading "frame"', "their", 4),
+                ("exemplars", "means", "10 exemplars of every neuron", "their", 4),
+                ("exemplars of a layer", "means", "10 exemplars of every neuron of one layer", "all layers'", 1),
+            )
         ),
     ]  # fmt: skip
     memory = Figure(

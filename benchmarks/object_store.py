@@ -2,7 +2,8 @@
 
 Blocks written and committed by `write_block`, and read block by block as xarray with `engine="otoscope"`, against
 zarr-python alone with the same arrays, chunks and values on the same local S3 server (moto, in a process of its own).
-No Dask on either side.
+No Dask on either side. And what is asked of a store of many blocks, if each answer takes 20 ms: means per category, and
+one neuron's means, against xarray and Dask on plain zarr, two threads each.
 """
 
 import os
@@ -13,18 +14,21 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import dask
 import numpy as np
 import xarray as xr
 import zarr
+from dask.base import compute
 from obstore.store import S3Store
 from zarr.storage import ObjectStore
 
+import otoscope
 from otoscope.store.blocks import Block, blocks
 from otoscope.store.writer import write_block
 
 from . import harness
 from .harness import ROOT, Figure, Measured, interleaved, median_ratio
-from .synthetic import LAYERS, TASK, WIDTH, block_values, write_store
+from .synthetic import LABEL, LAYERS, TASK, WIDTH, block_values, write_store
 
 BUCKET = "sounds"  # that the server has
 KEEP = ("mean",)
@@ -36,17 +40,22 @@ class Size:
     blocks: int
     block: int
     repetitions: int
+    far_blocks: int
+    """Blocks of the store whose answers take `LATENCY`."""
+    far_block: int
 
 
-FULL = Size(blocks=4, block=1024, repetitions=7)
-SMALL = Size(blocks=2, block=64, repetitions=2)
+FULL = Size(blocks=4, block=1024, repetitions=7, far_blocks=64, far_block=64)
+SMALL = Size(blocks=2, block=64, repetitions=2, far_blocks=2, far_block=64)
+LATENCY = 0.02  # seconds
+THREADS = 2
 
 
 @contextmanager
-def server() -> Iterator[dict[str, str]]:
-    """A local S3 server; the environment that leads to it."""
+def server(latency: float = 0) -> Iterator[dict[str, str]]:
+    """A local S3 server that lets every request wait so many seconds; the environment that leads to it."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.support.s3_server"],
+        [sys.executable, "-m", "tests.support.s3_server", str(latency)],
         cwd=ROOT,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -80,14 +89,62 @@ def write_plainly(path: str, block: Block, values: dict[str, np.ndarray]) -> Non
 
 
 def measure(scratch: Path, size: Size) -> Measured:
-    with server() as environment:
-        before = dict(os.environ)
-        os.environ.update(environment)
-        try:
-            return _measure(size)
-        finally:
-            os.environ.clear()
-            os.environ.update(before)
+    measured = []
+    for latency, ask in ((0.0, _measure), (LATENCY, _measure_far)):
+        with server(latency) as environment:
+            before = dict(os.environ)
+            os.environ.update(environment)
+            try:
+                measured.append(ask(size))
+            finally:
+                os.environ.clear()
+                os.environ.update(before)
+    near, far = measured
+    return Measured(figures=[*near.figures, *far.figures], raw={**near.raw, "far_seconds": far.raw})
+
+
+def _measure_far(size: Size) -> Measured:
+    url, n_clips, n_categories = f"s3://{BUCKET}/far", size.far_blocks * size.far_block, 10
+    write_store(url, n_clips=n_clips, n_categories=n_categories, keep=KEEP, block=size.far_block)
+    ours = otoscope.open(url)[TASK].to_dataset()
+    ours.otoscope.codes(LABEL)  # read once, as is the other's category
+    store = ObjectStore(S3Store(BUCKET, prefix="far", client_options={"allow_http": True}), read_only=True)
+    plain = xr.open_zarr(store, group=TASK)["mean"]
+    category = np.arange(n_clips) % n_categories
+
+    def means_ours() -> np.ndarray:
+        return ours.otoscope.category_mean(LABEL).values
+
+    def means_plain() -> np.ndarray:
+        each = [plain.isel(clip=category == c).mean("clip", dtype=np.float64) for c in range(n_categories)]
+        return np.stack([mean.values for mean in compute(*each)], axis=-1)
+
+    def neuron_ours() -> np.ndarray:
+        return ours["mean"].sel(layer=LAYERS // 2, neuron=WIDTH // 2).variable.values
+
+    def neuron_plain() -> np.ndarray:
+        return plain.isel(layer=LAYERS // 2, neuron=WIDTH // 2).variable.values
+
+    cases = {
+        "means ours": means_ours, "means plain": means_plain, "neuron ours": neuron_ours, "neuron plain": neuron_plain
+    }  # fmt: skip
+    with dask.config.set(scheduler="threads", num_workers=THREADS):
+        np.testing.assert_allclose(means_ours(), means_plain(), rtol=1e-6, atol=1e-9)
+        np.testing.assert_array_equal(neuron_ours(), neuron_plain())
+        seconds = interleaved(cases, size.repetitions)
+    how = (
+        f"{size.far_blocks} blocks of {size.far_block} clips x {LAYERS * WIDTH:,} neurons, {THREADS} threads, warm; "
+        f"median of {size.repetitions} ratios"
+    )
+    figures = [
+        Figure(
+            name=f"{words}, {1000 * LATENCY:.0f} ms to each answer, times faster than xarray on plain zarr",
+            value=median_ratio(seconds[f"{case} plain"], seconds[f"{case} ours"]), unit="times", bound=bound,
+            at_least=True, how=how,
+        )
+        for case, words, bound in (("means", "means per category", 1), ("neuron", "one neuron's means", 2))
+    ]  # fmt: skip
+    return Measured(figures=figures, raw=seconds)
 
 
 def _measure(size: Size) -> Measured:

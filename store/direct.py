@@ -4,16 +4,16 @@ Goal: counting and looking up single neurons at the speed of the disk; zarr's ma
 inner chunk) costs more than the arithmetic. Anything else than what our writer makes is left to zarr.
 Conventions: a shard is inner chunks, each uncompressed little-endian values and their CRC-32C, and at its end the
 index: offset and length of each inner chunk in C order as uint64, and their CRC-32C (Zarr's `sharding_indexed`). It
-lies in a local file, of which only what is wanted is read, or was fetched whole.
+lies in a local file, of which only what is wanted is read, or is fetched (`fetched.py`).
 """
 
 import itertools
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
-from typing import Any
+from contextlib import closing, contextmanager
+from typing import Any, Protocol
 
 import google_crc32c
 import numpy as np
@@ -22,7 +22,7 @@ import zarr
 from numcodecs import VLenUTF8
 from zarr.codecs import BytesCodec, Crc32cCodec, ShardingCodec, ZstdCodec
 
-from .objects import MAX_REQUESTS, get, get_buffer
+from .objects import MAX_REQUESTS, get
 
 CRC_BYTES = 4
 COUNT_BYTES = 4  # of the number of strings before them
@@ -37,6 +37,10 @@ Runs = list[tuple[int, int]]  # first and end of each
 Index = int | slice | np.ndarray  # along one axis
 Part = tuple[int, np.ndarray, np.ndarray]  # number of a piece of an axis, positions in the piece, and in the result
 ChunkPart = tuple[int, slice | np.ndarray, slice | np.ndarray]  # the same of a chunk
+Wanted = Sequence[Part]  # of a shard, along each axis
+ChunkAt = tuple[
+    tuple[ChunkPart, ...], int, int
+]  # of an inner chunk: what of it is wanted, its offset in the shard, length
 
 
 def max_string_bytes(n: int, stored: int) -> int:
@@ -155,6 +159,16 @@ def string_objects(array: zarr.Array[Any], numbers: Sequence[int]) -> Iterator[l
         yield strings
 
 
+class Shard(Protocol):
+    """Bytes of a shard, or of a part of it."""
+
+    size: int
+    """Bytes of the whole shard."""
+
+    def fill(self, buffers: Sequence[Buffer], offset: int) -> int:
+        """Fill one after the other, from `offset` of the shard on; how many bytes there were for them."""
+
+
 class ShardFile:
     """A shard in a local file."""
 
@@ -167,7 +181,7 @@ class ShardFile:
         self.file, self.size = os.open(folder.root / path, os.O_RDONLY), size  # type: ignore[attr-defined]
 
     def fill(self, buffers: Sequence[Buffer], offset: int) -> int:
-        """Fill one after the other, from `offset` on; how many bytes there were for them."""
+        """As of `Shard`."""
         return os.preadv(self.file, buffers, offset)  # type: ignore[arg-type]  # arrays are buffers, stubs lag
 
     def close(self) -> None:
@@ -175,31 +189,25 @@ class ShardFile:
         os.close(self.file)
 
 
-class ShardBytes:
-    """A shard that is fetched whole, by one request."""
+Found = Generator[tuple[int, Shard, Sequence[ChunkAt]], None, None]
+Opening = Callable[[zarr.Array[Any], Sequence[Wanted]], Found]
+"""Of an array, shards of which something is wanted: gives which of them, its bytes, and what is wanted where in them.
 
-    def __init__(self, array: zarr.Array[Any], key: str):
-        """key: relative to the array. Raises FileNotFoundError, or what the array's store does."""
-        found = get_buffer(array.store_path.store, (array.store_path / key).path, max_object_bytes(array))
-        if found is None:
-            raise FileNotFoundError(f"{array.path}/{key}")
-        self.data = np.asarray(found.as_numpy_array())
-        self.size = len(self.data)
-
-    def fill(self, buffers: Sequence[Buffer], offset: int) -> int:
-        """As of `ShardFile`."""
-        begin = offset
-        for buffer in buffers:
-            there = self.data[offset : offset + len(buffer)]
-            np.frombuffer(buffer, np.uint8)[: len(there)] = there
-            offset += len(there)
-        return offset - begin
-
-    def close(self) -> None:
-        """Nothing is held."""
+One shard after the other, each at once or in several parts. Raises FileNotFoundError for an absent shard, ValueError
+for one whose index does not agree with its checksum, and what the array's store does.
+"""
 
 
-Shard = ShardFile | ShardBytes
+def opened(
+    array: zarr.Array[Any], wanted: Sequence[Wanted]
+) -> Generator[tuple[int, Shard, Sequence[ChunkAt]], None, None]:
+    """Local files, one open at a time."""
+    for number, shard in enumerate(wanted):
+        key = key_of(array, shard)
+        with closing(ShardFile(array, key)) as source:
+            with naming(key):
+                index = read_index(source, chunk_grid(array))
+            yield number, source, chunks_at(array, shard, index)
 
 
 def can_read(array: zarr.Array[Any]) -> bool:
@@ -214,33 +222,29 @@ def can_read(array: zarr.Array[Any]) -> bool:
     )
 
 
-def read_shards(
-    array: zarr.Array[Any], selection: Sequence[Index], kind: type[Shard] = ShardFile, at_once: int = 1
-) -> np.ndarray:
+def read_shards(array: zarr.Array[Any], selection: Sequence[Index], opening: Opening = opened) -> np.ndarray:
     """Values of an outer selection in disk order, an axis selected by an int left out.
 
-    kind: how shards are opened. at_once: how many of them at a time.
-    Raises what they do as they are opened, ValueError for one whose checksums do not agree.
+    Raises as `opening` does, ValueError for a shard whose checksums do not agree.
     """
     shards, chunks = array.shards or array.chunks, array.chunks
     wanted = _positions(array, selection)
     values = np.empty([len(axis) for axis in wanted], array.dtype)
-
-    def read(shard: tuple[Part, ...]) -> None:
-        # One buffer for all inner chunks that are wanted in part: it stays in the processor's cache until it is copied.
-        buffer = np.empty(chunk_bytes(array), np.uint8)
-        stored = buffer.view(array.dtype.newbyteorder("<")).reshape(chunks)
-        key = array.metadata.encode_chunk_key(tuple(number for number, _, _ in shard))
-        with closing(kind(array, key)) as source:
-            try:
-                index = read_index(source, [s // c for s, c in zip(shards, chunks, strict=True)])
-                within = within_chunks(shard, chunks)
-                rows = rows_axis(chunks)
+    # One buffer for all inner chunks that are wanted in part: it stays in the processor's cache until it is copied.
+    buffer = np.empty(chunk_bytes(array), np.uint8)
+    stored = buffer.view(array.dtype.newbyteorder("<")).reshape(chunks)
+    every = list(itertools.product(*map(parts, wanted, shards)))
+    rows, runs, runs_are_of = rows_axis(chunks), dict[int, Runs | None](), -1
+    with closing(opening(array, every)) as found:
+        for number, source, in_source in found:
+            if number != runs_are_of:
+                within, runs_are_of = within_chunks(every[number], chunks), number
                 together = lies_together(within, values.shape, chunks)
-                runs = {number: runs_of(*at) if together else None for number, *at in within[rows]}
-                for chunk in itertools.product(*within):
+                runs = {n: runs_of(*at) if together else None for n, *at in within[rows]}
+            with naming(key_of(array, every[number])):
+                for chunk, offset, n_bytes in in_source:
                     numbers, *both = zip(*chunk, strict=True)
-                    (offset, n_bytes), (inner, target) = map(int, index[numbers]), map(outer, both)
+                    inner, target = map(outer, both)
                     wanted_rows = runs[numbers[rows]]
                     if wanted_rows is None:
                         read_checked(source, offset, n_bytes, [buffer])
@@ -248,40 +252,50 @@ def read_shards(
                     else:
                         result = values[target].reshape(-1).view(np.uint8)
                         read_checked(source, offset, n_bytes, pieces(result, wanted_rows, buffer, chunks[rows]))
-            except ValueError as e:
-                raise ValueError(f"{key}: {e}") from e
-
-    every = list(itertools.product(*map(parts, wanted, shards)))
-    if min(at_once, len(every)) > 1:
-        with ThreadPoolExecutor(at_once) as pool:
-            list(pool.map(read, every))
-    else:
-        for shard in every:
-            read(shard)
     return np.asarray(values[tuple(0 if isinstance(axis, int | np.integer) else slice(None) for axis in selection)])
 
 
 def chunks_in(
-    array: zarr.Array[Any], shard: Sequence[Part], buffer: np.ndarray
-) -> Iterator[tuple[tuple[ChunkPart, ...], np.ndarray]]:
-    """Each inner chunk of a local shard of which something is wanted, one after the other, all in one buffer.
+    array: zarr.Array[Any], wanted: Sequence[Wanted], opening: Opening = opened
+) -> Iterator[tuple[int, tuple[ChunkPart, ...], np.ndarray]]:
+    """Each inner chunk of shards of which something is wanted, one after the other, all in one buffer.
 
-    buffer: uint8, `chunk_bytes` long. Gives per axis number, positions in the chunk and in the result, and the values
-    of the chunk, which are there until the next is asked for.
-    Raises FileNotFoundError for an absent shard, ValueError for one whose checksums do not agree.
+    Gives which of the shards, per axis number, positions in the chunk and in the result, and the values of the chunk,
+    which are there until the next is asked for. Raises as `read_shards`.
     """
-    shards, chunks = array.shards or array.chunks, array.chunks
-    stored = buffer.view(array.dtype.newbyteorder("<")).reshape(chunks)
-    key = array.metadata.encode_chunk_key(tuple(number for number, _, _ in shard))
-    with closing(ShardFile(array, key)) as source:
-        try:
-            index = read_index(source, [s // c for s, c in zip(shards, chunks, strict=True)])
-            for chunk in itertools.product(*within_chunks(shard, chunks)):
-                offset, n_bytes = map(int, index[tuple(number for number, _, _ in chunk)])
-                read_checked(source, offset, n_bytes, [buffer])
-                yield chunk, stored
-        except ValueError as e:
-            raise ValueError(f"{key}: {e}") from e
+    buffer = np.empty(chunk_bytes(array), np.uint8)
+    stored = buffer.view(array.dtype.newbyteorder("<")).reshape(array.chunks)
+    with closing(opening(array, wanted)) as found:
+        for number, source, in_source in found:
+            with naming(key_of(array, wanted[number])):
+                for chunk, offset, n_bytes in in_source:
+                    read_checked(source, offset, n_bytes, [buffer])
+                    yield number, chunk, stored
+
+
+@contextmanager
+def naming(key: str) -> Iterator[None]:
+    """Inside, a ValueError says of which object."""
+    try:
+        yield
+    except ValueError as e:
+        raise ValueError(f"{key}: {e}") from e
+
+
+def key_of(array: zarr.Array[Any], shard: Wanted) -> str:
+    """The key of a shard, relative to the array."""
+    return array.metadata.encode_chunk_key(tuple(number for number, _, _ in shard))
+
+
+def chunk_grid(array: zarr.Array[Any]) -> list[int]:
+    """How many inner chunks a shard has along each axis."""
+    return [s // c for s, c in zip(array.shards or array.chunks, array.chunks, strict=True)]
+
+
+def chunks_at(array: zarr.Array[Any], shard: Wanted, index: np.ndarray) -> list[ChunkAt]:
+    """The inner chunks of a shard of which something is wanted."""
+    every = itertools.product(*within_chunks(shard, array.chunks))
+    return [(chunk, *map(int, index[tuple(number for number, _, _ in chunk)])) for chunk in every]  # type: ignore[misc]
 
 
 def chunk_bytes(array: zarr.Array[Any]) -> int:
@@ -297,17 +311,6 @@ def within_chunks(shard: Sequence[Part], chunks: Sequence[int]) -> list[list[Chu
     ]
 
 
-def share_of_chunks(array: zarr.Array[Any], selection: Sequence[Index]) -> float:
-    """How many of the inner chunks of the shards that an outer selection touches it touches too, in [0, 1]."""
-    share = 1.0
-    for axis, shard, chunk in zip(
-        _positions(array, selection), array.shards or array.chunks, array.chunks, strict=True
-    ):
-        touched = len(np.unique(axis // chunk)), len(np.unique(axis // shard)) * (shard // chunk)
-        share *= touched[0] / touched[1] if touched[1] else 0.0
-    return share
-
-
 def _positions(array: zarr.Array[Any], selection: Sequence[Index]) -> list[np.ndarray]:
     """The positions that are selected, along each axis."""
     return [np.atleast_1d(np.arange(n)[axis]) for n, axis in zip(array.shape, selection, strict=True)]
@@ -316,6 +319,10 @@ def _positions(array: zarr.Array[Any], selection: Sequence[Index]) -> list[np.nd
 def parts(wanted: np.ndarray, size: int) -> Iterator[Part]:
     """Along one axis: each piece of `size` that is touched, the positions wanted in it, and theirs in `wanted`."""
     piece = wanted // size
+    if len(piece) and piece[0] == piece[-1] == piece.min() == piece.max():
+        number = int(piece[0])
+        yield number, wanted - number * size, np.arange(len(piece))
+        return
     order = np.argsort(piece, kind="stable")
     for at in np.split(order, np.flatnonzero(np.diff(piece[order])) + 1):
         if len(at):
@@ -325,8 +332,8 @@ def parts(wanted: np.ndarray, size: int) -> Iterator[Part]:
 
 def as_run(positions: np.ndarray) -> slice | np.ndarray:
     """Positions along one axis as a slice, which copies fastest, where they are a run."""
-    first = int(positions[0])
-    return slice(first, first + len(positions)) if bool((np.diff(positions) == 1).all()) else positions
+    first, n = int(positions[0]), len(positions)
+    return slice(first, first + n) if n == 1 or bool((positions[1:] - positions[:-1] == 1).all()) else positions
 
 
 def outer(axes: Sequence[slice | np.ndarray]) -> tuple[Any, ...]:

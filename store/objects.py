@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import zarr
 from zarr.abc.buffer import Buffer, BufferPrototype
-from zarr.abc.store import RangeByteRequest, Store
+from zarr.abc.store import ByteRequest, RangeByteRequest, Store
 from zarr.buffer import default_buffer_prototype
 from zarr.buffer.cpu import Buffer as CpuBuffer
 from zarr.core.sync import sync
@@ -47,10 +47,12 @@ async def get_bounded(store: Store, key: str, prototype: BufferPrototype, max_by
     return found
 
 
-def get_buffer(store: Store, key: str, max_bytes: int = MAX_BYTES) -> Buffer | None:
-    """An object as zarr holds it, None where there is none. Raises ValueError for a larger one."""
+def get_buffer(store: Store, key: str, max_bytes: int = MAX_BYTES, part: ByteRequest | None = None) -> Buffer | None:
+    """An object as zarr holds it, or a part of it, None where there is none. Raises ValueError for a larger one."""
     if isinstance(store, LocalStore) and not store.root.is_dir():
         return None  # zarr would make the folder, or raise
+    if part is not None:
+        return sync(store.get(key, default_buffer_prototype(), part))
     return sync(get_bounded(store, key, default_buffer_prototype(), max_bytes))
 
 

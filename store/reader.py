@@ -21,7 +21,8 @@ from xarray.backends import BackendArray, BackendEntrypoint
 from xarray.core import indexing
 from xarray.indexes import PandasIndex
 
-from .direct import ShardBytes, can_read, read_shards, read_strings, share_of_chunks
+from .direct import Opening, can_read, opened, read_shards, read_strings
+from .fetched import Fetching
 from .folder import Folder
 from .group import (
     arrays_of,
@@ -41,9 +42,8 @@ from .schema import FAILED, LONG_NAMES, OK, PENDING, anatomy_values
 from .selected import Selected, chunked
 
 SHOWN_DIMS: dict[tuple[str, ...], tuple[str, ...]] = {("layer", "clip", "neuron"): ("layer", "neuron", "clip")}
-MAX_WHOLE_BYTES = 2**28  # of an object that is read whole
-MIN_WHOLE_SHARE = 0.5  # share of an object's inner chunks from which on one request for all of it beats one for each
-MAX_DOWNLOADS = 3  # objects under way from an object store at a time, for each reading thread
+MAX_WHOLE_BYTES = 2**24  # of objects of all layers, of which a Dask chunk of what is not local is made
+MAX_CHUNK_BYTES = 2**28  # of such a chunk as it is shown, of several objects
 RECORDED = ("status", "reason")  # shown with the clips that failed
 HIDDEN = ("digest", "version", "check", "layer", "site", "neuron", "neuron_valid", "clip")  # or made of the identity
 MAX_DRAWN = 1000  # clips along an axis of a plot; each is a tick with its name
@@ -60,30 +60,31 @@ class StoredArray(BackendArray):
         self.order = [disk.index(d) for d in self.dims]  # order[i] is the disk axis of shown axis i
         self.shape = tuple(array.shape[axis] for axis in self.order)
         self.dtype = _shown_dtype(array.dtype)
-        self.files, self.encoded_plainly = array, can_read(array)
-        self.local = isinstance(array.store_path.store, Folder)
-        self.opening = uuid.uuid4().hex
+        self.encoded_plainly, self.local = can_read(array), isinstance(array.store_path.store, Folder)
+        self.opening: Opening = opened if self.local else Fetching()
+        self.files = self.array if self.encoded_plainly and not self.local else array
+        self.name = uuid.uuid4().hex
 
     def __dask_tokenize__(self) -> str:
         """Dask takes equal names for equal values, and the same location may hold others when it is opened again."""
-        return self.opening
+        return self.name
 
     @property
     def preferred_chunks(self) -> dict[str, int]:
-        """Dask chunks: whole stored objects; from local files one layer at a time of values per neuron.
+        """Dask chunks: whole stored objects; one layer at a time of values per neuron, but of small ones elsewhere.
 
-        On an object store the layers of one object would be as many requests, each at the price of several of them.
+        What is not local is shown in chunks of several objects, so that a task can ask for many at a time.
         """
         shape = dict(zip(dims_of(self.array), self.array.shards or self.array.chunks, strict=True))
-        if {"neuron", "clip"} <= set(self.dims) and not self.in_one_request:
+        n_bytes = int(np.prod(list(shape.values()))) * self.array.dtype.itemsize
+        if {"neuron", "clip"} <= set(self.dims) and (self.local or n_bytes > MAX_WHOLE_BYTES):
             shape["layer"] = 1
-        return {d: min(shape.get(d, n), n) for d, n in zip(self.dims, self.shape, strict=True)}
-
-    @property
-    def in_one_request(self) -> bool:
-        """Whether an object is read as a whole: one that is not local, and not too large for memory."""
-        n_values = int(np.prod(self.array.shards or self.array.chunks))
-        return not self.local and n_values * self.array.dtype.itemsize <= MAX_WHOLE_BYTES
+        chunk = {d: min(shape.get(d, n), n) for d, n in zip(self.dims, self.shape, strict=True)}
+        if "clip" in chunk and not self.local:
+            shown = max(1, int(np.prod(list(chunk.values()))) * self.dtype.itemsize)
+            n_clips = self.shape[self.dims.index("clip")]
+            chunk["clip"] = min(chunk["clip"] * max(1, MAX_CHUNK_BYTES // shown), n_clips)
+        return chunk
 
     def __getitem__(self, key: indexing.ExplicitIndexer) -> np.ndarray:
         values: np.ndarray = indexing.explicit_indexing_adapter(
@@ -111,16 +112,14 @@ class StoredArray(BackendArray):
         return reading(f"{self.array.path} in {self.array.store_path.store}")
 
     def _read_on_disk(self, on_disk: list[Any]) -> np.ndarray:
-        """The same; by zarr what is neither local nor worth whole objects, and what lacks a file."""
+        """The same; by zarr what is encoded otherwise, and what lacks a file."""
         if self.array.dtype.kind == "T":
             (where,) = on_disk
             strings = np.array(read_strings(self.files, where), object)
             return strings.reshape(()) if isinstance(where, int | np.integer) else strings
-        if self.encoded_plainly and self.local:
-            with contextlib.suppress(FileNotFoundError):
-                return read_shards(self.files, on_disk)
-        elif self.encoded_plainly and self.in_one_request and share_of_chunks(self.array, on_disk) >= MIN_WHOLE_SHARE:
-            return read_shards(self.array, on_disk, ShardBytes, MAX_DOWNLOADS)
+        if self.encoded_plainly:
+            with contextlib.suppress(FileNotFoundError) if self.local else contextlib.nullcontext():
+                return read_shards(self.files, on_disk, self.opening)
         return np.asarray(self.array.oindex[tuple(on_disk)])
 
 

@@ -9,7 +9,7 @@ product. What has become of an array by anything but selecting and transposing i
 # mypy: allow-untyped-calls
 # (dask says that it is typed, but most of its array functions are not.)
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from itertools import product
@@ -23,7 +23,7 @@ import zarr
 from dask.local import get_sync
 from numpy.typing import NDArray
 
-from .direct import Part, chunk_bytes, chunks_in, parts
+from .direct import Opening, Part, chunks_in, parts
 
 FOLLOWED = ("getitem-", "transpose-")  # how Dask calls what only selects and transposes
 MAX_FOLLOWED = 16  # of an open array, that are kept
@@ -36,6 +36,7 @@ class Stored(Protocol):
     """What is asked of the reader's `StoredArray`."""
 
     files: zarr.Array[Any]
+    opening: Opening
     local: bool
     encoded_plainly: bool
 
@@ -78,40 +79,50 @@ class Selected:
         return self.stored.as_stored(list(self.at.values()))
 
     @property
+    def local(self) -> bool:
+        """Whether it lies in files of this machine."""
+        return self.stored.local
+
+    @property
     def in_order(self) -> bool:
-        """Whether `blocks` can give it: of local files, whose layers and neurons are in order, and of bits all."""
+        """Whether `blocks` can give it: its layers and neurons are in order, and of bits all are there."""
         files, others = self.stored.files, [at for dim, at in self.at.items() if dim != "clip"]
         ascending = all(bool((np.diff(at) > 0).all()) for at in others)
         packed = self.at.get("neuron_byte")
         whole = packed is None or len(packed) == files.shape[-1]
-        return self.stored.local and self.stored.encoded_plainly and list(self.at)[1] == "clip" and ascending and whole
+        return self.stored.encoded_plainly and list(self.at)[1] == "clip" and ascending and whole
 
     def clips(self) -> list[Part]:
         """The clips of each row of stored chunks: its number, where in the row they lie, and where in the selection."""
         return list(parts(self.at["clip"], self.stored.files.chunks[1]))
 
-    def blocks(self, row: Part) -> Iterator[tuple[slice, slice, NDArray[Any]]]:
-        """Stored chunks of such a row, one after the other, of a selection that is `in_order`.
+    def blocks(self, rows: Sequence[Part]) -> Iterator[tuple[int, slice, slice, NDArray[Any]]]:
+        """Stored chunks of such rows, one after the other, of a selection that is `in_order`.
 
-        Gives the layers, the neurons, and the values (layer, clip, neuron) of all clips that are stored in
-        the row, in the stored type. They are there until the next chunk is asked for: all are read into one buffer.
+        Gives the number of the row in `rows`, the layers, the neurons, and the values (layer, clip, neuron) of all
+        clips that are stored in the row, in the stored type. They are there until the next chunk is asked for: all are
+        read into one buffer. Of objects that are not local, those of the next rows are under way meanwhile.
         Raises as any reading of the array does.
         """
         files = self.stored.files
-        buffer = np.empty(chunk_bytes(files), np.uint8)
         shards, (_, n_rows, _) = files.shards or files.chunks, files.chunks
         layers, _, neurons = self.at.values()
-        number, inside, at = row
-        clips = number * n_rows // shards[1], inside + number * n_rows % shards[1], at
-        for layer, neuron in product(parts(layers, shards[0]), parts(neurons, shards[2])):
-            try:
-                with self.stored.reading():
-                    for (of_layer, _, of_neuron), values in chunks_in(files, (layer, clips, neuron), buffer):
-                        own = np.ascontiguousarray(values[of_layer[1]][..., of_neuron[1]])
-                        yield of_layer[2], of_neuron[2], own  # type: ignore[misc]  # slices, since they are in order
-            except FileNotFoundError:
+        others = list(product(parts(layers, shards[0]), parts(neurons, shards[2])))
+        wanted = [
+            (layer, (number * n_rows // shards[1], inside + number * n_rows % shards[1], at), neuron)
+            for number, inside, at in rows
+            for layer, neuron in others
+        ]
+        i = -1
+        try:
+            with self.stored.reading():
+                for i, (of_layer, _, of_neuron), values in chunks_in(files, wanted, self.stored.opening):
+                    own = np.ascontiguousarray(values[of_layer[1]][..., of_neuron[1]])
+                    yield i // len(others), of_layer[2], of_neuron[2], own  # type: ignore[misc]  # slices: in order
+        except FileNotFoundError:
+            for at in [at for _, (_, _, at), _ in wanted[max(0, i) :]]:
                 self.part(clip=at).read()  # says what is missing
-                raise
+            raise
 
 
 class Shown:

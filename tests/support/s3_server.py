@@ -107,8 +107,13 @@ def serving() -> Iterator[ObjectServer]:
 
 
 def main() -> None:
-    """Serve until standard input ends; the port is the first line of standard output."""
+    """Serve until standard input ends; the port is the first line of standard output.
+
+    The first argument: seconds that every request waits.
+    """
+    latency = float(sys.argv[1]) if len(sys.argv) > 1 else 0.0
     with serving() as server:
+        server.fault = (lambda method, key: latency) if latency else None
         sys.stdout.write(f"{server.port}\n")
         sys.stdout.flush()
         sys.stdin.read()
