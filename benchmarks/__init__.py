@@ -8,6 +8,6 @@ machine hits all alike. Results at full size go to `results/<question>.json`; `r
 
 QUESTIONS = (
     "quickstart", "throughput", "startup", "against_hooks", "counting", "permutations", "contrast", "planted",
-    "selection", "encoders", "opening", "commands", "one_neuron", "thresholds", "memory", "ablation", "cluster", "object_store",
-    "service",
+    "selection", "encoders", "opening", "commands", "one_neuron", "thresholds", "memory", "ablation", "cluster",
+    "object_store", "service",
 )  # fmt: skip

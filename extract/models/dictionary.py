@@ -154,7 +154,7 @@ def write_dictionary(dictionary: Dictionary, folder: Path) -> None:
         "base": dictionary.base,
     }  # fmt: skip
     with whole_file(folder / WEIGHTS) as partial:
-        safetensors.torch.save_file(dictionary.weights, partial)
+        partial.write_bytes(safetensors.torch.save(dictionary.weights))
     with whole_file(folder / ABOUT) as partial:
         partial.write_text(json.dumps(about, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
