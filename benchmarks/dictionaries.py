@@ -17,13 +17,13 @@ from typing import Any
 import torch
 from sklearn.decomposition import MiniBatchDictionaryLearning
 from sklearn.exceptions import ConvergenceWarning
+from tests.support.planted_rows import planted_rows
 from threadpoolctl import threadpool_limits
 
 from otoscope.sae.measures import mmcs
 from otoscope.sae.recipe import Recipe, recipe_named
 from otoscope.sae.rows import HeldRows
 from otoscope.sae.training import Trained, train
-from tests.support.planted_rows import planted_rows
 
 from . import harness
 from .harness import Figure, Measured, median_ratio

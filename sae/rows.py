@@ -1,7 +1,7 @@
 """Rows: stored states as training reads them, one row per clip.
 
-Conventions: a row is a raw hidden state, float32 (width). Which rows meet in a batch is decided by the order's seed, the
-number of the epoch and where the rows are held, never by a recipe.
+Conventions: a row is a raw hidden state, float32 (width). Which rows meet in a batch is decided by the order's seed,
+the number of the epoch and where the rows are held, never by a recipe.
 """
 
 from collections.abc import Iterator

@@ -90,9 +90,10 @@ def test_killed_while_a_checkpoint_is_written(values: Tensor, tmp_path: Path, mo
             raise Killed
         return real(path, target)
 
-    with monkeypatch.context() as patch, pytest.raises(Killed):
+    with monkeypatch.context() as patch:
         patch.setattr(Path, "replace", dying)
-        train(*both(values), MIXED, checkpoint=tmp_path / "checkpoint")
+        with pytest.raises(Killed):
+            train(*both(values), MIXED, checkpoint=tmp_path / "checkpoint")
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
     again = train(*both(values), MIXED, checkpoint=tmp_path / "checkpoint")
     for i, (one, other) in enumerate(zip(at_once, again, strict=True)):
@@ -186,10 +187,10 @@ def test_the_best_epoch_is_kept(values: Tensor) -> None:
 
 def test_planted_features_are_found(tmp_path: Path) -> None:
     """Also by the file, and where the mean is five times the spread; as it is published, they are not."""
-    values, features = planted_rows(6000, 32, 48, 3)
+    values, features = planted_rows(3000, 32, 48, 3)
     recipe = recipe_named(latents=96, sparsity="0.96", batch=64, epochs=8)
     published = recipe_named("published", latents=96, sparsity="0.96", batch=64, epochs=8)
-    rows = HeldRows(values[:5500]), HeldRows(values[5500:])
+    rows = HeldRows(values[:2800]), HeldRows(values[2800:])
     ours, theirs = train(*rows, [recipe, published])
     write_dictionary(to_dictionary(ours, state=1), tmp_path / "sae")
     similarity, found = mmcs(features, read_dictionary(tmp_path / "sae").decoder)
@@ -204,7 +205,7 @@ def test_bad_rows_and_recipes_are_refused_in_a_line(values: Tensor) -> None:
     bad = values.clone()
     bad[3, 3] = float("nan")
     for match, training_rows, held_out, recipes in (
-        ("200 training rows are fewer than a batch of 256; expected as many: choose --batch 200", rows, held, [small(batch=256)]),
+        ("200 training rows are fewer than a batch of 256; .*: choose --batch 200", rows, held, [small(batch=256)]),
         ("the state is the same in all 200 training rows", HeldRows(values[:1].repeat(200, 1)), held, [small()]),
         ("training rows hold NaN or infinity", HeldRows(bad), held, [small()]),
         ("held-out rows hold NaN or infinity", rows, HeldRows(bad), [small()]),
