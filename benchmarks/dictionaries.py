@@ -11,6 +11,7 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -150,7 +151,7 @@ def _narrow(size: Size) -> dict[str, Any]:
         found = []
         for penalty in size.penalties:
             learner, centred = rival(rows, size.narrow.latents, penalty, seed)
-            seconds, _ = process_seconds(lambda learner=learner, centred=centred: learner.fit(centred))
+            seconds, _ = process_seconds(partial(learner.fit, centred))
             found.append((mmcs(features, torch.from_numpy(learner.components_))[0], seconds))
         seen.setdefault("rival_penalties", []).append([similarity for similarity, _ in found])
         return max(found)
@@ -180,7 +181,7 @@ def _wide(size: Size) -> dict[str, Any]:
     timed = []
     for i in range(1, size.timed_batches + 1):
         part = centred[i * BATCH : (i + 1) * BATCH]
-        timed.append(process_seconds(lambda part=part: learner.partial_fit(part))[0])
+        timed.append(process_seconds(partial(learner.partial_fit, part))[0])
     seconds, (trained,) = process_seconds(lambda: train(rows, held_out, [recipe_of(size.wide)], device="cpu"))
     a_pass = statistics.median(timed) * size.rows / BATCH
     denser = train(rows, held_out, [recipe_of(size.wide, sparsity=size.denser)], device="cpu")[0]

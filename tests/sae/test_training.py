@@ -53,6 +53,13 @@ def test_side_by_side_is_alone(values: Tensor, tmp_path: Path) -> None:
         assert files(together[i], tmp_path / f"a{i}") == files(alone, tmp_path / f"b{i}")
 
 
+@pytest.mark.slow
+def test_two_threads_give_the_same_bytes_again(values: Tensor, tmp_path: Path) -> None:
+    once, again = (train(*both(values), MIXED, threads=2) for _ in range(2))
+    for i, (one, other) in enumerate(zip(once, again, strict=True)):
+        assert files(one, tmp_path / f"a{i}") == files(other, tmp_path / f"b{i}")
+
+
 class Killed(Exception):
     pass
 
