@@ -215,16 +215,21 @@ def can_read(array: zarr.Array[Any]) -> bool:
 
 
 def read_shards(
-    array: zarr.Array[Any], selection: Sequence[Index], kind: type[Shard] = ShardFile, at_once: int = 1
+    array: zarr.Array[Any],
+    selection: Sequence[Index],
+    kind: type[Shard] = ShardFile,
+    at_once: int = 1,
+    out: np.ndarray | None = None,
 ) -> np.ndarray:
     """Values of an outer selection in disk order, an axis selected by an int left out.
 
-    kind: how shards are opened. at_once: how many of them at a time.
+    kind: how shards are opened. at_once: how many of them at a time. out: memory for the values, contiguous, in which
+    no axis is left out [new].
     Raises what they do as they are opened, ValueError for one whose checksums do not agree.
     """
     shards, chunks = array.shards or array.chunks, array.chunks
     wanted = _positions(array, selection)
-    values = np.empty([len(axis) for axis in wanted], array.dtype)
+    values = np.empty([len(axis) for axis in wanted], array.dtype) if out is None else out
 
     def read(shard: tuple[Part, ...]) -> None:
         # One buffer for all inner chunks that are wanted in part: it stays in the processor's cache until it is copied.

@@ -8,7 +8,7 @@ import click
 
 from ..messages import one_line, visible
 
-RESUMED = ("quickstart", "extract")  # commands that commit blocks
+RESUMED = ("quickstart", "extract", "sae")  # commands that commit blocks, or whole SAEs
 
 
 class OneLine(click.ClickException):

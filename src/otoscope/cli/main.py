@@ -36,6 +36,10 @@ COMMANDS = {
         "exemplars": ("ask:exemplars", "The clips that drive a neuron most."),
         "compare": ("ask:compare", "Models side by side, or what each neuron of one serves."),
     },
+    "Dictionaries": {
+        "sae train": ("sae:train", "Train sparse autoencoders on the hidden states of a task."),
+        "sae table": ("sae:table", "Every setting and measure of the SAEs of a folder."),
+    },
     "What breaks when neurons are silenced": {
         "ablate run": ("ablate:run", "Rerun a task's test clips without some neurons."),
         "ablate set": ("ablate:neuron_set", "List a set of neurons by its name, or write it to a file."),
@@ -50,6 +54,7 @@ COMMANDS = {
 """By group: name, where it is ("module:attribute" of this folder), and what it does, in a line that fits a terminal."""
 
 GROUPS = {
+    "sae": "Sparse autoencoders (SAEs) of stored hidden states: latents that are neurons too.",
     "corpus": "Manifests of public data sets, from their downloads as they are unpacked.",
     "ablate": "Rerun an encoder with some of its neurons edited, and compare with chance.",
 }
