@@ -2,7 +2,7 @@
 
 Goal: one record with one spelling, on the command line, in a file of options and in `sae.json`; the published training
 exactly as it is printed, and ours, of which every remedy can be had by itself.
-Conventions: sparsity is a decimal fraction as text, so that k = floor((1 - sparsity) latents) is exact.
+Conventions: sparsity and decay are decimal fractions as text, so that k = floor((1 - sparsity) latents) is exact.
 """
 
 from dataclasses import dataclass, replace
@@ -39,6 +39,8 @@ class Recipe(Record):
     """Whether the k codes per row are those largest in the whole batch, and a threshold is learnt for single rows."""
     lr: float = 3e-3
     """Learning rate of Adam (0.9, 0.999)."""
+    decay: str = "0.2"
+    """Share of the steps, the last ones, over which the learning rate falls in a line to 0; from 0 to 1."""
     batch: int = 256
     """Rows per step."""
     epochs: int = 60
@@ -62,24 +64,34 @@ class Recipe(Record):
         for name in ("batch", "epochs"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; expected at least 1")
+        if not 0 <= _fraction("decay", self.decay) <= 1:
+            raise ValueError(f"decay is {self.decay}; expected 0 to 1")
         if not 0 < self.lr < 1:
             raise ValueError(f"lr is {self.lr:g}; expected more than 0 and less than 1")
 
     @property
     def k(self) -> int:
         """Codes of a row that may be above 0: floor((1 - sparsity) latents), in exact arithmetic."""
-        try:
-            share = 1 - Fraction(self.sparsity)
-        except (ValueError, ZeroDivisionError):
-            raise ValueError(f"{self.sparsity!r} is not a valid sparsity; expected a decimal such as 0.95") from None
-        return int(share * self.latents // 1)
+        return int((1 - _fraction("sparsity", self.sparsity)) * self.latents // 1)
+
+    def lr_at(self, step: int, steps: int) -> float:
+        """Learning rate of a step, from 0, of so many."""
+        decaying = float(Fraction(self.decay) * steps)
+        return self.lr * min(1.0, (steps - step) / decaying) if decaying else self.lr
+
+
+def _fraction(name: str, text: str) -> Fraction:
+    try:
+        return Fraction(text)
+    except (ValueError, ZeroDivisionError):
+        raise ValueError(f"{text!r} is not a valid {name}; expected a decimal such as 0.95") from None
 
 
 RECIPES: dict[str, dict[str, Any]] = {
     "centred": {},
     "published": {
-        "centre": False, "scale": False, "init": "independent", "unit_norm": False, "lr": 1e-3, "batch": 32,
-        "epochs": 100,
+        "centre": False, "scale": False, "init": "independent", "unit_norm": False, "lr": 1e-3, "decay": "0",
+        "batch": 32, "epochs": 100,
     },
 }  # fmt: skip
 """By name: where it differs from the defaults."""

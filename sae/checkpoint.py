@@ -1,0 +1,47 @@
+"""Checkpoint: all that the rest of a training depends on, in one file that is there whole or not at all.
+
+Goal: a training that was killed at any instant, and is begun again, ends in the bytes of one that never was.
+Conventions: tensors and a JSON document in one file of safetensors. `belongs` says which training it is of; where it
+differs in anything, the file is refused, naming what.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+from torch import Tensor
+
+from ..documents import parse_json
+from ..files import whole_file
+
+ABOUT = "otoscope"
+
+
+def write_training(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
+    """Put a checkpoint in the place of the one before. Raises OSError where it cannot be written."""
+    held = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    try:
+        with whole_file(path) as partial:
+            safetensors.torch.save_file(held, partial, {ABOUT: json.dumps(dict(about), sort_keys=True)})
+    except safetensors.SafetensorError as error:  # what the library makes of a full disk
+        raise OSError(f"{path.name} cannot be written: {error}") from error
+
+
+def read_training(path: Path, belongs: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and document of a checkpoint. Raises ValueError where it is damaged, or of another training."""
+    try:
+        with safetensors.safe_open(path, framework="pt") as opened:
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+            about = parse_json((opened.metadata() or {}).get(ABOUT, "").encode())
+        theirs = about["belongs"]
+    except (safetensors.SafetensorError, ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"{path} is not a whole checkpoint of a training; expected one: delete it to begin anew") from error
+    if differing := [name for name, value in belongs.items() if theirs.get(name) != value]:
+        raise ValueError(
+            f"checkpoint {path} is of another training: {', '.join(differing)} differ; expected the same: go on with "
+            "what it was begun with, or delete it to begin anew"
+        )
+    return tensors, about
