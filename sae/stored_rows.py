@@ -68,10 +68,11 @@ def rows_of(source: Source, state: int, layout: Layout, order_seed: int, device:
     if not layout.objects:
         train, held_out = held_rows(stored, sides, device)
         return HeldRows(train, order_seed), HeldRows(held_out)
-    streamed = [StreamedRows(stored, at, layout.objects, order_seed, device) for at in sides]
+    train_rows, held_out_rows = (StreamedRows(stored, at, layout.objects, order_seed, device) for at in sides)
     if layout.hold_out:
-        return streamed[0], HeldRows(*held_rows(stored, sides[1:], device))
-    return streamed[0], streamed[1]
+        (held_out,) = held_rows(stored, sides[1:], device)
+        return train_rows, HeldRows(held_out)
+    return train_rows, held_out_rows
 
 
 def held_rows(stored: StateRows, clips: Sequence[NDArray[np.intp]], device: str = "cpu") -> list[Tensor]:
