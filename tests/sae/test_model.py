@@ -103,11 +103,7 @@ def test_first_weights_depend_on_the_seed_alone_and_are_those_of_linear_layers()
     assert not torch.equal(Model(small(), WIDTH, CPU).encoder, Model(small(seed=1), WIDTH, CPU).encoder)
     free = Model(recipe_named("published", latents=1000, seed=2), 300, CPU)
     layers = torch.nn.Linear(300, 1000), torch.nn.Linear(1000, 300)
-    for ours, theirs in (
-        (free.encoder, layers[0].weight),
-        (free.bias, layers[0].bias),
-        (free.decoder, layers[1].weight),
-    ):
+    for ours, theirs in ((free.encoder, layers[0].weight), (free.bias, layers[0].bias), (free.decoder, layers[1].weight)):
         assert ours.abs().max().item() == pytest.approx(theirs.abs().max().item(), rel=0.01)
         assert ours.std().item() == pytest.approx(theirs.std().item(), rel=0.1)
     tied = Model(small(init="transposed"), WIDTH, CPU)
