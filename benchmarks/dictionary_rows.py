@@ -217,7 +217,8 @@ def _stream(url: str, size: Size, raw: dict[str, Any]) -> list[Figure]:
     return [
         Figure(
             name="rows per second without training, stream over objects in order",
-            value=median_ratio(seconds["in order"], seconds["stream"]), unit="times", bound=0.33, at_least=True, how=how,
+            value=median_ratio(seconds["in order"], seconds["stream"]),
+            unit="times", bound=0.33, at_least=True, how=how,
         ),
         Figure(
             name="memory of the stream, over two windows and an object", value=rise / (2 * window + state.object_bytes),
@@ -268,7 +269,7 @@ def _side_by_side(scratch: Path, size: Size, raw: dict[str, Any]) -> list[Figure
         Figure(
             name="SAEs of one state side by side, over one after the other",
             value=median_ratio(seconds["together"], seconds["apart"]), unit="times", bound=1.0, at_least=False,
-            how=f"{n} SAEs of {size.swept_latents} latents, {size.epochs} epochs of {size.swept_clips:,} streamed rows; "
+            how=f"{n} SAEs of {size.swept_latents} latents, {size.epochs} epochs of {size.swept_clips:,} rows, streamed; "
             "processor time, equal files",
         ),
         Figure(

@@ -38,7 +38,9 @@ def read_training(path: Path, belongs: Mapping[str, Any]) -> tuple[dict[str, Ten
             about = parse_json((opened.metadata() or {}).get(ABOUT, "").encode())
         theirs = about["belongs"]
     except (safetensors.SafetensorError, ValueError, TypeError, KeyError) as error:
-        raise ValueError(f"{path} is not a whole checkpoint of a training; expected one: delete it to begin anew") from error
+        raise ValueError(
+            f"{path} is not a whole checkpoint of a training; expected one: delete it to begin anew"
+        ) from error
     if differing := [name for name, value in belongs.items() if theirs.get(name) != value]:
         raise ValueError(
             f"checkpoint {path} is of another training: {', '.join(differing)} differ; expected the same: go on with "

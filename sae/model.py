@@ -23,6 +23,8 @@ SPARSE_BELOW = 0.15
 """Share of codes kept, under which sums over them are quicker than dense products (768 wide, 2,048 latents)."""
 AUXK_WEIGHT = 1 / 32
 WEIGHTS = ("encoder", "bias", "decoder")
+MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+"""What Adam keeps of each."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,8 +211,8 @@ class Model:
             ours[name].copy_(held[name])
         for name in WEIGHTS:
             weights = getattr(self, name)
-            moments = {key: held.get(f"{name}.{key}") for key in ("step", "exp_avg", "exp_avg_sq")}
-            if any(value is None for value in moments.values()):
+            moments = {key: held[f"{name}.{key}"] for key in MOMENTS if f"{name}.{key}" in held}
+            if len(moments) < len(MOMENTS):
                 raise ValueError(f"it lacks Adam's moments of {name}")
             # Copies: a file's tensors may lie anywhere in memory, and the last bits of sums depend on where.
             self.optimiser.state[weights] = {key: value.to(weights.device, copy=True) for key, value in moments.items()}

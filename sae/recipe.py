@@ -64,6 +64,8 @@ class Recipe(Record):
         for name in ("batch", "epochs"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; expected at least 1")
+        if not 0 <= self.seed < 2**32:  # torch's generator takes no more of it
+            raise ValueError(f"seed is {self.seed}; expected 0 to {2**32 - 1}")
         if not 0 <= _fraction("decay", self.decay) <= 1:
             raise ValueError(f"decay is {self.decay}; expected 0 to 1")
         if not 0 < self.lr < 1:

@@ -1,12 +1,13 @@
 """Rows: stored states as training reads them, one row per clip.
 
-Conventions: a row is a raw hidden state, float32 (width). Which rows meet in a batch is decided by the order's seed, the
-number of the epoch and where the rows are held, never by a recipe.
+Conventions: a row is a raw hidden state, float32 (width). Which rows meet in a batch is decided by the order's seed,
+the number of the epoch and where the rows are held, never by a recipe.
 """
 
 from collections.abc import Iterator
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -43,12 +44,12 @@ class HeldRows:
 
     def epoch(self, number: int, batch: int) -> Iterator[Tensor]:
         """As Rows; drawn on the CPU, so that devices agree."""
-        # Two numbers into one seed without meeting: neighbours of a seed are as unlike as any two.
-        dice = torch.Generator().manual_seed((self.order_seed << 32) + number)
-        order = torch.randperm(self.n, generator=dice).to(self.values.device)
+        drawn = np.random.default_rng((self.order_seed, number)).permutation(self.n)
+        order = torch.from_numpy(drawn).to(self.values.device)
         for start in range(0, self.n, batch):
             yield self.values.index_select(0, order[start : start + batch])
 
     def plain(self, batch: int) -> Iterator[Tensor]:
         """As Rows."""
-        yield from self.values.split(batch)
+        for start in range(0, self.n, batch):
+            yield self.values[start : start + batch]

@@ -151,8 +151,8 @@ def train(
     threads: of torch; part of what decides over the last bits.
     device: as torch names it; a GPU where there is one.
     each: is called after each epoch, with its number from 1 and the error per value on the rows held out, by recipe.
-    Raises ValueError for recipes that cannot share batches, fewer rows than a batch, rows that are constant or hold NaN,
-    training that gives no numbers, and a checkpoint of another training; OSError where that cannot be written.
+    Raises ValueError for recipes that cannot share batches, fewer rows than a batch, rows that are constant or hold
+    NaN, training that gives no numbers, and a checkpoint of another training; OSError where that cannot be written.
     """
     batch, epochs = _check(train_rows, held_out_rows, recipes)
     chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))

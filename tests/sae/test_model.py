@@ -73,7 +73,8 @@ def test_auxk_is_the_slope_of_its_loss_in_numpy(n_dead: int) -> None:
     slopes = [(getattr(ours, name) - getattr(plain, name)).numpy().astype(np.float64) for name in WEIGHTS]
     data = x.numpy().astype(np.float64)
 
-    def reconstruction(w: Any, b: Any, d: Any, kept: int, pre_of: slice) -> Any:
+    def largest_of(weights: Any, kept: int, pre_of: slice) -> Any:
+        w, b, d = weights
         pre = (data @ w.T + b)[:, pre_of]
         z = np.zeros_like(pre)
         for row, values in enumerate(pre):
@@ -81,18 +82,18 @@ def test_auxk_is_the_slope_of_its_loss_in_numpy(n_dead: int) -> None:
             z[row, largest] = values[largest]
         return z, z @ d[pre_of]
 
-    z, _ = reconstruction(*weights, model.recipe.k, slice(None))
+    z, _ = largest_of(weights, model.recipe.k, slice(None))
     left = data - np.maximum(z, 0) @ weights[2]
 
-    def loss(w: Any, b: Any, d: Any) -> float:
-        _, again = reconstruction(w, b, d, min(WIDTH // 2, n_dead), slice(0, n_dead))
+    def loss(weights: Any) -> float:
+        _, again = largest_of(weights, min(WIDTH // 2, n_dead), slice(0, n_dead))
         share = ((left - again) ** 2).sum() / ((left - left.mean(axis=0)) ** 2).sum()
         return share / 32 * min(n_dead / (WIDTH // 2), 1)
 
     rng = np.random.default_rng(0)
     for at in range(3):
         direction = [rng.normal(size=value.shape) * (i == at) for i, value in enumerate(weights)]
-        ends = [loss(*(v + sign * 1e-6 * e for v, e in zip(weights, direction, strict=True))) for sign in (1, -1)]
+        ends = [loss([v + sign * 1e-6 * e for v, e in zip(weights, direction, strict=True)]) for sign in (1, -1)]
         expected = (ends[0] - ends[1]) / 2e-6
         found = sum((slope * e).sum() for slope, e in zip(slopes, direction, strict=True))
         assert found == pytest.approx(expected, rel=1e-3, abs=1e-6)
@@ -103,7 +104,11 @@ def test_first_weights_depend_on_the_seed_alone_and_are_those_of_linear_layers()
     assert not torch.equal(Model(small(), WIDTH, CPU).encoder, Model(small(seed=1), WIDTH, CPU).encoder)
     free = Model(recipe_named("published", latents=1000, seed=2), 300, CPU)
     layers = torch.nn.Linear(300, 1000), torch.nn.Linear(1000, 300)
-    for ours, theirs in ((free.encoder, layers[0].weight), (free.bias, layers[0].bias), (free.decoder, layers[1].weight)):
+    for ours, theirs in (
+        (free.encoder, layers[0].weight),
+        (free.bias, layers[0].bias),
+        (free.decoder, layers[1].weight),
+    ):
         assert ours.abs().max().item() == pytest.approx(theirs.abs().max().item(), rel=0.01)
         assert ours.std().item() == pytest.approx(theirs.std().item(), rel=0.1)
     tied = Model(small(init="transposed"), WIDTH, CPU)

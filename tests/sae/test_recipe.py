@@ -30,6 +30,7 @@ def test_the_learning_rate_falls_in_a_line_over_the_last_steps() -> None:
         ({"sparsity": "some"}, "'some' is not a valid sparsity"), ({"decay": "1.1"}, "decay is 1.1; expected 0 to 1"),
         ({"decay": "late"}, "'late' is not a valid decay"), ({"lr": float("nan")}, "lr is nan"),
         ({"init": "zero"}, "no init 'zero'"), ({"batch": 0}, "batch is 0"), ({"latents": 1}, "1 latents; expected 2"),
+        ({"seed": 2**32}, "seed is 4294967296"), ({"seed": -1}, "seed is -1; expected 0 to 4294967295"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_trained_is_refused(changes: dict[str, object], match: str) -> None:

@@ -53,6 +53,13 @@ def test_side_by_side_is_alone(values: Tensor, tmp_path: Path) -> None:
         assert files(together[i], tmp_path / f"a{i}") == files(alone, tmp_path / f"b{i}")
 
 
+@pytest.mark.slow
+def test_two_threads_give_the_same_bytes_again(values: Tensor, tmp_path: Path) -> None:
+    once, again = (train(*both(values), MIXED, threads=2) for _ in range(2))
+    for i, (one, other) in enumerate(zip(once, again, strict=True)):
+        assert files(one, tmp_path / f"a{i}") == files(other, tmp_path / f"b{i}")
+
+
 class Killed(Exception):
     pass
 
@@ -90,9 +97,10 @@ def test_killed_while_a_checkpoint_is_written(values: Tensor, tmp_path: Path, mo
             raise Killed
         return real(path, target)
 
-    with monkeypatch.context() as patch, pytest.raises(Killed):
+    with monkeypatch.context() as patch:
         patch.setattr(Path, "replace", dying)
-        train(*both(values), MIXED, checkpoint=tmp_path / "checkpoint")
+        with pytest.raises(Killed):
+            train(*both(values), MIXED, checkpoint=tmp_path / "checkpoint")
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
     again = train(*both(values), MIXED, checkpoint=tmp_path / "checkpoint")
     for i, (one, other) in enumerate(zip(at_once, again, strict=True)):
@@ -134,7 +142,7 @@ def test_centre_and_scale_are_folded(values: Tensor, recipe: Recipe) -> None:
     np.testing.assert_allclose(dictionary.encode(values[:200]), z, atol=1e-5)
     decoder = trained.decoder.double().numpy() * scale
     np.testing.assert_allclose(np.linalg.norm(decoder, axis=1), 1, rtol=1e-5)
-    np.testing.assert_allclose(dictionary.decode(torch.from_numpy(z).float()), z @ decoder / scale + mean, rtol=1e-4)
+    np.testing.assert_allclose(dictionary.decode(torch.from_numpy(z).float()), z @ decoder / scale + mean, atol=1e-5)
     errors = ((z @ decoder / scale + mean - raw) ** 2).mean()
     assert trained.measures["train"].mse == pytest.approx(errors, rel=1e-4)
     assert trained.measures["held_out"].mse == pytest.approx(trained.history[trained.epoch - 1], rel=1e-4)
@@ -186,10 +194,10 @@ def test_the_best_epoch_is_kept(values: Tensor) -> None:
 
 def test_planted_features_are_found(tmp_path: Path) -> None:
     """Also by the file, and where the mean is five times the spread; as it is published, they are not."""
-    values, features = planted_rows(6000, 32, 48, 3)
+    values, features = planted_rows(3000, 32, 48, 3)
     recipe = recipe_named(latents=96, sparsity="0.96", batch=64, epochs=8)
     published = recipe_named("published", latents=96, sparsity="0.96", batch=64, epochs=8)
-    rows = HeldRows(values[:5500]), HeldRows(values[5500:])
+    rows = HeldRows(values[:2800]), HeldRows(values[2800:])
     ours, theirs = train(*rows, [recipe, published])
     write_dictionary(to_dictionary(ours, state=1), tmp_path / "sae")
     similarity, found = mmcs(features, read_dictionary(tmp_path / "sae").decoder)
@@ -204,7 +212,7 @@ def test_bad_rows_and_recipes_are_refused_in_a_line(values: Tensor) -> None:
     bad = values.clone()
     bad[3, 3] = float("nan")
     for match, training_rows, held_out, recipes in (
-        ("200 training rows are fewer than a batch of 256; expected as many: choose --batch 200", rows, held, [small(batch=256)]),
+        ("200 training rows are fewer than a batch of 256; .*: choose --batch 200", rows, held, [small(batch=256)]),
         ("the state is the same in all 200 training rows", HeldRows(values[:1].repeat(200, 1)), held, [small()]),
         ("training rows hold NaN or infinity", HeldRows(bad), held, [small()]),
         ("held-out rows hold NaN or infinity", rows, HeldRows(bad), [small()]),
