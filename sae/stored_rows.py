@@ -100,6 +100,7 @@ class StreamedRows:
         self.stored, self.at_once, self.order_seed, self.device = stored, objects, order_seed, device
         self.objects = [(number, inside) for number, inside, _ in stored.objects(clips)]
         self.n, self.width = len(clips), stored.width
+        self._windows: list[Tensor] = []  # kept from pass to pass: fresh memory costs as much as reading into it
 
     def epoch(self, number: int, batch: int) -> Iterator[Tensor]:
         """All rows, each once, in the order of an epoch, in batches of which the last may be smaller."""
@@ -114,7 +115,9 @@ class StreamedRows:
         drawn = [self.objects[i] for i in order.tolist()]
         together = [drawn[start : start + self.at_once] for start in range(0, len(drawn), self.at_once)]
         size = self.stored.object_rows
-        windows = [torch.empty(self.at_once * size, self.width) for _ in range(min(WINDOWS, len(together)))]
+        windows, self._windows = self._windows, []  # a pass beside this one takes others
+        while len(windows) < min(WINDOWS, len(together)):
+            windows.append(torch.empty(self.at_once * size, self.width))
 
         def read(turn: int) -> Tensor:
             window = windows[turn % WINDOWS]
@@ -122,25 +125,28 @@ class StreamedRows:
                 self.stored.read(number, window[i * size : (i + 1) * size].numpy())
             return window.to(self.device)
 
-        left = torch.empty(0, self.width, device=self.device)  # of the window before: less than a batch
-        with ThreadPoolExecutor(1, thread_name_prefix="read") as reader:
-            ahead = reader.submit(read, 0)
-            for turn, objects in enumerate(together):
-                window = ahead.result()
-                if turn + 1 < len(together):
-                    ahead = reader.submit(read, turn + 1)
-                at = np.concatenate([i * size + inside for i, (_, inside) in enumerate(objects)])
-                index = torch.from_numpy(at if rng is None else rng.permutation(at)).to(self.device)
-                first = batch - len(left) if len(left) else 0
-                if first:
-                    left = torch.cat([left, window.index_select(0, index[:first])])
-                    if len(left) < batch:
-                        continue
-                    yield left
-                starts = range(first, len(index), batch)
-                for start in starts[: (len(index) - first) // batch]:
-                    yield window.index_select(0, index[start : start + batch])
-                whole = first + (len(index) - first) // batch * batch
-                left = window.index_select(0, index[whole:])
-        if len(left):
-            yield left
+        try:
+            left = torch.empty(0, self.width, device=self.device)  # of the window before: less than a batch
+            with ThreadPoolExecutor(1, thread_name_prefix="read") as reader:
+                ahead = reader.submit(read, 0)
+                for turn, objects in enumerate(together):
+                    window = ahead.result()
+                    if turn + 1 < len(together):
+                        ahead = reader.submit(read, turn + 1)
+                    at = np.concatenate([i * size + inside for i, (_, inside) in enumerate(objects)])
+                    index = torch.from_numpy(at if rng is None else rng.permutation(at)).to(self.device)
+                    first = batch - len(left) if len(left) else 0
+                    if first:
+                        left = torch.cat([left, window.index_select(0, index[:first])])
+                        if len(left) < batch:
+                            continue
+                        yield left
+                    starts = range(first, len(index), batch)
+                    for start in starts[: (len(index) - first) // batch]:
+                        yield window.index_select(0, index[start : start + batch])
+                    whole = first + (len(index) - first) // batch * batch
+                    left = window.index_select(0, index[whole:])
+            if len(left):
+                yield left
+        finally:
+            self._windows = windows
