@@ -115,8 +115,8 @@ def sweep_of(config: Mapping[str, Any]) -> Sweep:
     if counts * len(setting.state) > MAX_SAES:
         raise ValueError(f"the sweep has {counts * len(setting.state)} SAEs; expected at most {MAX_SAES}")
     recipes = []
-    for values in product(*several.values()):
-        one = dict(zip(several, values, strict=True))
+    for combined in product(*several.values()):
+        one = dict(zip(several, combined, strict=True))
         name = one.pop("recipe")
         if name not in RECIPES:
             raise ValueError(f"no recipe {name!r}; expected one of {', '.join(RECIPES)}")

@@ -43,15 +43,15 @@ def layout_of(source: Source, state: StateRows, memory: int) -> Layout:
     train, held_out = row * len(source.train), row * len(source.held_out)
     if train + held_out <= memory:
         return Layout(memory=train + held_out, objects=0)
-    least = (WINDOWS + 1) * one
-    hold_out = held_out <= min(MAX_HELD_OUT_SHARE * memory, memory - least)
+    needed_at_all = (WINDOWS + 1) * one
+    hold_out = held_out <= min(MAX_HELD_OUT_SHARE * memory, memory - needed_at_all)
     beside = held_out if hold_out else 0
     n_objects = sum(1 for _ in state.objects(source.train))
     objects = min((memory - beside - one) // (WINDOWS * one), n_objects)
     if objects < 1:
         raise ValueError(
             f"the rows of {source.where} do not fit into a memory of {memory} bytes, nor do parts of them; expected at "
-            f"least {least}, for two stored objects and one that is read: give more"
+            f"least {needed_at_all}, for two stored objects and one that is read: give more"
         )
     needed = beside + (WINDOWS * objects + 1) * one
     if hold_out:

@@ -83,7 +83,7 @@ def test_a_group_is_on_one_side_whatever_the_seed(store: str) -> None:
     ("asked", "error", "message"),
     [
         ({"group": "colour"}, LookupError, r"no label column 'colour' to group clips by; its columns: one, singer"),
-        ({"group": "one"}, ValueError, r"has 1 groups by one; expected two at least"),
+        ({"group": "one"}, ValueError, r"has 1 groups by one; expected two at smallest"),
         ({"where": ["singer=zz"]}, LookupError, r"no clip has singer 'zz'"),
         ({"held_out": 1.0}, ValueError, r"share held out is 1.0; expected more than 0"),
     ],
@@ -156,9 +156,9 @@ def test_rows_that_fit_are_held_and_read_once(store: str, states: np.ndarray, ob
 def test_a_layout_is_that_of_the_memory_it_takes(store: str, states: np.ndarray) -> None:
     source = find_source(store, "t")
     state = source.state(0)
-    least = 3 * state.object_bytes
+    smallest = 3 * state.object_bytes
     seen = set()
-    for memory in range(least, (N + 1) * ROW, 40):
+    for memory in range(smallest, (N + 1) * ROW, 40):
         layout = layout_of(source, state, memory)
         assert layout.memory <= memory
         assert layout_of(source, state, layout.memory) == layout
@@ -168,8 +168,10 @@ def test_a_layout_is_that_of_the_memory_it_takes(store: str, states: np.ndarray)
         seen.add(layout)
     assert {layout.hold_out for layout in seen} == {True, False}
     assert {layout.objects for layout in seen} >= {0, 1, 2, 3}
-    with pytest.raises(ValueError, match=f"do not fit into a memory of {least - 1} bytes.*; expected at least {least}"):
-        layout_of(source, state, least - 1)
+    with pytest.raises(
+        ValueError, match=f"do not fit into a memory of {smallest - 1} bytes.*; expected at least {smallest}"
+    ):
+        layout_of(source, state, smallest - 1)
     for layout in seen:
         train, held_out = rows_of(source, 0, layout, 0, "cpu")
         np.testing.assert_array_equal(torch.cat(list(held_out.plain(9))), states[0, source.held_out])

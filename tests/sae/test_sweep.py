@@ -95,10 +95,10 @@ def test_objects_are_read_once_per_pass_whatever_the_number_of_recipes(
 def test_memory_enough_is_the_exact_way_and_less_is_recorded(store: str, tmp_path: Path) -> None:
     exact = trained(store, tmp_path / "a", state=1)
     assert trained(store, tmp_path / "b", state=1, memory="1G") == exact
-    least = json.loads(exact["state1-s0.9-seed0/sae.json"])["config"]["memory"]
-    assert least == (N - 1) * WIDTH * 4
-    assert trained(store, tmp_path / "c", state=1, memory=least) == exact
-    streamed = trained(store, tmp_path / "d", state=1, memory=least - 1)
+    smallest = json.loads(exact["state1-s0.9-seed0/sae.json"])["config"]["memory"]
+    assert smallest == (N - 1) * WIDTH * 4
+    assert trained(store, tmp_path / "c", state=1, memory=smallest) == exact
+    streamed = trained(store, tmp_path / "d", state=1, memory=smallest - 1)
     assert streamed != exact
     about = json.loads(streamed["state1-s0.9-seed0/sae.json"])
     assert about["layout"]["objects_at_a_time"] > 0
@@ -264,7 +264,7 @@ def test_a_config_that_is_none_is_refused(config: dict[str, Any], message: str, 
         (("--state", 1, "--sparsity", "0.99"), "sparsity 0.99 of 32 latents leaves 0 of them for a row"),
         (("--state", 1, "--sparsity", "0"), "leaves 32 of them for a row; expected 1 to 31"),
         (("--state", 3), "the state is the same in all 119 training rows"),
-        (("--state", 1, "--group", "one"), "has 1 groups by one; expected two at least"),
+        (("--state", 1, "--group", "one"), "has 1 groups by one; expected two at smallest"),
         (("--state", 1, "--group", "colour"), "no label column 'colour' to group clips by"),
         (("--state", "1,x"), "--state is '1,x'; expected N,..."),
         (("--state", 1, "--memory", "100"), "do not fit into a memory of 100 bytes, nor do parts of them"),
