@@ -83,7 +83,7 @@ def test_a_group_is_on_one_side_whatever_the_seed(store: str) -> None:
     ("asked", "error", "message"),
     [
         ({"group": "colour"}, LookupError, r"no label column 'colour' to group clips by; its columns: one, singer"),
-        ({"group": "one"}, ValueError, r"has 1 groups by one; expected two at smallest"),
+        ({"group": "one"}, ValueError, r"has 1 groups by one; expected two at least"),
         ({"where": ["singer=zz"]}, LookupError, r"no clip has singer 'zz'"),
         ({"held_out": 1.0}, ValueError, r"share held out is 1.0; expected more than 0"),
     ],
