@@ -222,14 +222,17 @@ def can_read(array: zarr.Array[Any]) -> bool:
     )
 
 
-def read_shards(array: zarr.Array[Any], selection: Sequence[Index], opening: Opening = opened) -> np.ndarray:
+def read_shards(
+    array: zarr.Array[Any], selection: Sequence[Index], opening: Opening = opened, out: np.ndarray | None = None
+) -> np.ndarray:
     """Values of an outer selection in disk order, an axis selected by an int left out.
 
+    out: memory for the values, contiguous, of which no axis is selected by an int.
     Raises as `opening` does, ValueError for a shard whose checksums do not agree.
     """
     shards, chunks = array.shards or array.chunks, array.chunks
     wanted = _positions(array, selection)
-    values = np.empty([len(axis) for axis in wanted], array.dtype)
+    values = np.empty([len(axis) for axis in wanted], array.dtype) if out is None else out
     # One buffer for all inner chunks that are wanted in part: it stays in the processor's cache until it is copied.
     buffer = np.empty(chunk_bytes(array), np.uint8)
     stored = buffer.view(array.dtype.newbyteorder("<")).reshape(chunks)

@@ -89,7 +89,9 @@ def test_ten_clips_walk_through_every_room(tmp_path: Path) -> None:
 HEAVY = {"torch", "xarray", "zarr", "matplotlib", "pandas", "numpy", "dask", "ray"}
 
 
-@pytest.mark.parametrize("statement", ["import otoscope", "import otoscope.cli.main", "import otoscope.analysis"])
+@pytest.mark.parametrize(
+    "statement", ["import otoscope", "import otoscope.cli.main", "import otoscope.analysis", "import otoscope.sae"]
+)
 def test_an_import_brings_nothing_heavy(statement: str) -> None:
     code = f"{statement}; import sys; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()

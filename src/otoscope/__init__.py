@@ -5,6 +5,7 @@
     otoscope.across(tree, function)             results with a real `task` dimension
     otoscope.Encoder                            what a `module:` factory returns
     otoscope.analysis                           the pure functions behind `ds.otoscope`
+    otoscope.sae                                sparse dictionaries of stored hidden states
 
 Names are imported when first used, so that `import otoscope` costs nothing.
 """
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 __getattr__, _, __all__ = lazy_loader.attach(
     __name__,
-    ["analysis"],
+    ["analysis", "sae"],
     {"analysis.across_tasks": ["across"], "extract.capture": ["capture"], "extract.models.encoder": ["Encoder"]},
 )
 __all__ += ["open"]

@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -170,9 +171,13 @@ def test_a_selection_that_means_little_is_warned_of_in_one_line_by_every_command
     ask = (original, "--task", "t:kind", "--percentile", 40)
     warned = re.compile(r"store t:kind: the selected neurons \(1\) are not more selective .*: use --threshold q80")
     against = ("--against", "t:kind", "-o", tmp_path / "f.png")
-    by_one_way = [("table", kind, *ask) for kind in ("paper", "thresholds", "depth")]
+    by_one_way: list[tuple[Any, ...]] = [("table", kind, *ask) for kind in ("paper", "thresholds", "depth")]
     by_one_way += [("figure", "depth", *ask, *against[2:]), ("selectors", *ask), ("compare", "--by", "neuron", *ask)]
-    remedied = [("neurons", *ask), ("table", "stats", *ask), ("table", "overlap", *ask, *against[:2])]
+    remedied: list[tuple[Any, ...]] = [
+        ("neurons", *ask),
+        ("table", "stats", *ask),
+        ("table", "overlap", *ask, *against[:2]),
+    ]
     remedied += [("figure", "overlap", *ask, *against), ("null", *ask, *against[:2], "--permutations", 19)]
     for words in (*by_one_way, *remedied):
         result = call(*words)

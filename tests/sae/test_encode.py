@@ -17,7 +17,7 @@ import otoscope
 from otoscope.analysis.kinds import COMPARISONS, NULL_ROWS, TABLES
 from otoscope.extract.models.dictionary import read_dictionary, write_dictionary
 from otoscope.extract.models.latents import latents_origin
-from otoscope.sae.encode import EncodingReport, encode
+from otoscope.sae.encoding import EncodingReport, encode
 from otoscope.store.blocks import blocks
 from otoscope.store.changes.tasks import add_labels, stored_origin
 from otoscope.store.status import failed_clips, task_status

@@ -38,17 +38,17 @@ COMMANDS = {
         "compare": ("ask:compare", "Models side by side, or what each neuron of one serves."),
     },
     "Dictionaries": {
+        "sae train": ("sae:train", "Train sparse autoencoders on the hidden states of a task."),
+        "sae table": ("sae:table", "Every setting and measure of the SAEs of a folder."),
         "sae encode": ("sae_encode:encode", "Make a task of latents of stored hidden states."),
+        "sae export": ("sae_files:export", "Write an SAE as another library keeps it."),
+        "sae import": ("sae_files:import_", "Make an SAE of another library's files."),
     },
     "What breaks when neurons are silenced": {
         "ablate run": ("ablate:run", "Rerun a task's test clips without some neurons."),
         "ablate set": ("ablate:neuron_set", "List a set of neurons by its name, or write it to a file."),
         "ablate table": ("ablate:table", "All numbers of the result of an ablation."),
         "ablate serve": ("serve:serve", "Serve ablations of a store over HTTP."),
-    },
-    "Dictionaries": {
-        "sae export": ("sae_files:export", "Write an SAE as another library keeps it."),
-        "sae import": ("sae_files:import_", "Make an SAE of another library's files."),
     },
     "The papers' own files": {
         "export": ("papers:export", "Write a labelling as over_zero.pt, classes.txt and so on."),

@@ -23,7 +23,7 @@ def encode(
     Neither encoder nor audio is needed. Run it again to resume, or to append what the source gained. Labels are carried
     over once, when the task is made; later ones are added to it by `otoscope label`.
     """
-    from ..sae.encode import encode as encode_task
+    from ..sae.encoding import encode as encode_task
 
     log_progress()
     report = encode_task(store, task, saes, output, out_task=out_task, mean_dtype=mean_dtype)

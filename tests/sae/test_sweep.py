@@ -1,0 +1,369 @@
+"""Laws of sweeps: side by side as one after the other, held or streamed, here or in actors, interrupted or not, the
+files are the same, byte for byte; what is finished is not done again; what cannot be trained is a line, and no file.
+"""
+
+import errno
+import json
+import logging
+import os
+import shutil
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from otoscope.cluster.executor import SerialExecutor
+from otoscope.extract.models.dictionary import read_dictionary, write_dictionary
+from otoscope.extract.pipeline import Stopped
+from otoscope.sae import sweep as sweeps
+from otoscope.sae.config import Sweep, bytes_of, read_config, sweep_of
+from otoscope.sae.recipe import recipe_named
+from otoscope.sae.sweep import PARTIAL, SweepWorker, planned, run_sweep
+from otoscope.sae.table import sae_table
+from otoscope.store.state_rows import StateRows
+
+from ..support.commands import call, command, done
+from ..support.counting import count_calls
+from ..support.state_store import planted_states, write_states
+from ..support.stored_files import files, tree_of
+
+output = logging.getLogger(__name__)
+N, WIDTH, BLOCK = 150, 8, 16
+ASKED: dict[str, Any] = {"task": "t", "latents": 32, "sparsity": "0.9", "batch": 16, "epochs": 3}
+TWO_STATES = {**ASKED, "state": [0, 2], "sparsity": ["0.9", "0.75"], "seed": [0, 1]}
+STREAMED = 4 * WIDTH * BLOCK * 5  # bytes: two objects at a time
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> str:
+    url = str(tmp_path_factory.mktemp("states") / "s")
+    labels = {"singer": ["abcde"[i % 5] for i in range(N)], "one": ["x"] * N}
+    states = planted_states(4, N, WIDTH)
+    states[3] = states[3, 0]
+    write_states(url, states, block=BLOCK, failed=(5,), labels=labels)
+    return url
+
+
+def trained(store: str, folder: Path, **asked: Any) -> dict[str, bytes]:
+    run_sweep(store, sweep_of({**ASKED, **asked}), folder)
+    return tree_of(folder)
+
+
+def test_side_by_side_is_one_after_the_other(store: str, tmp_path: Path) -> None:
+    together = trained(store, tmp_path / "a", **TWO_STATES)
+    assert len(together) == 2 * 2 * 2 * 2
+    sweep = sweep_of(TWO_STATES)
+    for state, name, recipe in sweep.each():
+        assert trained(store, tmp_path / "b", state=state, sparsity=recipe.sparsity, seed=recipe.seed)
+        found = read_dictionary(tmp_path / "b" / name)
+        assert (found.state, found.k, found.n_latents) == (state, recipe.k, 32)
+    assert tree_of(tmp_path / "b") == together
+
+
+@pytest.mark.parametrize("memory", [10**9, STREAMED])
+def test_objects_are_read_once_per_pass_whatever_the_number_of_recipes(
+    store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, memory: int
+) -> None:
+    counts: Counter[int] = Counter()
+    read = StateRows.read
+
+    def counted(self: StateRows, number: int, out: np.ndarray) -> None:
+        counts[number] += 1
+        read(self, number, out)
+
+    monkeypatch.setattr(StateRows, "read", counted)
+    of_sweeps = []
+    for seeds in ([0], [0, 1, 2]):
+        for epochs in (1, 4):
+            counts.clear()
+            trained(store, tmp_path / f"{len(of_sweeps)}", state=1, seed=seeds, epochs=epochs, memory=memory)
+            assert sorted(counts) == list(range(-(-N // BLOCK)))
+            of_sweeps.append(counts.copy())
+    one, more_epochs, three, three_more = of_sweeps
+    assert (one, more_epochs) == (three, three_more)
+    for number in one:
+        assert more_epochs[number] - one[number] == (3 if memory == STREAMED else 0)
+
+
+def test_memory_enough_is_the_exact_way_and_less_is_recorded(store: str, tmp_path: Path) -> None:
+    exact = trained(store, tmp_path / "a", state=1)
+    assert trained(store, tmp_path / "b", state=1, memory="1G") == exact
+    smallest = json.loads(exact["state1-s0.9-seed0/sae.json"])["config"]["memory"]
+    assert smallest == (N - 1) * WIDTH * 4
+    assert trained(store, tmp_path / "c", state=1, memory=smallest) == exact
+    streamed = trained(store, tmp_path / "d", state=1, memory=smallest - 1)
+    assert streamed != exact
+    about = json.loads(streamed["state1-s0.9-seed0/sae.json"])
+    assert about["layout"]["objects_at_a_time"] > 0
+    assert trained(store, tmp_path / "e", state=1, memory=about["config"]["memory"]) == streamed
+    run_sweep(store, sweep_of(about["config"]), tmp_path / "d")  # finished, and known as such
+
+
+def test_what_is_finished_is_not_done_again(store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = trained(store, tmp_path / "a", state=[1, 2])
+    calls = count_calls(monkeypatch, "otoscope.sae.sweep.train")
+    assert trained(store, tmp_path / "a", state=[1, 2]) == first
+    assert not calls
+    more = trained(store, tmp_path / "a", state=[1, 2], sparsity=["0.9", "0.75"])
+    assert calls["train"] == 2
+    assert {name: more[name] for name in first} == first
+    assert len(more) == 2 * len(first)
+
+
+@pytest.mark.parametrize(
+    ("change", "difference"),
+    [
+        ({"lr": 0.01}, "config.lr: 0.003, not 0.01"),
+        ({"order_seed": 1}, "config.order_seed: 0, not 1; .*source.train.digest"),
+        ({"group": "singer"}, 'config.group: "", not "singer"'),
+        ({"threads": 2}, "config.threads: 1, not 2"),
+        ({"memory": STREAMED}, "config.memory: .*layout.objects_at_a_time: 0, not 1"),
+    ],
+)
+def test_a_folder_of_other_settings_is_refused(
+    store: str, tmp_path: Path, change: dict[str, Any], difference: str
+) -> None:
+    before = trained(store, tmp_path / "a", state=1)
+    with pytest.raises(ValueError, match=f"state1-s0.9-seed0 holds an SAE of other settings .*{difference}"):
+        trained(store, tmp_path / "a", state=1, **change)
+    assert tree_of(tmp_path / "a") == before
+
+
+def test_a_worker_that_is_closed_stops_after_an_epoch_and_leaves_a_checkpoint(store: str, tmp_path: Path) -> None:
+    whole = trained(store, tmp_path / "a", state=1, epochs=6)
+    sweep = sweep_of({**ASKED, "state": 1, "epochs": 6})
+    (piece,) = planned(store, sweep, tmp_path / "b")
+    worker = SweepWorker(store, sweep, tmp_path / "b", lambda _: worker.close())
+    with pytest.raises(Stopped):
+        worker(piece)
+    assert not list((tmp_path / "b").glob("state*"))
+    assert {path.name for path in (tmp_path / "b" / PARTIAL).glob("*/*")} == {"names", "checkpoint"}
+    run_sweep(store, sweep, tmp_path / "b")
+    assert files(tmp_path / "b") == whole
+
+
+def test_a_full_disk_loses_nothing_that_is_finished(
+    store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = trained(store, tmp_path / "a", **TWO_STATES)
+    monkeypatch.setattr(sweeps, "write_dictionary", failing_after(5, write_dictionary))
+    with pytest.raises(OSError, match="No space left"):
+        trained(store, tmp_path / "b", **TWO_STATES)
+    left = tree_of(tmp_path / "b")
+    assert {name: value for name, value in left.items() if name in whole}.items() <= whole.items()
+    assert len([name for name in left if name in whole]) == 5 * 2
+    monkeypatch.undo()
+    assert trained(store, tmp_path / "b", **TWO_STATES) == whole
+
+
+def failing_after(n: int, function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function that finds the disk full from the n-th call on."""
+    calls = iter(range(n))
+
+    def call_or_fail(*given: Any) -> Any:
+        if next(calls, None) is None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return function(*given)
+
+    return call_or_fail
+
+
+def test_a_table_has_a_row_per_sae_with_every_setting_and_measure(store: str, tmp_path: Path) -> None:
+    trained(store, tmp_path / "a", state=1, lr=[0.001, 0.003], centre=[True, False])
+    rows = sae_table(tmp_path / "a").set_index("name")
+    assert sorted(rows.index) == sorted(
+        f"state1-s0.9-seed0-{centre}-lr{lr}" for centre in ("centre", "no-centre") for lr in ("0.001", "0.003")
+    )
+    for name, row in rows.iterrows():
+        about = json.loads((tmp_path / "a" / str(name) / "sae.json").read_text())
+        assert set(about["config"]) <= set(rows.columns)
+        assert row["lr"] == about["config"]["lr"]
+        for side, measures in about["measures"].items():
+            assert row[f"{side}.fve"] == measures["fve"]
+        assert row["k"] == 3
+    printed = done("sae", "table", tmp_path / "a", "-o", tmp_path / "t.parquet")
+    assert printed == f"{tmp_path / 't.parquet'}\n"
+    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "t.parquet"), rows.reset_index())
+    assert "no SAE in" in call("sae", "table", tmp_path).stderr
+
+
+# Configs
+
+
+def test_a_config_is_what_the_command_line_says_and_what_an_sae_holds(store: str, tmp_path: Path) -> None:
+    options = ("--latents", 32, "--batch", 16, "--epochs", 2, "--no-scale", "--where", "singer!=a")
+    given = ("--task", "t", "--state", "1,2", "--sparsity", ".90,0.75", *options, "-o", tmp_path / "a")
+    names = "state1-s0.9-seed0, state1-s0.75-seed0, state2-s0.9-seed0, state2-s0.75-seed0"
+    assert done("sae", "train", store, *given) == f"{tmp_path / 'a'}: 4 SAEs, {names}\n"
+    whole = tree_of(tmp_path / "a")
+    config = tmp_path / "c.yaml"
+    config.write_text(
+        "task: t\nstate: [1, 2]\nsparsity: [0.9, 0.75]\nlatents: 32\nbatch: 16\nepochs: 2\nscale: false\n"
+        "where: singer!=a\n"
+    )
+    done("sae", "train", store, "--config", config, "-o", tmp_path / "b")
+    assert tree_of(tmp_path / "b") == whole
+    for name in ("state1-s0.9-seed0", "state2-s0.75-seed0"):
+        done("sae", "train", store, "--config", tmp_path / "a" / name / "sae.json", "-o", tmp_path / "d")
+    assert tree_of(tmp_path / "d").items() < whole.items()
+    assert len(tree_of(tmp_path / "d")) == 4
+    done("sae", "train", store, "--config", config, "--state", 1, "--sparsity", "0.9", "-o", tmp_path / "e")
+    assert [path.name for path in (tmp_path / "e").iterdir()] == ["state1-s0.9-seed0"]
+
+
+def test_names_have_what_varies() -> None:
+    sweep = sweep_of({"task": "t", "state": 3, "recipe": ["centred", "published"], "auxk": [False, True], "lr": "1e-3"})
+    assert [name for _, name, _ in sweep.each()] == [
+        "state3-s0.95-seed0-centred-no-auxk", "state3-s0.95-seed0-centred-auxk",
+        "state3-s0.95-seed0-published-no-auxk", "state3-s0.95-seed0-published-auxk",
+    ]  # fmt: skip
+    assert sweep.recipes[2] == recipe_named("published", lr=1e-3, auxk=False)
+    assert isinstance(sweep, Sweep)
+    assert [bytes_of(text) for text in ("12", "1.5k", "4G")] == [12, 1500, 4 * 10**9]
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"state": 1}, "task not given"),
+        ({"task": "t", "state": 1, "colour": 2}, "no option 'colour' to train by; expected some of task, state"),
+        ({"task": "t", "state": 1, "seed": "x"}, 'seed is "x"; expected int'),
+        ({"task": "t", "state": 1, "recipe": "best"}, "no recipe 'best'; expected one of centred, published"),
+        ({"task": "t", "state": 1, "sparsity": "x"}, "'x' is not a valid decimal"),
+        ({"task": "t", "state": 1, "sparsity": "0.9999"}, "leaves 0 of them for a row"),
+        ({"task": "t", "state": 1, "sparsity": "0.001", "latents": 10, "seed": []}, "seed has no value"),
+        ({"task": "t", "state": 1, "memory": "4X"}, "'4X' is not a valid memory; expected bytes, such as 500M"),
+        ({"task": "t", "state": 1, "order_seed": -1}, "order_seed is -1; expected 0 to"),
+        ({"task": "t", "state": 1, "seed": list(range(10_001))}, "the sweep has 10001 SAEs; expected at most 10000"),
+        ({"task": "t", "state": [], "seed": 1}, "no state was given"),
+    ],
+)
+def test_a_config_that_is_none_is_refused(config: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=message):
+        sweep_of(config)
+    (tmp_path / "c.json").write_text(json.dumps(config))
+    assert read_config(tmp_path / "c.json") == config
+
+
+# Bad input
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        (("--state", 9), "task t has no hidden state 9; expected 0 to 3, 0 the first layer's input"),
+        (("--state", 1, "--task", "u"), "no task 'u'"),
+        (("--state", 1, "--batch", 500), "has 119 rows to train on, fewer than a batch of 500; expected a batch"),
+        (("--state", 1, "--sparsity", "0.99"), "sparsity 0.99 of 32 latents leaves 0 of them for a row"),
+        (("--state", 1, "--sparsity", "0"), "leaves 32 of them for a row; expected 1 to 31"),
+        (("--state", 3), "the state is the same in all 119 training rows"),
+        (("--state", 1, "--group", "one"), "has 1 groups by one; expected two at least"),
+        (("--state", 1, "--group", "colour"), "no label column 'colour' to group clips by"),
+        (("--state", "1,x"), "--state is '1,x'; expected N,..."),
+        (("--state", 1, "--memory", "100"), "do not fit into a memory of 100 bytes, nor do parts of them"),
+        (("--state", 1, "--device", "toaster"), "no device 'toaster'"),
+    ],
+)
+def test_what_cannot_be_trained_is_a_line_and_no_file(
+    store: str, tmp_path: Path, asked: tuple[object, ...], message: str
+) -> None:
+    given = ("--task", "t", "--latents", 32, "--batch", 16, "--epochs", 1, "--sparsity", "0.9", *asked)
+    result = call("sae", "train", store, *given, "-o", tmp_path / "out")
+    assert result.exit_code == 2, result.output
+    error = result.stderr.splitlines()[-1]
+    assert error.startswith("Error: ")
+    assert message in error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_store_that_is_not_ready_is_refused(tmp_path: Path) -> None:
+    states = planted_states(2, 64, WIDTH)
+    states[1, 40, 3] = np.nan
+    for name, n_blocks in (("whole", None), ("half", 2)):
+        write_states(tmp_path / name, states, block=BLOCK, n_blocks=n_blocks)
+    given = ("--task", "t", "--latents", 16, "--sparsity", "0.9", "--batch", 8, "-o", tmp_path / "out")
+    pending = call("sae", "train", tmp_path / "half", "--state", 0, *given)
+    assert "is not finished, 32 clips are pending; expected none: run its `otoscope extract` again" in pending.stderr
+    wrong = call("sae", "train", tmp_path / "whole", "--state", 1, "--epochs", 1, *given)
+    assert "rows hold NaN or infinity" in wrong.stderr
+    assert not (tmp_path / "out").exists()
+    assert (pending.exit_code, wrong.exit_code) == (2, 2)
+
+
+def test_a_task_without_hidden_states_is_refused(original: str, tmp_path: Path) -> None:
+    result = call("sae", "train", original, "--task", "t", "--state", 0, "-o", tmp_path / "out")
+    assert (result.exit_code, list(tmp_path.iterdir())) == (2, [])
+    assert "keeps no hidden states; expected them: extract it anew with --keep hidden" in result.stderr
+
+
+def test_a_folder_that_is_no_sae_is_left_alone(store: str, tmp_path: Path) -> None:
+    (tmp_path / "a/state1-s0.9-seed0").mkdir(parents=True)
+    (tmp_path / "a/state1-s0.9-seed0/notes.txt").write_text("mine")
+    with pytest.raises(ValueError, match="is there and is no SAE"):
+        trained(store, tmp_path / "a", state=1)
+    shutil.rmtree(tmp_path / "a/state1-s0.9-seed0")
+    trained(store, tmp_path / "a", state=1)
+
+
+# Whole commands, killed and on a cluster
+
+
+@pytest.mark.slow
+def test_killed_at_random_instants_the_same_command_ends_in_the_same_files(store: str, tmp_path: Path) -> None:
+    """kill -9, twenty times over settings: held and streamed rows, one state and two."""
+    seed = int(os.environ.get("OTOSCOPE_SEED", time.time_ns() % 10**9))
+    output.warning("seed %d: OTOSCOPE_SEED repeats it", seed)
+    rng = np.random.default_rng(seed)
+    n_killed = 0
+    streamed = {"memory": STREAMED}
+    settings: list[dict[str, Any]] = [
+        {},
+        streamed,
+        {"batch-topk": True, "recipe": "published"},
+        {**streamed, "auxk": True},
+    ]
+    for turn, more in enumerate(settings):
+        words = ["sae", "train", store, "--task", "t", "--state", "0,2", "--sparsity", "0.9,0.75", "--seed", "0,1"]
+        words += ["--latents", "64", "--batch", "16", "--epochs", "150"]
+        for name, value in more.items():
+            words += [f"--{name}"] if value is True else [f"--{name}", str(value)]
+        began = time.monotonic()
+        done(*words, "-o", tmp_path / f"whole{turn}")
+        took = time.monotonic() - began
+        folder = tmp_path / f"killed{turn}"
+        for _ in range(5):
+            process = subprocess.Popen(command(*words, "-o", folder), stderr=subprocess.PIPE)
+            wait_for_training(process, folder)
+            time.sleep(rng.uniform(0, took / 3))
+            n_killed += process.poll() is None
+            process.kill()
+            process.communicate()
+        done(*words, "-o", folder)
+        assert files(folder) == files(tmp_path / f"whole{turn}")
+    output.warning("%d of 20 were killed at work", n_killed)
+    assert n_killed > 5
+
+
+def wait_for_training(process: "subprocess.Popen[bytes]", folder: Path) -> None:
+    """Until something is written, or the command ends."""
+    while process.poll() is None and not folder.exists():
+        time.sleep(0.01)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("memory", [10**9, STREAMED])
+def test_actors_end_in_the_serial_files(store: str, tmp_path: Path, memory: int) -> None:
+    from otoscope.cluster.ray import RayExecutor
+
+    sweep = sweep_of({**TWO_STATES, "memory": memory})
+    run_sweep(store, sweep, tmp_path / "a", executor=SerialExecutor())
+    with RayExecutor(actors=2, cpus_per_actor=0.5) as executor:
+        run_sweep(store, sweep, tmp_path / "b", executor=executor)
+    assert tree_of(tmp_path / "a") == tree_of(tmp_path / "b")
