@@ -149,7 +149,8 @@ class Forward:
     def seconds(self, batch: list[LoadedClip]) -> np.ndarray:
         """Each clip's own length (clip), without the zeros that it is brought to its samples with."""
         sizes = np.array([len(clip.samples) for clip in batch])
-        return np.minimum(sizes, self.longest(batch)) / self.encoder.sample_rate
+        seconds: np.ndarray = np.minimum(sizes, self.longest(batch)) / self.encoder.sample_rate
+        return seconds
 
     def prepare(self, batch: list[LoadedClip]) -> Any:
         """The module's input for a batch, of which clips of equal length stand together."""

@@ -62,8 +62,8 @@ class Latents(nn.Module):
     def forward(self, states: Tensor) -> Tensor:
         """float32 (..., width)."""
         codes = self.encoder(states)
-        unedited: Tensor = self.unedited(codes)
-        return unedited - self.decoder(self.codes(codes))
+        change: Tensor = self.unedited(codes) - self.decoder(self.codes(codes))
+        return change
 
 
 class Splice(nn.Module):
@@ -119,9 +119,13 @@ class Splice(nn.Module):
         saes = [self.saes[name] for name in names]
         n_runs = 0
 
+        def total(states: Tensor) -> Tensor:
+            change: Tensor = reduce(torch.add, [sae(states) for sae in saes])
+            return change
+
         def by_frame(states: Tensor) -> Tensor:
             with torch.autocast(states.device.type, enabled=False):
-                return reduce(torch.add, [sae(states) for sae in saes]).to(states.dtype)
+                return total(states).to(states.dtype)
 
         def by_clip(states: Tensor) -> Tensor:
             nonlocal n_runs
@@ -129,8 +133,7 @@ class Splice(nn.Module):
             weights = self._weights(states, layer, n_runs)
             with torch.autocast(states.device.type, enabled=False):
                 means = torch.bmm(weights[:, None], states.float()) / weights.sum(dim=1)[:, None, None]
-                change = reduce(torch.add, [sae(means) for sae in saes])
-                return torch.where(weights[..., None] > 0, change, 0).to(states.dtype)
+                return torch.where(weights[..., None] > 0, total(means), 0).to(states.dtype)
 
         return by_clip if self.of_clips else by_frame
 
