@@ -29,9 +29,9 @@ FAMILIES = {
     "mert": ("speech", "a folder of MERT, likewise; the code in it is not run"),
     "whisper": ("whisper", "a folder of Whisper, likewise; its encoder"),
     "module": ("module", "FILE.py:factory or pkg.mod:factory, a function that returns an otoscope Encoder"),
-    "latents": ("latents", "SAE,SAE@ENCODER, folders of trained SAEs and an encoder by its name"),
     "tiny-ssl": ("tiny", "bundled, self-supervised, 4 layers of 384 neurons"),
     "tiny-sl": ("tiny", "bundled, supervised, 4 layers of 384 neurons"),
+    "latents": ("latents", "SAE,SAE@ENCODER, folders of trained SAEs and an encoder by its name"),
 }
 """Family -> its module here, and what stands after the colon."""
 FORM_OF_LATENTS = (

@@ -3,15 +3,19 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+import torch
 import xarray as xr
 
 import otoscope
+from otoscope.ablate.effects import clip_scores
 from otoscope.ablate.request import Request
 from otoscope.ablate.result import read_result, write_result
 from otoscope.ablate.study import LEARNING_RATES, OpenStore, look_up, run_study
 from otoscope.analysis.selection.selection import Selection
+from otoscope.extract.audio.decoding import read_clip
 from otoscope.extract.audio.manifest import read_manifest
 from otoscope.extract.capture import capture
 from otoscope.extract.models.dictionary import write_dictionary
@@ -24,21 +28,25 @@ from otoscope.store.provenance import digest_of
 
 from ..support import planted_encoder as planted
 from ..support.commands import done, refused
+from ..support.dictionaries import by_hooks
 from ..support.planted_corpus import write_sounds
-from ..support.planted_latents import PLANTED_LATENT, planted_dictionary
+from ..support.planted_encoder import HOP, RATE
+from ..support.planted_latents import LATENTS, PLANTED_LATENT, planted_dictionary
 from ..support.running_service import listening
 
 BASE = f"module:{planted.__file__}:planted"
 ASKED: dict = {"task": "t", "label": "letter", "set": "only(d)", "selection": Selection(percentile=2.5, clips="all")}
 
 
-def made(folder: Path, rows: str, precision: str | None = None, **how: object) -> tuple[str, str, Path]:
+def made(
+    folder: Path, rows: str, precision: str | None = None, unit_sec: float | None = None, **how: object
+) -> tuple[str, str, Path]:
     """Spec, store and manifest of a task of latents, trained as far as one can tell on the same encoder's states."""
     manifest = write_sounds(folder, **how)
     base = digest_of(origin_of(load_encoder(BASE).to("cpu").at(precision), "audio").identity.to_json())
     write_dictionary(planted_dictionary(rows, base), folder / "sae")
     spec, url = f"latents:{folder / 'sae'}@{BASE}", str(folder / "s.zarr")
-    capture(spec, manifest, url, task="t", threads=1, batch=16, device="cpu", precision=precision)
+    capture(spec, manifest, url, task="t", threads=1, batch=16, device="cpu", precision=precision, unit_sec=unit_sec)
     return spec, url, manifest
 
 
@@ -83,6 +91,7 @@ def test_a_planted_latent_is_found_and_its_removal_hurts_its_class_alone(here):
     assert result["control_change"].sel(measure="accuracy", category="d").min() > -0.5
 
 
+@pytest.mark.slow
 def test_all_modes_do_to_a_latent_what_they_do_to_neurons(here):
     assert values(run(here, mode="gain", gain=0.02), "accuracy", "after")["d"] == 0
     assert values(run(here, mode="gain", gain=1.0), "margin", "change") == dict.fromkeys("abcd", 0)
@@ -127,20 +136,25 @@ def test_a_service_gives_what_the_study_gives(here, tmp_path):
     xr.testing.assert_identical(found, read_result(tmp_path / "r.parquet"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rows", ["frame", "clip"])
-def test_clips_shorter_than_their_unit_are_ablated_as_they_were_extracted(rows, tmp_path):
-    """Padding does not count: the mean over a clip's own frames says how much of the latent there is to remove."""
-    spec, url, manifest = made(tmp_path, rows, lengths=(8, 3, 5))
-    asked = {"set": "(0,7)", "controls": 2}
-    ds = otoscope.open(url)["t"].to_dataset()
-    is_d = ds.otoscope.label("letter").values == "d"
-    mean = ds["mean"].isel(layer=0, neuron=PLANTED_LATENT[1])
-    assert (mean.values[is_d] > 0.5).all()
-    assert (mean.values[~is_d] == 0).all()
-    check_hurt_alone(run((spec, url, manifest), **asked))
-    moved = run((spec, url, manifest), mode="transplant", category="d", **asked)  # donors of other lengths
-    assert values(moved, "predicted", "after")["c"] >= 0.9
-    assert moved.attrs["base_deviation"] < 1e-6
+def test_padding_counts_in_an_ablation_as_little_as_in_the_store(rows, tmp_path):
+    """Codes of a clip are of its own frames, whatever it is padded to: plain hooks with those frames' weights agree."""
+    spec, url, manifest = made(tmp_path, rows, unit_sec=8 * HOP / RATE, lengths=(8, 3, 5, 6))
+    study = look_up(Request(**{**ASKED, "set": "(0,7)", "mode": "keep", "controls": 0}), url)
+    corpus, encoder = read_manifest(manifest), load_encoder(BASE).to("cpu")
+    result = run_study(study, spec, corpus, device="cpu")
+    sounds = [read_clip(corpus.clips.root, corpus.clips.clip(int(i)), RATE).samples for i in study.clips]
+    waveforms = torch.from_numpy(np.stack([np.pad(sound, (0, 8 * HOP - len(sound))) for sound in sounds]))
+    weights = np.array([np.arange(8) * HOP < len(sound) for sound in sounds]).astype(float)
+    assert sorted(set(weights.sum(1))) == [3, 5, 6, 8]
+    keep = {0: lambda codes: codes * (torch.arange(LATENTS) == PLANTED_LATENT[1])}
+    of_clips = None if rows == "frame" else weights
+    embedding = by_hooks(encoder, encoder.prepare(waveforms), [planted_dictionary(rows)], keep, of_clips)
+    expected = clip_scores(study.probe.logits(embedding, study.heads), study.truth, None)[0]
+    np.testing.assert_allclose(result["clip_after"], expected, atol=1e-3)
+    assert result.attrs["method"] == ["replay"]
+    assert result.attrs["base_deviation"] < 1e-6
 
 
 def test_a_study_follows_the_precision_of_the_store(tmp_path):
@@ -152,6 +166,7 @@ def test_a_study_follows_the_precision_of_the_store(tmp_path):
     assert OpenStore(url).record("t").identity.precision == "bfloat16"
 
 
+@pytest.mark.slow
 def test_a_probe_learns_at_the_rate_of_the_family_behind_the_latents(here, monkeypatch):
     rate = {"published": look_up(Request(**ASKED, probe="published"), here[1]).probe.about["recipe"]["learning_rate"]}
     monkeypatch.setitem(LEARNING_RATES, "module", 7e-4)

@@ -144,11 +144,13 @@ class Layered(nn.Module):
     def first(self, output: Any) -> Tensor:
         if self.kind == "tensor":
             return output
-        expected = {"tuple": tuple, "list": list, "named": Output, "dict": dict, "ordered": OrderedDict}[self.kind]
+        expected: type = {"tuple": tuple, "list": list, "named": Output, "dict": dict, "ordered": OrderedDict}[
+            self.kind
+        ]
         assert type(output) is expected
-        state, other = output.values() if isinstance(output, dict) else output
-        assert other == 7
-        return state
+        parts = list(output.values() if isinstance(output, dict) else output)  # type: ignore[call-overload]
+        assert parts[1:] == [7]
+        return parts[0]
 
 
 @pytest.mark.parametrize("by_name", [False, True])
