@@ -302,7 +302,10 @@ def _fit(request: Request, ds: xr.Dataset, codes: xr.DataArray, splits: Splits, 
     read = ds["embedding"].isel(clip=used).compute(scheduler="synchronous").values
     embedding = np.full((ds.sizes["clip"], read.shape[1]), np.nan, np.float32)
     embedding[used] = read
-    rate = LEARNING_RATES.get(identity.encoder, LEARNING_RATE)
+    family = (
+        identity.front_end["family"] if identity.derived_from else identity.encoder
+    )  # latents': what is behind them
+    rate = LEARNING_RATES.get(family, LEARNING_RATE)
     return fit_probe(
         embedding, codes.values, splits, categories=tuple(map(str, codes.attrs["categories"])),
         identity=digest_of(identity.to_json()), labelling=request.labelling,
@@ -347,7 +350,8 @@ def run_study(
 
     encoder: the one that the store was made with, or its name, which an executor then has loaded where it runs.
     corpus: the manifest of the task, with its audio.
-    identity: the encoder's, as of `origin_of`, if it is known: the weights are then not read again.
+    identity: the encoder's, as of `origin_of` for the store's kind of device, if it is known: the weights are then not
+        read again.
     progress: called with the clips done and all clips.
     Beside the effects the result holds, per tested clip, its category, and its predictions and scores before and after;
     and in its attributes the request, the sets of neurons, the digests of all that it depends on, and notes: how many
@@ -358,11 +362,10 @@ def run_study(
     executor = executor or SerialExecutor()
     loaded = load_encoder(encoder) if isinstance(encoder, str) else encoder
     model = to_device(loaded, "cpu" if executor.remote else device).at(study.identity.precision)
-    if identity is None:
-        identity = origin_of(model, study.identity.frames).identity
-        if executor.remote:  # then the devices are the workers'
-            identity = replace(identity, device=study.identity.device)
-    check_encoder(study.identity, identity)
+    stored = study.identity
+    check_encoder(stored, identity or origin_of(model, stored.frames, stored.device).identity)
+    if model.device.type != stored.device and not executor.remote:  # then the devices are the workers'
+        log.info("the store was made on %s, the ablation runs on %s: last digits differ", stored.device, model.device)
     if not clip_table(corpus).match(study.plan):
         raise ValueError(
             f"the corpus has not the clips that task {study.request.task} was extracted from ({len(corpus)} against "
@@ -396,12 +399,12 @@ def run_study(
 
 
 def check_encoder(stored: Identity, found: Identity) -> None:
-    """Raise ValueError for another encoder than the store's; another device may be, and is logged."""
-    differences = [text for text in stored.differences(found) if not text.startswith("device")]
-    if differences:
+    """Raise ValueError for another encoder than the store's.
+
+    found: as of `origin_of` for the store's kind of device, by which latents are told apart too.
+    """
+    if differences := stored.differences(found):
         raise ValueError(f"the encoder is not the store's ({'; '.join(differences)}); expected the same: use it")
-    if stored.device != found.device:
-        log.info("the store was made on %s, the ablation runs on %s: last digits differ", stored.device, found.device)
 
 
 def _deviation(found: NDArray[np.float32], stored: NDArray[np.float32]) -> float:

@@ -39,8 +39,9 @@ def check_used(study: Study, encoder: Encoder, corpus: Corpus) -> None:
     for at in np.unique(np.linspace(0, len(study.clips) - 1, CLIPS).round().astype(int)):
         clips = load_clips(loader, corpus, study.clips[[at]], study.audio[[at]])
 
-        def left(_clips: list[LoadedClip], inputs: Any, _size: int, asked: list[int] = layers) -> list[int]:
-            return unused_layers(encoder, inputs, asked)
+        def left(clips: list[LoadedClip], inputs: Any, n_samples: int, asked: list[int] = layers) -> list[int]:
+            with encoder.counted(n_samples, forward.seconds(clips), study.identity.frames):
+                return unused_layers(encoder, inputs, asked)
 
         with arithmetic(study.plan.threads):
             (layers,) = forward.prepared(clips, left)

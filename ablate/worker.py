@@ -137,7 +137,7 @@ class AblationWorker:
         self.study, self.corpus, self.encoder = study, corpus, to_device(loaded, device).at(study.identity.precision)
         self.loader = Loader(corpus.clips, self.encoder, study.plan, limits=NO_LIMITS)  # they were extracted
         self.forward = Forward(self.encoder, study.identity, study.plan)
-        self.rerunner = Rerunner(self.encoder, study.interventions)
+        self.rerunner = Rerunner(self.encoder, study.interventions, frames=study.identity.frames)
         self._one_at_a_time, self._ended = threading.Lock(), False
 
     def close(self) -> None:
@@ -161,10 +161,11 @@ class AblationWorker:
         alone = donors and self.loader.unit is None  # donors of one batch may be of unequal length
 
         def rerun(part: list[LoadedClip], inputs: Any, n_samples: int) -> tuple[list[LoadedClip], NDArray[np.float32]]:
-            theirs, given = [donors[clip.index] for clip in part] if donors else [], None
+            theirs, given, seconds = [donors[clip.index] for clip in part] if donors else [], None, self.forward.seconds
             if theirs:
-                given = Batch(inputs=self.forward.prepare(theirs), n_samples=self.forward.longest(theirs))
-            batch = Batch(inputs=inputs, n_samples=n_samples, donors=given)
+                prepared, length = self.forward.prepare(theirs), self.forward.longest(theirs)
+                given = Batch(inputs=prepared, n_samples=length, seconds=seconds(theirs))
+            batch = Batch(inputs=inputs, n_samples=n_samples, seconds=seconds(part), donors=given)
             embeddings = self.rerunner(batch, self._check_running)
             for intervention, changed in zip(study.interventions, embeddings[1:], strict=True):
                 if not np.isfinite(changed).all():  # no probe can be asked about them

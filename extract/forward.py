@@ -110,9 +110,8 @@ class Forward:
 
     def reduced(self, inputs: Any, n_samples: int, sizes: np.ndarray) -> list[Tensor]:
         """The same of the module's input for clips of `n_samples` samples, of which `sizes` (clip) are their own."""
-        weights = counted_frames(
-            self._spans(n_samples), np.minimum(sizes, n_samples) / self.encoder.sample_rate, self.frames
-        )
+        seconds = np.minimum(sizes, n_samples) / self.encoder.sample_rate
+        weights = counted_frames(self._spans(n_samples), seconds, self.frames)
         summaries = Summaries(
             self.sites,
             self.to_device(torch.from_numpy(weights)),
@@ -120,7 +119,10 @@ class Forward:
             neurons=self.encoder.neurons,
             transformer_layers=self.transformer_layers,
         )
-        with tap(self.encoder.module, summaries.sites, read=summaries.read, read_inputs=summaries.read_inputs):
+        with (
+            self.encoder.counted(n_samples, seconds, self.frames),
+            tap(self.encoder.module, summaries.sites, read=summaries.read, read_inputs=summaries.read_inputs),
+        ):
             embedding = self.encoder.run(inputs)
         summaries.check_complete()
         layers = range(len(self.sites))
@@ -145,6 +147,12 @@ class Forward:
     def longest(self, batch: list[LoadedClip]) -> int:
         """Samples that the batch's clips are brought to."""
         return self.unit or max(len(clip.samples) for clip in batch)
+
+    def seconds(self, batch: list[LoadedClip]) -> np.ndarray:
+        """Each clip's own length (clip), without the zeros that it is brought to its samples with."""
+        sizes = np.array([len(clip.samples) for clip in batch])
+        seconds: np.ndarray = np.minimum(sizes, self.longest(batch)) / self.encoder.sample_rate
+        return seconds
 
     def prepare(self, batch: list[LoadedClip]) -> Any:
         """The module's input for a batch, of which clips of equal length stand together."""

@@ -7,7 +7,7 @@ its encoder is named by a string it stays small, and holds no open files.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -128,16 +128,23 @@ def _explained(encoder: Encoder) -> Iterator[None]:
         ) from error
 
 
-def origin_of(encoder: Encoder, frames: str, anatomy: Anatomy | None = None) -> Origin:
+def origin_of(encoder: Encoder, frames: str, device: str | None = None, anatomy: Anatomy | None = None) -> Origin:
     """What the numbers come from that an encoder gives on its present device.
 
-    anatomy: of `anatomy_of`, where it is known.
-    Raises ValueError as `anatomy_of`, and for a precision that the encoder does not take.
+    device: kind of device that the identity is to name; default the present one. anatomy: of `anatomy_of`, where it is
+    known.
+    Raises ValueError as `anatomy_of`, for a precision that the encoder does not take, and for one that does not fit
+    what it was made from.
     """
     anatomy = anatomy or anatomy_of(encoder)
+    if encoder.base is not None and encoder.derive is not None:
+        origin = encoder.derive(origin_of(encoder.base.at(encoder.precision), frames, device))
+        found = [(site.name, site.width) for site in anatomy.sites]
+        assert list(origin.identity.sites) == found, f"{origin.identity.sites} are not the sites {found}"
+        return replace(origin, source=encoder.source)
     with _explained(encoder):
         spans = encoder.spans(max(encoder.sample_rate, encoder.min_samples))
-    device, precision = encoder.device, anatomy.precision
+    here, precision = encoder.device.type, anatomy.precision
     if encoder.precision in LOWER:
         if encoder.precision not in precision.split("+"):
             raise ValueError(
@@ -145,7 +152,7 @@ def origin_of(encoder: Encoder, frames: str, anatomy: Anatomy | None = None) -> 
                 "expected sites behind linear maps or convolutions, which torch computes so: leave --precision out"
             )
         precision = encoder.precision
-    tf32 = device.type == "cuda" and torch.backends.cuda.matmul.allow_tf32
+    tf32 = here == "cuda" and torch.backends.cuda.matmul.allow_tf32
     layers = match_sites(encoder.module, encoder.transformer_layers) if encoder.transformer_layers else ()
     # What the check of a fixed sound does not show: which clips are long enough, which frames count, which states these
     # are.
@@ -163,12 +170,12 @@ def origin_of(encoder: Encoder, frames: str, anatomy: Anatomy | None = None) -> 
         hidden=(len(layers) + 1, anatomy.hidden) if layers else (0, 0),
         frames=frames,
         precision="tf32" if tf32 and precision == "float32" else precision,
-        device=device.type,
+        device=device or here,
     )
     origin = Origin(identity=identity, source=encoder.source, check=anatomy.check)
     if encoder.precision in LOWER and (far := origin.moved(encoder.at("float32").anatomy().check, MAX_MOVED)):
         raise ValueError(
-            f"encoder {encoder.name} cannot be run in {precision} on this {device.type}: compared with float32, {far}; "
+            f"encoder {encoder.name} cannot be run in {precision} on this {here}: compared with float32, {far}; "
             "expected less of 16 bits: leave --precision out, or take another"
         )
     return origin
@@ -277,7 +284,7 @@ def check_plan(encoder: Encoder, identity: Identity, plan: Plan, precision: str 
             f"encoder {encoder.name} computes in {identity.precision}, by its weights or torch's settings; expected "
             f"{precision}, as was asked for or is stored: change those, or leave --precision out of a new task"
         )
-    if "hidden" in plan.variables and not identity.hidden[0]:
+    if "hidden" in plan.variables and not encoder.transformer_layers:
         raise ValueError(
             f"encoder {encoder.name} names no transformer layers, so it has no hidden states to keep; expected "
             "`transformer_layers=` on the encoder: leave hidden out of --keep"

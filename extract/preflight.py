@@ -81,7 +81,7 @@ class Preflight:
         encoder = self.extraction.model.load()
         began = time.perf_counter()
         anatomy = anatomy_of(encoder)
-        origin = origin_of(encoder, self.frames, anatomy)
+        origin = origin_of(encoder, self.frames, anatomy=anatomy)
         extraction = replace(self.extraction, origin=origin)
         check_plan(encoder, origin.identity, extraction.plan, extraction.model.precision)
         if self.propose_batch and (free := free_bytes(encoder.device)):

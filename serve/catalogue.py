@@ -139,15 +139,15 @@ class Catalogue:
         self.probe_folder = probes
         probes.mkdir(parents=True, exist_ok=True)
         self.now = Snapshot(url)
-        identity_in = cache(lambda precision: origin_of(encoder.at(precision), "audio").identity)
+        identity_in = cache(lambda precision, *how: origin_of(encoder.at(precision), *how).identity)
         self.identities: dict[str, Identity] = {}
         for task, corpus in self.corpora.items():
             if task not in self.now.labels:
                 raise LookupError(f"a corpus for task {task!r}; expected one of {', '.join(sorted(self.now.labels))}")
             record = self.now.record(task)
-            identity = identity_in(record.identity.precision)
-            self.identities[task] = replace(identity, frames=record.identity.frames)
-            check_encoder(record.identity, self.identities[task])
+            stored = record.identity
+            self.identities[task] = identity_in(stored.precision, stored.frames, stored.device)
+            check_encoder(stored, self.identities[task])
             if not clip_table(corpus).match(record.plan):
                 raise ValueError(
                     f"the corpus has other clips than task {task} of {url}; expected the manifest that the task was "

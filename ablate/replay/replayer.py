@@ -95,6 +95,10 @@ class Replayer:
         with torch.inference_mode(False), torch.no_grad():
             inputs = inputs.clone()
             calls = trace(self.encoder.module, lambda: self.encoder.run(inputs))
+            began = {name: call.began for call in reversed(calls) if (name := call.module) in self.names}
+            in_order = [name for name in self.names if name in began]
+            if in_order != sorted(in_order, key=lambda name: began[name]):
+                raise LookupError(f"its layers run in another order than they have: {', '.join(in_order)}")
             self.before = {layer: dict.fromkeys(replayable(calls, self.names[layer])) for layer in layers}
             for layer in layers:
                 (record,) = self.run(inputs, no_edits, keep={layer: None})[1].values()

@@ -13,6 +13,7 @@ model that does not agree with itself, or that names no `maps`, gets whole passe
 import itertools
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -50,6 +51,8 @@ class Batch:
     """`encoder.prepare(waveforms)`, clip first."""
     n_samples: int
     """Length of the waveforms, padding included."""
+    seconds: NDArray[np.float64] | None = None
+    """Each clip's own length, before padding; None for `n_samples`."""
     donors: "Batch | None" = None
     """For patches: one donor for each clip, in the same order."""
 
@@ -62,7 +65,15 @@ class Batch:
     def first(self, n: int) -> "Batch":
         """Its first clips."""
         donors = None if self.donors is None else self.donors.first(n)
-        return Batch(inputs=self.inputs[:n], n_samples=self.n_samples, donors=donors)
+        seconds = None if self.seconds is None else self.seconds[:n]
+        return Batch(inputs=self.inputs[:n], n_samples=self.n_samples, seconds=seconds, donors=donors)
+
+    def counted(self, encoder: Encoder, frames: str) -> AbstractContextManager[object]:
+        """What passes over these clips are to run in: see `Encoder.counted`."""
+        seconds = self.seconds
+        if seconds is None:
+            seconds = np.full(len(self.inputs), self.n_samples / encoder.sample_rate)
+        return encoder.counted(self.n_samples, seconds, frames)
 
 
 class Rerunner:
@@ -70,6 +81,7 @@ class Rerunner:
 
     encoder: in evaluation mode, on its device (`encoder.to(device)`).
     replay: False for whole passes in any case.
+    frames: rule by which frames count, for encoders whose passes depend on it.
     While it runs, nothing else may run the encoder's module: modules are replaced for the length of a pass.
     Raises LookupError for neurons that the encoder does not have, ValueError for means or maps that do not fit it, and
     for edits of a site that cannot be edited.
@@ -80,8 +92,10 @@ class Rerunner:
     reason: str
     """Why whole passes; empty for replay."""
 
-    def __init__(self, encoder: Encoder, interventions: Sequence[Intervention], *, replay: bool = True) -> None:
-        self.encoder, self.interventions = encoder, tuple(interventions)
+    def __init__(
+        self, encoder: Encoder, interventions: Sequence[Intervention], *, replay: bool = True, frames: str = "audio"
+    ) -> None:
+        self.encoder, self.interventions, self.frames = encoder, tuple(interventions), frames
         anatomy = encoder.anatomy()
         self.sites = [site.name for site in anatomy.sites]
         widths = [site.width for site in anatomy.sites]
@@ -94,7 +108,9 @@ class Rerunner:
                 raise ValueError(f"layer {layer}, site {site}, cannot be edited: {anatomy.uneditable[site]}")
         self.root = plan_passes(self.edits, widths)
         self.layers = branch_layers(self.root)
-        self.precision, maps = anatomy.precision, encoder.ffn_maps(anatomy.sites)
+        # Latents are float32 whatever the model computes in.
+        self.precision = encoder.base.at(encoder.precision).anatomy().precision if encoder.base else anatomy.precision
+        maps = encoder.ffn_maps(anatomy.sites)
         self.method, self.reason = REPLAY, ""
         self.replayer = Replayer(encoder, maps) if maps else None
         self._checked: set[int] = set()  # numbers of runs of a site in one pass for which replay has been checked
@@ -111,11 +127,12 @@ class Rerunner:
         Raises ValueError for a patch without donors, or donors that are not one for each clip.
         """
         donated = self._donated(batch)
-        if self.method == REPLAY:
-            done = self._by_replay(batch, donated, each)
-            if done is not None:
-                return done
-        return self._by_whole_passes(batch, donated, each)
+        with batch.counted(self.encoder, self.frames):
+            if self.method == REPLAY:
+                done = self._by_replay(batch, donated, each)
+                if done is not None:
+                    return done
+            return self._by_whole_passes(batch, donated, each)
 
     def _by_whole_passes(
         self, batch: Batch, donated: Donated | None, each: Callable[[int], object] | None
@@ -181,11 +198,12 @@ class Rerunner:
             return
         first = batch.first(CHECKED)
         try:
-            if not self.replayer.before:
-                self.replayer.study(first.inputs, self.layers)
-            fault = self._fault(first)
-            if fault and self.replayer.keep_everything():  # what a model computes without gradients looks unused
+            with first.counted(self.encoder, self.frames):
+                if not self.replayer.before:
+                    self.replayer.study(first.inputs, self.layers)
                 fault = self._fault(first)
+                if fault and self.replayer.keep_everything():  # what a model computes without gradients looks unused
+                    fault = self._fault(first)
         except Exception as error:  # whatever an unknown model raises: whole passes ask nothing of it
             fault = f"it cannot be started in the middle ({type(error).__name__}: {one_line(error, whole=True)[:200]})"
         if fault:
@@ -237,11 +255,12 @@ class Rerunner:
                 f"patches for {len(batch.inputs)} clips with donors: {found}; expected a donor for each clip: "
                 "give the batch `donors`"
             )
-        return Donors.record(
-            self.encoder, batch.donors.inputs, batch.donors.n_samples, n_samples_of_clips=batch.n_samples,
-            sites={layer: self.sites[layer] for layer in patches},
-            columns={layer: union(edits) for layer, edits in patches.items()},
-        ).donated  # fmt: skip
+        with batch.donors.counted(self.encoder, self.frames):
+            return Donors.record(
+                self.encoder, batch.donors.inputs, batch.donors.n_samples, n_samples_of_clips=batch.n_samples,
+                sites={layer: self.sites[layer] for layer in patches},
+                columns={layer: union(edits) for layer, edits in patches.items()},
+            ).donated  # fmt: skip
 
 
 def replacement(record: Record) -> Edit:

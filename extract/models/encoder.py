@@ -9,7 +9,7 @@ encoder's output; where its input is cut into patches, a patch. CLS and its like
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from numbers import Integral
 from typing import Any
@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
+from ...store.changes.staged import Origin
 from ...store.provenance import PRECISIONS
 from .edit import why_fixed
 from .tap import match_sites, tap
@@ -155,6 +156,12 @@ class Encoder:
     precision: str = "float32"
     """What torch's autocast has `module` and `embed` compute matrix products in: "bfloat16" or "float16"; "float32"
     leaves them to the types of their weights."""
+    counting: Callable[[int, np.ndarray, str], AbstractContextManager[object]] | None = None
+    """For a module that must know which frames of its clips count: what `counted` gives."""
+    base: "Encoder | None" = None
+    """The encoder that this one was made from, where its identity follows from that one's; it shares its modules."""
+    derive: Callable[[Origin], Origin] | None = None
+    """Then, what the numbers come from, of what those of `base` come from."""
 
     def __post_init__(self) -> None:
         """Raise ValueError for what cannot be one."""
@@ -177,8 +184,17 @@ class Encoder:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; expected a list of names or patterns")
 
     def __call__(self, waveforms: Tensor) -> Tensor:
-        """Embeddings (clip, embedding) of waveforms (clip, sample)."""
-        return self.run(self.prepare(waveforms))
+        """Embeddings (clip, embedding) of waveforms (clip, sample), all of whose samples are the clips' own."""
+        n_clips, n_samples = waveforms.shape
+        with self.counted(n_samples, np.full(n_clips, n_samples / self.sample_rate), "published"):
+            return self.run(self.prepare(waveforms))
+
+    def counted(self, n_samples: int, seconds: np.ndarray, frames: str) -> AbstractContextManager[object]:
+        """What passes are to run in over clips of `n_samples` samples, of which `seconds` (clip) are each one's own.
+
+        frames: rule by which frames count, as of `summarise.counted_frames`.
+        """
+        return nullcontext() if self.counting is None else self.counting(n_samples, seconds, frames)
 
     def run(self, inputs: Any) -> Tensor:
         """Embeddings (clip, embedding) of what `prepare` gave, in the encoder's precision."""

@@ -1,17 +1,23 @@
 """Latents as neurons: what an encoder's activations are once dictionaries are put behind its transformer layers.
 
-Goal: a task of latents has the same identity whether it was made of stored states or by running the encoder.
+Goal: a task of latents has the same identity whether it was made of stored states or by running the encoder, and
+whatever can be asked of neurons, or done to them, can be of latents.
 Conventions: a layer per dictionary, in the order given; a neuron per latent.
 """
 
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
+from ...messages import one_line
 from ...store.changes.staged import Origin
 from ...store.provenance import Identity, digest_of
 from .dictionary import Dictionary, check_together
+from .encoder import Encoder, as_frames, spans_of_all_bands
+from .splice import Splice
 
 FAMILY = "latents"
 
@@ -19,6 +25,62 @@ FAMILY = "latents"
 def site_names(dictionaries: Sequence[Dictionary]) -> list[str]:
     """Names of the sites of latents, one per dictionary: its number and the state that it is of."""
     return [f"saes.{i}_of_state_{dictionary.state}.codes" for i, dictionary in enumerate(dictionaries)]
+
+
+def spliced(encoder: Encoder, dictionaries: Sequence[Dictionary]) -> Encoder:
+    """A copy of an encoder whose neurons are latents: see `splice` for what happens inside of it.
+
+    Its embedding is the encoder's to the last bit while nothing is edited; its identity is `latents_origin` of the
+    encoder's. With dictionaries of clip rows each clip is one frame, and there are no hidden states to keep.
+    Raises ValueError for an encoder that names no transformer layers, is one of latents already or cannot be copied,
+    and for dictionaries that do not fit together, or its states.
+    """
+    check_together(dictionaries)
+    if encoder.derive is not None:
+        raise ValueError(f"encoder {encoder.name} is one of latents already; expected the one that its SAEs are for")
+    if not encoder.transformer_layers:
+        raise ValueError(
+            f"encoder {encoder.name} names no transformer layers, so it has no states that SAEs could be of; expected "
+            "`transformer_layers=` on the encoder"
+        )
+    try:
+        base = deepcopy(encoder)  # other names may share the module, and what the encoder holds may share its parts
+    except Exception as error:  # a module's own, or torch's
+        raise ValueError(
+            f"encoder {encoder.name} cannot be copied ({type(error).__name__}: {one_line(error)}); expected a module "
+            "that copy.deepcopy takes, so that SAEs can be put into a copy"
+        ) from error
+    widths = base.hidden_widths()
+    for dictionary in dictionaries:
+        if dictionary.state >= len(widths) or widths[dictionary.state] != dictionary.width:
+            found = f"{widths[dictionary.state]} wide" if dictionary.state < len(widths) else "not there"
+            raise ValueError(
+                f"{dictionary.label} is of state {dictionary.state}, {dictionary.width} wide, which in encoder "
+                f"{encoder.name} is {found}; expected one of its {len(widths)} states: use the encoder that the SAE "
+                "was trained on"
+            )
+    sites, of_clips = site_names(dictionaries), dictionaries[0].rows == "clip"
+    modules = [site.split(".")[1] for site in sites]
+    module = Splice(base, dict(zip(modules, dictionaries, strict=True)))
+    return replace(
+        base,
+        module=module,
+        sites=sites,
+        maps=[f"saes.{name}.decoder" for name in modules],
+        neurons=as_frames,
+        frame_spans=partial(_whole_clip, sample_rate=base.sample_rate) if of_clips else base.spans,
+        transformer_layers=() if of_clips else [f"base.{name}" for name in base.transformer_layers],
+        counting=module.counting if of_clips else None,
+        name=FAMILY,
+        base=base,
+        derive=partial(latents_origin, dictionaries=tuple(dictionaries)),
+        source=digest_of([base.source, [dictionary.digest for dictionary in dictionaries]]),
+    )
+
+
+def _whole_clip(n_samples: int, *, sample_rate: int) -> np.ndarray:
+    """Spans (frame, 4) of the one frame that a clip of so many samples is."""
+    return spans_of_all_bands(np.zeros(1), np.array([n_samples / sample_rate]), sample_rate)
 
 
 def latents_origin(base: Origin, dictionaries: Sequence[Dictionary]) -> Origin:

@@ -61,6 +61,7 @@ def planted() -> Encoder:
         sample_rate=RATE,
         sites=["blocks.*.act"],
         maps=["blocks.*.fc2"],
+        transformer_layers=["blocks.*"],
         prepare=in_frames,
         min_samples=HOP,
         input_length=lambda n: n // HOP,

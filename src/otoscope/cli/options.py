@@ -33,7 +33,8 @@ R = TypeVar("R")
 
 ENCODERS = (
     "tiny-ssl | tiny-sl | m2d:PATH | ast:DIR | hubert:DIR | wavlm:DIR | wav2vec2:DIR | data2vec:DIR | mert:DIR | "
-    "whisper:DIR | module:FILE.py:factory | module:pkg.mod:factory; DIR holds a model as transformers saves it"
+    "whisper:DIR | module:FILE.py:factory | module:pkg.mod:factory; DIR holds a model as transformers saves it; "
+    "latents:SAE,SAE@ENCODER, folders of trained SAEs"
 )
 
 
