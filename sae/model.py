@@ -25,6 +25,8 @@ AUXK_WEIGHT = 1 / 32
 WEIGHTS = ("encoder", "bias", "decoder")
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 """What Adam keeps of each."""
+TRAINED = {"none": WEIGHTS, "untrained": (), "random-decoder": ("encoder", "bias")}
+"""By the recipe's control: which weights the steps change."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +67,10 @@ class Model:
         self.recipe, self.width = recipe, width
         first = first_weights(recipe, width)
         self.encoder, self.bias, self.decoder = (first[name].to(device) for name in WEIGHTS)
-        self.optimiser = torch.optim.Adam([getattr(self, name) for name in WEIGHTS], lr=recipe.lr, fused=True)
+        self.trained = TRAINED[recipe.control]
+        optimised = [getattr(self, name) for name in self.trained]
+        self.optimiser = torch.optim.Adam(optimised, lr=recipe.lr, fused=True) if optimised else None
+        self.adam: dict[Tensor, dict[str, Tensor]] = self.optimiser.state if self.optimiser else {}
         self.fired = torch.zeros(recipe.latents, dtype=torch.bool, device=device)
         """(latent) in this epoch so far."""
         self.dead = torch.zeros_like(self.fired)
@@ -94,12 +99,14 @@ class Model:
     def step(self, x: Tensor, lr: float) -> None:
         """One step of Adam on a batch of prepared rows (row, width)."""
         gradients = self.gradients(x)
-        for name in WEIGHTS:
+        if self.optimiser is None:
+            return
+        for name in self.trained:
             getattr(self, name).grad = getattr(gradients, name)
         for group in self.optimiser.param_groups:
             group["lr"] = lr
         self.optimiser.step()
-        if self.recipe.unit_norm:
+        if self.recipe.unit_norm and "decoder" in self.trained:
             _normalise(self.decoder)
 
     def gradients(self, x: Tensor) -> Gradients:
@@ -197,8 +204,8 @@ class Model:
     def state(self) -> dict[str, Tensor]:
         """All that a later step depends on, by name, between two epochs."""
         held = {name: getattr(self, name) for name in (*WEIGHTS, "dead", "kept")}
-        for name in WEIGHTS:
-            for key, value in self.optimiser.state[getattr(self, name)].items():
+        for name in self.trained:
+            for key, value in self.adam[getattr(self, name)].items():
                 held[f"{name}.{key}"] = value
         return held
 
@@ -209,13 +216,13 @@ class Model:
             if name not in held or held[name].shape != ours[name].shape or held[name].dtype != ours[name].dtype:
                 raise ValueError(f"it lacks {name} {tuple(ours[name].shape)}")
             ours[name].copy_(held[name])
-        for name in WEIGHTS:
+        for name in self.trained:
             weights = getattr(self, name)
             moments = {key: held[f"{name}.{key}"] for key in MOMENTS if f"{name}.{key}" in held}
             if len(moments) < len(MOMENTS):
                 raise ValueError(f"it lacks Adam's moments of {name}")
             # Copies: a file's tensors may lie anywhere in memory, and the last bits of sums depend on where.
-            self.optimiser.state[weights] = {key: value.to(weights.device, copy=True) for key, value in moments.items()}
+            self.adam[weights] = {key: value.to(weights.device, copy=True) for key, value in moments.items()}
         self.dead_at = self.dead.nonzero().view(-1)
 
 

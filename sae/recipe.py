@@ -12,6 +12,7 @@ from typing import Any
 from ..store.provenance import Record
 
 INITS = ("transposed", "independent")
+CONTROLS = ("none", "untrained", "random-decoder")
 MAX_LATENTS = 2**20
 
 
@@ -47,6 +48,9 @@ class Recipe(Record):
     """Passes over the training rows; the weights kept are those of the epoch with the least error on held-out rows."""
     seed: int = 0
     """Draws the first weights, and nothing else."""
+    control: str = "none"
+    """Which weights stay as they were drawn, so that trained ones can be compared with them: "none"; all of an
+    "untrained" one, but centre, scale and BatchTopK's threshold; the decoder of "random-decoder"."""
 
     def __post_init__(self) -> None:
         """Raise ValueError for what cannot be trained."""
@@ -54,6 +58,8 @@ class Recipe(Record):
             raise ValueError(f"no recipe {self.recipe!r}; expected one of {', '.join(RECIPES)}")
         if self.init not in INITS:
             raise ValueError(f"no init {self.init!r}; expected one of {', '.join(INITS)}")
+        if self.control not in CONTROLS:
+            raise ValueError(f"no control {self.control!r}; expected one of {', '.join(CONTROLS)}")
         if not 2 <= self.latents <= MAX_LATENTS:
             raise ValueError(f"{self.latents} latents; expected 2 to {MAX_LATENTS}")
         if not 1 <= self.k < self.latents:

@@ -42,7 +42,8 @@ def files(trained: Trained, folder: Path) -> dict[str, bytes]:
 
 MIXED = (
     small(), small(seed=1), small(sparsity="0.75"), small(auxk=True, lr=0.01), small(batch_topk=True, latents=40),
-    small(centre=False, scale=False, init="independent", unit_norm=False),
+    small(centre=False, scale=False, init="independent", unit_norm=False), small(control="untrained"),
+    small(control="random-decoder", batch_topk=True),
 )  # fmt: skip
 
 
@@ -51,6 +52,21 @@ def test_side_by_side_is_alone(values: Tensor, tmp_path: Path) -> None:
     for i, recipe in enumerate(MIXED):
         (alone,) = train(*both(values), [recipe])
         assert files(together[i], tmp_path / f"a{i}") == files(alone, tmp_path / f"b{i}")
+
+
+@pytest.mark.parametrize("unit_norm", [True, False])
+@pytest.mark.parametrize(("control", "stays"), [("untrained", "encoder bias decoder"), ("random-decoder", "decoder")])
+def test_of_a_control_stays_what_it_names(values: Tensor, control: str, stays: str, unit_norm: bool) -> None:
+    (of_control,) = train(*both(values), [small(control=control, unit_norm=unit_norm)])
+    (trained,) = train(*both(values), [small(unit_norm=unit_norm)])
+    drawn = first_weights(of_control.recipe, values.shape[1])
+    scale = {"encoder": 1 / drawn["encoder"].norm(), "bias": 1.0, "decoder": 1 / drawn["decoder"].norm()}
+    for name in ("encoder", "bias", "decoder"):
+        found = getattr(of_control, name)
+        found = found * (1 if name == "bias" else 1 / found.norm())
+        same = torch.allclose(found, drawn[name] * scale[name], atol=1e-6)
+        assert same == (name in stays), name
+    assert of_control.measures["train"].mse > trained.measures["train"].mse
 
 
 @pytest.mark.slow

@@ -46,6 +46,7 @@ sweeping = options.gathered(
     state=several(int, "N,...", "Hidden states, 0 the input of the first transformer layer. Required."),
     sparsity=several(str, "S,...", "Share of latents that are 0 for any clip [0.95]."),
     seed=several(int, "N,...", "Draw the first weights [0]."),
+    control=several(str, "NAME,...", "What to compare with: untrained; random-decoder, which stays so [none]."),
     recipe=several(str, "NAME,...", "centred, or published: exactly as printed [centred]."),
     latents=several(int, "N,...", "Number of latents [2048]."),
     centre=flag("centre", "Take the training rows' mean from every row."),
