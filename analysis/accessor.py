@@ -208,8 +208,9 @@ class OtoscopeAccessor:
         asked = {"layer": layer, "neuron": neuron}
         single = [dim for dim, at in asked.items() if isinstance(at, int | np.integer)]
         of = {dim: [at] if dim in single else at for dim, at in asked.items()}  # dimensions as they are stored
+        means = self._variable("mean", "exemplars").sel(of)
         counted = self._of_clips(clips_where(self._ds, selection_of(where=where).where))
-        found = exemplar_clips(self._variable("mean", "exemplars").sel(of), counted, k, lowest)
+        found = exemplar_clips(means, counted, k, lowest)
         found = found.isel(dict.fromkeys(single, 0))
         # -1, where fewer clips count, finds the last one of each.
         own = {

@@ -10,6 +10,7 @@ import torch
 from . import gpu
 
 
+@pytest.mark.slow
 def test_every_stage_runs_on_a_processor_and_is_written_down(tmp_path: Path) -> None:
     gpu.main(["--small", "--cpu", "--json", str(tmp_path / "gpu.json"), "--scratch", str(tmp_path)])
     record = json.loads((tmp_path / "gpu.json").read_text())

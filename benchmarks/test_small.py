@@ -18,7 +18,7 @@ from otoscope.store.blocks import blocks
 from . import QUESTIONS, against_hooks, cluster
 from .synthetic import write_audio
 
-LONG = ("memory", "precision", "service", "startup")  # half a minute each
+QUICK = ("quickstart", "throughput", "against_hooks", "planted", "encoders", "one_neuron", "dictionaries")
 
 
 def in_this_process(function: str, **arguments: Any) -> Any:
@@ -44,7 +44,7 @@ def one_ray(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.mark.filterwarnings("ignore:At least one mel filter has all zero values")  # the library's own front end
 @pytest.mark.parametrize(
-    "question", [pytest.param(q, marks=[pytest.mark.slow] * (q in LONG)) for q in (*QUESTIONS, "precision")]
+    "question", [pytest.param(q, marks=[pytest.mark.slow] * (q not in QUICK)) for q in (*QUESTIONS, "precision")]
 )
 def test_question_can_be_measured(
     question: str, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch

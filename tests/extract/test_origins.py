@@ -83,8 +83,8 @@ def test_a_model_that_changed_within_is_refused_though_its_embedding_did_not(tmp
 def on(monkeypatch: pytest.MonkeyPatch, gpu: str) -> None:
     """Let the device be a GPU of this name."""
 
-    def origin(*given: Any) -> Origin:
-        found = plan.origin_of(*given)
+    def origin(*given: Any, **more: Any) -> Origin:
+        found = plan.origin_of(*given, **more)
         return replace(found, identity=replace(found.identity, device="cuda"))
 
     for module in (worker, preflight):

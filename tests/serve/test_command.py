@@ -70,6 +70,7 @@ def test_help_says_what_is_needed() -> None:
     assert "others than loopback need a token" in " ".join(done("ablate", "serve", "--help").split())
 
 
+@pytest.mark.slow
 def test_a_process_serves_and_ends_when_told(stored: ServedStore, tmp_path: Path) -> None:
     with Served(stored, tmp_path / "s", env={"OTOSCOPE_TOKEN": TOKEN}) as served:
         client = Client(served.url, TOKEN)

@@ -257,6 +257,7 @@ def test_a_change_left_by_a_killed_writer_is_finished_by_the_same_command(
     assert document_at(store, lock_key("t", "new")) is None
 
 
+@pytest.mark.slow
 def test_a_task_that_one_device_began_is_created_by_another(
     known: Known, tmp_path: Path, s3_server: ObjectServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

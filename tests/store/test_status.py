@@ -37,7 +37,11 @@ class Text(str):
     """A string that can be waited for to be forgotten."""
 
 
-def test_the_strings_of_one_object_are_forgotten_before_the_next(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_strings_of_one_object_are_forgotten_before_the_next(
+    store: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    gc.freeze()  # what other tests left in this process is not looked through each time
+    request.addfinalizer(gc.unfreeze)
     resign(partial(replan, {}, {"n_clips": 9 * NAME_CHUNK, "block": 2048}), store)
     made: list[weakref.ref[str]] = []
 
