@@ -11,9 +11,13 @@ latents are: the kind's units in the order of how often they are above 0, the ra
 a threshold of its own, an order statistic of its values. Codes that are 0 cannot be made active: such units stay rarer.
 Probes of k units take values as they are.
 
-Measures, over the units compared: aape, the median AAPE / ln C; effective, exp of the median AAPE, in categories; and by
-the rule lape the most selective of them, of which categories is the mean number of categories that one serves, and
-coverage the share of categories that any serves; k1, k2 and so on, the balanced accuracy of probes of so many units.
+Measures, over the units compared: aape, the median AAPE / ln C; effective, exp of the median AAPE, in categories;
+serving, the share of units that serve a category; categories, the mean number that one of these serves; coverage, the
+share of categories that any unit serves; k1, k2 and so on, the balanced accuracy of probes of so many units. A unit
+serves a category where it is active in a larger share of the clips than of all others, by more than chance makes of any
+unit and category: (P_c - P_others) / s > z, where s is the deviation of the difference over draws of groups, and a normal
+value exceeds z in 0.05 / (units x categories) of cases. No published rule is taken: they assign a fixed share of cells,
+whatever units know, and nothing where perfect ones tie.
 
 SAEs of one state are taken for the same training with other seeds. Intervals draw groups of clips and SAEs anew.
 """
@@ -27,23 +31,24 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy.stats import norm
 
-from ..analysis.selection.from_counts import select_counts
-from ..analysis.selection.selection import Selection
+from ..analysis.selection.from_counts import aape_of_counts
 from .k_sparse import balanced_accuracy, k_sparse_right
 from .labelled import Floats, Labelled
 from .resampled import GroupDraws, draw_groups, interval
 from .stored_latents import LatentLayer
 
 LATENTS, NEURONS, DIMENSIONS, COMPONENTS = "latents", "neurons", "dimensions", "principal components"
+OTHERS = (NEURONS, DIMENSIONS, COMPONENTS)
 KS = (1, 2, 5, 10)
 GROUP_DRAWS = 200
 UNIT_DRAWS = 3
-PERCENTILE = 10.0
+ERROR = 0.05  # chance that a unit that knows nothing serves a category, among all of a kind
 MAX_UNLIKE = 1.5  # ratio of latents firing per clip, up to which SAEs may differ by their seeds
-BETTER = {"aape": -1, "effective": -1, "categories": -1, "coverage": 1, **{f"k{k}": 1 for k in KS}}
-"""Whether more of a measure is better, or less."""
-BOUNDS = {"aape": 1.0, "coverage": 1.0, **{f"k{k}": 1.0 for k in KS}}
+BETTER = {"aape": -1, "serving": 1, "categories": -1, "coverage": 1, **{f"k{k}": 1 for k in KS}}
+"""Whether more of a measure is better, or less; of those of which answers speak."""
+BOUNDS = {"aape": 1.0, "serving": 1.0, "coverage": 1.0, **{f"k{k}": 1.0 for k in KS}}
 """The most that a measure can be."""
 
 
@@ -84,15 +89,13 @@ def compare(
     latents: Sequence[LatentLayer],
     controls: Mapping[str, Sequence[LatentLayer]] | None = None,
     *,
-    percentile: float = PERCENTILE,
     unit_draws: int = UNIT_DRAWS,
     progress: Callable[[str], object] = lambda name: None,
 ) -> Comparison:
     """A row per state that there are latents of, and kind of units.
 
-    controls: by name, latents of other SAEs; those of a state without `latents` are left out. percentile: of the units
-    compared, how many the rule lape selects. unit_draws: how often units are drawn. progress: is given what was
-    measured. Columns: state, kind, saes, units (that fire, or change), compared, rate (median share of clips in which
+    controls: by name, latents of other SAEs; those of a state without `latents` are left out. unit_draws: how often
+    units are drawn. progress: is given what was measured. Columns: state, kind, saes, units (that fire, or change), compared, rate (median share of clips in which
     one counts as active), and each measure with its low and high.
     Raises LookupError where states or means are not kept, ValueError for SAEs of one state that are unlike, controls
     without any of its states, names of controls that are kinds, and what intervals cannot be had of.
@@ -100,7 +103,6 @@ def compare(
     rows: list[dict[str, Any]] = []
     answers: list[str] = []
     draws = draw_groups(of.splits.groups, of.codes, GROUP_DRAWS, of.seed)
-    how = Selection(rule="lape", percentile=percentile)
     for state in sorted({layer.state for layer in latents}):
         kinds = units_of(of, state, latents, controls or {})
         n_saes, n = len(kinds[0].values), min(units.n for units in kinds)
@@ -114,12 +116,12 @@ def compare(
         for units in kinds:
             each = []
             for repeat, rates in zip(repeats, reference, strict=True):
-                each.append(_measured(of, units.drawn(n, *_of(of.seed, repeat)), rates, draws, how))
+                each.append(_measured(of, units.drawn(n, *_of(of.seed, repeat)), rates, draws))
             found[units.kind] = {name: _together([one[name] for one in each], n_saes, mixed) for name in each[0]}
-            row: dict[str, Any] = {"state": state, "kind": units.kind, "saes": len(units.values)}
-            if units.kind in (NEURONS, DIMENSIONS, COMPONENTS):
-                row["saes"] = 0
-            row |= {"units": units.n, "compared": n}
+            saes = None if units.kind in OTHERS else len(units.values)
+            row: dict[str, Any] = {
+                "state": state, "kind": units.kind, "saes": saes, "units": units.n, "compared": n,
+            }  # fmt: skip
             for name, (value, drawn) in found[units.kind].items():
                 low, high = interval(value, drawn, 0, BOUNDS.get(name, np.inf))
                 row |= {name: value} if name == "rate" else {name: value, f"{name}_low": low, f"{name}_high": high}
@@ -137,7 +139,7 @@ def units_of(
     found = []
     for kind, layers in {LATENTS: latents, **controls}.items():
         own = [layer for layer in layers if layer.state == state]
-        if kind != LATENTS and kind in (NEURONS, DIMENSIONS, COMPONENTS):
+        if kind in OTHERS:
             raise ValueError(f"a control is called {kind!r}, as another kind of units is; expected another name")
         if not own:
             states = ", ".join(str(number) for number in sorted({layer.state for layer in layers}))
@@ -206,23 +208,13 @@ Measured = dict[str, tuple[float, NDArray[np.float64]]]
 """By measure, its value and what it is in each draw of groups."""
 
 
-def _measured(
-    of: Labelled, values: Floats, rates: NDArray[np.integer], draws: GroupDraws, how: Selection
-) -> Measured:
+def _measured(of: Labelled, values: Floats, rates: NDArray[np.integer], draws: GroupDraws) -> Measured:
     """All measures of units (clip, unit)."""
     active = active_as_often(values, rates)
-    n = len(of.categories)
-    clips = [np.flatnonzero(of.codes == category) for category in range(n)]
-    counts = np.stack([active[own].sum(axis=0) for own in clips])  # (category, unit)
-    drawn = np.stack([draws.of_clips(own) @ active[own].astype(np.float32) for own in clips], axis=1)
-    sizes = draws.sums(of.codes[:, None] == np.arange(n)).astype(np.int64)  # (draw, category)
-    value = _selectivity(counts, np.array([len(own) for own in clips]), how)
-    each = [_selectivity(own, size, how) for own, size in zip(drawn.astype(np.int64), sizes, strict=True)]
-    found = {name: (value[name], np.array([one[name] for one in each])) for name in value}
-    found["rate"] = (float(np.median(active.mean(axis=0))), np.full(len(each), np.nan))
-
+    found = _selectivity(of, active, draws)
+    found["rate"] = (float(np.median(active.mean(axis=0))), np.full(len(draws.weights), np.nan))
     ks = [k for k in KS if k <= values.shape[1]]
-    ours = of.codes[:, None] == np.arange(n)
+    ours = of.codes[:, None] == np.arange(len(of.categories))
     tested = (of.splits.test_fold >= 0)[:, None]
     sides = [tested & ours, tested & ~ours]
     totals = [side.sum(axis=0).astype(np.float64) for side in sides]
@@ -234,27 +226,60 @@ def _measured(
     return found
 
 
-def _selectivity(counts: NDArray[np.integer], of: NDArray[np.integer], how: Selection) -> dict[str, float]:
-    """Measures of counts (category, unit) of `of` (category) clips; NaN for categories where no unit is selected."""
-    selected = select_counts(counts, of, how)
-    known = selected.aape[~np.isnan(selected.aape)].astype(np.float64)
-    median = float(np.median(known)) if len(known) else float("nan")
-    serves = selected.member.sum(axis=0)
-    return {
-        "aape": median / float(np.log(len(of))),
-        "effective": float(np.exp(median)),
-        "categories": float(serves[serves > 0].mean()) if serves.any() else float("nan"),
-        "coverage": float(selected.member.any(axis=1).mean()),
-    }
+def _selectivity(of: Labelled, active: NDArray[np.bool_], draws: GroupDraws) -> Measured:
+    """Measures of when units are active (clip, unit)."""
+    clips = [np.flatnonzero(of.codes == category) for category in range(len(of.categories))]
+    counts = np.stack([active[own].sum(axis=0) for own in clips])  # (category, unit)
+    sizes = np.array([len(own) for own in clips])
+    counts_drawn = np.stack([draws.of_clips(own) @ active[own].astype(np.float32) for own in clips], axis=1)
+    sizes_drawn = np.stack([draws.of_clips(own).sum(axis=1) for own in clips], axis=1)  # (draw, category)
+    difference, drawn = _difference(counts, sizes), _difference(counts_drawn, sizes_drawn)
+    z = norm.isf(ERROR / difference.size)
+    line = z * drawn.std(axis=0)
+
+    def measured(own: NDArray[Any], size: NDArray[Any], serves: NDArray[np.bool_]) -> dict[str, float]:
+        aape = aape_of_counts(own.astype(np.int64), size.astype(np.int64)).astype(np.float64)
+        median = float(np.median(aape[~np.isnan(aape)])) if not np.isnan(aape).all() else float("nan")
+        each = serves.sum(axis=0)
+        return {
+            "aape": median / float(np.log(len(size))),
+            "effective": float(np.exp(median)),
+            "serving": float((each > 0).mean()),
+            "categories": float(each[each > 0].mean()) if each.any() else float("nan"),
+            "coverage": float(serves.any(axis=1).mean()),
+        }
+
+    value = measured(counts, sizes, difference > line)
+    of_draws = zip(counts_drawn, sizes_drawn, drawn > line, strict=True)
+    each = [measured(own, size, serves) for own, size, serves in of_draws]
+    return {name: (value[name], np.array([one[name] for one in each])) for name in value}
+
+
+def _difference(counts: NDArray[Any], sizes: NDArray[Any]) -> NDArray[np.float64]:
+    """P_c - P_others (..., category, unit) of counts of active clips, and of how many clips (..., category)."""
+    others = counts.sum(axis=-2, keepdims=True) - counts
+    of_others = sizes.sum(axis=-1, keepdims=True) - sizes
+    difference: NDArray[np.float64] = counts / sizes[..., None] - others / of_others[..., None]
+    return difference
 
 
 def _together(
     each: Sequence[tuple[float, NDArray[np.float64]]], n_saes: int, mixed: NDArray[np.integer]
 ) -> tuple[float, NDArray[np.float64]]:
-    """The mean over SAEs and draws of units; in each draw of groups, over SAEs drawn anew, too: mixed (draw, SAE)."""
-    value = float(np.mean([value for value, _ in each]))
-    by_sae = np.stack([drawn for _, drawn in each]).reshape(n_saes, -1, len(mixed)).mean(axis=1)  # (SAE, draw)
-    return value, by_sae[mixed, np.arange(len(mixed))[:, None]].mean(axis=1)
+    """The mean over SAEs and draws of units, of those that know it; in each draw of groups over SAEs drawn anew, too.
+
+    mixed: the SAEs of each draw (draw, SAE).
+    """
+    value = float(_mean(np.array([value for value, _ in each]), 0))
+    by_sae = _mean(np.stack([drawn for _, drawn in each]).reshape(n_saes, -1, len(mixed)), 1)  # (SAE, draw)
+    return value, _mean(by_sae[mixed, np.arange(len(mixed))[:, None]], 1)
+
+
+def _mean(values: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
+    """Mean of what is known; NaN where nothing is."""
+    known = ~np.isnan(values)
+    n = known.sum(axis=axis)
+    return np.where(n > 0, np.where(known, values, 0).sum(axis=axis) / np.maximum(n, 1), np.nan)
 
 
 def _answer(state: int, ours: Measured, kind: str, theirs: Measured) -> str:

@@ -79,7 +79,7 @@ def draw_groups(groups: NDArray[np.integer], codes: NDArray[np.integer], n_draws
 def interval(value: float, draws: Floats, low: float = 0.0, high: float = np.inf) -> tuple[float, float]:
     """Ends of the interval of a number, by what it is in each draw (draw), NaN left out; within low and high.
 
-    NaN where the number is, or fewer than two draws know it.
+    The number itself is always in it. NaN where the number is, or fewer than two draws know it.
     """
     known = draws[~np.isnan(draws)]
     if np.isnan(value) or len(known) < 2:
@@ -87,4 +87,4 @@ def interval(value: float, draws: Floats, low: float = 0.0, high: float = np.inf
     tail = (1 - LEVEL) / 2
     ends = np.quantile(known, [tail, 1 - tail]) + value - known.mean()
     first, last = np.clip(ends, low, high).tolist()
-    return first, last
+    return min(first, value), max(last, value)

@@ -93,10 +93,6 @@ def probe(
     help="Latents to compare with, as of an untrained SAE; several of a NAME are its seeds.",
 )  # fmt: skip
 @click.option(
-    "--percentile", type=float, default=10.0, show_default=True, callback=options.within(0.001, 100), metavar="P",
-    help="Share of units that the rule lape selects, in percent.",
-)  # fmt: skip
-@click.option(
     "--unit-draws", type=int, default=3, show_default=True, callback=options.within(1, 1000), metavar="N",
     help="How often as many units of each kind are drawn as the smallest has.",
 )  # fmt: skip
@@ -105,16 +101,15 @@ def compare(
     labelled: "Labelled",
     latents: tuple[str, ...],
     controls: tuple[str, ...],
-    percentile: float,
     unit_draws: int,
     output: str | None,
 ) -> None:
     """One row per kind of units of a state: latents, controls, neurons, single dimensions, principal components.
 
-    Equal numbers of units, active in as many clips. aape: median AAPE / ln C; effective: exp of it, in categories; of
-    the units selected, categories that one serves, and coverage; k1, k2, k5, k10: balanced accuracy of probes of so
-    many units, chosen on training clips. Intervals, of 95 %, draw groups of clips and SAEs anew. The answer is on
-    standard error.
+    Equal numbers of units, active in as many clips. aape: median AAPE / ln C; effective: exp of AAPE, in categories;
+    serving: share of units that are active more in a category than chance makes any; categories that such a one serves,
+    and coverage, the share of them that any serves; k1, k2, k5, k10: balanced accuracy of probes of so many units,
+    chosen on training clips. Intervals, of 95 %, draw groups of clips and SAEs anew. The answer is on standard error.
     """
     from ..analysis.tables import put_table
     from ..sae.compare import compare as compare_units
@@ -129,7 +124,7 @@ def compare(
     found = compare_units(
         labelled, find_latents(latents, labelled),
         {name: find_latents(texts, labelled) for name, texts in named.items()},
-        percentile=percentile, unit_draws=unit_draws,
+        unit_draws=unit_draws,
     )  # fmt: skip
     for answer in found.answers:
         echo(answer, err=True)
