@@ -283,7 +283,10 @@ def _mean(values: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
 
 
 def _answer(state: int, ours: Measured, kind: str, theirs: Measured) -> str:
-    """Where latents are better than other units, where worse, and where the interval of the difference holds 0."""
+    """Where latents are better than other units, where worse, and where the interval of the difference holds 0.
+
+    Measure by measure: of eight that nothing is behind one in three times stands out.
+    """
     better, worse, open_ = [], [], []
     for name, sign in BETTER.items():
         if name not in ours:
@@ -294,5 +297,5 @@ def _answer(state: int, ours: Measured, kind: str, theirs: Measured) -> str:
         (better if low > 0 else worse if high < 0 else open_).append(text if low > 0 or high < 0 else name)
     parts = [f"better by {', '.join(better)}"] * bool(better) + [f"worse by {', '.join(worse)}"] * bool(worse)
     parts += [f"not told apart by {', '.join(open_)}"] * bool(open_)
-    start = f"state {state}: latents are {'' if better else 'not '}better than {kind}: "
-    return start + "; ".join(parts)
+    verdict = "in part better" if better and worse else "better" if better else "worse" if worse else "not better"
+    return f"state {state}: latents are {verdict} than {kind}: {'; '.join(parts)}"

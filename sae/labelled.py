@@ -49,6 +49,10 @@ class Labelled:
     seed: int
     """Of all that is drawn."""
 
+    def __str__(self) -> str:
+        groups = len(set(self.splits.groups.tolist()))
+        return f"{self.name}: {len(self.codes)} clips in {groups} groups, {self.parted}"
+
     @property
     def base(self) -> str:
         """Digest of the task's identity."""

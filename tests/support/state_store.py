@@ -42,9 +42,9 @@ def write_states(
     failed: clips that could not be extracted. n_blocks: that are written [all]. means: of other neurons (layer, clip,
     neuron), which are kept. order: in which clips stand in the store, by number.
     """
-    n_states, n, width = states.shape
-    order = list(range(n)) if order is None else list(order)
+    order = list(range(states.shape[1])) if order is None else list(order)
     states, labels = states[:, order], {name: [of[i] for i in order] for name, of in (labels or {}).items()}
+    n_states, n, width = states.shape
     kept_means = means is not None
     means = np.zeros((1, n, 8), np.float32) if means is None else means[:, order].astype(np.float32)
     clips = ClipTable(

@@ -15,13 +15,10 @@ LATENTS = "LATENTS is a store that `sae encode` made, or one of its tasks and la
 
 
 def labelled_from(task: str, store: str, **how: Any) -> "Labelled":
-    """The options of `labelling` as labelled clips, with a note on how they are parted."""
+    """The options of `labelling` as labelled clips."""
     from ..sae.labelled import find_labelled
 
-    found = find_labelled(store, task, **how)
-    groups = len(set(found.splits.groups.tolist()))
-    echo(f"{found.name}: {len(found.codes)} clips of {groups} groups, {found.parted}", err=True)
-    return found
+    return find_labelled(store, task, **how)
 
 
 labelling = options.gathered(
@@ -75,7 +72,7 @@ def probe(
         check_target(figure, FORMATS)
     layers = find_latents(latents, labelled, read_saes(saes))
     found = probe_states(labelled, layers, recipe=recipe)
-    for note in found.notes:
+    for note in (str(labelled), *found.notes):
         echo(note, err=True)
     if figure:
         from ..analysis.figures.probes import probes_figure
@@ -126,6 +123,6 @@ def compare(
         {name: find_latents(texts, labelled) for name, texts in named.items()},
         unit_draws=unit_draws,
     )  # fmt: skip
-    for answer in found.answers:
-        echo(answer, err=True)
+    for line in (str(labelled), *found.answers):
+        echo(line, err=True)
     echo(put_table(found.table, output))
