@@ -1,4 +1,4 @@
-"""Labelled clips: those of a task that hidden states and latents are asked about, and which of them test what is learnt.
+"""Labelled clips: those of a task that states and latents are asked about, and which of them test what is learnt.
 
 Goal: whoever asks states, neurons and latents asks the same clips, in the same parts, and no singer is on both sides.
 Conventions: clips are in the order of their names, so that the order of a manifest changes nothing, to the last bit.

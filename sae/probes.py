@@ -5,7 +5,7 @@ Conventions: accuracy is over the test clips of all folds together. Its interval
 anew, and knows nothing of other folds or fits. Chance is what always answering the most frequent category would give.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -39,15 +39,14 @@ def probe_states(
     latents: Sequence[LatentLayer] = (),
     *,
     recipe: str = "logistic",
-    progress: Callable[[str], object] = lambda name: None,
 ) -> Probed:
     """The same probe of every hidden state, and of every layer of latents.
 
     recipe: one of `RECIPES`.
-    progress: is given the name of what was probed. Columns: kind ("state" or "latents"), name, state, width (of the
-    state, or latents), of latents l0 (mean number that fires in a clip) and sparsity (1 - k / width where the SAE is
-    known and has a k, else 1 - l0 / width), accuracy in [0, 1] with low and high, chance, clips and groups tested; where
-    SAEs are known also sae (its name), control and seed.
+    Columns: kind ("state" or "latents"), name, state, width (values of the state, or latents), of latents l0 (mean
+    number that fires in a clip) and sparsity (1 - k / width where the SAE is known and has a k, else 1 - l0 / width),
+    accuracy in [0, 1] with low and high, chance, clips and groups tested; where SAEs are known also sae (its name),
+    control and seed.
     Raises LookupError where no states are kept, ValueError for values that are not finite and for what a probe or an
     interval cannot be had of.
     """
@@ -68,7 +67,6 @@ def probe_states(
         found = {"accuracy": accuracy, "low": low, "high": high, **about, "groups": draws.n_groups}
         rows.append({**what, "width": values.shape[1], **found})
         notes.extend(f"{what['name']}: {line}" for line in lines)
-        progress(what["name"])
 
     for state in range(of.n_states):
         probed({"kind": "state", "name": f"state {state}", "state": state}, of.state(state))

@@ -92,7 +92,9 @@ def read_saes(folders: Sequence[str]) -> dict[str, Dictionary]:
     for folder in map(Path, folders):
         own = [folder] if (folder / ABOUT).is_file() else sorted(path.parent for path in folder.glob(f"*/{ABOUT}"))
         if not own:
-            raise FileNotFoundError(f"no SAE in {folder}; expected folders as `otoscope sae train -o {folder}` makes them")
+            raise FileNotFoundError(
+                f"no SAE in {folder}; expected folders as `otoscope sae train -o {folder}` makes them"
+            )
         found |= {sae.digest: sae for sae in map(read_dictionary, own)}
     return found
 

@@ -3,8 +3,8 @@
 Goal: the splits and folds of a data set, honoured as they are; where something has to be drawn, it depends on the
 clips' names and a seed, never on the order of a file or of a store.
 Conventions: a head is a probe of its own: a split has one ("test"), folds have one each, named like the fold that it is
-tested on. Arrays are bool (head, clip). Clips with code -1 (no label, failed) take no part. A group is what clips have in
-common, as their singer; a clip whose group is "" is one by itself.
+tested on. Arrays are bool (head, clip). Clips with code -1 (no label, failed) take no part. A group are clips that have
+something in common, as their singer; a clip whose group is "" is one by itself.
 """
 
 from collections.abc import Sequence
@@ -163,8 +163,8 @@ def draw_folds(
     n_folds = min(PARTS_DRAWN, n_groups) if n is None else n
     if not 2 <= n_folds <= n_groups:
         raise ValueError(
-            f"found {n_groups} groups of clips for {max(n_folds, 2)} folds; expected at least two folds, and a group for "
-            "each: group by another column, or ask for fewer folds"
+            f"found {n_groups} groups of clips for {max(n_folds, 2)} folds; expected at least two folds, and a group "
+            "for each: group by another column, or ask for fewer folds"
         )
     return [str(part + 1) if part >= 0 else "" for part in parts_of(counted, codes, numbers, n_folds, seed).tolist()]
 

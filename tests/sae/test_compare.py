@@ -7,11 +7,12 @@ import pandas as pd
 import pytest
 
 from otoscope.analysis.probe.splits import Splits, make_splits
-from otoscope.sae.compare import KS, active_as_often, compare, signed_components
+from otoscope.sae.compare import KS, compare
 from otoscope.sae.encoding import encode
 from otoscope.sae.k_sparse import balanced_accuracy, k_sparse_right
 from otoscope.sae.labelled import find_labelled
 from otoscope.sae.stored_latents import find_latents
+from otoscope.sae.units import active_as_often, signed_components
 
 from ..support.commands import call, refused
 from ..support.planted_units import LATENTS, N_CLIPS, PLANTED, planted_sae, write_all, write_planted
@@ -70,7 +71,11 @@ def test_what_cannot_be_compared_is_one_line(folder: Path, tmp_path: Path) -> No
     no("control is called 'neurons', as another kind", folder / "l0", "--control", f"neurons={folder / 'u'}")
     no("holds no latents; expected those of", folder / "s")
     encode(str(folder / "s"), "t", [planted_sae(9, latents=30)], str(tmp_path / "wide"))
-    no(r"SAEs of state 1 are unlike \(l0:t@0: .* of 20 fire, wide:t@0: .* of 30 fire\)", folder / "l0", tmp_path / "wide")
+    no(
+        r"SAEs of state 1 are unlike \(l0:t@0: .* of 20 fire, wide:t@0: .* of 30 fire\)",
+        folder / "l0",
+        tmp_path / "wide",
+    )
 
 
 def test_units_are_active_in_as_many_clips() -> None:

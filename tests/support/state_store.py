@@ -51,8 +51,9 @@ def write_states(
         name=[f"clip {i:05}" for i in order], path=[f"{i}.wav" for i in order], start=np.full(n, np.nan),
         stop=np.full(n, np.nan), labels=dict(labels or {}),
     )  # fmt: skip
+    sites = tuple((f"layer {i}", means.shape[2]) for i in range(len(means))) if kept_means else (("a", 8),)
     identity = Identity(
-        encoder="made", weights="00", front_end={"sample_rate": 16_000}, embedding=4, sites=tuple((name, means.shape[2]) for name, _ in zip("abcdefgh", means, strict=False)),
+        encoder="made", weights="00", front_end={"sample_rate": 16_000}, sites=sites, embedding=4,
         hidden=(n_states, width), frames="audio",
     )  # fmt: skip
     plan = Plan(

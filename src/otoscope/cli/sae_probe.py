@@ -23,7 +23,7 @@ def labelled_from(task: str, store: str, **how: Any) -> "Labelled":
 
 labelling = options.gathered(
     "labelled", labelled_from, store=click.argument("store"),
-    task={"required": True, "metavar": "TASK:LABEL", "help": "Whose hidden states (extract --keep hidden), and of what."},
+    task={"required": True, "metavar": "TASK:LABEL", "help": "Whose states (extract --keep hidden), and of what."},
     group={
         "default": "", "metavar": "COLUMN",
         "help": "No line divides the clips of one value, as of a singer; folds are drawn by it, unless --splits.",

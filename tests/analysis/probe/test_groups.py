@@ -22,8 +22,7 @@ def test_no_group_is_on_both_sides_and_the_order_of_clips_is_nothing(clips, seed
     try:
         folds = draw_folds(codes, names, groups, seed=seed)
         splits = make_splits(folds, codes, names, seed, groups=groups)
-    except ValueError as error:
-        assert "groups" in str(error) or "no training clips" in str(error) or "fold" in str(error)
+    except ValueError:  # too few groups, or a category of one
         return
     for head in range(len(splits.heads)):
         train, valid, test = sides_of(splits, head)
@@ -65,7 +64,9 @@ def test_what_cannot_be_parted():
     with pytest.raises(ValueError, match="found 1 groups of clips for 2 folds"):
         draw_folds(codes, names, ["s"] * 12)
     parts = ["train"] * 6 + ["test"] * 6
-    with pytest.raises(ValueError, match="3 groups have clips in train and in test, the first 's0'; expected each on one"):
+    with pytest.raises(
+        ValueError, match="3 groups have clips in train and in test, the first 's0'; expected each on one"
+    ):
         make_splits(parts, codes, names, groups=singer)
     parts = ["train", "train", "valid", "valid", "test", "test"] * 2
     alike = ["a", "a", "a", "b", "c", "c"] * 2
