@@ -56,7 +56,7 @@ Measured = dict[str, tuple[float, NDArray[np.float64]]]
 """By measure, its value and what it is in each draw of groups (draw)."""
 
 
-def compare(
+def compare_units(
     of: Labelled,
     latents: Sequence[LatentLayer],
     controls: Mapping[str, Sequence[LatentLayer]] | None = None,

@@ -10,6 +10,8 @@ Of each kind as many are compared as the smallest has, drawn by a seed; of princ
 they count as active in as many clips as the latents are: the kind's units in the order of how often they are above 0,
 the rarest like the rarest latent, each above a threshold of its own, an order statistic of its values. Codes that are 0
 cannot be made active: such units stay rarer.
+
+SAEs may have been trained on clips that are tested, and components are of all clips; neither knows a label.
 """
 
 import zlib

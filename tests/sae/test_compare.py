@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from otoscope.analysis.probe.splits import Splits, make_splits
-from otoscope.sae.compare import KS, compare
+from otoscope.sae.compare import KS, compare_units
 from otoscope.sae.encoding import encode
 from otoscope.sae.k_sparse import balanced_accuracy, k_sparse_right
 from otoscope.sae.labelled import find_labelled
@@ -58,7 +58,7 @@ def test_the_order_of_clips_is_nothing(folder: Path, tmp_path: Path) -> None:
     found = []
     for where in (folder, tmp_path):
         of = find_labelled(str(where / "s"), "t:kind", group="singer")
-        found.append(compare(of, find_latents([str(where / "l0")], of), unit_draws=1))
+        found.append(compare_units(of, find_latents([str(where / "l0")], of), unit_draws=1))
     pd.testing.assert_frame_equal(found[0].table, found[1].table, check_exact=True)
     assert found[0].answers == found[1].answers
 

@@ -109,7 +109,7 @@ def compare(
     chosen on training clips. Intervals, of 95 %, draw groups of clips and SAEs anew. The answer is on standard error.
     """
     from ..analysis.tables import put_table
-    from ..sae.compare import compare as compare_units
+    from ..sae.compare import compare_units
     from ..sae.stored_latents import find_latents
 
     named: dict[str, list[str]] = {}
