@@ -88,6 +88,6 @@ def _cut(scores: Floats, of: NDArray[np.bool_]) -> float:
     """Between which scores the balanced accuracy is highest; of several such, the highest."""
     order = np.argsort(-scores, kind="stable")
     ordered, ours = scores[order], of[order]
-    gain = np.cumsum(np.where(ours, 1 / of.sum(), -1 / (~of).sum()))[:-1]
-    at = int(np.where(np.diff(ordered) < 0, gain, -np.inf).argmax())
+    gain = np.cumsum(np.where(ours, (~of).sum(), -of.sum()))[:-1]  # whole numbers, so that ties are ties
+    at = int(np.where(np.diff(ordered) < 0, gain, np.iinfo(np.int64).min).argmax())
     return float(ordered[at] + ordered[at + 1]) / 2

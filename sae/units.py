@@ -60,12 +60,12 @@ def units_of(
 ) -> list[Units]:
     """All kinds of units of a state, latents first; those that never fire, or never change, left out."""
     found = []
-    for kind, layers in {LATENTS: latents, **controls}.items():
-        own = [layer for layer in layers if layer.state == state]
-        if kind in OTHERS:
-            raise ValueError(f"a control is called {kind!r}, as another kind of units is; expected another name")
+    if taken := {LATENTS, *OTHERS} & {*controls}:
+        raise ValueError(f"a control is called {min(taken)!r}, as another kind of units is; expected another name")
+    for kind, offered in {LATENTS: latents, **controls}.items():
+        own = [layer for layer in offered if layer.state == state]
         if not own:
-            states = ", ".join(str(number) for number in sorted({layer.state for layer in layers}))
+            states = ", ".join(str(number) for number in sorted({layer.state for layer in offered}))
             raise ValueError(f"the control {kind} has latents of state {states}; expected some of state {state}")
         codes = [layer.codes(of) for layer in own]
         fire = [float((values > 0).sum(axis=1).mean()) for values in codes]

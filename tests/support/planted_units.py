@@ -1,8 +1,7 @@
 """A store whose states hold three categories along directions of their own, and SAEs whose latents are these, or not.
 
 Conventions: state 1 is 0 along the planted directions but for 2 along a clip's own, and noise elsewhere; so no single
-dimension holds a category, and the planted latents hold one each, exactly. The other states, and all neurons, are
-noise.
+dimension holds a category, and the planted latents hold one each, exactly. State 0, and all neurons, are noise.
 """
 
 from collections.abc import Sequence
@@ -30,7 +29,7 @@ def write_planted(url: str | Path, *, order: Sequence[int] | None = None) -> Non
     """The store: task "t", its labels kind, singer (6 of them), one (of one value), alike (kind)."""
     rng = np.random.default_rng(0)
     kind, planted = np.arange(N_CLIPS) % len(CATEGORIES), directions()
-    states = rng.normal(size=(3, N_CLIPS, WIDTH))
+    states = rng.normal(size=(2, N_CLIPS, WIDTH))
     states[1] -= states[1] @ planted.T @ planted
     states[1] += 2 * planted[kind]
     singer = [f"s{i // 3 % 6}" for i in range(N_CLIPS)]
@@ -38,7 +37,7 @@ def write_planted(url: str | Path, *, order: Sequence[int] | None = None) -> Non
         "kind": [CATEGORIES[i] for i in kind], "singer": singer, "one": ["x"] * N_CLIPS,
         "alike": [CATEGORIES[i] for i in kind],
     }  # fmt: skip
-    means = rng.normal(size=(2, N_CLIPS, NEURONS))
+    means = rng.normal(size=(1, N_CLIPS, NEURONS))
     write_states(url, states.astype(np.float32), block=BLOCK, labels=labels, means=means, order=order)
 
 
