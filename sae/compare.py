@@ -13,9 +13,10 @@ Measures, over the units compared:
     k1, k2, ... balanced accuracy of probes of so many units, of their values as they are; see `k_sparse`
 
 A unit serves a category where it is active in a larger share of the clips than of all others, by more than chance makes
-of any unit and category: (P_c - P_others) / s > z, with s the deviation of the difference over draws of groups, and z
-what a normal value exceeds in 0.05 / (units x categories) of cases. No published rule is taken for that: they assign a
-fixed share of all cells, whatever units know, and nothing where perfect units tie.
+of any unit and category: (P_c - P_others) / s > t, with s the deviation of the difference over draws of groups, times
+the root of n / (n - 1) for n groups, and t what Student's t of n - 1 exceeds in 0.05 / (units x categories) of cases. No
+published rule is taken for that: they assign a fixed share of all cells, whatever units know, and nothing where perfect
+units tie. Answers do not speak of `effective`, which is `aape` again, nor of `categories`, which is of few units.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,7 +26,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.stats import norm
+from scipy.stats import t as student
 
 from ..analysis.selection.from_counts import aape_of_counts
 from .k_sparse import balanced_accuracy, k_sparse_right
@@ -38,7 +39,7 @@ KS = (1, 2, 5, 10)
 GROUP_DRAWS = 200
 UNIT_DRAWS = 3
 ERROR = 0.05  # chance that a unit that knows nothing serves a category, among all of a kind
-BETTER = {"aape": -1, "serving": 1, "categories": -1, "coverage": 1, **{f"k{k}": 1 for k in KS}}
+BETTER = {"aape": -1, "serving": 1, "coverage": 1, **{f"k{k}": 1 for k in KS}}
 """Whether more of a measure is better, or less; of those of which answers speak."""
 BOUNDS = {"aape": 1.0, "serving": 1.0, "coverage": 1.0, **{f"k{k}": 1.0 for k in KS}}
 """The most that a measure can be."""
@@ -126,8 +127,8 @@ def _selectivity(of: Labelled, active: NDArray[np.bool_], draws: GroupDraws) -> 
     counts_drawn = np.stack([draws.of_clips(own) @ active[own].astype(np.float32) for own in clips], axis=1)
     sizes_drawn = np.stack([draws.of_clips(own).sum(axis=1) for own in clips], axis=1)  # (draw, category)
     difference, drawn = _difference(counts, sizes), _difference(counts_drawn, sizes_drawn)
-    z = norm.isf(ERROR / difference.size)
-    line = z * drawn.std(axis=0)
+    n = draws.n_groups  # few groups know little of how much they differ
+    line = student.isf(ERROR / difference.size, n - 1) * (n / (n - 1)) ** 0.5 * drawn.std(axis=0)
 
     def measured(own: NDArray[Any], size: NDArray[Any], serves: NDArray[np.bool_]) -> dict[str, float]:
         aape = aape_of_counts(own.astype(np.int64), size.astype(np.int64)).astype(np.float64)
@@ -177,9 +178,11 @@ def _mean(values: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
 def _answer(state: int, ours: Measured, kind: str, theirs: Measured) -> str:
     """Where latents are better than other units, where worse, and where the interval of the difference holds 0.
 
-    Measure by measure: of eight that nothing is behind one in three times stands out.
+    Measure by measure: of seven that nothing is behind, one stands out in three of ten times.
     """
-    better, worse, open_ = [], [], []
+    better: list[str] = []
+    worse: list[str] = []
+    open_: list[str] = []
     for name, sign in BETTER.items():
         if name not in ours:
             continue

@@ -7,6 +7,7 @@ Groups are what clips have in common, as their singer; a clip without one is a g
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -156,9 +157,12 @@ def find_labelled(
         raise ValueError(f"{here}: {error}") from error
     takes_part = (made.train | made.valid).any(axis=0) | (made.test_fold >= 0)
     kept = np.flatnonzero(takes_part)
-    of_clips = {"train": made.train[:, kept], "valid": made.valid[:, kept], "test_fold": made.test_fold[kept]}
+    of_clips: dict[str, Any] = {
+        "train": made.train[:, kept], "valid": made.valid[:, kept], "test_fold": made.test_fold[kept],
+        "groups": made.groups[kept],
+    }  # fmt: skip
     return Labelled(
         where=here, name=labelling, ds=ds, record=record, at=at[kept], names=[names[i] for i in kept.tolist()],
-        codes=own[kept], categories=categories, splits=replace(made, groups=made.groups[kept], **of_clips),
+        codes=own[kept], categories=categories, splits=replace(made, **of_clips),
         parted=parted, seed=seed,
     )  # fmt: skip

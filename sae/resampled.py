@@ -30,7 +30,7 @@ class GroupDraws:
     @property
     def n_groups(self) -> int:
         """How many groups there are."""
-        return self.weights.shape[1]
+        return int(self.weights.shape[1])
 
     def sums(self, values: NDArray[np.generic]) -> Floats:
         """Sums over the clips of each draw: (clip, ...) -> (draw, ...)."""

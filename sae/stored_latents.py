@@ -88,7 +88,7 @@ def read_saes(folders: Sequence[str]) -> dict[str, Dictionary]:
 
     Raises FileNotFoundError where there is none, ValueError for a damaged one.
     """
-    found = {}
+    found: dict[str, Dictionary] = {}
     for folder in map(Path, folders):
         own = [folder] if (folder / ABOUT).is_file() else sorted(path.parent for path in folder.glob(f"*/{ABOUT}"))
         if not own:

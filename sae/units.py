@@ -44,7 +44,7 @@ class Units:
     @cached_property
     def n(self) -> int:
         """Units of the smallest SAE."""
-        return min(values.shape[1] for values in self.values)
+        return min(int(values.shape[1]) for values in self.values)
 
     def drawn(self, n: int, repeat: tuple[int, int], seed: int) -> Floats:
         """So many of them, (clip, n). repeat: number of the SAE, and of the draw."""
@@ -100,8 +100,8 @@ def signed_components(values: Floats) -> Floats:
     directions = directions[:, kept]
     at = np.abs(directions).argmax(axis=0)  # signs are nobody's choice: the largest weight is made positive
     scores = apart @ (directions * np.sign(directions[at, np.arange(len(kept))]))
-    halves = np.stack([scores, -scores], axis=2).reshape(len(values), -1)
-    return np.maximum(halves, 0).astype(np.float32)
+    halves: Floats = np.stack([scores, -scores], axis=2).reshape(len(values), -1).astype(np.float32)
+    return np.maximum(halves, 0)
 
 
 def active_as_often(values: Floats, rates: NDArray[np.integer]) -> NDArray[np.bool_]:
@@ -119,4 +119,5 @@ def active_as_often(values: Floats, rates: NDArray[np.integer]) -> NDArray[np.bo
 
 
 def _changing(values: Floats) -> Floats:
-    return values[:, (values != values[0]).any(axis=0)]
+    changing: Floats = values[:, (values != values[0]).any(axis=0)]
+    return changing

@@ -17,7 +17,7 @@ from .save import COLOURS
 HEIGHT_INCHES = 2.1
 TRAINED = ("", "none")  # what is in the column control of SAEs that are none
 MARKERS = "osD^v"
-DASHES = ("--", ":", "-.")  # of controls
+DASHES: tuple[Any, ...] = ("--", ":", "-.")  # of controls
 
 
 def probes_figure(table: pd.DataFrame, caption: str = "") -> Figure:
@@ -87,5 +87,5 @@ def _by_sparsity(ax: Axes, chosen: pd.DataFrame, dashes: str, look: dict[str, An
         return
     mean = chosen.groupby(chosen["sparsity"].round(4))["accuracy"].mean()
     ax.plot(mean.index, mean.to_numpy(), color=look["color"], linestyle=dashes, linewidth=1)
-    hollow = {} if dashes == "-" else {"markerfacecolor": "white"}
+    hollow: dict[str, Any] = {} if dashes == "-" else {"markerfacecolor": "white"}
     ax.plot(chosen["sparsity"], chosen["accuracy"], linestyle="none", markersize=3, **look, **hollow)
