@@ -14,9 +14,10 @@ Measures, over the units compared:
 
 A unit serves a category where it is active in a larger share of the clips than of all others, by more than chance makes
 of any unit and category: (P_c - P_others) / s > t, with s the deviation of the difference over draws of groups, times
-the root of n / (n - 1) for n groups, and t what Student's t of n - 1 exceeds in 0.05 / (units x categories) of cases. No
-published rule is taken for that: they assign a fixed share of all cells, whatever units know, and nothing where perfect
-units tie. Answers do not speak of `effective`, which is `aape` again, nor of `categories`, which is of few units.
+the root of n / (n - 1) for n groups, and t what Student's t of n - 1 exceeds in 0.05 / (units x categories) of cases.
+No published rule is taken for that: they assign a fixed share of all cells, whatever units know, and nothing where
+perfect units tie. Answers do not speak of `effective`, which is `aape` again, nor of `categories`, which is of few
+units.
 """
 
 from collections.abc import Mapping, Sequence
