@@ -58,7 +58,7 @@ def probe_states(
     sizes = draws.sums(np.ones(len(tested)))
     how = replace(RECIPES[recipe], seed=of.seed)
     rows: list[dict[str, Any]] = []
-    notes = []
+    notes: list[str] = []
 
     def probed(what: dict[str, Any], values: Floats) -> None:
         right, about, lines = _right(of, splits, values, tested, how)
