@@ -98,6 +98,11 @@ def compare_units(
                 row |= {name: value, f"{name}_low": low, f"{name}_high": high}
             rows.append(row)
             found[units.kind] = own
+        if single := [units.kind for units in kinds if units.kind not in OTHERS and len(units.values) == 1]:
+            answers.append(
+                f"state {state}: one SAE each of {', '.join(single)}: what other seeds give is in no interval; "
+                "give several to say more than of these"
+            )
         answers += [_answer(state, found[LATENTS], kind, own) for kind, own in found.items() if kind != LATENTS]
     return Comparison(table=pd.DataFrame(rows).astype({"saes": "Int64"}), answers=tuple(answers))
 

@@ -46,6 +46,7 @@ def test_planted_latents_are_better_and_drawn_ones_are_not(folder: Path, tmp_pat
         assert (table[f"{name}_low"] <= table[name]).all()
         assert (table[name] <= table[f"{name}_high"]).all()
     *_, drawn, neurons, _, _ = result.stderr.splitlines()
+    assert "state 1: one SAE each of drawn: what other seeds give is in no interval" in result.stderr
     assert drawn.startswith("state 1: latents are better than drawn: better by serving (0.")
     assert "better by aape (" in neurons
     assert re.search(r"k10 \(1, 0\.[45]", neurons)
