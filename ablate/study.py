@@ -8,7 +8,7 @@ agree to the last bit where the machines do.
 """
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from functools import cache, partial
@@ -25,11 +25,11 @@ from ..analysis.probe.probe import Probe, Recipe, fit_probe, load_probe, save_pr
 from ..analysis.probe.splits import PARTS, Splits, make_splits, splits_column
 from ..analysis.selection.check import NothingSelected
 from ..analysis.selection.labellings import (
-    GROUPINGS,
     Labelling,
     SelectedLabelling,
     check_one_encoder,
     check_where,
+    grouping_columns,
     labellings,
     select_neurons,
 )
@@ -171,11 +171,6 @@ def _splits(request: Request, ds: xr.Dataset, codes: xr.DataArray) -> tuple[Spli
         for name in (column, *grouping_columns(request.label, ds.otoscope.labels))
     )
     return make_splits(parts, codes.values, names, request.probe_seed, known, groupings), names
-
-
-def grouping_columns(label: str, labels: Iterable[str]) -> list[str]:
-    """Of a task's label columns those by which a probe's training clips may belong together."""
-    return [name for name in GROUPINGS if name in labels and name != label]
 
 
 def selecting_clips(clips: str, ds: xr.Dataset, label: str, splits: str = "") -> tuple[str, NDArray[np.bool_] | None]:

@@ -5,10 +5,14 @@ from typing import TYPE_CHECKING
 import lazy_loader
 
 if TYPE_CHECKING:
+    from .compare import compare_units
     from .config import Sweep, read_config, sweep_of
     from .encoding import encode
     from .formats.files import export_dictionary, import_dictionaries
+    from .labelled import find_labelled
+    from .probes import probe_states
     from .recipe import Recipe, recipe_named
+    from .stored_latents import find_latents, read_saes
     from .sweep import run_sweep
     from .table import sae_table
 
@@ -16,10 +20,14 @@ if TYPE_CHECKING:
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
+        "compare": ["compare_units"],
         "config": ["Sweep", "read_config", "sweep_of"],
         "encoding": ["encode"],
         "formats.files": ["export_dictionary", "import_dictionaries"],
+        "labelled": ["find_labelled"],
+        "probes": ["probe_states"],
         "recipe": ["Recipe", "recipe_named"],
+        "stored_latents": ["find_latents", "read_saes"],
         "sweep": ["run_sweep"],
         "table": ["sae_table"],
     },

@@ -17,10 +17,10 @@ import xarray as xr
 
 from ..ablate.request import Request
 from ..ablate.result import write_result
-from ..ablate.study import OpenStore, check_encoder, grouping_columns, look_up, run_study, select_on, selecting_clips
+from ..ablate.study import OpenStore, check_encoder, look_up, run_study, select_on, selecting_clips
 from ..analysis.probe.probe import Probe, load_probe, save_probe
 from ..analysis.probe.splits import SPLIT_COLUMNS, splits_column
-from ..analysis.selection.labellings import Labelling, check_where
+from ..analysis.selection.labellings import Labelling, check_where, grouping_columns
 from ..analysis.selection.selection import Selection
 from ..analysis.selection.sets import quoted
 from ..cluster.executor import SerialExecutor, close

@@ -13,6 +13,9 @@ not reached its best for 20 epochs, and takes the weights of the last best epoch
 categories work (its one-column labels made every label argmax to class 0); validation clips are drawn by clip name and
 seed, with every category (it drew by file order from numpy's global state); all folds are scored (its tables show the
 last); training clips are those of the store, cropped from their start (it crops training clips at random, once).
+
+The paper on sparse autoencoders probes otherwise: a linear layer on embeddings as they are, by Adam (batches of 32, 120
+epochs, cross-entropy), its weights those of the epoch of the best accuracy on validation clips, the last such one.
 """
 
 import hashlib
@@ -24,7 +27,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from dataclasses import field as field_of
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -43,7 +46,7 @@ from ...messages import one_line
 from ...store.provenance import Record, digest_of
 from .splits import Splits, parts_of
 
-BATCH, EPOCHS, MAX_STALE_EPOCHS, WEIGHT_DECAY = 200, 200, 20, 1e-8  # published
+KINDS = ("published", "logistic", "published-sae")
 STRENGTHS = tuple(10.0**k for k in range(-6, 5))  # of the logistic regression; sklearn's C, small is strong
 MAX_ITERATIONS = 2000
 MIN_VALID = 100  # clips to choose by: with fewer, an accuracy of a half has a standard error above 5 points
@@ -58,21 +61,42 @@ MAX_TENSOR_BYTES = 2**28
 Floats = NDArray[np.float32]
 
 
+class Steps(NamedTuple):
+    """How a published evaluation trains its linear layer."""
+
+    batch: int
+    epochs: int
+    max_stale_epochs: int
+    weight_decay: float
+    by_category: bool
+    """Whether the cross-entropy is divided by the number of categories."""
+    standardised: bool
+    """Whether embeddings are standardised by the training clips."""
+
+
+PUBLISHED = {
+    "published": Steps(200, 200, 20, 1e-8, by_category=True, standardised=True),
+    "published-sae": Steps(32, 120, 120, 0.0, by_category=False, standardised=False),
+}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Recipe(Record):
     """How a probe is fitted."""
 
     kind: str = "published"
-    """"published", or "logistic" for scikit-learn's regression, its strength chosen by clips held out."""
+    """"published", or "logistic" for scikit-learn's regression, its strength chosen by clips held out; "published-sae"
+    for the probe of the paper on sparse autoencoders."""
     seed: int = 42
     learning_rate: float = 3e-4
-    """Of "published": 3e-5 for M2D, 3e-4 for all other encoders in the published configurations."""
+    """Of "published": 3e-5 for M2D, 3e-4 for all other encoders in the published configurations; of "published-sae"
+    1e-3."""
 
     def __post_init__(self) -> None:
-        if self.kind not in ("published", "logistic") or self.learning_rate <= 0 or self.seed < 0:
+        if self.kind not in KINDS or self.learning_rate <= 0 or self.seed < 0:
             raise ValueError(
                 f"found a probe of kind {self.kind!r}, learning rate {self.learning_rate}, seed {self.seed}; expected "
-                "published or logistic, a rate above 0, a seed of 0 or more"
+                f"one of {', '.join(KINDS)}, a rate above 0, a seed of 0 or more"
             )
 
 
@@ -165,13 +189,15 @@ def fit_probe(
             )
     if not np.isfinite(embedding[used]).all():
         raise ValueError(f"embeddings of {labelling} hold NaN or infinity; expected numbers for every clip that is ok")
-    fit = _fit_published if recipe.kind == "published" else _fit_logistic
+    fit = _fit_published if recipe.kind in PUBLISHED else _fit_logistic
     parts: dict[str, list[Any]] = {name: [] for name in TENSORS}
     notes = []
     with _one_thread():
         for head, (train, valid) in enumerate(zip(splits.train, splits.valid, strict=True)):
             scaler = StandardScaler().fit(embedding[train].astype(np.float64))
             mean, scale = scaler.mean_.astype(np.float32), scaler.scale_.astype(np.float32)
+            if recipe.kind in PUBLISHED and not PUBLISHED[recipe.kind].standardised:
+                mean, scale = np.zeros_like(mean), np.ones_like(scale)
 
             def standard(rows: NDArray[np.bool_], m: Floats = mean, s: Floats = scale) -> Floats:
                 return np.ascontiguousarray((embedding[rows] - m) / s, np.float32)
@@ -198,21 +224,23 @@ def _fit_published(
     x: Floats, y: NDArray[np.integer], x_valid: Floats, y_valid: NDArray[np.integer], n: int, recipe: Recipe, head: int,
     **_: Any,
 ) -> Fitted:  # fmt: skip
-    """Weight (category, embedding), bias (category) and notes, by the published recipe."""
+    """Weight (category, embedding), bias (category) and notes, by a published recipe."""
+    steps = PUBLISHED[recipe.kind]
     dice = torch.Generator().manual_seed(recipe.seed * 1000 + head)
     inputs, targets = torch.from_numpy(x), torch.from_numpy(y.astype(np.int64))
     width = x.shape[1]
     bound = width**-0.5  # torch.nn.Linear begins so
     weight = ((2 * torch.rand(n, width, generator=dice) - 1) * bound).requires_grad_()
     bias = ((2 * torch.rand(n, generator=dice) - 1) * bound).requires_grad_()
-    adam = torch.optim.Adam([weight, bias], lr=recipe.learning_rate, weight_decay=WEIGHT_DECAY)
+    adam = torch.optim.Adam([weight, bias], lr=recipe.learning_rate, weight_decay=steps.weight_decay)
     best, since, best_epoch, epoch = -1.0, 0, 0, 0
     kept = (weight.detach().clone(), bias.detach().clone())
-    for epoch in range(1, EPOCHS + 1):
-        for rows in torch.split(torch.randperm(len(y), generator=dice), BATCH):
+    for epoch in range(1, steps.epochs + 1):
+        for rows in torch.split(torch.randperm(len(y), generator=dice), steps.batch):
             adam.zero_grad()
             logits = torch.nn.functional.linear(inputs[rows], weight, bias)
-            (torch.nn.functional.cross_entropy(logits, targets[rows]) / n).backward()  # type: ignore[no-untyped-call]
+            loss = torch.nn.functional.cross_entropy(logits, targets[rows])
+            (loss / n if steps.by_category else loss).backward()  # type: ignore[no-untyped-call]
             adam.step()
         scores = x_valid @ weight.detach().numpy().T + bias.detach().numpy()
         accuracy = float((scores.argmax(axis=1) == y_valid).mean()) if len(y_valid) else 0.0
@@ -221,12 +249,12 @@ def _fit_published(
             kept = (weight.detach().clone(), bias.detach().clone())
         else:
             since += 1
-        if since == MAX_STALE_EPOCHS:
+        if since == steps.max_stale_epochs:
             break
     notes = {"valid_accuracy": best, "epoch": best_epoch, "epochs": epoch, "torch": str(torch.__version__)}
-    if best_epoch == EPOCHS and best < 1:
+    if best_epoch == steps.epochs and best < 1:
         notes["edge"] = (
-            f"the probe's training ended at {EPOCHS} epochs, the last as good as any on the validation clips"
+            f"the probe's training ended at {steps.epochs} epochs, the last as good as any on the validation clips"
         )
     return kept[0].numpy(), kept[1].numpy(), notes
 

@@ -118,6 +118,11 @@ def _labels(ds: xr.Dataset) -> list[str]:
     return [name for name in columns if name not in GROUPINGS] or columns
 
 
+def grouping_columns(label: str, labels: Iterable[str]) -> list[str]:
+    """Of a task's label columns those by which a probe's training clips may belong together."""
+    return [name for name in GROUPINGS if name in labels and name != label]
+
+
 def check_where(labelling: Labelling, conditions: Sequence[str]) -> None:
     """Raise LookupError, which names the task, for conditions that cannot be asked of it, or that no clip satisfies."""
     try:

@@ -34,21 +34,33 @@ def write_states(
     failed: Sequence[int] = (),
     labels: Mapping[str, list[str]] | None = None,
     n_blocks: int | None = None,
+    means: np.ndarray | None = None,
+    order: Sequence[int] | None = None,
 ) -> None:
     """A store with a task "t" of hidden states (state, clip, width) and one layer of 8 neurons.
 
-    failed: clips that could not be extracted. n_blocks: that are written [all].
+    failed: clips that could not be extracted. n_blocks: that are written [all]. means: of other neurons (layer, clip,
+    neuron), which are kept. order: in which clips stand in the store, by number.
     """
+    order = list(range(states.shape[1])) if order is None else list(order)
+    states, labels = states[:, order], {name: [of[i] for i in order] for name, of in (labels or {}).items()}
     n_states, n, width = states.shape
+    kept_means = means is not None
+    means = np.zeros((1, n, 8), np.float32) if means is None else means[:, order].astype(np.float32)
     clips = ClipTable(
-        name=[f"clip {i:05}" for i in range(n)], path=[f"{i}.wav" for i in range(n)], start=np.full(n, np.nan),
+        name=[f"clip {i:05}" for i in order], path=[f"{i}.wav" for i in order], start=np.full(n, np.nan),
         stop=np.full(n, np.nan), labels=dict(labels or {}),
     )  # fmt: skip
+    sites = tuple((f"layer {i}", means.shape[2]) for i in range(len(means))) if kept_means else (("a", 8),)
     identity = Identity(
-        encoder="made", weights="00", front_end={"sample_rate": 16_000}, sites=(("a", 8),), embedding=4,
+        encoder="made", weights="00", front_end={"sample_rate": 16_000}, sites=sites, embedding=4,
         hidden=(n_states, width), frames="audio",
     )  # fmt: skip
-    plan = Plan(n_clips=n, **clips.digests, block=block, batch=4, threads=1, unit_sec=None, variables=kept(("hidden",)))
+    plan = Plan(
+        n_clips=n, **clips.digests, block=block, batch=4, threads=1, unit_sec=None,
+        variables=kept(("hidden",) + ("mean",) * kept_means),
+        mean_dtype="float32" if kept_means else "float16",
+    )  # fmt: skip
     create(str(url))
     add_task(str(url), "t", Origin(identity=identity, check=np.zeros(identity.n_check, "f4")), plan, clips)
     status = np.full(n, OK, np.uint8)
@@ -56,10 +68,12 @@ def write_states(
     for each in list(blocks("t", n, block))[:n_blocks]:
         own = status[each.clips]
         values = {
-            "active_bits": np.zeros((1, len(each), 1), np.uint8),
+            "active_bits": np.packbits((means[:, each.clips] > 0) & (own == OK)[:, None], axis=-1, bitorder="little"),
             "frame_count": np.where(own == OK, 5, 0).astype(np.uint16),
             "hidden": np.where((own == OK)[:, None], states[:, each.clips], np.float32(np.nan)),
             "reason": np.array(["" if ok else "made up" for ok in own == OK], object),
             "audio_digest": np.zeros(len(each), np.uint64),
         }
+        if kept_means:
+            values["mean"] = np.where((own == OK)[:, None], means[:, each.clips], np.float32(np.nan))
         write_block(str(url), each, values, own, "made")

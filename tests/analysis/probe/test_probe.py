@@ -78,6 +78,38 @@ def test_the_published_recipe_in_plain_torch():
     np.testing.assert_allclose(probe.logits(embedding, splits.test_fold)[tested], by_torch, atol=1e-3)
 
 
+def test_the_recipe_of_the_paper_on_autoencoders_in_plain_torch():
+    """Embeddings as they are, batches of 32, 120 epochs, the weights of the last epoch of the best accuracy."""
+    embedding, codes, parts, names = data()
+    embedding[:, 3] = 1.0
+    splits = make_splits(parts, codes, names)
+    probe = fitted(embedding, codes, splits, kind="published-sae", learning_rate=1e-3, seed=7)
+    x, valid = (torch.tensor(embedding[parts == p]) for p in ("train", "valid"))
+    y, y_valid = (torch.tensor(codes[parts == p]).long() for p in ("train", "valid"))
+    dice = torch.Generator().manual_seed(7000)
+    layer = torch.nn.Linear(WIDTH, 3)
+    with torch.no_grad():
+        for tensor in (layer.weight, layer.bias):
+            tensor.copy_((2 * torch.rand(tensor.shape, generator=dice) - 1) / WIDTH**0.5)
+    adam, best = torch.optim.Adam(layer.parameters(), lr=1e-3), (-1.0, [], 0)
+    for epoch in range(1, 121):
+        order = torch.randperm(len(y), generator=dice)
+        for start in range(0, len(y), 32):
+            rows = order[start : start + 32]
+            adam.zero_grad()
+            torch.nn.functional.cross_entropy(layer(x[rows]), y[rows]).backward()
+            adam.step()
+        right = float((layer(valid).argmax(dim=1) == y_valid).float().mean())
+        if right >= best[0]:
+            best = right, [parameter.detach().clone().numpy() for parameter in layer.parameters()], epoch
+    note = probe.about["heads"][0]
+    assert (note["epoch"], note["epochs"]) == (best[2], 120)
+    assert (probe.mean == 0).all()
+    assert (probe.scale == 1).all()
+    np.testing.assert_allclose(probe.weight[0], best[1][0], atol=1e-4)
+    np.testing.assert_allclose(probe.bias[0], best[1][1], atol=1e-4)
+
+
 @pytest.mark.parametrize("n_categories", [2, 3])
 def test_logistic_regression_is_scikit_learns(n_categories):
     embedding, codes, parts, names = data(n_categories)
@@ -233,5 +265,5 @@ def test_other_embeddings_raise():
         fitted(np.where(np.arange(WIDTH) == 2, np.nan, embedding), codes, splits)
     with pytest.raises(ValueError, match="1 categories; expected at least 2"):
         fitted(embedding, codes, splits, 1)
-    with pytest.raises(ValueError, match=r"kind 'svm', .*expected published or logistic"):
+    with pytest.raises(ValueError, match=r"kind 'svm', .*expected one of published, logistic"):
         Recipe(kind="svm")

@@ -1,0 +1,168 @@
+"""Labelled clips: those of a task that states and latents are asked about, and which of them test what is learnt.
+
+Goal: whoever asks states, neurons and latents asks the same clips, in the same parts, and no singer is on both sides.
+Conventions: clips are in the order of their names, so that the order of a manifest changes nothing, to the last bit.
+Groups are what clips have in common, as their singer; a clip without one is a group of its own.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from ..analysis import accessor  # noqa: F401  registers ds.otoscope
+from ..analysis.conditions import clips_where
+from ..analysis.probe.splits import SPLIT_COLUMNS, Splits, draw_folds, make_splits
+from ..analysis.selection.labellings import grouping_columns, task_of
+from ..messages import quoted
+from ..store.group import open_root, open_task
+from ..store.provenance import TaskRecord, digest_of
+from ..store.reader import open_store
+from ..store.state_rows import state_rows
+from .stored_rows import held_rows
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Labelled:
+    """The clips of a task that have a category, and their splits."""
+
+    where: str
+    """Store and task, for messages."""
+    name: str
+    """As in "vocalset:technique"."""
+    ds: xr.Dataset
+    """The task, all extracted clips of it."""
+    record: TaskRecord
+    at: NDArray[np.intp]
+    """(clip): where in `ds` each is."""
+    names: list[str]
+    codes: NDArray[np.int64]
+    """(clip) into `categories`."""
+    categories: tuple[str, ...]
+    splits: Splits
+    parted: str
+    """How the clips are parted, in words."""
+    seed: int
+    """Of all that is drawn."""
+
+    def __str__(self) -> str:
+        groups = len(set(self.splits.groups.tolist()))
+        return f"{self.name}: {len(self.codes)} clips in {groups} groups, {self.parted}"
+
+    @property
+    def base(self) -> str:
+        """Digest of the task's identity."""
+        return digest_of(self.record.identity.to_json())
+
+    @property
+    def n_states(self) -> int:
+        """Hidden states that the task keeps. Raises LookupError where it keeps none."""
+        if "hidden" not in self.ds:
+            raise LookupError(f"{self.where} keeps no hidden states; expected them: extract it anew with --keep hidden")
+        return int(self.ds.sizes["state"])
+
+    def state(self, state: int) -> Floats:
+        """A hidden state of the clips (clip, width)."""
+        stored = state_rows(self.ds["hidden"].reset_coords(drop=True), state)
+        position = self.ds["position"].values.astype(np.intp)[self.at]
+        order = np.argsort(position)  # rows are read in the order in which they are stored
+        values = np.empty((len(position), stored.width), np.float32)
+        values[order] = held_rows(stored, [position[order]])[0].numpy()
+        return checked(values, f"state {state} of {self.where}")
+
+    def activations(self, ds: xr.Dataset, layer: int, where: str) -> Floats:
+        """Means (clip, neuron) of the neurons of a layer, by number, of a task of the same clips as `ds` has."""
+        if "mean" not in ds:
+            raise LookupError(f"{where} keeps no means of its neurons; expected them: extract it anew with --keep mean")
+        valid = ds["neuron_valid"].isel(layer=layer).values
+        values = ds["mean"].isel(layer=layer).transpose("clip", "neuron")
+        read = values.isel(neuron=np.flatnonzero(valid)).compute(scheduler="synchronous").values
+        return checked(np.ascontiguousarray(read[self.at], np.float32), f"layer {layer} of {where}")
+
+
+def checked(values: Floats, what: str) -> Floats:
+    """The values. Raises ValueError where some are not finite."""
+    if not np.isfinite(values).all():
+        raise ValueError(f"{what} holds NaN or infinity; expected numbers for every clip that is ok: extract it again")
+    return values
+
+
+def find_labelled(
+    url: str,
+    labelling: str,
+    *,
+    group: str = "",
+    splits: str = "",
+    folds: int | None = None,
+    where: Sequence[str] = (),
+    seed: int = 0,
+) -> Labelled:
+    """The clips of a labelling, "task:label", parted into training and test clips.
+
+    splits: a label column of splits or folds, which are then honoured. Else, with `group`, folds are drawn by whole
+    groups; without it those of the column split, or fold, are honoured, and where there is none folds are drawn by the
+    column speaker, or another one that says which clips belong together, or clip by clip.
+    group: a label column: no line divides the clips of one of its values. folds: how many are drawn [5, or as many as
+    there are groups]. where: conditions on clips, as of `analysis.clips_where`. seed: draws folds and validation
+    clips, and all that is drawn later.
+    Raises LookupError for a task, column or value that does not exist; ValueError for a task that is not finished, for
+    fewer than two categories, groups or folds, and for a group on both sides of a line.
+    """
+    task, _, label = labelling.partition(":")
+    if not task or not label:
+        raise ValueError(f"found the labelling {quoted(labelling)}; expected TASK:LABEL, as vocalset:technique")
+    record, here = open_task(open_root(url, mode="r"), task)[1], f"{url} task {task}"
+    ds = task_of(open_store(url), url, task)
+    columns = ds.otoscope.labels
+    for column in (group, splits):
+        if column and column not in columns:
+            known = ", ".join(columns) or "none"
+            raise LookupError(f"{here} has no label column {quoted(column)}; its columns: {known}")
+    codes = ds.otoscope.codes(label)
+    if ds.attrs["n_pending"]:
+        raise ValueError(
+            f"{here} is not finished, {ds.attrs['n_pending']} clips are pending; expected none: run its `otoscope "
+            "extract` again"
+        )
+    counted = (codes.values >= 0) & clips_where(ds, where)
+    found = np.unique(codes.values[counted])
+    if len(found) < 2:
+        raise ValueError(f"{here} has clips of {len(found)} categories of {label}; expected at least 2 to tell apart")
+    categories = tuple(str(codes.attrs["categories"][code]) for code in found)
+    every = ds["clip"].values.astype(str)
+    at = np.array(sorted(np.flatnonzero(counted).tolist(), key=every.tolist().__getitem__), np.intp)
+    names, own = every[at].tolist(), np.searchsorted(found, codes.values[at]).astype(np.int64)
+
+    def of(column: str) -> list[str]:
+        return [str(value) for value in ds.otoscope.label(column).values[at]]
+
+    grouping = [name for name in grouping_columns(label, columns) if name not in (group, splits)]
+    column = splits or ("" if group else next((name for name in SPLIT_COLUMNS if name in columns), ""))
+    apart = group or ("" if column else next(iter(grouping), ""))
+    groups = of(apart) if apart else None
+    if column:
+        parts = of(column)
+        parted = f"the parts of {column}" + f", none of which divides a {apart}" * bool(apart)
+    else:
+        parts = draw_folds(own, names, groups or [""] * len(names), folds, seed)
+        parted = f"{len(set(parts))} folds by {apart or 'clip: no column tells which clips belong together'}"
+    try:
+        made = make_splits(parts, own, names, seed, categories, [of(name) for name in grouping], groups)
+    except ValueError as error:
+        raise ValueError(f"{here}: {error}") from error
+    takes_part = (made.train | made.valid).any(axis=0) | (made.test_fold >= 0)
+    kept = np.flatnonzero(takes_part)
+    of_clips: dict[str, Any] = {
+        "train": made.train[:, kept], "valid": made.valid[:, kept], "test_fold": made.test_fold[kept],
+        "groups": made.groups[kept],
+    }  # fmt: skip
+    return Labelled(
+        where=here, name=labelling, ds=ds, record=record, at=at[kept], names=[names[i] for i in kept.tolist()],
+        codes=own[kept], categories=categories, splits=replace(made, **of_clips),
+        parted=parted, seed=seed,
+    )  # fmt: skip
