@@ -41,6 +41,7 @@ COMMANDS = {
         "sae train": ("sae:train", "Train sparse autoencoders on the hidden states of a task."),
         "sae table": ("sae:table", "Every setting and measure of the SAEs of a folder."),
         "sae encode": ("sae_encode:encode", "Make a task of latents of stored hidden states."),
+        "sae factors": ("sae_factors:factors", "Measure acoustic features (eGeMAPS) of a corpus' clips."),
         "sae export": ("sae_files:export", "Write an SAE as another library keeps it."),
         "sae import": ("sae_files:import_", "Make an SAE of another library's files."),
     },
