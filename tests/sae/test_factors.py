@@ -35,7 +35,8 @@ def voice(rate: int, n: int, seed: int = 0) -> np.ndarray:
     """int16 samples of a tone that glides, with overtones and noise."""
     t = np.arange(n) / rate
     tone = sum(np.sin(2 * np.pi * k * (140 * t + 60 * t**2)) / k for k in range(1, 8))
-    return np.int16(9000 * tone + 300 * np.random.default_rng(seed).standard_normal(n))
+    noise = np.random.default_rng(seed).standard_normal(n)
+    return (9000 * tone + 300 * noise).astype(np.int16)
 
 
 def features(table: pd.DataFrame) -> np.ndarray:
