@@ -12,6 +12,8 @@ import pytest
 import soundfile as sf
 
 import otoscope
+from otoscope.extract.audio.clip import Clip
+from otoscope.extract.audio.decoding import read_clip
 from otoscope.sae import factors_of
 
 from ..support.closed_form import closed_form
@@ -88,6 +90,7 @@ def test_what_is_measured_is_what_an_encoder_is_given(smile: opensmile.Smile, tm
 
     cropped = [of_samples(smile, part[:3308], rate) for part in parts]  # 0.3 s are 3307.5; the second is shorter
     np.testing.assert_array_equal(features(factors_of(manifest, tmp_path, unit_sec=0.3)), cropped)
+    assert len(read_clip(tmp_path, Clip(name="s", path="s.wav"), None, seconds=0.3).samples) == 3308
     stated = manifest.assign(unit_sec=0.3)
     found = factors_of(stated, tmp_path)
     np.testing.assert_array_equal(features(found), cropped)
