@@ -13,10 +13,9 @@ import numpy as np
 from ..store.provenance import Plan
 from .audio.clip import Clip
 from .audio.corpus import Clips
-from .audio.decoding import DEFAULT_LIMITS, BadAudio, Limits, read_clip
+from .audio.decoding import ABSENT, DEFAULT_LIMITS, BadAudio, Limits, read_clip
 from .models.encoder import Encoder
 
-ABSENT = "no such file"  # the reason of a clip without one
 DECODERS = 2  # threads that read ahead; results do not depend on it
 MAX_WAITING_BATCHES = 4  # clips held back to find others of equal length, in batches
 MAX_SAMPLES = 2**26  # decoded samples held back at a time: 256 MB, 70 minutes at 16 kHz

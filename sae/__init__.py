@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from .compare import compare_units
     from .config import Sweep, read_config, sweep_of
     from .encoding import encode
+    from .factors import factors_of
     from .formats.files import export_dictionary, import_dictionaries
     from .labelled import find_labelled
     from .probes import probe_states
@@ -23,6 +24,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "compare": ["compare_units"],
         "config": ["Sweep", "read_config", "sweep_of"],
         "encoding": ["encode"],
+        "factors": ["factors_of"],
         "formats.files": ["export_dictionary", "import_dictionaries"],
         "labelled": ["find_labelled"],
         "probes": ["probe_states"],

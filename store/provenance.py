@@ -195,6 +195,12 @@ class Identity(Record):
         return self.embedding + sum(width for _, width in self.sites)
 
 
+def check_unit_sec(unit_sec: float | None) -> None:
+    """Raise ValueError for another length than None, the native one, or up to MAX_UNIT_SEC."""
+    if unit_sec is not None and not 0 < unit_sec <= MAX_UNIT_SEC:
+        raise ValueError(f"unit_sec is {unit_sec:g}; expected seconds above 0 and up to {MAX_UNIT_SEC:g}, or native")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Plan(Record):
     """What is to be done for one task; extended only by appending clips."""
@@ -235,10 +241,7 @@ class Plan(Record):
             raise ValueError(
                 f"{self.n_clips} clips in blocks of {self.block}; expected at most {MAX_BLOCKS}: take larger ones"
             )
-        if self.unit_sec is not None and not 0 < self.unit_sec <= MAX_UNIT_SEC:
-            raise ValueError(
-                f"unit_sec is {self.unit_sec:g}; expected seconds above 0 and up to {MAX_UNIT_SEC:g}, or native"
-            )
+        check_unit_sec(self.unit_sec)
         if self.block > MAX_OBJECT_CLIPS and self.block % MAX_OBJECT_CLIPS:
             limit = MAX_OBJECT_CLIPS
             raise ValueError(f"block is {self.block}; expected at most {limit} clips, or a multiple of {limit}")

@@ -189,6 +189,7 @@ DOORS = {
     "ray": r"cluster/ray\.py|serve/app\.py",
     "sklearn": r"analysis/probe/probe\.py",
     "numba": r"analysis/adders\.py",
+    "opensmile": r"sae/factors\.py",
     "fastapi": r"serve/(app|routes|schemas|security)\.py",
 }
 

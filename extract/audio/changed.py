@@ -13,10 +13,9 @@ from ...store.changes.tasks import restore_documents
 from ...store.status import audio_digests, store_status
 from ...store.verify import remedies, verify
 from ...store.writer import reset_block
-from ..loader import ABSENT
 from .audio_root import root_at
 from .clip import Clip
-from .decoding import content_digest
+from .decoding import ABSENT, content_digest
 
 
 def changed_audio(url: str, audio_root: str | Path) -> Iterator[tuple[Block | None, str]]:

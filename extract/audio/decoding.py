@@ -1,4 +1,4 @@
-"""Audio files to mono waveforms at the encoder's sample rate, and back: the only door to soundfile and soxr.
+"""Audio files to mono waveforms at an encoder's rate or their own, and back: the only door to soundfile and soxr.
 
 Goal: the same samples for the same bytes, and a reason instead of samples for bytes that are damaged.
 Conventions: samples are float32 (sample,), full scale [-1, 1]; rates in Hz; times in seconds; a digest is
@@ -33,6 +33,7 @@ Samples = np.ndarray[tuple[int], np.dtype[np.float32]]
 RETRY_SECONDS = (0.5, 2.0)  # before the second and the third attempt at a read
 PIECE_SAMPLES = 1 << 20  # of all channels, decoded at a time, so that many channels are never all in memory as floats
 MAX_STREAMS = 1000  # of one file
+ABSENT = "no such file"  # the reason of a clip without one
 MARGIN = 4096  # samples at the lower of two rates that are decoded beyond what is wanted: the resampler looks ahead
 
 
@@ -53,6 +54,8 @@ class Audio:
 
     samples: Samples
     """(sample,), float32."""
+    sample_rate: int
+    """Of the samples, in Hz."""
     digest: int
     """BLAKE2b-64 of the file's bytes."""
 
@@ -98,13 +101,13 @@ _last = threading.local()
 def read_clip(
     root: AudioRoot | Path,
     clip: Clip,
-    sample_rate: int,
+    sample_rate: int | None,
     *,
     seconds: float | None = None,
     limits: Limits = DEFAULT_LIMITS,
     sleep: Callable[[float], object] = time.sleep,
 ) -> Audio:
-    """The clip as a mono waveform (sample,) at `sample_rate`, or the first `seconds` of it.
+    """The clip as a mono waveform (sample,) at `sample_rate`, None for the file's own, or the first `seconds` of it.
 
     The part from `start` to `stop` is cut at the file's own rate (the nearest frames), channels are averaged,
     then soxr HQ resamples n frames to floor(n * sample_rate / file rate + 1/2) samples. A stop may lie beyond
@@ -120,6 +123,7 @@ def read_clip(
     file = _load(root_at(root), clip.path, keep=keep, limits=limits, sleep=sleep)
     try:
         mono, rate = _decode(file, clip, sample_rate, seconds, limits)
+        sample_rate = sample_rate or rate
         if not np.isfinite(mono).all():
             raise BadAudio(f"{np.count_nonzero(~np.isfinite(mono))} of {mono.size} samples are NaN or infinite")
         samples = mono if rate == sample_rate else soxr.resample(mono, rate, sample_rate, quality="HQ")
@@ -130,7 +134,7 @@ def read_clip(
         raise
     if seconds is not None and len(samples) > (n_samples := round(seconds * sample_rate)):
         samples = samples[:n_samples].copy()
-    return Audio(samples=samples, digest=file.digest)
+    return Audio(samples=samples, sample_rate=sample_rate, digest=file.digest)
 
 
 def content_digest(root: AudioRoot | Path, clip: Clip) -> int:
@@ -198,7 +202,9 @@ def _digest(data: bytes) -> int:
     return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
 
 
-def _decode(file: _File, clip: Clip, sample_rate: int, seconds: float | None, limits: Limits) -> tuple[Samples, int]:
+def _decode(
+    file: _File, clip: Clip, sample_rate: int | None, seconds: float | None, limits: Limits
+) -> tuple[Samples, int]:
     """Mono samples of the clip at the file's own rate, and that rate."""
     try:
         with ExitStack() as opened:
@@ -209,7 +215,7 @@ def _decode(file: _File, clip: Clip, sample_rate: int, seconds: float | None, li
             counts = [stream.n_frames or 0 for stream in file.streams]
             start, stop = _bounds(clip, sum(counts), file.rate)
             if seconds is not None:
-                margin = 0.0 if file.rate == sample_rate else MARGIN / min(file.rate, sample_rate)
+                margin = 0.0 if sample_rate in (None, file.rate) else MARGIN / min(file.rate, sample_rate)
                 stop = min(stop, start + math.ceil((seconds + margin) * file.rate) + 1)
             _check_length(stop - start, file.rate, limits)
             pieces, begin = list[Samples](), 0

@@ -43,6 +43,7 @@ COMMANDS = {
         "sae encode": ("sae_encode:encode", "Make a task of latents of stored hidden states."),
         "sae probe": ("sae_probe:probe", "What can be read off each hidden state, and off latents."),
         "sae compare": ("sae_probe:compare", "Latents against neurons, with controls, on equal terms."),
+        "sae factors": ("sae_factors:factors", "Measure acoustic features (eGeMAPS) of a corpus' clips."),
         "sae export": ("sae_files:export", "Write an SAE as another library keeps it."),
         "sae import": ("sae_files:import_", "Make an SAE of another library's files."),
     },

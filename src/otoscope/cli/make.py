@@ -1,7 +1,6 @@
 """The commands that make a store: quickstart, corpus, extract, status, info, verify, label."""
 
 import json
-import math
 import signal
 import time
 from datetime import timedelta
@@ -15,7 +14,7 @@ from ..messages import visible
 from ..store.provenance import FRAME_RULES, KEPT_BY_DEFAULT, MEAN_DTYPES, PRECISIONS
 from .errors import Mistake
 from .imports import without_collection
-from .options import ENCODERS, SEED, of_corpus, on_workers, several, within
+from .options import ENCODERS, SEED, max_clip_mb, max_file_mb, of_corpus, on_workers, several, unit_sec, within
 from .printing import echo, log_progress
 
 if TYPE_CHECKING:
@@ -84,7 +83,7 @@ def list_data_sets() -> None:
 @click.option("--encoder", required=True, metavar="SPEC", help="Listed below.")
 @of_corpus("CSV, TSV or Parquet: path, labels, ...")
 @click.option("--task", required=True, metavar="NAME", help="Name of this corpus in the store.")
-@click.option("--unit-sec", metavar="S|native", help="Crop or zero-pad to S seconds [the manifest's, else native].")
+@unit_sec("Crop or zero-pad to S seconds [the manifest's, else native].")
 @click.option("--frames", type=click.Choice(FRAME_RULES), help="Frames that count [audio].")
 @click.option("--keep", callback=several, metavar="V,V", help=f"Variables [{','.join(KEPT_BY_DEFAULT)}]; also hidden.")
 @click.option("--mean-dtype", type=click.Choice(MEAN_DTYPES), help="Stored type of the means [float16].")
@@ -102,11 +101,8 @@ def list_data_sets() -> None:
 @click.option(
     "--max-failures", default=0.1, show_default=True, metavar="SHARE", help="Stop above this share of bad clips."
 )
-@click.option("--max-file-mb", default=512.0, show_default=True, metavar="MB", help="Largest audio file that is read.")
-@click.option(
-    "--max-clip-mb", default=256.0, show_default=True, metavar="MB",
-    help="Most that is decoded for a clip, 4 bytes per sample; longer ones fail.",
-)  # fmt: skip
+@max_file_mb
+@max_clip_mb
 @click.option(
     "--parity", type=click.Choice(["refuse", "warn"]), default="refuse", show_default=True,
     help="On a model that gives clips in a batch other results than alone.",
@@ -117,7 +113,7 @@ def list_data_sets() -> None:
 @click.option("--report", metavar="FILE", help="Write what the run did, and how long each stage took, as JSON.")
 @on_workers
 def extract(
-    store: str, encoder: str, corpus: "Corpus", unit_sec: str | None, workers: "Workers", **options: Any
+    store: str, encoder: str, corpus: "Corpus", unit_sec: float | str | None, workers: "Workers", **options: Any
 ) -> None:
     """Run it again to resume, or to append clips."""
     with without_collection():
@@ -125,7 +121,7 @@ def extract(
 
     log_progress()
     with workers() as executor:
-        report = capture(encoder, corpus, store, unit_sec=seconds(unit_sec), executor=executor, **options)
+        report = capture(encoder, corpus, store, unit_sec=unit_sec, executor=executor, **options)
     for name, reason in report.failures[:10]:
         echo(visible(f"failed: {name}: {reason}"), err=True)
     if len(report.failures) > 10:
@@ -134,19 +130,6 @@ def extract(
         echo("\n".join(report.forecast.lines()))
     else:
         echo(f"{store} task {options['task']}: {report.n_clips} clips, {report.n_ok} ok, {report.n_failed} failed")
-
-
-def seconds(text: str | None) -> float | str | None:
-    """--unit-sec: a number, "native" or nothing."""
-    if text is None or text == "native":
-        return text
-    try:
-        length = float(text)
-    except ValueError:
-        raise ValueError(f"--unit-sec is {text!r}; expected seconds such as 2.5, or native") from None
-    if not 0 < length < math.inf:
-        raise ValueError(f"unit_sec is {length}; expected seconds above 0, or native")
-    return length
 
 
 @click.command()

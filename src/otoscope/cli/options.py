@@ -320,13 +320,42 @@ def read_corpus(corpus: str, audio_root: str | None) -> "Corpus":
     return corpus_of(corpus, audio_root)
 
 
-def of_corpus(help: str) -> Decorator:
-    """--corpus and --audio-root, as `corpus`."""
+def of_corpus(help: str | None) -> Decorator:
+    """--corpus and --audio-root, as `corpus`. help: of --corpus; None for an argument MANIFEST in its stead."""
     root = "Folder that relative paths start from [the manifest's]."
+    argument = click.argument("corpus", metavar="MANIFEST")
     return gathered(
-        "corpus", read_corpus, corpus={"required": True, "metavar": "MANIFEST", "help": help},
+        "corpus", read_corpus,
+        corpus={"required": True, "metavar": "MANIFEST", "help": help} if help else argument,
         audio_root={"metavar": "DIR", "help": root},
     )  # fmt: skip
+
+
+def _seconds(_ctx: click.Context, _param: click.Parameter, text: str | None) -> float | str | None:
+    """The callback of --unit-sec: a number, "native" or nothing."""
+    if text is None or text == "native":
+        return text
+    try:
+        length = float(text)
+    except ValueError:
+        raise ValueError(f"--unit-sec is {text!r}; expected seconds such as 2.5, or native") from None
+    if not 0 < length < math.inf:
+        raise ValueError(f"unit_sec is {length}; expected seconds above 0, or native")
+    return length
+
+
+def unit_sec(help: str) -> Decorator:
+    """--unit-sec, as a number, "native" or None."""
+    return click.option("--unit-sec", metavar="S|native", callback=_seconds, help=help)
+
+
+max_file_mb = click.option(
+    "--max-file-mb", default=512.0, show_default=True, metavar="MB", help="Largest audio file that is read."
+)
+max_clip_mb = click.option(
+    "--max-clip-mb", default=256.0, show_default=True, metavar="MB",
+    help="Most that is decoded for a clip, 4 bytes per sample; longer ones fail.",
+)  # fmt: skip
 
 
 @contextmanager
