@@ -92,6 +92,8 @@ class Progress:
         """The summary: how many in what time, at what rate over all of it."""
         if self._bar is not None:
             self._bar.close()
+        if kind is not None and not self.total:
+            return  # it was never known what there was to do: the error says all
         took = self._clock() - self._begin
         count = f"{self.done:,}" if self.done == self.total and kind is None else f"{self.done:,}/{self.total:,}"
         speed = f", {self.done / took:,.1f} {self.unit}/s" if took > 0 and self.done else ""

@@ -2,16 +2,18 @@
 
 Goal: a training that was killed at any instant, and is begun again, ends in the bytes of one that never was.
 Conventions: tensors and a JSON document in one file of safetensors. `belongs` says which training it is of; where it
-differs in anything, the file is refused, naming what.
+differs in anything, the file is refused, naming what. A checksum of the tensors finds bytes that are not those written.
 """
 
 import json
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import safetensors
 import safetensors.torch
+import torch
 from torch import Tensor
 
 from ..documents import parse_json
@@ -25,7 +27,8 @@ def write_training(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str
     held = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     try:
         with whole_file(path) as partial:
-            safetensors.torch.save_file(held, partial, {ABOUT: json.dumps(dict(about), sort_keys=True)})
+            document = {**about, "checksum": _checksum(held)}
+            safetensors.torch.save_file(held, partial, {ABOUT: json.dumps(document, sort_keys=True)})
     except safetensors.SafetensorError as error:  # what the library makes of a full disk
         raise OSError(f"{path.name} cannot be written: {error}") from error
 
@@ -37,6 +40,8 @@ def read_training(path: Path, belongs: Mapping[str, Any]) -> tuple[dict[str, Ten
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
             about = parse_json((opened.metadata() or {}).get(ABOUT, "").encode())
         theirs = about["belongs"]
+        if about["checksum"] != _checksum(tensors):
+            raise ValueError("its tensors are not those that were written")
     except (safetensors.SafetensorError, ValueError, TypeError, KeyError) as error:
         raise ValueError(
             f"{path} is not a whole checkpoint of a training; expected one: delete it to begin anew"
@@ -47,3 +52,11 @@ def read_training(path: Path, belongs: Mapping[str, Any]) -> tuple[dict[str, Ten
             "what it was begun with, or delete it to begin anew"
         )
     return tensors, about
+
+
+def _checksum(tensors: Mapping[str, Tensor]) -> int:
+    """CRC-32 of all bytes, by name."""
+    checksum = 0
+    for name, value in sorted(tensors.items()):
+        checksum = zlib.crc32(value.reshape(-1).view(torch.uint8).numpy().data, zlib.crc32(name.encode(), checksum))
+    return checksum

@@ -130,6 +130,8 @@ def sweep_of(config: Mapping[str, Any]) -> Sweep:
 def read_config(path: str | Path) -> dict[str, Any]:
     """The config in a YAML or JSON file, or an `sae.json`. Raises ValueError for any other, OSError as reading."""
     file = Path(path)
+    if not file.exists():
+        raise FileNotFoundError(f"no file {file}; expected options as YAML or JSON, or an sae.json: check the path")
     try:
         data = read_document(file, MAX_BYTES)
         found = parse_yaml(data) if file.suffix.lower() in YAML else parse_json(data)
@@ -157,8 +159,11 @@ def _defaults(record: type[Setting]) -> dict[str, Any]:
 
 
 def _listed(value: Any) -> list[Any]:
-    """Values, each once."""
-    return list(dict.fromkeys(value)) if isinstance(value, list | tuple) else [value]
+    """Values, each once. Raises ValueError for lists within the list."""
+    values = value if isinstance(value, list | tuple) else [value]
+    if nested := next((one for one in values if isinstance(one, list | tuple | dict)), None):
+        raise ValueError(f"{nested!r} is not a value of an option; expected a number, a name, or a list of such")
+    return list(dict.fromkeys(values))
 
 
 def _number(value: Any) -> Any:

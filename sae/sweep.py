@@ -24,7 +24,7 @@ from ..cluster.resources import this_machine
 from ..extract.models.dictionary import ABOUT, read_dictionary, write_dictionary
 from ..extract.pipeline import Stopped
 from ..files import check_target, whole_file
-from ..store.location import is_url
+from ..store.location import is_url, path_of
 from ..store.provenance import differences, digest_of
 from .config import Sweep
 from .recipe import Recipe
@@ -71,6 +71,10 @@ def run_sweep(
     """
     executor, folder = executor or SerialExecutor(), check_target(Path(out).absolute())
     url = url if is_url(url) else str(Path(url).absolute())
+    if f"{path_of(str(folder))}/".startswith(f"{path_of(url)}/"):
+        raise ValueError(f"{out} lies within the store {url}; expected a folder of its own: give another with -o")
+    if folder.exists() and not folder.is_dir():
+        raise NotADirectoryError(f"{out} is a file; expected a folder, or nothing: give another with -o")
     pieces, made = list(planned(url, sweep, folder)), not folder.exists()
     total, done = sum(piece.epochs for piece in pieces), 0
     report, n_ended = progress or (lambda _done, _total: None), 0
@@ -286,7 +290,7 @@ def device_of(device: str | None) -> torch.device:
     """The device of a name, by default CUDA where there is one. Raises ValueError where it cannot be used."""
     try:
         found = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        torch.zeros(1, device=found)
+        torch.zeros(1, device=found).item()  # which those that hold no values refuse
     except (RuntimeError, AssertionError) as error:
         raise ValueError(
             f"no device {device!r} ({' '.join(str(error).split())}); expected cpu, or one that this torch and machine "

@@ -178,9 +178,18 @@ def read_dictionary(folder: str | Path) -> Dictionary:
             raise ValueError(f"its format is {about['format']!r}; expected {FORMAT!r}")
         if not all(isinstance(about[name], int) and not isinstance(about[name], bool) for name in ("k", "state")):
             raise ValueError("its k or state is not a whole number")
+        if not all(isinstance(about[name], str) for name in ("rows", "base", "digest")):
+            raise ValueError("its rows, base or digest is not text")
     except ValueError as error:
         raise ValueError(f"{path / ABOUT} cannot be read ({error}); expected what `otoscope sae` wrote") from error
-    tensors, _ = read_checkpoint(path / WEIGHTS)
+    try:
+        tensors, _ = read_checkpoint(path / WEIGHTS)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"no {WEIGHTS} in {path}; expected it beside {ABOUT}: fetch or train it again"
+        ) from error
+    except ValueError as error:
+        raise ValueError(f"weights in {path} cannot be read: {error}") from error
     names = {"encoder", "bias", "decoder", "centre"}
     if not names <= set(tensors) <= {*names, "threshold"}:
         raise ValueError(f"{path / WEIGHTS} holds {', '.join(sorted(tensors))}; expected {', '.join(sorted(names))}")
@@ -189,7 +198,9 @@ def read_dictionary(folder: str | Path) -> Dictionary:
         **tensors, k=about["k"], state=about["state"], rows=about["rows"], base=about["base"], name=path.name,
         about=more,
     )  # fmt: skip
-    if dictionary.digest != about["digest"]:
+    if dictionary.digest != about["digest"] or (dictionary.n_latents, dictionary.width) != (
+        about["latents"], about["width"],
+    ):  # fmt: skip
         raise ValueError(
             f"the weights of {dictionary.label} are not those that its {ABOUT} was written with; expected files of "
             "one training: fetch or train it again"

@@ -243,6 +243,7 @@ def test_names_have_what_varies() -> None:
         ({"task": "t", "state": 1, "order_seed": -1}, "order_seed is -1; expected 0 to"),
         ({"task": "t", "state": 1, "seed": list(range(10_001))}, "the sweep has 10001 SAEs; expected at most 10000"),
         ({"task": "t", "state": [], "seed": 1}, "no state was given"),
+        ({"task": "t", "state": 1, "seed": [[1]]}, r"\[1\] is not a value of an option; expected a number, a name"),
     ],
 )
 def test_a_config_that_is_none_is_refused(config: dict[str, Any], message: str, tmp_path: Path) -> None:
@@ -269,6 +270,8 @@ def test_a_config_that_is_none_is_refused(config: dict[str, Any], message: str, 
         (("--state", "1,x"), "--state is '1,x'; expected N,..."),
         (("--state", 1, "--memory", "100"), "do not fit into a memory of 100 bytes, nor do parts of them"),
         (("--state", 1, "--device", "toaster"), "no device 'toaster'"),
+        (("--state", 1, "--device", "meta"), "no device 'meta'"),
+        (("--state", 1, "--config", "nothing.yaml"), "no file nothing.yaml; expected options as YAML or JSON"),
     ],
 )
 def test_what_cannot_be_trained_is_a_line_and_no_file(
@@ -277,7 +280,7 @@ def test_what_cannot_be_trained_is_a_line_and_no_file(
     given = ("--task", "t", "--latents", 32, "--batch", 16, "--epochs", 1, "--sparsity", "0.9", *asked)
     result = call("sae", "train", store, *given, "-o", tmp_path / "out")
     assert result.exit_code == 2, result.output
-    error = result.stderr.splitlines()[-1]
+    (error,) = result.stderr.splitlines()
     assert error.startswith("Error: ")
     assert message in error
     assert list(tmp_path.iterdir()) == []
@@ -310,6 +313,36 @@ def test_a_folder_that_is_no_sae_is_left_alone(store: str, tmp_path: Path) -> No
         trained(store, tmp_path / "a", state=1)
     shutil.rmtree(tmp_path / "a/state1-s0.9-seed0")
     trained(store, tmp_path / "a", state=1)
+
+
+def test_what_is_no_folder_of_its_own_is_refused(store: str, tmp_path: Path) -> None:
+    before = tree_of(Path(store))
+    for inside in (Path(store), Path(store) / "saes", Path(store) / "t/../saes"):
+        with pytest.raises(ValueError, match=r"lies within the store .*; expected a folder of its own"):
+            trained(store, inside, state=1)
+    assert tree_of(Path(store)) == before
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(NotADirectoryError, match="is a file; expected a folder, or nothing"):
+        trained(store, tmp_path / "file", state=1)
+
+
+def test_an_sae_that_is_damaged_is_refused(store: str, tmp_path: Path) -> None:
+    """Whatever bytes are missing or other ones."""
+    trained(store, tmp_path / "a", state=1)
+    (whole,) = (tmp_path / "a").iterdir()
+    weights, about = (whole / name for name in ("sae.safetensors", "sae.json"))
+    document, data = json.loads(about.read_text()), weights.read_bytes()
+    for change in ({"base": None}, {"rows": ["clip"]}, {"latents": 33}, {"width": 9}, {"k": 5}):
+        about.write_text(json.dumps({**document, **change}))
+        with pytest.raises(ValueError, match=r"is not text|are not those that its sae.json was written with"):
+            read_dictionary(whole)
+    about.write_text(json.dumps(document))
+    weights.write_bytes(data[:-100])
+    with pytest.raises(ValueError, match=f"weights in {whole} cannot be read: .*not a whole safetensors file"):
+        read_dictionary(whole)
+    weights.unlink()
+    with pytest.raises(FileNotFoundError, match=f"no sae.safetensors in {whole}; expected it beside sae.json"):
+        read_dictionary(whole)
 
 
 # Whole commands, killed and on a cluster
