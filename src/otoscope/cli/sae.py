@@ -69,7 +69,10 @@ sweeping = options.gathered(
         "type": int, "callback": options.within(0, 2**31 - 1), "metavar": "N",
         "help": "Draws the clips held out and the order of rows [0].",
     },
-    memory={"metavar": "BYTES", "help": "Room for rows, as 4G; where they do not fit, objects are read anew each epoch [a quarter of the machine's]."},
+    memory={
+        "metavar": "BYTES",
+        "help": "Room for rows, as 4G; what does not fit is read anew each epoch [a quarter of the machine's].",
+    },
     threads={
         "type": int, "callback": options.within(1, 2**16), "metavar": "N",
         "help": "Of the arithmetic; they decide over last bits [1].",
