@@ -5,6 +5,7 @@ whatever can be asked of neurons, or done to them, can be of latents.
 Conventions: a layer per dictionary, in the order given; a neuron per latent.
 """
 
+import re
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import replace
@@ -25,6 +26,14 @@ FAMILY = "latents"
 def site_names(dictionaries: Sequence[Dictionary]) -> list[str]:
     """Names of the sites of latents, one per dictionary: its number and the state that it is of."""
     return [f"saes.{i}_of_state_{dictionary.state}.codes" for i, dictionary in enumerate(dictionaries)]
+
+
+def state_of_site(name: str) -> int:
+    """The state that the latents of a site are of. Raises ValueError for the name of another site."""
+    found = re.fullmatch(r"saes\.\d+_of_state_(\d+)\.codes", name)
+    if found is None:
+        raise ValueError(f"site {name!r} is not one of latents; expected such as saes.0_of_state_1.codes")
+    return int(found[1])
 
 
 def spliced(encoder: Encoder, dictionaries: Sequence[Dictionary]) -> Encoder:

@@ -41,6 +41,8 @@ COMMANDS = {
         "sae train": ("sae:train", "Train sparse autoencoders on the hidden states of a task."),
         "sae table": ("sae:table", "Every setting and measure of the SAEs of a folder."),
         "sae encode": ("sae_encode:encode", "Make a task of latents of stored hidden states."),
+        "sae stability": ("sae_measure:stability", "Which latents come back in another training."),
+        "sae disentangle": ("sae_measure:disentangle", "How well and by how few codes factors are told."),
         "sae export": ("sae_files:export", "Write an SAE as another library keeps it."),
         "sae import": ("sae_files:import_", "Make an SAE of another library's files."),
     },
