@@ -189,6 +189,8 @@ def _units(
         raise ValueError(
             f"{source} keeps no hidden states; expected a task that was extracted with --keep hidden: extract it so"
         )
+    if not wanted:
+        raise ValueError("no hidden state was asked for, nor latents of one; expected LATENTS, or --state N,...")
     if missing := [state for state in wanted if not 0 <= state < n_states]:
         raise LookupError(f"{source} has no hidden state {missing[0]}; expected 0 to {n_states - 1}")
     for state in wanted:
