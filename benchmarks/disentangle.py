@@ -6,12 +6,9 @@ five equal codes stands beside ours.
 """
 
 import statistics
-import time
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
@@ -23,6 +20,7 @@ from threadpoolctl import threadpool_limits
 from otoscope.sae.disentanglement import disentangle, folds_of
 
 from . import harness
+from .dictionaries import process_seconds
 from .harness import Figure, Measured, median_ratio
 
 FOLDS = 5
@@ -62,13 +60,6 @@ def rival(codes: np.ndarray, factors: np.ndarray, folds: np.ndarray) -> np.ndarr
             for j, y in enumerate(factors.T):
                 r2[j, i] = LassoCV().fit(x, y[fit]).score(x_held_out, y[held_out])
     return r2.mean(axis=1)
-
-
-def process_seconds(action: Callable[[], Any]) -> tuple[float, Any]:
-    """Of one call, with what it returned."""
-    began = time.process_time()
-    result = action()
-    return time.process_time() - began, result
 
 
 def in_turn(size: Size) -> tuple[list[float], list[float], np.ndarray, np.ndarray]:
