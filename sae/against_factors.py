@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from ..extract.models.latents import state_of_site
 from ..messages import quoted
+from ..store.frames import read_frame
 from ..store.group import open_root, task_names
 from ..store.provenance import digest_of
 from ..store.schema import OK, PENDING
@@ -53,7 +54,7 @@ class Units:
 
 
 def read_factors(path: str | Path) -> pd.DataFrame:
-    """The factors in a Parquet file, by clip.
+    """The factors in a Parquet or CSV file, by clip.
 
     Raises FileNotFoundError where there is none, ValueError for a file that holds no such table.
     """
@@ -61,15 +62,21 @@ def read_factors(path: str | Path) -> pd.DataFrame:
     if not Path(path).is_file():
         raise FileNotFoundError(f"no file {path}; {made}")
     try:
-        table = pd.read_parquet(path)
-    except ValueError as error:  # pyarrow's own are
-        raise ValueError(f"{path} cannot be read as Parquet ({error}); {made}") from error
+        table = read_frame(Path(path), dtype={"clip": str, "reason": str})
+    except ValueError as error:
+        raise ValueError(f"{path} is not a valid table of factors ({error}); {made}") from error
+    return _by_clip(table, str(path))
+
+
+def _by_clip(table: pd.DataFrame, where: str) -> pd.DataFrame:
+    """A table of factors by clip. Raises ValueError for one that is none."""
+    made = "expected a table as `otoscope sae factors` makes it"
     if missing := [name for name in KEYS if name not in table]:
-        raise ValueError(f"{path} has no column {' nor '.join(missing)}; {made}")
+        raise ValueError(f"{where} has no column {' nor '.join(missing)}; {made}")
     if (repeated := table["clip"][table["clip"].duplicated()]).size:
-        raise ValueError(f"{path} has clip {quoted(str(repeated.iloc[0]))} more than once; {made}")
+        raise ValueError(f"{where} has clip {quoted(str(repeated.iloc[0]))} more than once; {made}")
     if not pd.api.types.is_integer_dtype(table["audio_digest"]) or not _names(table):
-        raise ValueError(f"{path} has no numeric factors, or audio digests that are not integers; {made}")
+        raise ValueError(f"{where} has no numeric factors, or audio digests that are not integers; {made}")
     return table.set_index("clip")
 
 
@@ -85,7 +92,7 @@ def sae_disentangle(
 ) -> pd.DataFrame:
     """One row per factor and units: hidden states of a task, and every layer of tasks of its latents.
 
-    latents: stores; all their tasks of this task's latents are taken. factors: of `read_factors`, or its path. group: a
+    latents: stores; all their tasks of this task's latents are taken. factors: such a table, or its path. group: a
     label column, the clips of one of its values are never on both sides of a fold; those without one are a group [each
     clip for itself]. states: numbers [those that the latents are of]. folds: at least 3.
     Columns: of ("state" or "latents"), store, task, state, digest (of the SAE: a column of `sae table` too), codes and
@@ -98,8 +105,10 @@ def sae_disentangle(
     finished.
     """
     source = _finished(StoredTask.at(url, task))
-    table = factors if isinstance(factors, pd.DataFrame) else read_factors(factors)
-    where = "these factors" if isinstance(factors, pd.DataFrame) else str(factors)
+    if isinstance(factors, pd.DataFrame):
+        table, where = _by_clip(factors, "the table of factors"), "the table of factors"
+    else:
+        table, where = read_factors(factors), str(factors)
     clips = _clips_with_factors(source, table, where)
     if group and group not in source.labels:
         known = ", ".join(source.labels) or "none"
@@ -167,8 +176,8 @@ def _clips_with_factors(source: StoredTask, table: pd.DataFrame, where: str) -> 
                 f"{quoted(str(names[wrong][0]))}; expected those of the files that it was extracted from: make them by "
                 "`otoscope sae factors` of its manifest"
             )
-    reasons = table["reason"].to_numpy(object)[known]
-    have = np.array([reason is None or reason == "" for reason in reasons])
+    reasons = table["reason"].fillna("").to_numpy(object)[known]
+    have = reasons == ""
     if not have.any():
         raise ValueError(f"{where} has no factors of any clip of {source}, of the first: {reasons[0]}; expected some")
     if not have.all():

@@ -127,11 +127,11 @@ def test_numbers_are_those_of_the_chosen_path(
             scores = []
             for weights, _ in path:
                 mean, deviation = codes[fit].mean(axis=0), codes[fit].std(axis=0)
-                told = sum(
+                sums = sum(
                     w * (codes[held_out, c] - mean[c]) / deviation[c]
                     for w, c in zip(weights, np.flatnonzero(np.ptp(codes[fit], axis=0)), strict=True)
                 )
-                scores.append(1 - ((y[held_out] - told) ** 2).sum() / ((y[held_out] - y[held_out].mean()) ** 2).sum())
+                scores.append(1 - ((y[held_out] - sums) ** 2).sum() / ((y[held_out] - y[held_out].mean()) ** 2).sum())
             r2.append(scores[-1])
             until.append(next((w != 0).sum() for (w, _), r in zip(path, scores, strict=True) if r >= 0.9 * scores[-1]))
             effective.append(effective_number(path[-1][0]))

@@ -32,10 +32,11 @@ def dictionary(
     name: str, decoder: np.ndarray, fires: list[int] | None, *, state: int = 1, seed: int = 0, base: str = "b"
 ) -> Dictionary:
     rows = torch.tensor(decoder, dtype=torch.float32)
+    bias, centre = torch.zeros(len(rows)), torch.zeros(rows.shape[1])
     about = {} if fires is None else {"firing": firing(fires, len(decoder)), "config": {"seed": seed, "lr": 1e-3}}
     return Dictionary(
-        encoder=rows, bias=torch.zeros(len(rows)), decoder=rows, centre=torch.zeros(rows.shape[1]), k=2, state=state,
-        base=base, name=name, about=about,
+        encoder=rows.clone(), bias=bias, decoder=rows, centre=centre, k=2, state=state, base=base, name=name,
+        about=about,
     )  # fmt: skip
 
 
@@ -48,7 +49,7 @@ def folder(tmp_path: Path) -> Path:
     b[[9, 8, 7, 6]] = [[2], [3], [0.5], [1]] * a[[0, 1, 2, 3]]
     saes = [
         dictionary("a", a, [0, 1, 2, 3]), dictionary("b", b, [5, 6, 7, 8, 9], seed=1),
-        dictionary("c", rng.normal(size=(LATENTS, WIDTH)), []), dictionary("d", a, [0], state=2),
+        dictionary("c", rng.normal(size=(LATENTS, WIDTH)), [], seed=2), dictionary("d", a, [0], state=2),
         dictionary("e", a, [0], base="another"),
     ]  # fmt: skip
     for sae in saes:
