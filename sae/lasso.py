@@ -35,7 +35,9 @@ Codes: TypeAlias = Floats | Any
 
 def as_codes(values: Any) -> Codes:
     """Codes (clip, code) in whichever of the two forms is the quicker one. Raises ValueError unless all are finite."""
-    given = sp.csr_array(values) if sp.issparse(values) else np.asarray(values)
+    given = sp.csr_array(values, copy=True) if sp.issparse(values) else np.asarray(values)
+    if sp.issparse(given):
+        given.sum_duplicates()
     n_values = given.shape[0] * given.shape[1]
     if not np.isfinite(given.data if sp.issparse(given) else given).all():
         raise ValueError("codes hold NaN or infinity; expected numbers for every clip that is ok")
