@@ -40,7 +40,7 @@ class Size:
 
 
 FULL = Size(clips=400, groups=20, codes=2048, factors=88, parts=4, widths=(768, 2048), repeats=10)
-SMALL = Size(clips=60, groups=10, codes=40, factors=4, parts=2, widths=(40,), repeats=1)
+SMALL = Size(clips=90, groups=9, codes=40, factors=2, parts=2, widths=(40,), repeats=1)
 MADE_OF = (1, 3, 5, 10, 20)
 """Codes that a factor is made of, in turn."""
 NOISE = (0.3, 1.0, 3.0, 10.0)

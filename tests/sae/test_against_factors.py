@@ -118,7 +118,7 @@ def test_what_does_not_belong_together_is_a_line(
         "none": "has no numeric factors",
         "short": "has no factors of any clip .*, of the first: too short; expected some",
         "nan": "factor tempo holds NaN or infinity; expected",
-        "csv": "is not a valid table of factors .*; expected a table as `otoscope sae factors`",
+        "csv": "is not a valid table of factors .*; expected a table as `otoscope sae factors",
         "absent": "no file .*absent.parquet; expected",
     }.items():
         refused(message, *command(here, here / "l", factors=f"{name}.parquet"), watched=tmp_path)

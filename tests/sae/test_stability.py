@@ -130,16 +130,16 @@ def test_the_commands(folder: Path, tmp_path: Path) -> None:
 def test_training_says_which_latents_fire(tmp_path: Path) -> None:
     """Also across the file; of one that does not say, all count."""
     values, _ = planted_rows(300, 8, 10, 2)
-    recipe = recipe_named(latents=30, sparsity="0.9", batch=64, epochs=2)
+    recipe = recipe_named(latents=200, sparsity="0.995", batch=64, epochs=2)
     (trained,) = train(HeldRows(values[:250]), HeldRows(values[250:]), [recipe])
     write_dictionary(to_dictionary(trained, state=0), tmp_path / "saes" / "one")
     found = read_dictionary(tmp_path / "saes" / "one")
     fires = (found.encode(values[:250]) > 0).any(dim=0)
-    assert 0 < fires.sum() < 30
+    assert 0 < fires.sum() < 200
     np.testing.assert_array_equal(firing_latents(found), np.flatnonzero(fires.numpy()))
     assert not any("firing" in name and "firing_rates" not in name for name in sae_table(tmp_path / "saes"))
     about = json.loads((tmp_path / "saes" / "one" / "sae.json").read_text())
-    assert len(about["firing"]) == 2 * 4
+    assert len(about["firing"]) == 2 * 25
     assert len(firing_latents(dictionary("x", np.ones((5, 3)), None))) == 5
 
 
