@@ -29,13 +29,13 @@ MAX_SPARSE = 0.25  # share of codes that are not 0, up to which they are kept as
 MAX_ITERATIONS = 1000
 
 Floats: TypeAlias = NDArray[np.float64]
-Codes: TypeAlias = Floats | Any
-"""An array or a sparse one: scipy has no type that says so."""
+Codes: TypeAlias = Any
+"""An array or a sparse one: scipy's have no types."""
 
 
 def as_codes(values: Any) -> Codes:
     """Codes (clip, code) in whichever of the two forms is the quicker one. Raises ValueError unless all are finite."""
-    given = sp.csr_array(values, copy=True) if sp.issparse(values) else np.asarray(values)
+    given: Codes = sp.csr_array(values, copy=True) if sp.issparse(values) else np.asarray(values)
     if sp.issparse(given):
         given.sum_duplicates()
     n_values = given.shape[0] * given.shape[1]
@@ -53,8 +53,9 @@ class Standardised:
     def __init__(self, codes: Codes, clips: NDArray[np.intp]) -> None:
         """clips: the positions of those that are fitted to."""
         self.n_codes, self.n = codes.shape[1], len(clips)
-        own = codes[clips]
-        self.sparse = sp.issparse(own)
+        own: Codes = codes[clips]
+        self.sparse = bool(sp.issparse(own))
+        self.values: Codes
         ends = (own.max(axis=0), own.min(axis=0))
         highest, lowest = (end.toarray().ravel() for end in ends) if self.sparse else ends
         self.columns = np.flatnonzero(highest > lowest)
@@ -89,13 +90,15 @@ class Standardised:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ConvergenceWarning)  # weak ones need not end: held-out clips decide
                 model.fit(self.values, y, check_input=False)
-            yield model.coef_.copy()
+            yield np.array(model.coef_, np.float64)
 
     def predict(self, weights: Floats, codes: Codes | None = None) -> Floats:
         """What weights add to a factor's mean, for the clips fitted to, or other codes (clip, code that varies)."""
         if codes is None:
-            return np.asarray(self.values @ weights) - self.sparse * float(self.offset @ weights)
-        return np.asarray(codes @ (weights / self.deviation)) - float(self.offset @ weights)
+            sums = self.values @ weights - self.sparse * (self.offset @ weights)
+        else:
+            sums = codes @ (weights / self.deviation) - self.offset @ weights
+        return np.asarray(sums, np.float64)
 
     def whole(self, weights: Floats) -> Floats:
         """Weights (code) of all codes."""

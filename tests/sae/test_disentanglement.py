@@ -34,7 +34,7 @@ def codes() -> np.ndarray:
 @pytest.fixture(scope="module")
 def factors(codes: np.ndarray) -> np.ndarray:
     """Two that codes make up, one of noise, and one that is constant."""
-    made = planted_factors(codes, [1, 4], noise=0.3)
+    made = planted_factors(codes, [1, 8], noise=0.3)
     return np.column_stack([made, np.random.default_rng(5).normal(size=N), np.full(N, 7.0)])
 
 
