@@ -135,11 +135,13 @@ def _firing(dictionary: Dictionary) -> tuple[NDArray[np.intp], Floats]:
 
 
 def _differ(a: Dictionary, b: Dictionary) -> str:
-    settings = [next((each.about[name] for name in FROM_RECIPE if name in each.about), {}) for each in (a, b)]
+    settings: list[dict[str, Any]] = [
+        next((each.about[name] for name in FROM_RECIPE if name in each.about), {}) for each in (a, b)
+    ]
     names = sorted({*settings[0], *settings[1]})
     return " ".join(name for name in names if settings[0].get(name) != settings[1].get(name))
 
 
 def _unit(directions: Floats) -> Floats:
     norm = np.linalg.norm(directions, axis=1, keepdims=True)
-    return np.divide(directions, norm, out=np.zeros_like(directions), where=norm > 0)
+    return directions / np.where(norm > 0, norm, 1.0)
