@@ -165,7 +165,7 @@ def _clips_with_factors(source: StoredTask, table: pd.DataFrame, where: str) -> 
     """Positions of the extracted clips that have factors. Raises ValueError for factors of other clips or audio."""
     ok = np.flatnonzero(source.status == OK)
     names = np.array(source.clips.name)[ok]
-    known = table.index.get_indexer(names)
+    known = table.index.get_indexer(pd.Index(names))
     digests = np.where(known < 0, 0, table["audio_digest"].to_numpy(np.uint64)[known])
     for wrong, what in (
         (known < 0, "no factors"), (digests != source.values("audio_digest")[ok], "factors of other audio"),
