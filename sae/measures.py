@@ -8,8 +8,10 @@ shows.
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ..extract.models.dictionary import Dictionary
@@ -78,6 +80,11 @@ class Measures:
         """Share of latents that fire in no row."""
         return float((self.rates == 0).double().mean())
 
+    @property
+    def firing(self) -> str:
+        """The latents that fire, as hex: a bit of each, the lowest of a byte first."""
+        return np.packbits(self.rates.numpy() > 0, bitorder="little").tobytes().hex()
+
     def to_json(self) -> dict[str, Any]:
         """All but the single rates; of those that are not 0, quantiles and the largest by name."""
         firing = self.rates[self.rates > 0]
@@ -115,6 +122,26 @@ def measure(dictionaries: list[Dictionary], rows: Rows, mean: Tensor) -> list[Me
         )
         for dictionary, error, counts in zip(dictionaries, errors, fired, strict=True)
     ]  # fmt: skip
+
+
+def firing_latents(dictionary: Dictionary) -> NDArray[np.intp]:
+    """Numbers of the latents that fire in a training row; all where `sae.json` does not say.
+
+    Raises ValueError where what it says is not as many bits.
+    """
+    firing = dictionary.about.get("firing")
+    if firing is None:
+        return np.arange(dictionary.n_latents)
+    try:
+        packed = np.frombuffer(bytes.fromhex(firing), np.uint8)
+    except (TypeError, ValueError):
+        packed = np.empty(0, np.uint8)
+    if len(packed) != -(-dictionary.n_latents // 8):
+        raise ValueError(
+            f"the firing latents of {dictionary.label} are not {dictionary.n_latents} bits as hex; expected its "
+            "sae.json as it was written: fetch or train it again"
+        )
+    return np.flatnonzero(np.unpackbits(packed, count=dictionary.n_latents, bitorder="little"))
 
 
 def mmcs(features: Tensor, decoder: Tensor) -> tuple[float, float]:

@@ -23,11 +23,8 @@ def sae_table(folder: str | Path) -> pd.DataFrame:
     epoch, the best one, from 1; train.mse, held_out.fve and so on, as of `measures.Measures`.
     Raises FileNotFoundError where there is none, ValueError for a damaged one.
     """
-    found = sorted(path.parent for path in Path(folder).glob(f"*/{ABOUT}"))
-    if not found:
-        raise FileNotFoundError(f"no SAE in {folder}; expected folders as `otoscope sae train -o {folder}` makes them")
     rows: list[dict[str, Any]] = []
-    for path in found:
+    for path in dictionary_folders(folder):
         own = read_dictionary(path)
         row: dict[str, Any] = {
             "name": own.name, "state": own.state, "latents": own.n_latents, "width": own.width, "k": own.k,
@@ -40,6 +37,14 @@ def sae_table(folder: str | Path) -> pd.DataFrame:
             row |= {name: value for name, value in cells if name not in row}
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def dictionary_folders(folder: str | Path) -> list[Path]:
+    """The SAEs in a folder, by name. Raises FileNotFoundError where there is none."""
+    found = sorted(path.parent for path in Path(folder).glob(f"*/{ABOUT}"))
+    if not found:
+        raise FileNotFoundError(f"no SAE in {folder}; expected folders as `otoscope sae train -o {folder}` makes them")
+    return found
 
 
 def _cells(values: Any, prefix: str) -> Iterator[tuple[str, Any]]:

@@ -77,3 +77,9 @@ class StoredTask:
     def hidden(self, states: Sequence[int], clips: np.ndarray) -> np.ndarray:
         """Hidden states, float32 (state, clip, width), of these states and clips by number; checksums are compared."""
         return StoredArray(array_of(self.group, "hidden")).as_stored([np.asarray(states), clips, slice(None)])
+
+    def means(self, layer: int, clips: np.ndarray) -> np.ndarray:
+        """Means, float32 (clip, neuron), of the neurons of a layer and clips by number; checksums are compared."""
+        n_neurons = self.record.identity.sites[layer][1]
+        stored = StoredArray(array_of(self.group, "mean")).as_stored([layer, clips, slice(0, n_neurons)])
+        return stored.astype(np.float32, copy=False)

@@ -187,7 +187,7 @@ DOORS = {
     "torch": r"extract/.*|ablate/.*|analysis/(probe/.*|published/files\.py)|sae/.*",
     "triton": r"extract/triton_sums\.py",
     "ray": r"cluster/ray\.py|serve/app\.py",
-    "sklearn": r"analysis/probe/probe\.py",
+    "sklearn": r"analysis/probe/probe\.py|sae/lasso\.py",
     "numba": r"analysis/adders\.py",
     "opensmile": r"sae/factors\.py",
     "fastapi": r"serve/(app|routes|schemas|security)\.py",

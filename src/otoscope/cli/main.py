@@ -44,6 +44,8 @@ COMMANDS = {
         "sae probe": ("sae_probe:probe", "What can be read off each hidden state, and off latents."),
         "sae compare": ("sae_probe:compare", "Latents against neurons, with controls, on equal terms."),
         "sae factors": ("sae_factors:factors", "Measure acoustic features (eGeMAPS) of a corpus' clips."),
+        "sae stability": ("sae_measure:stability", "Which latents come back in another training."),
+        "sae disentangle": ("sae_measure:disentangle", "How well and by how few codes factors are told."),
         "sae export": ("sae_files:export", "Write an SAE as another library keeps it."),
         "sae import": ("sae_files:import_", "Make an SAE of another library's files."),
     },
