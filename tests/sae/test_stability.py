@@ -46,7 +46,7 @@ def folder(tmp_path: Path) -> Path:
     rng = np.random.default_rng(0)
     a = rng.normal(size=(LATENTS, WIDTH))
     b = rng.normal(size=(LATENTS, WIDTH))
-    b[[9, 8, 7, 6]] = [[2], [3], [0.5], [1]] * a[[0, 1, 2, 3]]
+    b[[9, 8, 7, 6]] = [[2], [3], [0.5], [1]] * a[[0, 1, 2, 3]]  # type: ignore[assignment]
     saes = [
         dictionary("a", a, [0, 1, 2, 3]), dictionary("b", b, [5, 6, 7, 8, 9], seed=1),
         dictionary("c", rng.normal(size=(LATENTS, WIDTH)), [], seed=2), dictionary("d", a, [0], state=2),
