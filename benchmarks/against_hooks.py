@@ -186,7 +186,7 @@ def measure(scratch: Path, size: Size) -> Measured:
         ),
         Figure(
             name="peak memory of extraction, against hooks and `torch.save`",
-            value=ours["peak_bytes"] / saved["peak_bytes"], unit="times", bound=1.0, at_least=False,
+            value=ours["peak_bytes"] / max(saved["peak_bytes"], 1), unit="times", bound=1.0, at_least=False,
             how=f"{how}; above the process with its encoder, median of {size.repetitions} processes",
         ),
     ]  # fmt: skip

@@ -29,7 +29,10 @@ labelling = options.gathered(
         "help": "No line divides the clips of one value, as of a singer; folds are drawn by it, unless --splits.",
     },
     splits={"default": "", "metavar": "COLUMN", "help": "Splits or folds to go by [split, else fold, unless --group]."},
-    folds={"type": int, "metavar": "N", "help": "Folds that are drawn [5, or as many as there are groups]."},
+    folds={
+        "type": int, "callback": options.within(2, 1000), "metavar": "N",
+        "help": "Folds that are drawn [5, or as many as there are groups].",
+    },
     where={"multiple": True, "metavar": "COLUMN=VALUE", "help": "Use clips with this label only; also !=."},
     seed={
         "type": int, "default": 0, "show_default": True, "callback": options.within(0, 2**31 - 1), "metavar": "N",
