@@ -10,6 +10,7 @@ for the disk.
 import logging
 import shutil
 import statistics
+from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -65,7 +66,7 @@ def bytes_of_all_tokens(encoder: Encoder, size: Size) -> int:
     return 4 * n_tokens * sum(site.width for site in encoder.anatomy().sites)
 
 
-class EveryToken:
+class EveryToken(ABC):
     """Runs files through an encoder, and gives the outputs of all sites, each (clip, token, width), to `keep`."""
 
     def __init__(self, encoder: Encoder, files: list[Path], size: Size, folder: Path):
@@ -89,9 +90,9 @@ class EveryToken:
         for each in hooks:
             each.remove()
 
+    @abstractmethod
     def keep(self, block: Block, first: int, layers: list[Tensor]) -> None:
         """What becomes of the batch that begins with clip `first`."""
-        raise NotImplementedError
 
 
 class Saved(EveryToken):

@@ -1,6 +1,8 @@
 """The command line: help, manifests, options, encoders and audio, and what bad ones get."""
 
+import errno
 import json
+import os
 import re
 import shutil
 import signal
@@ -15,6 +17,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from otoscope.cli.errors import Mistake, as_one_line
 from otoscope.cli.main import COMMANDS
 from otoscope.extract.capture import capture
 
@@ -354,3 +357,10 @@ def test_watching_ends_by_control_c(corpus: Path, tmp_path: Path) -> None:
     watching.send_signal(signal.SIGINT)
     _, errors = watching.communicate(timeout=300)
     assert (watching.returncode, errors) == (130, "")
+
+
+def test_a_disk_that_is_full_has_a_remedy(tmp_path: Path) -> None:
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(tmp_path))
+    with pytest.raises(Mistake, match=r"No space left on device.*; expected free space: make room"), as_one_line(False):
+        raise full
+    assert Mistake.exit_code == 2

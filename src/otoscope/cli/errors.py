@@ -1,5 +1,6 @@
 """Errors as a user meets them: one line on standard error and an exit status."""
 
+import errno
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -51,4 +52,6 @@ def as_one_line(debug: bool) -> Iterator[None]:
     except (ValueError, LookupError, OSError, ImportError) as error:
         if debug:
             raise
-        raise Mistake(one_line(error, whole=True)) from error
+        full = isinstance(error, OSError) and error.errno == errno.ENOSPC  # as a system says it, without a remedy
+        more = "; expected free space: make room there, and run the same command again" if full else ""
+        raise Mistake(one_line(error, whole=True) + more) from error
