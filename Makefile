@@ -2,6 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 OUT ?= quickstart-out
+# Commands are started hundreds of times by tests: their modules are compiled once.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: quickstart test test-slow bench lint clean
 

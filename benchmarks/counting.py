@@ -217,8 +217,8 @@ def measure(scratch: Path, size: Size) -> Measured:
             for case, read, words, their, bound in (
                 ("means", "means", "means per category", "their", 4),
                 ("frames", "frames", 'the reading "frame"', "their", 4),
-                ("exemplars", "means", "10 exemplars of every neuron", "their", 4),
-                ("exemplars of a layer", "means", "10 exemplars of every neuron of one layer", "all layers'", 1),
+                ("exemplars", "means", "10 exemplars of every neuron", "their", 8),
+                ("exemplars of a layer", "means", "10 exemplars of every neuron of one layer", "all layers'", 1.5),
             )
         ),
     ]  # fmt: skip

@@ -24,6 +24,9 @@ from typing import Any
 import google_crc32c
 import numpy as np
 
+# What starts processes here measures them as users start them, with modules that are compiled once.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("otoscope", "torch", "numpy", "zarr", "xarray", "dask", "flox", "numba", "ray", "obstore")

@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import grimp
@@ -28,6 +29,21 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = Path(otoscope.__file__).parent
 ROOMS = ("store", "cluster", "extract", "analysis", "sae", "ablate", "serve")
 SOURCES = sorted({path.resolve() for room in (*ROOMS, ".") for path in (PACKAGE / room).rglob("*.py")})
+
+
+@cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text("utf-8"))
+
+
+@cache
+def imported(path: Path) -> frozenset[str]:
+    """Names of the packages that a file imports, within functions too."""
+    names: list[str] = []
+    for node in ast.walk(parsed(path)):
+        names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        names += [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
+    return frozenset(name.partition(".")[0] for name in names)
 
 
 def test_ten_clips_walk_through_every_room(tmp_path: Path) -> None:
@@ -122,7 +138,7 @@ def test_rooms_are_reached_through_relative_links() -> None:
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: "/".join(path.parts[-2:]))
 def test_every_module_says_its_purpose_and_is_no_placeholder(path: Path) -> None:
-    tree = ast.parse(path.read_text("utf-8"))
+    tree = parsed(path)
     assert ast.get_docstring(tree)
     if path.name != "__init__.py":
         assert len(tree.body) > 1, "a placeholder"
@@ -133,8 +149,7 @@ def test_every_module_says_its_purpose_and_is_no_placeholder(path: Path) -> None
 @pytest.mark.parametrize("folder", [*ROOMS, "src", "tests", "benchmarks", "examples"])
 def test_no_docstring_lists_what_the_file_holds(folder: str) -> None:
     """Such lists rot."""
-    sources = {path.relative_to(ROOT): path.read_text("utf-8") for path in (ROOT / folder).rglob("*.py")}
-    trees = {path: ast.parse(text) for path, text in sources.items()}
+    trees = {path.relative_to(ROOT): parsed(path) for path in (ROOT / folder).resolve().rglob("*.py")}
     assert [str(path) for path, tree in trees.items() if "\nContents:" in (ast.get_docstring(tree) or "")] == []
 
 
@@ -158,7 +173,7 @@ def called(node: ast.Call) -> str:
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: "/".join(path.parts[-2:]))
 def test_nothing_is_printed_unpickled_or_evaluated(path: Path) -> None:
     """`eval()` of a torch module switches it to evaluation and is fine: it takes no argument."""
-    tree = ast.parse(path.read_text("utf-8"))
+    tree = parsed(path)
     for node in ast.walk(tree):
         if isinstance(node, ast.Call):
             name = called(node)
@@ -196,11 +211,5 @@ DOORS = {
 
 @pytest.mark.parametrize("dependency", DOORS)
 def test_a_dependency_has_one_door(dependency: str) -> None:
-    users = set()
-    for path in SOURCES:
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-            names += [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
-            if any(name.partition(".")[0] == dependency for name in names):
-                users.add(path.relative_to(PACKAGE.parents[1]).as_posix())
+    users = {path.relative_to(PACKAGE.parents[1]).as_posix() for path in SOURCES if dependency in imported(path)}
     assert all(re.fullmatch(DOORS[dependency], user) for user in users), users
