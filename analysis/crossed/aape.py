@@ -9,7 +9,6 @@ from dataclasses import replace
 import numpy as np
 import xarray as xr
 
-from .. import accessor  # noqa: F401  registers ds.otoscope
 from ..null.permutation import over_neurons
 from ..null.resampling import Sample, shuffle_labels
 from ..selection.from_counts import aape_of_counts
@@ -25,7 +24,7 @@ def with_aape(found: xr.Dataset, ds: xr.Dataset, layout: Layout, how: Selection)
 
         gc_aape = S_A / (S_A + S_T),   S = max(excess, 0)
 
-    ds: the task; its clips of the layout count. how: reading, threshold, permutations and seed. Computed at once.
+    ds: the task, with its accessor; its clips of the layout count. how: reading, threshold, permutations and seed. Computed at once.
     Labels of the sounds' categories are exchanged between sounds, with all their pairs, those of texts between wordings.
     """
     excess = {name: aape_excess(_sample(ds, layout, name, how), how.permutations, how.seed) for name in ("A", "T")}
@@ -56,14 +55,14 @@ def aape_excess(sample: Sample, permutations: int, seed: int) -> xr.DataArray:
 
 def _sample(ds: xr.Dataset, layout: Layout, effect: str, how: Selection) -> Sample:
     """The layout's clips by their audio class, in units of a sound, or by their text class, in units of a wording."""
-    k, j, l, m = layout.pairs.shape
-    a, _, t, _ = of_pair = np.indices(layout.pairs.shape).reshape(4, -1)
-    order = np.argsort(layout.pairs.ravel())
-    classes = np.array(layout.audio_classes if effect == "A" else layout.text_classes, object)
-    of_class, unit = (a, of_pair[0] * j + of_pair[1]) if effect == "A" else (t, of_pair[2] * m + of_pair[3])
-    own = ds.isel(clip=layout.pairs.ravel()[order])
-    own = own.assign_coords(
-        {CLASS: ("clip", classes[of_class[order]]), UNIT: ("clip", unit[order].astype(str).astype(object))}
+    _, n_sounds, _, n_wordings = layout.pairs.shape
+    a, j, t, m = np.indices(layout.pairs.shape).reshape(4, -1)
+    classes, of_class, unit = (
+        (layout.audio_classes, a, a * n_sounds + j) if effect == "A" else (layout.text_classes, t, t * n_wordings + m)
     )
+    names = np.array(classes, object)[of_class], unit.astype(str).astype(object)
+    order = np.argsort(layout.pairs.ravel())
+    own = ds.isel(clip=layout.pairs.ravel()[order])
+    own = own.assign_coords({name: ("clip", of[order]) for name, of in zip((CLASS, UNIT), names, strict=True)})
     sample: Sample = own.otoscope.sample(CLASS, replace(how, where=(), group=UNIT, within=()))
     return sample
