@@ -172,7 +172,11 @@ def _computed(mean: xr.DataArray, layout: Layout, seed: int) -> Any:
 def _of_neurons(
     mean: xr.DataArray, pairs: NDArray[np.intp], sizes: effects.Sizes, seed: int, layer: int, neurons: slice
 ) -> NDArray[np.float64]:
-    squares = effects.mean_squares(read_means(mean, layer, neurons, pairs), sizes)
+    order = np.argsort(pairs)
+    values = read_means(mean, layer, neurons, pairs[order])  # clips as they lie on disk
+    if (np.diff(order) != 1).any():
+        values = values[np.argsort(order)]
+    squares = effects.mean_squares(values, sizes)
     return np.concatenate(
         [squares, effects.variances(squares, sizes), effects.p_values(squares, sizes),
          effects.intervals(squares, sizes, seed)]
