@@ -30,15 +30,14 @@ def with_aape(found: xr.Dataset, ds: xr.Dataset, layout: Layout, how: Selection)
     excess = {name: aape_excess(_sample(ds, layout, name, how), how.permutations, how.seed) for name in ("A", "T")}
     gc = ratio_of(*(np.maximum(each, 0) for each in excess.values())).where(found["q"] <= LEVEL)
     words = {"A": "sound", "T": "text"}
-    return found.assign(
-        {
-            f"aape_excess_{name}": each.assign_attrs(
-                long_name=f"AAPE of the {words[name]}'s category below shuffled labels'", units="nat"
-            )
-            for name, each in excess.items()
-        },
-        gc_aape=gc.assign_attrs(long_name="grounding coefficient by AAPE", units="1"),
-    )
+    variables = {
+        f"aape_excess_{name}": each.assign_attrs(
+            long_name=f"AAPE of the {words[name]}'s category below shuffled labels'", units="nat"
+        )
+        for name, each in excess.items()
+    }
+    variables["gc_aape"] = gc.assign_attrs(long_name="grounding coefficient by AAPE", units="1")
+    return found.assign(variables)
 
 
 def aape_excess(sample: Sample, permutations: int, seed: int) -> xr.DataArray:

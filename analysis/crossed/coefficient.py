@@ -83,7 +83,9 @@ def grounding(
     Source: quasi-F of crossed random factors, Clark 1973; the ratio is our own.
     """
     if blind not in (None, *BLIND):
-        raise ValueError(f"blind is {quoted(str(blind))}; expected one of {', '.join(BLIND)}, or None to go by the data")
+        raise ValueError(
+            f"blind is {quoted(str(blind))}; expected one of {', '.join(BLIND)}, or None to go by the data"
+        )
     mean = mean.transpose("layer", "neuron", "clip")
     coords = {name: c for name, c in mean.coords.items() if "clip" not in c.dims}
     computed = xr.DataArray(_computed(mean, layout, seed), coords, dims=("computed", "layer", "neuron"))
@@ -121,7 +123,9 @@ def grounding(
     }
     about = {name: {"long_name": text, "units": units} for name, (text, units) in LONG_NAMES.items()}
     variables = {name: values.assign_attrs(about[name]) for name, values in found.items()}
-    squares = squares.assign_coords(term=list(effects.TERMS)).assign_attrs(long_name="mean square", units="activation^2")
+    squares = squares.assign_coords(term=list(effects.TERMS)).assign_attrs(
+        long_name="mean square", units="activation^2"
+    )
     return xr.Dataset(
         {**variables, "mean_square": squares},
         coords={"blind": blinded.assign_attrs(long_name="what the layer cannot see")},
@@ -160,7 +164,9 @@ def _computed(mean: xr.DataArray, layout: Layout, seed: int) -> Any:
     blocks = [
         [
             da.from_delayed(
-                delayed(partial(step, layer, part), pure=False)(), (len(COMPUTED), 1, part.stop - part.start), np.float64
+                delayed(partial(step, layer, part), pure=False)(),
+                (len(COMPUTED), 1, part.stop - part.start),
+                np.float64,
             )
             for part in parts
         ]

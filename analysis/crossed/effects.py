@@ -30,19 +30,19 @@ NOTHING = 1e-24  # of all squares: less is left by rounding alone
 
 def degrees(sizes: Sizes) -> Floats:
     """Degrees of freedom (term) of the mean squares."""
-    k, j, l, m = sizes
-    of = (k - 1, k * (j - 1), l - 1, l * (m - 1), (k - 1) * (l - 1), (k - 1) * l * (m - 1), k * (j - 1) * (l - 1),
-          k * (j - 1) * l * (m - 1))  # fmt: skip
+    K, J, L, M = sizes
+    of = (K - 1, K * (J - 1), L - 1, L * (M - 1), (K - 1) * (L - 1), (K - 1) * L * (M - 1), K * (J - 1) * (L - 1),
+          K * (J - 1) * L * (M - 1))  # fmt: skip
     return np.array(of, np.float64)
 
 
 def mean_squares(responses: NDArray[Any], sizes: Sizes) -> Floats:
     """(pair, neuron), pairs in the order (a, j, t, m) -> (term, neuron).
 
-        MS_A  = JLM sum (r_a - r)^2 / (K-1)               MS_AT = JM sum (r_at - r_a - r_t + r)^2 / ((K-1)(L-1))
-        MS_C  = LM sum (r_aj - r_a)^2 / (K(J-1))          MS_AW = J sum (r_atm - r_at - r_tm + r_t)^2 / ((K-1)L(M-1))
-        MS_T  = KJM sum (r_t - r)^2 / (L-1)               MS_CT = M sum (r_ajt - r_aj - r_at + r_a)^2 / (K(J-1)(L-1))
-        MS_W  = KJ sum (r_tm - r_t)^2 / (L(M-1))          MS_E  = sum (r - r_atm - r_ajt + r_at)^2 / (K(J-1)L(M-1))
+    MS_A  = JLM sum (r_a - r)^2 / (K-1)               MS_AT = JM sum (r_at - r_a - r_t + r)^2 / ((K-1)(L-1))
+    MS_C  = LM sum (r_aj - r_a)^2 / (K(J-1))          MS_AW = J sum (r_atm - r_at - r_tm + r_t)^2 / ((K-1)L(M-1))
+    MS_T  = KJM sum (r_t - r)^2 / (L-1)               MS_CT = M sum (r_ajt - r_aj - r_at + r_a)^2 / (K(J-1)(L-1))
+    MS_W  = KJ sum (r_tm - r_t)^2 / (L(M-1))          MS_E  = sum (r - r_atm - r_ajt + r_at)^2 / (K(J-1)L(M-1))
     """
     found = np.empty((len(TERMS), responses.shape[1]))
     for first in range(0, responses.shape[1], TILE):
@@ -121,12 +121,12 @@ def _squares(values: Any, n_a: int, n_j: int, n_t: int, n_m: int, found: Any) ->
 def variances(squares: Floats, sizes: Sizes) -> Floats:
     """s (effect, neuron) of A, T and AT: unbiased, so that they are below 0 as often as above where nothing is there.
 
-        s_A  = (MS_A - MS_C - MS_AW + MS_E) / (JLM)
-        s_T  = (MS_T - MS_W - MS_CT + MS_E) / (KJM)
-        s_AT = (MS_AT - MS_AW - MS_CT + MS_E) / (JM)
+    s_A  = (MS_A - MS_C - MS_AW + MS_E) / (JLM)
+    s_T  = (MS_T - MS_W - MS_CT + MS_E) / (KJM)
+    s_AT = (MS_AT - MS_AW - MS_CT + MS_E) / (JM)
     """
-    (k, j, l, m), (a, c, t, w, at, aw, ct, e) = sizes, squares
-    return np.stack([(a - c - aw + e) / (j * l * m), (t - w - ct + e) / (k * j * m), (at - aw - ct + e) / (j * m)])
+    (K, J, L, M), (a, c, t, w, at, aw, ct, e) = sizes, squares
+    return np.stack([(a - c - aw + e) / (J * L * M), (t - w - ct + e) / (K * J * M), (at - aw - ct + e) / (J * M)])
 
 
 OF_EFFECT = {"A": (0, (1, 5)), "T": (2, (3, 6)), "AT": (4, (5, 6))}
@@ -202,9 +202,9 @@ def intervals(squares: Floats, sizes: Sizes, seed: int) -> Floats:
     x = MS_A (K-1) / noise_A; lambda = (sqrt(x) + z)^2 - (K-1), z normal; s_A = lambda noise_A / ((K-1) JLM), and T
     likewise. A draw in which neither effect is there may have been any GC. Ends are quantiles of GC over the draws.
     """
-    draws, (k, j, l, m) = draws_of(sizes, seed), sizes
+    draws, (K, J, L, M) = draws_of(sizes, seed), sizes
     ends = np.empty((2, squares.shape[1]))
-    _intervals(np.ascontiguousarray(squares.T), draws.factors, draws.normal, k - 1, l - 1, j * l * m, k * j * m, ends)
+    _intervals(np.ascontiguousarray(squares.T), draws.factors, draws.normal, K - 1, L - 1, J * L * M, K * J * M, ends)
     return ends
 
 

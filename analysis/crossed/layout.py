@@ -196,7 +196,9 @@ def _check_enough(classes: Members, kind: str, of: str, n_failed: int) -> None:
         )
     if n < FEWEST:
         remedy = "see `otoscope status --failures`" if n_failed else f"more {kind}s of each {of} tell it from chance"
-        raise ValueError(f"found {n} {kind}{'s' * (n != 1)} of {'an' if of[0] == 'a' else 'a'} {of}{lost}; expected at least {FEWEST}: {remedy}")
+        raise ValueError(
+            f"found {n} {kind}{'s' * (n != 1)} of {'an' if of[0] == 'a' else 'a'} {of}{lost}; expected at least {FEWEST}: {remedy}"
+        )
 
 
 def _notes(n_failed: int, n_pairs: int, n_kept: int, sounds: list[Any], wordings: list[Any]) -> tuple[str, ...]:
@@ -204,7 +206,10 @@ def _notes(n_failed: int, n_pairs: int, n_kept: int, sounds: list[Any], wordings
         return ()
     parts = [
         f"{len(names)} {kind}{'s' * (len(names) != 1)} ({', '.join(names[:MAX_NAMED])}{', ...' * (len(names) > MAX_NAMED)})"
-        for kind, names in (("sound", [quoted(s) for s in sounds]), ("wording", [f"{quoted(w)} of {quoted(t)}" for t, w in wordings]))
+        for kind, names in (
+            ("sound", [quoted(s) for s in sounds]),
+            ("wording", [f"{quoted(w)} of {quoted(t)}" for t, w in wordings]),
+        )
         if names
     ]
     return (

@@ -17,7 +17,7 @@ def smallest_effect(squares: Floats, sizes: Sizes, effect: str, level: Floats | 
     from scipy.special import fdtri, ncfdtrinc
 
     (own, noise), df = OF_EFFECT[effect], degrees(sizes)
-    k, j, l, m = sizes
+    K, J, L, M = sizes
     below = squares[noise[0]] + squares[noise[1]]
     without = squares.copy()
     without[own] = np.maximum(below - squares[7], 0)  # what it is without an effect
@@ -30,6 +30,6 @@ def smallest_effect(squares: Floats, sizes: Sizes, effect: str, level: Floats | 
         above, of_noise = np.exp(cells / STEPS)
         critical = fdtri(above, of_noise, 1 - float(level))
         lambdas = ncfdtrinc(above, of_noise, 1 - POWER, critical)[which.ravel()]
-        n = j * l * m if effect == "A" else k * j * m
+        n = J * L * M if effect == "A" else K * J * M
         found[known] = np.sqrt(lambdas * below[known] / (nu[0, known] * n))
     return found

@@ -86,9 +86,9 @@ def ablation_caption(result: xr.Dataset) -> str:
 
 def grounding_caption(table: pd.DataFrame) -> str:
     """Layout, gate and numbers of neurons of a table of grounding."""
-    k, j, l, m = (f"{table[name].iloc[0]:.0f}" for name in "KJLM")
+    K, J, L, M = (f"{table[name].iloc[0]:.0f}" for name in "KJLM")
     found = int((~table["state"].isin(["none", "construction"])).sum())
     return (
-        f"{k} sound categories of {j} sounds x {l} text categories of {m} wordings; an effect has q at most {LEVEL:g} in "
+        f"{K} sound categories of {J} sounds x {L} text categories of {M} wordings; an effect has q at most {LEVEL:g} in "
         f"{found:,} of {len(table):,} neurons"
     )

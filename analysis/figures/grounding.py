@@ -54,7 +54,7 @@ def grounding_figure(table: pd.DataFrame, caption: str = "") -> Figure:
 
 def _effects(ax: Axes, table: pd.DataFrame, states: pd.Series, colours: dict[str, Any]) -> None:
     d_a, d_t = (table[name].to_numpy(np.float64) for name in ("d_A", "d_T"))
-    largest = float(np.nanmax([d_a, d_t], initial=0.0)) or 1.0
+    largest = float(np.nan_to_num([d_a, d_t]).max()) or 1.0
     lowest = largest / 10**DECADES
     x, y = (np.maximum(d, lowest) for d in (d_a, d_t))
     for name, colour in colours.items():

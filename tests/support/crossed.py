@@ -60,19 +60,19 @@ def responses(
     kind: str = "normal",
 ) -> np.ndarray:
     """(pair, neuron) of categories' effects of these sizes d, a number or one per neuron, and of noise of a kind."""
-    rng, n, (k, j, l, m) = np.random.default_rng(seed), n_neurons, sizes
+    rng, n, (K, J, L, M) = np.random.default_rng(seed), n_neurons, sizes
 
     def random(name: str, shape: tuple[int, ...]) -> np.ndarray:
         return nuisance[name] * noise(rng, (*shape, n), kind)
 
-    both = rng.normal(size=(k, 1, l, 1, n))
+    both = rng.normal(size=(K, 1, L, 1, n))
     both -= both.mean(axis=0, keepdims=True)
     both -= both.mean(axis=2, keepdims=True)
-    both /= np.sqrt((both**2).sum(axis=(0, 2), keepdims=True) / ((k - 1) * (l - 1)))
-    values = d_audio * effect(rng, k, n).reshape(k, 1, 1, 1, n) + d_text * effect(rng, l, n).reshape(1, 1, l, 1, n)
-    values = values + d_both * both + random("sound", (k, j, 1, 1)) + random("wording", (1, 1, l, m))
-    values = values + random("sound_by_text", (k, j, l, 1)) + random("class_by_wording", (k, 1, l, m))
-    return (values + random("rest", (k, j, l, m))).reshape(-1, n)
+    both /= np.sqrt((both**2).sum(axis=(0, 2), keepdims=True) / ((K - 1) * (L - 1)))
+    values = d_audio * effect(rng, K, n).reshape(K, 1, 1, 1, n) + d_text * effect(rng, L, n).reshape(1, 1, L, 1, n)
+    values = values + d_both * both + random("sound", (K, J, 1, 1)) + random("wording", (1, 1, L, M))
+    values = values + random("sound_by_text", (K, J, L, 1)) + random("class_by_wording", (K, 1, L, M))
+    return (values + random("rest", (K, J, L, M))).reshape(-1, n)
 
 
 def write_crossed(

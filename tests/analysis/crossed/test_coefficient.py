@@ -30,7 +30,9 @@ def mean():
         "d_audio": np.tile([1.0, 0.0, 0.7, 0.0], N // 4),
         "d_text": np.tile([0.0, 1.0, 0.7, 0.0], N // 4),
     }
-    each = [responses(SIZES, N, seed=seed, **d, d_both=np.where(np.arange(N) < 4, 3.0 * (seed == 0), 0)) for seed in (0, 1)]
+    each = [
+        responses(SIZES, N, seed=seed, **d, d_both=np.where(np.arange(N) < 4, 3.0 * (seed == 0), 0)) for seed in (0, 1)
+    ]
     values = np.stack(each).transpose(0, 2, 1).astype(np.float32)
     coords = {"layer": [0, 1], "neuron": np.arange(N), "site": ("layer", ["x", "y"])}
     return xr.DataArray(values, coords, dims=("layer", "neuron", "clip"))
@@ -44,7 +46,12 @@ def found(mean):
 def test_it_says_what_was_planted(found):
     states = found["state"].values
     assert (states[0, :4] == "interaction").all()
-    assert [set(states[:, i::4].ravel()) - {"interaction"} for i in range(4)] == [{"audio"}, {"text"}, {"both"}, {"none"}]
+    assert [set(states[:, i::4].ravel()) - {"interaction"} for i in range(4)] == [
+        {"audio"},
+        {"text"},
+        {"both"},
+        {"none"},
+    ]
     gc = found["gc"].values
     assert np.isnan(gc[states == "none"]).all()
     assert (gc[states == "audio"] > 0.7).all()
@@ -134,10 +141,12 @@ def test_neurons_that_do_not_exist_count_nowhere(mean, found):
 
 def blind_to_text(mean, flips=0.0):
     """The second layer responds to the first wording of the first text whatever is said, but for flips of a last bit."""
-    k, j, l, m = SIZES
+    K, J, L, M = SIZES
     values = mean.values.copy()
-    seen = values[1].reshape(N, k * j, l * m)[:, :, :1].repeat(l * m, axis=2)
-    seen += flips * np.random.default_rng(0).normal(size=seen.shape) * (np.random.default_rng(1).random(seen.shape) < 0.01)
+    seen = values[1].reshape(N, K * J, L * M)[:, :, :1].repeat(L * M, axis=2)
+    seen += (
+        flips * np.random.default_rng(0).normal(size=seen.shape) * (np.random.default_rng(1).random(seen.shape) < 0.01)
+    )
     values[1] = seen.reshape(N, -1)
     values[1, :3] = 5  # neurons that never change say nothing of what a layer sees
     return mean.copy(data=values)
@@ -164,9 +173,9 @@ def test_what_a_layer_sees_may_be_given(mean):
 
 
 def test_a_small_effect_of_the_text_is_no_blindness(mean):
-    k, j, l, m = SIZES
-    text = np.repeat(np.arange(l), m)
-    small = blind_to_text(mean).values.reshape(LAYERS, N, k * j, l * m) + 1e-3 * np.arange(l)[text]
+    K, J, L, M = SIZES
+    text = np.repeat(np.arange(L), M)
+    small = blind_to_text(mean).values.reshape(LAYERS, N, K * J, L * M) + 1e-3 * np.arange(L)[text]
     own = grounding(mean.copy(data=small.reshape(mean.shape)), layout_of())
     assert own["blind"].values.tolist() == ["none", "none"]
 

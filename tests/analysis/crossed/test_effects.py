@@ -24,21 +24,21 @@ SIZES = [(3, 4, 2, 5), (2, 2, 2, 2), (4, 3, 5, 2)]
 
 def plain_squares(values, sizes):
     """By name, from means over the indices left out."""
-    k, j, l, m = sizes
+    K, J, L, M = sizes
     r = xr.DataArray(values.reshape(sizes), dims=("a", "j", "t", "m"))
 
     def over(*kept):
         return r.mean([dim for dim in r.dims if dim not in kept])
 
     parts = {
-        "A": (over("a") - over(), k - 1),
-        "C": (over("a", "j") - over("a"), k * (j - 1)),
-        "T": (over("t") - over(), l - 1),
-        "W": (over("t", "m") - over("t"), l * (m - 1)),
-        "AT": (over("a", "t") - over("a") - over("t") + over(), (k - 1) * (l - 1)),
-        "AW": (over("a", "t", "m") - over("a", "t") - over("t", "m") + over("t"), (k - 1) * l * (m - 1)),
-        "CT": (over("a", "j", "t") - over("a", "j") - over("a", "t") + over("a"), k * (j - 1) * (l - 1)),
-        "E": (r - over("a", "t", "m") - over("a", "j", "t") + over("a", "t"), k * (j - 1) * l * (m - 1)),
+        "A": (over("a") - over(), K - 1),
+        "C": (over("a", "j") - over("a"), K * (J - 1)),
+        "T": (over("t") - over(), L - 1),
+        "W": (over("t", "m") - over("t"), L * (M - 1)),
+        "AT": (over("a", "t") - over("a") - over("t") + over(), (K - 1) * (L - 1)),
+        "AW": (over("a", "t", "m") - over("a", "t") - over("t", "m") + over("t"), (K - 1) * L * (M - 1)),
+        "CT": (over("a", "j", "t") - over("a", "j") - over("a", "t") + over("a"), K * (J - 1) * (L - 1)),
+        "E": (r - over("a", "t", "m") - over("a", "j", "t") + over("a", "t"), K * (J - 1) * L * (M - 1)),
     }
     return {name: (part.broadcast_like(r) ** 2).sum().item() / df for name, (part, df) in parts.items()}
 
@@ -74,16 +74,23 @@ def test_what_does_not_vary_is_exactly_nothing():
 @pytest.mark.parametrize("sizes", SIZES)
 def test_effects_and_p_are_their_plain_formulas(sizes):
     squares = mean_squares(responses(sizes, 5, d_audio=0.4, d_text=0.3), sizes)
-    s, p, (k, j, l, m), df = variances(squares, sizes), p_values(squares, sizes), sizes, dict(zip(TERMS, degrees(sizes), strict=True))
+    s, p, (K, J, L, M), df = (
+        variances(squares, sizes),
+        p_values(squares, sizes),
+        sizes,
+        dict(zip(TERMS, degrees(sizes), strict=True)),
+    )
     for neuron in range(5):
         ms = dict(zip(TERMS, squares[:, neuron], strict=True))
         expected = [
-            (ms["A"] - ms["C"] - ms["AW"] + ms["E"]) / (j * l * m),
-            (ms["T"] - ms["W"] - ms["CT"] + ms["E"]) / (k * j * m),
-            (ms["AT"] - ms["AW"] - ms["CT"] + ms["E"]) / (j * m),
+            (ms["A"] - ms["C"] - ms["AW"] + ms["E"]) / (J * L * M),
+            (ms["T"] - ms["W"] - ms["CT"] + ms["E"]) / (K * J * M),
+            (ms["AT"] - ms["AW"] - ms["CT"] + ms["E"]) / (J * M),
         ]
         np.testing.assert_allclose(s[:, neuron], expected, rtol=1e-12)
-        for found, own, noise in zip(p[:, neuron], ("A", "T", "AT"), (("C", "AW"), ("W", "CT"), ("AW", "CT")), strict=True):
+        for found, own, noise in zip(
+            p[:, neuron], ("A", "T", "AT"), (("C", "AW"), ("W", "CT"), ("AW", "CT")), strict=True
+        ):
             top, bottom = (own, "E"), noise
             above, below = (sum(ms[x] for x in terms) for terms in (top, bottom))
             of = [sum(ms[x] for x in terms) ** 2 / sum(ms[x] ** 2 / df[x] for x in terms) for terms in (top, bottom)]
@@ -93,12 +100,15 @@ def test_effects_and_p_are_their_plain_formulas(sizes):
 @pytest.mark.parametrize("sizes", SIZES)
 def test_intervals_are_quantiles_of_the_draws(sizes):
     squares = mean_squares(responses(sizes, 6, d_audio=np.linspace(0, 1, 6), d_text=0.3), sizes)
-    found, (k, j, l, m), draws = intervals(squares, sizes, 3), sizes, draws_of(sizes, 3)
+    found, (K, J, L, M), draws = intervals(squares, sizes, 3), sizes, draws_of(sizes, 3)
     for neuron in range(6):
         ms = dict(zip(TERMS, squares[:, neuron], strict=True))
         theta = {name: ms[name] * draws.factors[i] for i, name in enumerate(("C", "W", "AW", "CT", "E"))}
         d = {}
-        for name, noises, z, df, n in (("A", ("C", "AW"), 0, k - 1, j * l * m), ("T", ("W", "CT"), 1, l - 1, k * j * m)):
+        for name, noises, z, df, n in (
+            ("A", ("C", "AW"), 0, K - 1, J * L * M),
+            ("T", ("W", "CT"), 1, L - 1, K * J * M),
+        ):
             noise = np.maximum(sum(theta[x] for x in noises) - theta["E"], 1e-300)
             x = ms[name] * df / noise
             d[name] = np.sqrt(np.maximum(((np.sqrt(x) + draws.normal[z]) ** 2 - df) * noise / (df * n), 0))

@@ -41,7 +41,9 @@ def test_pairs_are_where_their_columns_say_in_any_order_of_the_clips():
 
 def test_clips_without_a_class_have_no_part_in_it():
     columns = columns_of(SIZES)
-    silent = {name: np.array([*values, "" if name == "audio_class" else "x"], object) for name, values in columns.items()}
+    silent = {
+        name: np.array([*values, "" if name == "audio_class" else "x"], object) for name, values in columns.items()
+    }
     assert crossed_layout(**made(**silent)).sizes == {"K": 3, "J": 4, "L": 2, "M": 3}
 
 
