@@ -1,7 +1,7 @@
 """Is what reads nothing called nothing, is GC what was planted, and what does it cost?
 
-Null neurons with interactions of what was drawn (a wording suits one category of sounds, a sound one of texts), beside a
-one-way correction, which takes sounds, or wordings, alone for the noise. Neurons of known GC in two designs. The
+Null neurons with interactions of what was drawn (a wording suits one category of sounds, a sound one of texts), beside
+a one-way correction, which takes sounds, or wordings, alone for the noise. Neurons of known GC in two designs. The
 estimator over a store of random means, in a fresh process.
 """
 
@@ -139,25 +139,30 @@ def measure(scratch: Path, size: Size) -> Measured:
     designs = " and ".join(truths)
     once, twice = (median(each) for each in rises.values())
     n_neurons = size.layers * size.width
+    layout = " x ".join(map(str, size.null))
+    how_null = (
+        f"{size.nulls:,} neurons of {layout} with interactions, normal, skewed and spiky noise; the worst, {worst[2]} of "
+        f"{worst[1]}. A one-way correction: up to {one_way['A']:.2f} and {one_way['T']:.2f}"
+    )
+    how_planted = f"truths 1, 2/3, 1/2 (twice), 0; {designs}; {size.each:,} neurons each"
+    how_cost = f"{n_neurons:,} neurons x {n_pairs:,} pairs in float32, in a fresh process; median of {size.repetitions}"
+    off, coverage = max(abs(r["median"] - r["truth"]) for r in rows), min(r["coverage"] for r in rows)
     figures = [
         Figure(
-            name="null neurons with p of the sound or of the text below 0.05, at most", value=worst[0], unit="", bound=0.07,
-            at_least=False,
-            how=f"{size.nulls:,} neurons of {' x '.join(map(str, size.null))} with interactions, normal, skewed and spiky "
-            f"noise; the worst, {worst[2]} of {worst[1]}. A one-way correction: up to {one_way['A']:.2f} and "
-            f"{one_way['T']:.2f}",
+            name="null neurons with p of the sound or of the text below 0.05, at most", value=worst[0], unit="",
+            bound=0.07, at_least=False, how=how_null,
         ),
         Figure(
-            name="GC of planted neurons: median off by at most", value=max(abs(r["median"] - r["truth"]) for r in rows),
-            unit="", bound=0.05, at_least=False, how=f"truths 1, 2/3, 1/2 (twice), 0; {designs}; {size.each:,} neurons each",
+            name="GC of planted neurons: median off by at most", value=off, unit="", bound=0.05, at_least=False,
+            how=how_planted,
         ),
         Figure(
-            name="coverage of its 95 % intervals, at least", value=min(r["coverage"] for r in rows), unit="", bound=0.93,
-            at_least=True, how="the same neurons",
+            name="coverage of its 95 % intervals, at least", value=coverage, unit="", bound=0.93, at_least=True,
+            how="the same neurons",
         ),
         Figure(
-            name="grounding of all neurons of a store, CPU time", value=median(seconds), unit="s", bound=10, at_least=False,
-            how=f"{n_neurons:,} neurons x {n_pairs:,} pairs in float32, in a fresh process; median of {size.repetitions}",
+            name="grounding of all neurons of a store, CPU time", value=median(seconds), unit="s", bound=10,
+            at_least=False, how=how_cost,
         ),
         Figure(
             name="memory of grounding with twice the neurons", value=twice / max(once, 1), unit="times", bound=1.1,

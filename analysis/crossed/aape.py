@@ -24,8 +24,8 @@ def with_aape(found: xr.Dataset, ds: xr.Dataset, layout: Layout, how: Selection)
 
         gc_aape = S_A / (S_A + S_T),   S = max(excess, 0)
 
-    ds: the task, with its accessor; its clips of the layout count. how: reading, threshold, permutations and seed. Computed at once.
-    Labels of the sounds' categories are exchanged between sounds, with all their pairs, those of texts between wordings.
+    ds: the task, with its accessor; its clips of the layout count. how: reading, threshold, permutations and seed.
+    Sounds exchange their categories, with all their pairs, and wordings theirs. Computed at once.
     """
     excess = {name: aape_excess(_sample(ds, layout, name, how), how.permutations, how.seed) for name in ("A", "T")}
     gc = ratio_of(*(np.maximum(each, 0) for each in excess.values())).where(found["q"] <= LEVEL)

@@ -65,11 +65,11 @@ def grounding(
 ) -> xr.Dataset:
     """Effects of sound and text, and GC = d_A / (d_A + d_T), of each neuron: (layer, neuron, clip) -> (layer, neuron).
 
-    `s_A`, `s_T`, `s_AT`: variances of category means, corrected (`effects.variances`), below 0 where there is less than
-    noise; `d_A`, `d_T`: sqrt(max(s, 0)); `p_A`, `p_T`, `p_AT` (`effects.p_values`); `q`: Benjamini and Hochberg over all
-    neurons of min(1, 2 min(p_A, p_T)), `q_AT` that of p_AT. `gc`, `gc_low`, `gc_high`: GC and its 95 % interval
-    (`effects.intervals`), NaN where q is above 0.05. `smallest_d_A`, `smallest_d_T`: the effect that passes this gate 8
-    times in 10 (`power.smallest_effect`). `mean_square` (term, layer, neuron).
+    `s_A`, `s_T`, `s_AT`: variances of category means, corrected (`effects.variances`), below 0 where there is less
+    than noise; `d_A`, `d_T`: sqrt(max(s, 0)); `p_A`, `p_T`, `p_AT` (`effects.p_values`); `q`: Benjamini and Hochberg
+    over all neurons of min(1, 2 min(p_A, p_T)), `q_AT` that of p_AT. `gc`, `gc_low`, `gc_high`: GC and its 95 %
+    interval (`effects.intervals`), NaN where q is above 0.05. `smallest_d_A`, `smallest_d_T`: the effect that passes
+    this gate 8 times in 10 (`power.smallest_effect`). `mean_square` (term, layer, neuron).
     `state`: "interaction" where q_AT is at most 0.05 and s_AT above max(s_A, 0) + max(s_T, 0); else "none" where q is
     above 0.05, "audio" with an interval of GC above 1/2, "text" below it, "both" around it; "construction" in layers
     that cannot see one of the two. `cut`: "audio-grounded" above 0.7, "text-grounded" below 0.3, "between", or "".
@@ -161,18 +161,12 @@ def _computed(mean: xr.DataArray, layout: Layout, seed: int) -> Any:
             [np.concatenate([step(layer, part) for part in parts], axis=2) for layer in range(n_layers)], axis=1
         )
     # `partial` keeps the means out of the graph, so that no scheduler reads ahead of the arithmetic.
-    blocks = [
-        [
-            da.from_delayed(
-                delayed(partial(step, layer, part), pure=False)(),
-                (len(COMPUTED), 1, part.stop - part.start),
-                np.float64,
-            )
-            for part in parts
-        ]
-        for layer in range(n_layers)
-    ]
-    return da.block([blocks])
+    return da.block([[[_later(partial(step, layer, part), part) for part in parts] for layer in range(n_layers)]])
+
+
+def _later(step: Any, part: slice) -> Any:
+    shape = (len(COMPUTED), 1, part.stop - part.start)
+    return da.from_delayed(delayed(step, pure=False)(), shape, np.float64)
 
 
 def _of_neurons(

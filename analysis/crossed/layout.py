@@ -85,8 +85,8 @@ def crossed_layout(
     if (np.bincount(np.ravel_multi_index(at, table.shape)) > 1).any():
         twice = Counter(zip(s, _in_class(t, w), strict=True)).most_common(1)[0][0]
         raise ValueError(
-            f"sound {quoted(twice[0])} is there more than once with wording {quoted(twice[1][1])} of {quoted(twice[1][0])}; "
-            "expected every pair once: give the columns that tell them apart, or one order of sound and text by --where"
+            f"sound {quoted(twice[0])} is there more than once with wording {quoted(twice[1][1])} of "
+            f"{quoted(twice[1][0])}; expected every pair once: name the columns that tell them apart"
         )
     table[at] = clips
     if (absent := table < 0).any():
@@ -94,7 +94,8 @@ def crossed_layout(
         name, text = list(rows)[row], list(columns_of)[column]
         raise ValueError(
             f"{np.count_nonzero(absent)} of {table.size} pairs are not there, as sound {quoted(name)} with wording "
-            f"{quoted(text[1])} of {quoted(text[0])}; expected every sound with every wording: extract the whole crossed corpus"
+            f"{quoted(text[1])} of {quoted(text[0])}; expected every sound with every wording: extract the whole "
+            "crossed corpus"
         )
     numbers = {} if replicate is None else dict(zip(s, replicate.values.astype(object)[clips], strict=True))
     ok = np.ones(len(audio_class), bool) if extracted is None else extracted.values
@@ -128,8 +129,8 @@ def _members(classes: NDArray[np.object_], names: Sequence[Any], kind: str, of: 
     for name, one in zip(names, classes.tolist(), strict=True):
         if class_of.setdefault(name, one) != one:
             raise ValueError(
-                f"{kind} {quoted(name)} is of {of} {quoted(class_of[name])} and of {quoted(one)}; expected one {of} for "
-                f"each {kind}: name another column"
+                f"{kind} {quoted(name)} is of {of} {quoted(class_of[name])} and of {quoted(one)}; expected one {of} "
+                f"for each {kind}: name another column"
             )
     found: Members = {one: [] for one in sorted(set(class_of.values()))}
     for name in sorted(class_of):
@@ -142,7 +143,7 @@ def _numbers(members: Members) -> dict[Any, int]:
 
 
 def _that_worked(ok: NDArray[np.bool_]) -> tuple[Places, Places]:
-    """Sounds and wordings, all of whose pairs worked: of (sound, wording), what fails in the largest share goes first."""
+    """Sounds and wordings, all of whose pairs worked (sound, wording): what fails in the largest share goes first."""
     sounds, wordings = np.arange(ok.shape[0]), np.arange(ok.shape[1])
     while not (left := ok[np.ix_(sounds, wordings)]).all():
         by_sound, by_wording = (~left).mean(axis=1), (~left).mean(axis=0)
@@ -196,22 +197,20 @@ def _check_enough(classes: Members, kind: str, of: str, n_failed: int) -> None:
         )
     if n < FEWEST:
         remedy = "see `otoscope status --failures`" if n_failed else f"more {kind}s of each {of} tell it from chance"
+        article = "an" if of.startswith("audio") else "a"
         raise ValueError(
-            f"found {n} {kind}{'s' * (n != 1)} of {'an' if of[0] == 'a' else 'a'} {of}{lost}; expected at least {FEWEST}: {remedy}"
+            f"found {n} {kind}{'s' * (n != 1)} of {article} {of}{lost}; expected at least {FEWEST}: {remedy}"
         )
 
 
 def _notes(n_failed: int, n_pairs: int, n_kept: int, sounds: list[Any], wordings: list[Any]) -> tuple[str, ...]:
     if not n_failed:
         return ()
-    parts = [
-        f"{len(names)} {kind}{'s' * (len(names) != 1)} ({', '.join(names[:MAX_NAMED])}{', ...' * (len(names) > MAX_NAMED)})"
-        for kind, names in (
-            ("sound", [quoted(s) for s in sounds]),
-            ("wording", [f"{quoted(w)} of {quoted(t)}" for t, w in wordings]),
-        )
-        if names
-    ]
+    gone = {"sound": list(map(quoted, sounds)), "wording": [f"{quoted(w)} of {quoted(t)}" for t, w in wordings]}
+    parts = []
+    for kind, names in gone.items():
+        some = [*names[:MAX_NAMED], *["..."] * (len(names) > MAX_NAMED)]
+        parts += [f"{len(names)} {kind}{'s' * (len(names) != 1)} ({', '.join(some)})"] * bool(names)
     return (
         f"{n_failed} of {n_pairs} pairs failed: {n_pairs - n_kept} are left out so that all classes have as many, of "
         f"{' and '.join(parts)}",

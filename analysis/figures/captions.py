@@ -89,6 +89,6 @@ def grounding_caption(table: pd.DataFrame) -> str:
     K, J, L, M = (f"{table[name].iloc[0]:.0f}" for name in "KJLM")
     found = int((~table["state"].isin(["none", "construction"])).sum())
     return (
-        f"{K} sound categories of {J} sounds x {L} text categories of {M} wordings; an effect has q at most {LEVEL:g} in "
-        f"{found:,} of {len(table):,} neurons"
+        f"{K} sound categories of {J} sounds x {L} text categories of {M} wordings; an effect has q at most {LEVEL:g} "
+        f"in {found:,} of {len(table):,} neurons"
     )

@@ -69,9 +69,7 @@ def test_failed_clips_take_their_rows_along_and_it_is_reported(tmp_path: Path) -
     url = made(tmp_path / "lm.zarr", failed=(10,))  # of the second sound of the first category
     result = call("grounding", url, *ASK, "-o", tmp_path / "gc.csv")
     assert result.exit_code == 0, result.output
-    note = (
-        "lm emotion: 1 of 108 pairs failed: 27 are left out so that all classes have as many, of 3 sounds ('sound 0.1',"
-    )
+    note = "lm emotion: 1 of 108 pairs failed: 27 are left out so that all classes have as many, of 3 sounds ('sound 0"
     assert result.stderr.startswith(note)
     table = pd.read_csv(tmp_path / "gc.csv")
     assert set(table["J"]) == {3}
@@ -123,18 +121,7 @@ def test_tables_that_are_none_of_grounding(crossed: str, change, message: str, t
 
 
 def test_figures_of_other_things(crossed: str, tmp_path: Path) -> None:
-    out = ("-o", tmp_path / "f.pdf")
-    refused(
-        "lm.zarr is not a regular file; expected a table of", "figure", "grounding", crossed, *out, watched=tmp_path
-    )
-    refused("found 2 results; expected one", "figure", "grounding", "a.csv", "b.csv", *out, watched=tmp_path)
-    refused(
-        "--rule was given for the figure grounding",
-        "figure",
-        "grounding",
-        "a.csv",
-        "--rule",
-        "lape",
-        *out,
-        watched=tmp_path,
-    )
+    ask, out = ("figure", "grounding"), ("-o", tmp_path / "f.pdf")
+    refused("lm.zarr is not a regular file; expected a table of", *ask, crossed, *out, watched=tmp_path)
+    refused("found 2 results; expected one", *ask, "a.csv", "b.csv", *out, watched=tmp_path)
+    refused("--rule was given for the figure grounding", *ask, "a.csv", "--rule", "lape", *out, watched=tmp_path)

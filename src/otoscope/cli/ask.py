@@ -157,8 +157,9 @@ def figure(
 ) -> None:
     """Kinds: overlap (common neuron ratios), depth (neurons per layer), selectivity (AAPE against probability).
 
-    And in the place of a STORE what a command wrote: ablation (`ablate run`), grounding (`grounding`). With --permutations, overlap marks the cells that
-    lie above shuffled labels and those that lie below, and strikes out those that do neither.
+    And in the place of a STORE what a command wrote: ablation (`ablate run`), grounding (`grounding`). With
+    --permutations, overlap marks the cells that lie above shuffled labels and those that lie below, and strikes out
+    those that do neither.
     """
     from ..analysis.asked import reasons
     from ..analysis.figures.captions import caption_of_labellings

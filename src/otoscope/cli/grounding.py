@@ -23,9 +23,7 @@ def column(name: str, default: str | None, help: str) -> "click.decorators.FC": 
 @column("text-class", "text_class", "The text's category.")
 @column("audio", "audio", "Which sound it is.")
 @column("wording", "wording", "Which of its category's texts it is.")
-@column(
-    "replicate", None, "Number that sounds of several categories share where they match [replicate, if it is there]."
-)
+@column("replicate", None, "Number that matching sounds of several categories share [replicate, if it is there].")
 @click.option(
     "--blind", type=click.Choice(BLIND),
     help="What no layer can see by construction, as text after the token that is read [told by each layer's data].",

@@ -87,7 +87,9 @@ def test_failed_clips_and_their_rows_do_not_count(task):
     for name in ("gc", "gc_low", "q", "aape_excess_A", "aape_excess_T", "gc_aape", "smallest_d_T"):
         np.testing.assert_array_equal(found[name], whole[name])
     hidden = failed.isel(clip=status == 1).drop_vars("status").assign_attrs(n_failed=1)
-    with pytest.raises(ValueError, match='are not there, .* 1 clips of this task failed and are hidden, open .*"keep"'):
+    with pytest.raises(
+        ValueError, match=r'are not there, .* 1 clips of this task failed and are hidden, open .*"keep"'
+    ):
         hidden.otoscope.grounding()
 
 

@@ -140,7 +140,7 @@ def test_neurons_that_do_not_exist_count_nowhere(mean, found):
 
 
 def blind_to_text(mean, flips=0.0):
-    """The second layer responds to the first wording of the first text whatever is said, but for flips of a last bit."""
+    """The second layer responds as to the first wording of the first text, but for flips of a last bit."""
     K, J, L, M = SIZES
     values = mean.values.copy()
     seen = values[1].reshape(N, K * J, L * M)[:, :, :1].repeat(L * M, axis=2)

@@ -74,12 +74,8 @@ def test_what_does_not_vary_is_exactly_nothing():
 @pytest.mark.parametrize("sizes", SIZES)
 def test_effects_and_p_are_their_plain_formulas(sizes):
     squares = mean_squares(responses(sizes, 5, d_audio=0.4, d_text=0.3), sizes)
-    s, p, (K, J, L, M), df = (
-        variances(squares, sizes),
-        p_values(squares, sizes),
-        sizes,
-        dict(zip(TERMS, degrees(sizes), strict=True)),
-    )
+    s, p, df = variances(squares, sizes), p_values(squares, sizes), dict(zip(TERMS, degrees(sizes), strict=True))
+    K, J, L, M = sizes
     for neuron in range(5):
         ms = dict(zip(TERMS, squares[:, neuron], strict=True))
         expected = [

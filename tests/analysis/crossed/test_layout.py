@@ -1,4 +1,4 @@
-"""The layout of a crossed corpus: found in whatever order the clips are, kept balanced, and refused where it is none."""
+"""The layout of a crossed corpus: found in any order of the clips, kept balanced, and refused where it is none."""
 
 import re
 
@@ -50,11 +50,14 @@ def test_clips_without_a_class_have_no_part_in_it():
 @pytest.mark.parametrize(
     ("failed", "sizes", "note"),
     [
-        ([pair(1, 2, t, m) for t in range(2) for m in range(3)], "3323", r"6 of 72 pairs failed: 18 .* of 3 sounds \('sound 0.2', 'sound 1.2', 'sound 2.2'\)"),
+        ([pair(1, 2, t, m) for t in range(2) for m in range(3)], "3323", 
+         r"6 of 72 pairs failed: 18 .* of 3 sounds \('sound 0.2', 'sound 1.2', 'sound 2.2'\)"),
         ([pair(1, 2, 1, 0)], "3323", "1 of 72 pairs failed: 18 are left out"),
-        ([pair(a, j, 1, 2) for a in range(3) for j in range(4)], "3422", r"of 2 wordings \('w2' of 'T0', 'w2' of 'T1'\)"),
+        ([pair(a, j, 1, 2) for a in range(3) for j in range(4)], "3422",
+         r"of 2 wordings \('w2' of 'T0', 'w2' of 'T1'\)"),
         ([pair(0, 0, 0, 0), pair(2, 0, 1, 1)], "3323", "2 of 72 pairs failed: 18 are left out .* of 3 sounds"),
-        ([pair(0, 0, t, m) for t in (0, 1) for m in range(3)] + [pair(0, 1, 0, 0)], "3223", "36 are .* of 6 sounds .*, ..."),
+        ([pair(0, 0, t, m) for t in (0, 1) for m in range(3)] + [pair(0, 1, 0, 0)], "3223",
+         "36 are .* of 6 sounds .*, ..."),
     ],
 )  # fmt: skip
 def test_a_failed_pair_takes_its_row_along_and_what_matches_it(failed, sizes, note):
@@ -90,16 +93,20 @@ def without(gone):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (made(**without([5])), r"1 of 72 pairs are not there, as sound 'sound 0.0' with wording 'w2' of 'T1'; expected"),
+        (made(**without([5])),
+         r"1 of 72 pairs are not there, as sound 'sound 0.0' with wording 'w2' of 'T1'; expected"),
         (made(**without(range(6))), r"audio class 'A.' has 4 sounds, 'A0' 3; expected as many of each"),
-        (made(**without([pair(a, j, 1, 2) for a in range(3) for j in range(4)])), "text class 'T0' has 3 wordings, 'T1' 2"),
-        (made(**twice()), r"sound 'sound 0.0' is there more than once with wording 'w2' of 'T1'; expected every pair once"),
+        (made(**without([pair(a, j, 1, 2) for a in range(3) for j in range(4)])),
+         "text class 'T0' has 3 wordings, 'T1' 2"),
+        (made(**twice()),
+         r"sound 'sound 0.0' is there more than once with wording 'w2' of 'T1'; expected every pair once"),
         (made(audio=np.array(["s"] * 72, object)), "sound 's' is of audio class 'A0' and of 'A1'; expected one"),
         (made(sizes=(1, 4, 2, 3)), "found 1 audio class; expected at least 2"),
         (made(sizes=(3, 1, 2, 3)), "found 1 sound of an audio class; expected at least 2: more sounds"),
         (made(sizes=(3, 4, 1, 3)), "found 1 text class; expected at least 2"),
         (made(sizes=(3, 4, 2, 1)), "found 1 wording of a text class; expected at least 2: more wordings"),
-        (made(sizes=(2, 2, 2, 2), failed=[0]), "found 1 sound of an audio class after 1 failed pairs; expected .*status --fail"),
+        (made(sizes=(2, 2, 2, 2), failed=[0]),
+         "found 1 sound of an audio class after 1 failed pairs; expected .*status --fail"),
         (made(failed=range(72)), "found 0 "),
         (made(audio_class=np.array([""] * 72, object)), "no clip has an audio class, .* expected every sound"),
     ],

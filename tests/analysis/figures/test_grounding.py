@@ -38,9 +38,7 @@ def test_dots_are_effects_by_state_and_bars_are_shares_by_layer(tmp_path):
         np.testing.assert_allclose(heights[name], expected)
     tops = [bar.get_y() + bar.get_height() for bar in shares.containers[-1]]
     np.testing.assert_allclose(tops, 1)
-    caption = (
-        "6 sound categories of 8 sounds x 5 text categories of 4 wordings; an effect has q at most 0.05 in 40 of 60"
-    )
+    caption = "6 sound categories of 8 sounds x 5 text categories of 4 wordings; an effect has q at most 0.05 in 40"
     assert any(caption in " ".join(text.split()) for text in words(figure))
     assert set(STATES) | {"effect of the sound, d_A", "effect of the text, d_T", "layer"} <= words(figure)
     assert smallest_font(figure) * 3.5 / figure.get_figwidth() >= 5
