@@ -141,8 +141,8 @@ def measure(scratch: Path, size: Size) -> Measured:
     n_neurons = size.layers * size.width
     layout = " x ".join(map(str, size.null))
     how_null = (
-        f"{size.nulls:,} neurons of {layout} with interactions, normal, skewed and spiky noise; the worst, {worst[2]} of "
-        f"{worst[1]}. A one-way correction: up to {one_way['A']:.2f} and {one_way['T']:.2f}"
+        f"{size.nulls:,} neurons of {layout} with interactions, normal, skewed and spiky noise; the worst, {worst[2]} "
+        f"of {worst[1]}. A one-way correction: up to {one_way['A']:.2f} and {one_way['T']:.2f}"
     )
     how_planted = f"truths 1, 2/3, 1/2 (twice), 0; {designs}; {size.each:,} neurons each"
     how_cost = f"{n_neurons:,} neurons x {n_pairs:,} pairs in float32, in a fresh process; median of {size.repetitions}"

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ...messages import quoted
 
-Places = NDArray[np.intp]
+Positions = NDArray[np.intp]
 Members = dict[str, list[Any]]
 """Names of sounds, or (text class, wording), by class."""
 MAX_NAMED = 3  # sounds or wordings that a message names
@@ -29,7 +29,7 @@ FEWEST = 2  # of audio classes, sounds of each, text classes, wordings of each: 
 class Layout:
     """A balanced crossed layout."""
 
-    pairs: Places
+    pairs: Positions
     """Positions of the clips among all: (audio class, sound of the class, text class, wording of the class)."""
     audio_classes: tuple[str, ...]
     text_classes: tuple[str, ...]
@@ -142,7 +142,7 @@ def _numbers(members: Members) -> dict[Any, int]:
     return {name: i for i, name in enumerate(name for of in members.values() for name in of)}
 
 
-def _that_worked(ok: NDArray[np.bool_]) -> tuple[Places, Places]:
+def _that_worked(ok: NDArray[np.bool_]) -> tuple[Positions, Positions]:
     """Sounds and wordings, all of whose pairs worked (sound, wording): what fails in the largest share goes first."""
     sounds, wordings = np.arange(ok.shape[0]), np.arange(ok.shape[1])
     while not (left := ok[np.ix_(sounds, wordings)]).all():
