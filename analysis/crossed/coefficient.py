@@ -27,7 +27,7 @@ from .power import smallest_effect
 
 LEVEL = 0.05  # share of false findings that is allowed
 LOW_CUT, HIGH_CUT = 0.3, 0.7  # of the note that asked
-READ_BYTES = 32 << 20  # of responses at once, in a thread
+READ_BYTES = 8 << 20  # of responses at once, in a thread
 ALIKE = 1e-10  # share of a neuron's squares: what batches of other shapes leave is no response
 BLIND_SHARE = 0.5  # of a layer's neurons: of one that sees what is swapped not one is alike, but for rounding
 
