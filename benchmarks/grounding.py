@@ -178,10 +178,8 @@ def measure(scratch: Path, size: Size) -> Measured:
             value=(twice - once) / (results["twice"] - results["once"]), at_least=False, how=how_memory,
         ),
     ]  # fmt: skip
-    return Measured(
-        figures=figures,
-        raw={"nulls": nulls, "truths": truths, "cpu_seconds": seconds, "rise_bytes": rises, "result_bytes": results},
-    )
+    costs = {"cpu_seconds": seconds, "rise_bytes": rises, "result_bytes": results}
+    return Measured(figures=figures, raw={"nulls": nulls, "truths": truths, **costs})
 
 
 def main() -> None:
