@@ -30,9 +30,9 @@ from .config import Sweep
 from .recipe import Recipe
 from .source import Source, find_source
 from .stored_rows import Layout, layout_of, rows_of
-from .training import to_dictionary, train
+from .training import NoNumbers, to_dictionary, train
 
-PARTIAL, NAMES = ".partial", "names"
+PARTIAL, NAMES, CHECKPOINT = ".partial", "names", "checkpoint"
 MEMORY_SHARE, MEMORY_BYTES = 4, 2**32  # a quarter of the machine's by default, or this where it does not say
 COMPARED = ("config", "source", "layout")
 """Of what `sae.json` says beside the weights: what they depend on."""
@@ -49,8 +49,8 @@ class Piece:
 
     @property
     def epochs(self) -> int:
-        """Passes over the rows, of all of them together."""
-        return sum(recipe.epochs for _, recipe in self.recipes)
+        """Passes over the rows that are needed, of all of them together."""
+        return sum(recipe.passes for _, recipe in self.recipes)
 
 
 def run_sweep(
@@ -200,8 +200,9 @@ class SweepWorker:
             names = self._begun(piece, partial_folder)
             try:
                 self._train(piece, names, partial_folder)
-            except ValueError:  # of the rows: nothing of it can go on
-                _remove(partial_folder)
+            except ValueError as error:  # what was trained stays, unless nothing can come of it
+                if isinstance(error, NoNumbers) or not (partial_folder / CHECKPOINT).exists():
+                    _remove(partial_folder)
                 raise
             _remove(partial_folder)
             return names
@@ -232,7 +233,7 @@ class SweepWorker:
         recipes, abouts = dict(piece.recipes), self._abouts(piece)
         rows = rows_of(self.source, piece.state, piece.layout, self.sweep.order_seed, str(self.device))
         trained = train(
-            *rows, [recipes[name] for name in names], checkpoint=partial_folder / "checkpoint",
+            *rows, [recipes[name] for name in names], checkpoint=partial_folder / CHECKPOINT,
             threads=self.sweep.threads, device=str(self.device), each=self._epoch_ended,
         )  # fmt: skip
         code = f"otoscope {version('otoscope')} torch {torch.__version__}"
@@ -282,7 +283,7 @@ def _names_in(begun: Path) -> list[str]:
 
 def _remove(begun: Path) -> None:
     """Remove all that is left of SAEs that were begun, the names last: without them nobody knows whose it is."""
-    for path in (begun / "checkpoint", begun / "written", begun):
+    for path in (begun / CHECKPOINT, begun / "written", begun):
         shutil.rmtree(path, ignore_errors=True)
 
 

@@ -17,12 +17,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from otoscope.cluster.executor import SerialExecutor
 from otoscope.extract.models.dictionary import read_dictionary, write_dictionary
 from otoscope.extract.pipeline import Stopped
 from otoscope.sae import sweep as sweeps
 from otoscope.sae.config import Sweep, bytes_of, read_config, sweep_of
+from otoscope.sae.model import first_weights
 from otoscope.sae.recipe import recipe_named
 from otoscope.sae.sweep import PARTIAL, SweepWorker, planned, run_sweep
 from otoscope.sae.table import sae_table
@@ -88,8 +90,29 @@ def test_objects_are_read_once_per_pass_whatever_the_number_of_recipes(
             of_sweeps.append(counts.copy())
     one, more_epochs, three, three_more = of_sweeps
     assert (one, more_epochs) == (three, three_more)
-    for number in one:
-        assert more_epochs[number] - one[number] == (3 if memory == STREAMED else 0)
+    for found, epochs in ((one, 1), (more_epochs, 4)):
+        # Beside the epochs a pass for what is held and the moments, and one to measure what came out.
+        assert found == dict.fromkeys(range(-(-N // BLOCK)), epochs + 2 if memory == STREAMED else 1)
+    counts.clear()
+    trained(store, tmp_path / "untrained", state=1, control="untrained", memory=memory)
+    assert counts == dict.fromkeys(range(-(-N // BLOCK)), 2 if memory == STREAMED else 1)
+
+
+def test_an_untrained_control_has_what_was_drawn_and_no_epochs(store: str, tmp_path: Path) -> None:
+    controls = {"state": 1, "control": ["none", "untrained"], "batch_topk": [False, True]}
+    shown: list[tuple[int, int]] = []
+    run_sweep(store, sweep_of({**ASKED, **controls}), tmp_path, progress=lambda *done: shown.append(done))
+    assert shown[-1] == (3 + 0 + 3 + 1, 7)  # a threshold takes one pass
+    for batch_topk, epochs in ((False, 0), (True, 1)):
+        name = f"state1-s0.9-seed0-{'' if batch_topk else 'no-'}batch-topk-untrained"
+        found = read_dictionary(tmp_path / name)
+        drawn = first_weights(recipe_named(latents=32, sparsity="0.9"), WIDTH)
+        scale = (found.encoder.norm() / drawn["encoder"].norm()).item()
+        torch.testing.assert_close(found.encoder, scale * drawn["encoder"])
+        torch.testing.assert_close(found.decoder, drawn["decoder"] / scale)
+        assert (found.about["epoch"], len(found.about["history"])) == (epochs, epochs)
+        assert found.about["measures"]["held_out"]["rows"] == 30
+        assert (found.threshold is not None) == batch_topk
 
 
 def test_memory_enough_is_the_exact_way_and_less_is_recorded(store: str, tmp_path: Path) -> None:
