@@ -128,9 +128,9 @@ def test_wrong_latents_and_clips_too_long_for_them_are_refused_before_anything_i
     write_dictionary(replace(other, decoder=2 * other.decoder), tmp_path / "sae")
     given = ("ablate", "run", url, "--corpus", manifest, "--task", "t:letter", "--set", "(0,7)", "--controls", 0)
     result = call(*given, "--encoder", f"latents:{tmp_path / 'sae'}@{BASE}", "-o", tmp_path / "r.parquet")
-    *before, line = result.stderr.splitlines()
-    assert (result.exit_code, line[:37]) == (2, "Error: the encoder is not the store's")
-    assert not [said for said in before if "test clips" in said]
+    *before, error = result.stderr.splitlines()
+    assert (result.exit_code, error[:37]) == (2, "Error: the encoder is not the store's")
+    assert not [line for line in before if "test clips" in line]
 
 
 def test_named_sets_of_latents_are_made_and_removed_by_commands(here, tmp_path):

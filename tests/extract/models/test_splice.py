@@ -17,6 +17,7 @@ from otoscope.extract.models.encoder import Encoder
 from otoscope.extract.models.latents import check_lengths, latents_origin, site_names, spliced
 from otoscope.extract.models.registry import load_encoder, source_of
 from otoscope.extract.plan import origin_of
+from otoscope.sae.encoding import encode
 from otoscope.store.changes.tasks import stored_origin
 from otoscope.store.provenance import digest_of
 from otoscope.store.reader import open_store
@@ -79,6 +80,14 @@ def test_a_task_of_latents_holds_what_stored_states_and_plain_numpy_give(rows: s
         mean = layer["mean"].transpose("clip", "neuron")
         np.testing.assert_allclose(mean, codes, rtol=0, atol=1e-5 * codes.max())
         assert 0.05 < (codes > 0).mean() < 0.95
+
+    if rows == "clip":  # without the encoder, of the stored states alone
+        encode(url, "base", dictionaries, str(tmp_path / "l"), out_task="latents")
+        encoded = open_store(str(tmp_path / "l"))["latents"].to_dataset().compute()
+        assert stored_origin(str(tmp_path / "l"), "latents").identity == found.identity
+        for name in ("clip", "active", "frame_count", "embedding", "site"):
+            np.testing.assert_array_equal(encoded[name], of[name])
+        np.testing.assert_allclose(encoded["mean"], of["mean"], rtol=0, atol=1e-5 * float(of["mean"].max()))
 
 
 def test_the_identity_is_that_of_rows_dictionaries_and_what_they_were_made_of() -> None:
