@@ -54,7 +54,7 @@ class Checkpoints:
             self._writing.result()
 
 
-def write_training(path: Path, held: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
+def write_training(path: Path, held: dict[str, Tensor], about: Mapping[str, Any]) -> None:
     """Put a checkpoint in the place of the one before. Raises OSError where it cannot be written.
 
     held: on the CPU, contiguous.

@@ -40,7 +40,7 @@ class Sums:
 
     def add(self, rows: Tensor) -> None:
         """Take in rows (row, width), at least one."""
-        for x in rows.split(BATCH):
+        for x in torch.split(rows, BATCH):
             if not self.n:  # differences from a row, so that a mean much larger than the spread costs no digits
                 self.first = x[0].double()
                 self.total, self.squares = torch.zeros_like(self.first), self.first.new_zeros(())
