@@ -37,9 +37,13 @@ from ..analysis.selection.selection import Selection
 from ..analysis.selection.sets import find_set
 from ..cluster.executor import Done, Executor, Failed, SerialExecutor
 from ..extract.audio.corpus import Corpus
+from ..extract.audio.decoding import NO_LIMITS
+from ..extract.loader import Loader
 from ..extract.models.encoder import Encoder
+from ..extract.models.latents import check_lengths
 from ..extract.models.registry import load_encoder
 from ..extract.plan import clip_table, origin_of, to_device
+from ..extract.preflight import clip_lengths
 from ..store.group import open_root, open_task
 from ..store.neurons import NeuronSet
 from ..store.provenance import Identity, TaskRecord, digest_of, tolerance
@@ -351,8 +355,8 @@ def run_study(
     Beside the effects the result holds, per tested clip, its category, and its predictions and scores before and after;
     and in its attributes the request, the sets of neurons, the digests of all that it depends on, and notes: how many
     clips changed, on which ones the set was selected, and what speaks against the probe, in plain lines.
-    Raises ValueError where encoder, audio or clips are not those of the store, or where the embedding does not depend
-    on a layer of the set; OSError where audio cannot be read.
+    Raises ValueError where encoder, audio or clips are not those of the store, where the embedding does not depend on a
+    layer of the set, or where clips are too long for SAEs of clip rows; OSError where audio cannot be read.
     """
     executor = executor or SerialExecutor()
     loaded = load_encoder(encoder) if isinstance(encoder, str) else encoder
@@ -366,7 +370,10 @@ def run_study(
             f"the corpus has not the clips that task {study.request.task} was extracted from ({len(corpus)} against "
             f"{study.plan.n_clips}, or other names or paths); expected the same manifest"
         )
+    loader = Loader(corpus.clips, model, study.plan, limits=NO_LIMITS)
+    check_lengths(model, loader.unit, clip_lengths(loader, [*study.clips.tolist(), *study.donors.tolist()]))
     check_used(study, model, corpus)
+    log.info("%s", study.summary())  # what is refused is refused before anything is said to happen
     light = replace(study, embedding=study.embedding[:0])  # workers need none
     make_worker = partial(AblationWorker, light, encoder if executor.remote else model, device, corpus)
     n, batch = len(study.clips), study.plan.batch

@@ -8,8 +8,8 @@ few clips of the corpus that share a batch as they would in the run.
 
 import logging
 import time
-from collections.abc import Callable, Iterable
-from contextlib import closing
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -23,8 +23,9 @@ from ..store.provenance import Plan, tolerance
 from ..store.schema import sizes, template
 from ..store.status import TaskStatus
 from .forward import arithmetic, hardware_of
-from .loader import LoadedClip, UnreadableAudio
+from .loader import LoadedClip, Loader, UnreadableAudio
 from .models.encoder import LOWER
+from .models.latents import check_lengths
 from .plan import MAX_BATCH_SAMPLES, Extraction, anatomy_of, check_plan, in_bytes, origin_of
 from .throughput import Throughput, measure_throughput
 from .worker import BATCHES_AHEAD, CALLS, Worker
@@ -84,6 +85,10 @@ class Preflight:
         origin = origin_of(encoder, self.frames, anatomy=anatomy)
         extraction = replace(self.extraction, origin=origin)
         check_plan(encoder, origin.identity, extraction.plan, extraction.model.precision)
+        loader = Loader(
+            extraction.clips, encoder, extraction.plan, allow_missing=extraction.allow_missing, limits=extraction.limits
+        )
+        check_lengths(encoder, loader.unit, clip_lengths(loader, range(len(extraction.clips))))
         if self.propose_batch and (free := free_bytes(encoder.device)):
             with closing(Worker(extraction, encoder)) as worker:
                 batch = proposed_batch(worker, free)
@@ -121,6 +126,15 @@ class Preflight:
                 "it with --executor serial, or give the worker more memory"
             )
         return event.result
+
+
+def clip_lengths(loader: Loader, clips: Iterable[int]) -> Iterator[int]:
+    """Samples of clips of these numbers, at the encoder's rate; nothing of those that cannot be read."""
+    for number in clips:
+        with suppress(UnreadableAudio):
+            clip = loader.load(number, loader.clips.clip(number))
+            if not clip.reason:
+                yield len(clip.samples)
 
 
 def free_bytes(device: torch.device) -> int:

@@ -15,49 +15,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..extract.models.dictionary import Dictionary
-from .rows import Rows
+from .rows import BATCH, Rows
 
-BATCH = 256
-"""Rows at a time, always: the last bits of products depend on it."""
 QUANTILES = (0.1, 0.5, 0.9)
 FOUND = 0.9
 """Cosine above which a planted feature counts as found."""
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Moments:
-    """Of rows."""
-
-    n: int
-    mean: Tensor
-    """Float64 (width)."""
-    variance: float
-    """Mean squared distance of a row from the mean."""
-
-    @property
-    def scale(self) -> float:
-        """What rows less their mean are multiplied with, so that their mean squared norm is their width."""
-        return float((len(self.mean) / self.variance) ** 0.5)
-
-
-def moments(rows: Rows, what: str = "training") -> Moments:
-    """Mean and variance, in one pass. Raises ValueError for no rows, and for NaN and infinities.
-
-    what: for messages, which rows they are.
-    """
-    n, total, squares, first = 0, torch.zeros(()), torch.zeros(()), torch.zeros(())
-    for x in rows.plain(BATCH):
-        if not n:  # differences from a row, so that a mean much larger than the spread costs no digits
-            first = x[0].double()
-            total, squares = torch.zeros_like(first), first.new_zeros(())
-        apart = x.double() - first
-        n, total, squares = n + len(x), total + apart.sum(dim=0), squares + apart.square().sum()
-    if not n:
-        raise ValueError(f"there are no {what} rows; expected some: see that clips were extracted and not left out")
-    if not bool(torch.isfinite(total).all() & torch.isfinite(squares)):
-        raise ValueError(f"{what} rows hold NaN or infinity; expected numbers: choose another state, or extract again")
-    variance = float(squares / n - (total / n).square().sum())
-    return Moments(n=n, mean=(first + total / n).cpu(), variance=max(variance, 0.0))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

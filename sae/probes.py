@@ -85,7 +85,7 @@ def _known(layer: LatentLayer) -> dict[str, Any]:
     """What the SAE's own folder says of it."""
     if layer.sae is None:
         return {}
-    recipe = layer.sae.about.get("recipe")
+    recipe = layer.sae.about.get("config")
     recipe = recipe if isinstance(recipe, dict) else {}  # of SAEs of other libraries there is none
     return {"sae": layer.sae.name, "control": recipe.get("control", ""), "seed": recipe.get("seed")}
 

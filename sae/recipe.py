@@ -82,6 +82,11 @@ class Recipe(Record):
         """Codes of a row that may be above 0: floor((1 - sparsity) latents), in exact arithmetic."""
         return int((1 - _fraction("sparsity", self.sparsity)) * self.latents // 1)
 
+    @property
+    def passes(self) -> int:
+        """Epochs that are needed: of an untrained one none, or one where there is a threshold to learn."""
+        return int(self.batch_topk) if self.control == "untrained" else self.epochs
+
     def lr_at(self, step: int, steps: int) -> float:
         """Learning rate of a step, from 0, of so many."""
         decaying = float(Fraction(self.decay) * steps)

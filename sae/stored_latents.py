@@ -11,11 +11,12 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from ..extract.models.dictionary import ABOUT, Dictionary, read_dictionary
+from ..extract.models.dictionary import Dictionary, read_dictionary
 from ..extract.models.latents import state_of_site
 from ..store.group import open_root, open_task, task_names
 from ..store.reader import open_store
 from .labelled import Floats, Labelled
+from .table import dictionary_folders
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -89,13 +90,8 @@ def read_saes(folders: Sequence[str]) -> dict[str, Dictionary]:
     Raises FileNotFoundError where there is none, ValueError for a damaged one.
     """
     found: dict[str, Dictionary] = {}
-    for folder in map(Path, folders):
-        own = [folder] if (folder / ABOUT).is_file() else sorted(path.parent for path in folder.glob(f"*/{ABOUT}"))
-        if not own:
-            raise FileNotFoundError(
-                f"no SAE in {folder}; expected folders as `otoscope sae train -o {folder}` makes them"
-            )
-        found |= {sae.digest: sae for sae in map(read_dictionary, own)}
+    for folder in folders:
+        found |= {sae.digest: sae for sae in map(read_dictionary, dictionary_folders(folder))}
     return found
 
 

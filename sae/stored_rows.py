@@ -5,7 +5,8 @@ run again.
 Conventions: rows are float32 (row, width). Rows that fit are held, on the device, and permuted exactly. Else the
 objects are drawn in a new order each epoch, read some at a time into a window, and the rows in it are permuted; one
 thread reads the next window meanwhile. The order depends on order seed, epoch, layout and number of objects at a time,
-which the memory decides; held-out rows come in the store's order.
+which the memory decides; held-out rows come in the store's order. One pass before all others holds what is held and
+has the moments: a training of E epochs reads an object E + 2 times, the last time to measure what came out.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..store.state_rows import StateRows
-from .rows import HeldRows, Rows
+from .rows import HeldRows, Moments, Rows, Sums
 from .source import Source
 
 WINDOWS = 2  # one is mixed while the other is read
@@ -60,46 +61,63 @@ def layout_of(source: Source, state: StateRows, memory: int) -> Layout:
 
 
 def rows_of(source: Source, state: int, layout: Layout, order_seed: int, device: str) -> tuple[Rows, Rows]:
-    """The training rows and the held-out rows of a state.
+    """The training rows and the held-out rows of a state; each object is read once.
 
-    Raises ValueError for a damaged object, FileNotFoundError for a missing one, OSError where reading fails.
+    Raises ValueError for a damaged object, and where it is known by then as of `Sums.moments`, FileNotFoundError for a
+    missing object, OSError where reading fails.
     """
     stored, sides = source.state(state), (source.train, source.held_out)
     if not layout.objects:
         train, held_out = held_rows(stored, sides, device)
         return HeldRows(train, order_seed), HeldRows(held_out)
-    train_rows, held_out_rows = (StreamedRows(stored, at, layout.objects, order_seed, device) for at in sides)
-    if layout.hold_out:
-        (held_out,) = held_rows(stored, sides[1:], device)
-        return train_rows, HeldRows(held_out)
-    return train_rows, held_out_rows
+    sums, held_out = (Sums(), Sums()), torch.empty(len(source.held_out) if layout.hold_out else 0, stored.width)
+    for parts in by_object(stored, sides):
+        for side, at, rows in parts:
+            sums[side].add(rows)
+            if side and layout.hold_out:
+                held_out[at] = rows
+    how = (layout.objects, order_seed, device)
+    found = [own.moments(what) for own, what in zip(sums, ("training", "held-out"), strict=True)]
+    train_rows, streamed = (StreamedRows(stored, at, *how, of) for at, of in zip(sides, found, strict=True))
+    return train_rows, HeldRows(held_out.to(device)) if layout.hold_out else streamed
 
 
 def held_rows(stored: StateRows, clips: Sequence[NDArray[np.intp]], device: str = "cpu") -> list[Tensor]:
     """The rows of several lots of clips (row), each (row, width) in ascending order; each object is read once."""
-    every = np.unique(np.concatenate(clips))
     held = [torch.empty(len(own), stored.width) for own in clips]
+    for parts in by_object(stored, clips):
+        for lot, at, rows in parts:
+            held[lot][at] = rows
+    return [values.to(device) for values in held]
+
+
+def by_object(stored: StateRows, clips: Sequence[NDArray[np.intp]]) -> Iterator[list[tuple[int, slice, Tensor]]]:
+    """Of each object that has rows of several lots of clips (row), ascending, once: the lot, where in it, rows.
+
+    Rows are (row, width); all of a lot are together those of its clips in order.
+    """
     wanted = [{number: (inside, at) for number, inside, at in stored.objects(own)} for own in clips]
     buffer = torch.empty(stored.object_rows, stored.width)
-    for number, _, _ in stored.objects(every):
+    for number in sorted(set().union(*wanted)):
         stored.read(number, buffer.numpy())
-        for values, of in zip(held, wanted, strict=True):
-            if number in of:
-                inside, at = of[number]
-                torch.index_select(buffer, 0, torch.from_numpy(inside), out=values[int(at[0]) : int(at[-1]) + 1])
-    return [values.to(device) for values in held]
+        yield [
+            (lot, slice(int(at[0]), int(at[-1]) + 1), buffer.index_select(0, torch.from_numpy(inside)))
+            for lot, of in enumerate(wanted) if number in of for inside, at in [of[number]]
+        ]  # fmt: skip
 
 
 class StreamedRows:
     """Rows that are read from the store again in each epoch, whole objects at a time."""
 
     def __init__(
-        self, stored: StateRows, clips: NDArray[np.intp], objects: int, order_seed: int = 0, device: str = "cpu"
-    ):
-        """clips: positions (row), ascending. objects: how many are read and mixed at a time."""
+        self, stored: StateRows, clips: NDArray[np.intp], objects: int, order_seed: int = 0, device: str = "cpu",
+        known: Moments | None = None,
+    ) -> None:  # fmt: skip
+        """clips: positions (row), ascending. objects: how many are read and mixed at a time. known: as Rows."""
         self.stored, self.at_once, self.order_seed, self.device = stored, objects, order_seed, device
         self.objects = [(number, inside) for number, inside, _ in stored.objects(clips)]
-        self.n, self.width = len(clips), stored.width
+        self.n, self.width, self.known = len(clips), stored.width, known
+        self.order = f"{objects} objects of {stored.object_rows} rows at a time, seed {order_seed}"
         self._windows: list[Tensor] = []  # kept from pass to pass: fresh memory costs as much as reading into it
 
     def epoch(self, number: int, batch: int) -> Iterator[Tensor]:

@@ -27,12 +27,13 @@ from ..files import check_target, whole_file
 from ..store.location import is_url, path_of
 from ..store.provenance import differences, digest_of
 from .config import Sweep
+from .lock import locked
 from .recipe import Recipe
 from .source import Source, find_source
 from .stored_rows import Layout, layout_of, rows_of
-from .training import to_dictionary, train
+from .training import NoNumbers, to_dictionary, train
 
-PARTIAL, NAMES = ".partial", "names"
+PARTIAL, NAMES, CHECKPOINT = ".partial", "names", "checkpoint"
 MEMORY_SHARE, MEMORY_BYTES = 4, 2**32  # a quarter of the machine's by default, or this where it does not say
 COMPARED = ("config", "source", "layout")
 """Of what `sae.json` says beside the weights: what they depend on."""
@@ -49,8 +50,8 @@ class Piece:
 
     @property
     def epochs(self) -> int:
-        """Passes over the rows, of all of them together."""
-        return sum(recipe.epochs for _, recipe in self.recipes)
+        """Passes over the rows that are needed, of all of them together."""
+        return sum(recipe.passes for _, recipe in self.recipes)
 
 
 def run_sweep(
@@ -66,8 +67,8 @@ def run_sweep(
     url: a store. out: a folder, made where there is none, on a file system that all workers share.
     progress: called with the epochs done, of all SAEs together, and all that there are.
     Raises LookupError or ValueError where the store has not what the sweep needs, where its rows cannot be trained on,
-    or where a folder holds an SAE of other settings; OSError where reading or writing fails. What is finished stays,
-    and the same call goes on from there.
+    where a folder holds an SAE of other settings, for more threads than cores, and while another call is at work in the
+    folder; OSError where reading or writing fails. What is finished stays, and the same call goes on from there.
     """
     executor, folder = executor or SerialExecutor(), check_target(Path(out).absolute())
     url = url if is_url(url) else str(Path(url).absolute())
@@ -75,9 +76,26 @@ def run_sweep(
         raise ValueError(f"{out} lies within the store {url}; expected a folder of its own: give another with -o")
     if folder.exists() and not folder.is_dir():
         raise NotADirectoryError(f"{out} is a file; expected a folder, or nothing: give another with -o")
-    pieces, made = list(planned(url, sweep, folder)), not folder.exists()
-    total, done = sum(piece.epochs for piece in pieces), 0
-    report, n_ended = progress or (lambda _done, _total: None), 0
+    made = not folder.exists()
+    folder.mkdir(exist_ok=True)
+    try:
+        with locked(folder, "otoscope sae train"):
+            try:
+                _train_pieces(url, sweep, folder, executor, progress or (lambda _done, _total: None))
+            finally:
+                clear(folder)
+    finally:
+        if made:
+            _remove_empty(folder)
+    return [name for _, name, _ in sweep.each()]
+
+
+def _train_pieces(url: str, sweep: Sweep, folder: Path, executor: Executor, report: Callable[[int, int], None]) -> None:
+    """What `run_sweep` does in a folder of its own."""
+    pieces = list(planned(url, sweep, folder))
+    if pieces:
+        check_threads(sweep.threads, executor)
+    total, done, n_ended = sum(piece.epochs for piece in pieces), 0, 0
 
     def passed(n: int) -> None:
         nonlocal done
@@ -85,29 +103,35 @@ def run_sweep(
         report(done, total)
 
     make_worker = partial(SweepWorker, url, sweep, folder, None if executor.remote else passed)
-    try:
-        with closing(executor.run(make_worker, pieces)) as events:
-            for event in events:
-                if isinstance(event, Failed):
-                    raise event.error
-                if not isinstance(event, Done):
+    with closing(executor.run(make_worker, pieces)) as events:
+        for event in events:
+            if isinstance(event, Failed):
+                raise event.error
+            if not isinstance(event, Done):
+                raise OSError(
+                    f"the SAEs of state {event.piece.state} could not be trained: {event.how}; expected a worker "
+                    "that lives: run the same command again"
+                )
+            n_ended += event.piece.epochs
+            done = max(done, n_ended)
+            report(done, total)
+            for name, _ in event.piece.recipes:
+                if not (folder / name / ABOUT).exists():
                     raise OSError(
-                        f"the SAEs of state {event.piece.state} could not be trained: {event.how}; expected a worker "
-                        "that lives: run the same command again"
+                        f"{folder / name} was not written where this runs; expected a folder that all workers share"
                     )
-                n_ended += event.piece.epochs
-                done = max(done, n_ended)
-                report(done, total)
-                for name, _ in event.piece.recipes:
-                    if not (folder / name / ABOUT).exists():
-                        raise OSError(
-                            f"{folder / name} was not written where this runs; expected a folder that all workers share"
-                        )
-    finally:
-        clear(folder)
-        if made:
-            _remove_empty(folder)
-    return [name for _, name, _ in sweep.each()]
+
+
+def check_threads(threads: int, executor: Executor) -> None:
+    """Raise ValueError for more threads of the arithmetic than a worker has cores, as far as that is known here."""
+    given = executor.cpus_per_worker
+    cores = this_machine(None).cores if given is None else max(1, int(given))
+    if threads > cores:
+        where = "this machine has" if given is None else "an actor has (--cpus-per-actor)"
+        raise ValueError(
+            f"--threads is {threads}, and {where} {cores} core{'s' * (cores > 1)} for them; expected no more threads "
+            "than cores: they would wait for each other"
+        )
 
 
 def planned(url: str, sweep: Sweep, folder: Path) -> Iterator[Piece]:
@@ -200,8 +224,9 @@ class SweepWorker:
             names = self._begun(piece, partial_folder)
             try:
                 self._train(piece, names, partial_folder)
-            except ValueError:  # of the rows: nothing of it can go on
-                _remove(partial_folder)
+            except ValueError as error:  # what was trained stays, unless nothing can come of it
+                if isinstance(error, NoNumbers) or not (partial_folder / CHECKPOINT).exists():
+                    _remove(partial_folder)
                 raise
             _remove(partial_folder)
             return names
@@ -232,7 +257,7 @@ class SweepWorker:
         recipes, abouts = dict(piece.recipes), self._abouts(piece)
         rows = rows_of(self.source, piece.state, piece.layout, self.sweep.order_seed, str(self.device))
         trained = train(
-            *rows, [recipes[name] for name in names], checkpoint=partial_folder / "checkpoint",
+            *rows, [recipes[name] for name in names], checkpoint=partial_folder / CHECKPOINT,
             threads=self.sweep.threads, device=str(self.device), each=self._epoch_ended,
         )  # fmt: skip
         code = f"otoscope {version('otoscope')} torch {torch.__version__}"
@@ -282,7 +307,7 @@ def _names_in(begun: Path) -> list[str]:
 
 def _remove(begun: Path) -> None:
     """Remove all that is left of SAEs that were begun, the names last: without them nobody knows whose it is."""
-    for path in (begun / "checkpoint", begun / "written", begun):
+    for path in (begun / CHECKPOINT, begun / "written", begun):
         shutil.rmtree(path, ignore_errors=True)
 
 

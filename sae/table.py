@@ -17,7 +17,7 @@ BARE = ("config", "layout", "measures")
 
 
 def sae_table(folder: str | Path) -> pd.DataFrame:
-    """One row per SAE in a folder: what it is, every setting that it was trained by, every measure.
+    """One row per SAE in a folder, or of it: what it is, every setting that it was trained by, every measure.
 
     Columns: name, state, latents, width, k, rows, digest; settings by the names of options; source.train.n and so on;
     epoch, the best one, from 1; train.mse, held_out.fve and so on, as of `measures.Measures`.
@@ -40,7 +40,9 @@ def sae_table(folder: str | Path) -> pd.DataFrame:
 
 
 def dictionary_folders(folder: str | Path) -> list[Path]:
-    """The SAEs in a folder, by name. Raises FileNotFoundError where there is none."""
+    """The SAEs in a folder, by name, or itself where it is one. Raises FileNotFoundError where there is none."""
+    if (Path(folder) / ABOUT).is_file():
+        return [Path(folder)]
     found = sorted(path.parent for path in Path(folder).glob(f"*/{ABOUT}"))
     if not found:
         raise FileNotFoundError(f"no SAE in {folder}; expected folders as `otoscope sae train -o {folder}` makes them")

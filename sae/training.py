@@ -9,25 +9,27 @@ Numbers are those of one device class and number of threads.
 
 import hashlib
 import math
-import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ..extract.forward import arithmetic
 from ..extract.models.dictionary import Dictionary
-from .checkpoint import read_training, write_training
-from .measures import BATCH, Measures, Moments, measure, moments
+from .checkpoint import Checkpoints, read_training
+from .measures import Measures, measure
 from .model import WEIGHTS, Model
 from .recipe import Recipe
-from .rows import Rows
+from .rows import BATCH, Moments, Rows, moments
 
-CHECKPOINT_SHARE = 0.1
-"""Of the time, which writing checkpoints may take: where an epoch is shorter than ten times that, one is left out."""
+
+class NoNumbers(ValueError):
+    """A training that came to its end, and to no numbers: no repetition of it would."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -48,7 +50,7 @@ class Trained:
     threshold: Tensor | None
     """Float32 (latent), of BatchTopK."""
     epoch: int
-    """The best one, from 1."""
+    """The best one, from 1; 0 where none was needed."""
     history: tuple[float, ...]
     """Mean squared error per value on all rows held out, after each epoch."""
     about: Mapping[str, Any]
@@ -61,12 +63,13 @@ def to_dictionary(
     trained: Trained, *, state: int, base: str = "", rows: str = "clip", name: str = "",
     about: Mapping[str, Any] | None = None,
 ) -> Dictionary:  # fmt: skip
-    """A dictionary, with recipe, measures, the latents that fire in training rows and `about` in its document.
+    """A dictionary, with its config, measures, the latents that fire in training rows and `about` in its document.
 
     state, base, rows, name: as Dictionary has them. Raises ValueError for weights that are not numbers.
     """
     document = {
-        **trained.about, "recipe": trained.recipe.to_json(), "epoch": trained.epoch, "history": list(trained.history),
+        "config": {**trained.recipe.to_json(), **trained.about},
+        "epoch": trained.epoch, "history": list(trained.history),
         "measures": {side: measures.to_json() for side, measures in trained.measures.items()},
         **({"firing": trained.measures["train"].firing} if "train" in trained.measures else {}),
         **(about or {}),
@@ -88,6 +91,8 @@ class Run:
         self.best: dict[str, Tensor] = {}
         self.epoch = 0
         self.history: list[float] = []
+        if not recipe.passes:
+            self._keep()
 
     def prepared(self, x: Tensor) -> Tensor:
         """Rows as the recipe wants them; always a copy, for the last bits of sums depend on where a tensor lies."""
@@ -98,9 +103,13 @@ class Run:
         self.history.append(error)
         if math.isfinite(error) and error <= min(filter(math.isfinite, self.history)):
             self.epoch = len(self.history)
-            self.best = {name: getattr(self.model, name).clone() for name in WEIGHTS}
-            if (threshold := self.model.threshold) is not None:
-                self.best["threshold"] = torch.tensor([threshold], dtype=torch.float64)
+            self._keep()
+
+    def _keep(self) -> None:
+        """Take the present weights for the best."""
+        self.best = {name: getattr(self.model, name).clone() for name in WEIGHTS}
+        if (threshold := self.model.threshold) is not None:
+            self.best["threshold"] = torch.tensor([threshold], dtype=torch.float64)
 
     def tensors(self) -> dict[str, Tensor]:
         """All that is left to know after an epoch; the best weights only where they are not the present ones."""
@@ -117,12 +126,12 @@ class Run:
         device = self.model.encoder.device
         self.best = {name: value.to(device, copy=True) for name, value in kept.items()}
         if epoch == len(history):
-            self.note(self.history.pop())
+            self._keep()
 
     def trained(self, about: Mapping[str, Any]) -> Trained:
-        """The best weights, with centre and scale folded in. Raises ValueError where there are none."""
+        """The best weights, with centre and scale folded in. Raises NoNumbers where there are none."""
         if not self.best:
-            raise ValueError(
+            raise NoNumbers(
                 f"training with learning rate {self.recipe.lr:g} gave no numbers in any epoch; expected errors that "
                 "fall: lower the learning rate, or scale the rows"
             )
@@ -148,11 +157,12 @@ def train(
 ) -> list[Trained]:
     """Train all recipes, which share batch size and epochs, on the same batches; in their order.
 
-    checkpoint: file that is written after epochs, and that a training goes on from where it is there; whoever asked for
-    it deletes it, once what came out is kept.
+    checkpoint: file that is written after each epoch, and that a training goes on from where it is there; whoever asked
+    for it deletes it, once what came out is kept.
     threads: of torch; part of what decides over the last bits.
     device: as torch names it; a GPU where there is one.
-    each: is called after each epoch, with its number from 1 and the error per value on the rows held out, by recipe.
+    each: is called after each epoch, with its number from 1 and, of each recipe that needed it, the error per value on
+    the rows held out.
     Raises ValueError for recipes that cannot share batches, fewer rows than a batch, rows that are constant or hold
     NaN, training that gives no numbers, and a checkpoint of another training; OSError where that cannot be written.
     """
@@ -167,22 +177,22 @@ def train(
         runs = [Run(recipe, of, chosen) for recipe in recipes]
         about = {"threads": threads, "device": chosen.type}
         belongs = about | {
-            "recipes": [recipe.to_json() for recipe in recipes], "torch": torch.__version__,
-            "rows": _digest(of), "held-out rows": _digest(held_out), "order": _first_batch(train_rows, batch),
+            "recipes": [recipe.to_json() for recipe in recipes], "torch": torch.__version__, "numpy": np.__version__,
+            "rows": _digest(of), "held-out rows": _digest(held_out), "order": train_rows.order,
         }  # fmt: skip
         done = _restore(checkpoint, belongs, runs) if checkpoint is not None and checkpoint.exists() else 0
         steps = epochs * math.ceil(train_rows.n / batch)
-        written, cost = time.monotonic(), 0.0
-        for epoch in range(done, epochs):
-            _one_epoch(train_rows, runs, epoch, batch, steps, chosen)
-            for run, error in zip(runs, _errors(held_out_rows, runs, chosen), strict=True):
-                run.note(error)
-            if checkpoint is not None and cost <= CHECKPOINT_SHARE * ((now := time.monotonic()) - written):
-                _save(checkpoint, belongs, runs, epoch + 1)
-                written = time.monotonic()
-                cost = written - now
-            if each is not None:
-                each(epoch + 1, [run.history[-1] for run in runs])
+        with nullcontext() if checkpoint is None else Checkpoints(checkpoint) as writer:
+            for epoch in range(done, max(recipe.passes for recipe in recipes)):
+                under_way = [run for run in runs if epoch < run.recipe.passes]
+                _one_epoch(train_rows, under_way, epoch, batch, steps, chosen)
+                errors = _errors(held_out_rows, under_way, chosen)
+                for run, error in zip(under_way, errors, strict=True):
+                    run.note(error)
+                if writer is not None:
+                    writer.put(*_state(belongs, runs, epoch + 1))
+                if each is not None:
+                    each(epoch + 1, errors)
         trained = [run.trained(about) for run in runs]
         sides = {"train": train_rows, "held_out": held_out_rows}
         dictionaries = [to_dictionary(one, state=0).to(chosen) for one in trained]
@@ -232,16 +242,11 @@ def _digest(of: Moments) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _first_batch(rows: Rows, batch: int) -> str:
-    """Digest of what the first step sees: the order is the rows' own affair, but must be the same on going on."""
-    first = next(iter(rows.epoch(0, batch)))
-    return hashlib.sha256(first.cpu().numpy().tobytes()).hexdigest()
-
-
-def _save(path: Path, belongs: Mapping[str, Any], runs: list[Run], epochs: int) -> None:
+def _state(belongs: Mapping[str, Any], runs: list[Run], epochs: int) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and document of a checkpoint after so many epochs."""
     tensors = {f"{i}.{name}": value for i, run in enumerate(runs) for name, value in run.tensors().items()}
-    kept = [{"epoch": run.epoch, "history": run.history} for run in runs]
-    write_training(path, tensors, {"belongs": belongs, "epochs": epochs, "runs": kept})
+    kept = [{"epoch": run.epoch, "history": list(run.history)} for run in runs]
+    return tensors, {"belongs": belongs, "epochs": epochs, "runs": kept}
 
 
 def _restore(path: Path, belongs: Mapping[str, Any], runs: list[Run]) -> int:

@@ -142,6 +142,15 @@ class Dictionary:
             return codes @ self.decoder + self.centre
 
 
+def check_nameable(path: str | Path) -> None:
+    """Raise ValueError for a path by which latents cannot be named, since `latents:SAE,SAE@ENCODER` splits there."""
+    if found := [sign for sign in ",@" if sign in str(path)]:
+        raise ValueError(
+            f"{path} has {' and '.join(map(repr, found))} in its name; expected neither, since latents:SAE,SAE@ENCODER "
+            "ends names there: give another with -o"
+        )
+
+
 def write_dictionary(dictionary: Dictionary, folder: Path) -> None:
     """Write a dictionary as a folder: its weights, then `sae.json`, without which it is not there.
 

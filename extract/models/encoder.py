@@ -156,6 +156,8 @@ class Encoder:
     precision: str = "float32"
     """What torch's autocast has `module` and `embed` compute matrix products in: "bfloat16" or "float16"; "float32"
     leaves them to the types of their weights."""
+    longest: int | None = None
+    """Samples of the longest clip that the module takes at once, where it cuts longer ones into pieces."""
     counting: Callable[[int, np.ndarray, str], AbstractContextManager[object]] | None = None
     """For a module that must know which frames of its clips count: what `counted` gives."""
     base: "Encoder | None" = None

@@ -6,12 +6,13 @@ Conventions: a layer per dictionary, in the order given; a neuron per latent.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from functools import partial
 
 import numpy as np
+import torch
 
 from ...messages import one_line
 from ...store.changes.staged import Origin
@@ -85,6 +86,30 @@ def spliced(encoder: Encoder, dictionaries: Sequence[Dictionary]) -> Encoder:
         derive=partial(latents_origin, dictionaries=tuple(dictionaries)),
         source=digest_of([base.source, [dictionary.digest for dictionary in dictionaries]]),
     )
+
+
+def check_lengths(encoder: Encoder, unit: int | None, lengths: Iterable[int]) -> None:
+    """Raise ValueError where latents of clip rows meet a clip over which the model runs its layers several times.
+
+    unit: samples of every clip; None where each has its own length, then one of `lengths`. These are gone through only
+    where the model is known to cut clips: of any other one a pass tells, over silence of `unit` samples.
+    """
+    base = encoder.base
+    if base is None or encoder.counting is None:
+        return
+    if base.longest is None:
+        if unit is not None:
+            with torch.inference_mode():
+                encoder(encoder.silence(unit))
+        return
+    found, rate = next((n for n in ([unit] if unit else lengths) if n > base.longest), None), base.sample_rate
+    if found is not None:
+        raise ValueError(
+            f"encoder {base.name} runs its layers several times in a pass over clips as long as {found / rate:.3g} s, "
+            f"which it cuts into pieces of {base.longest / rate:.3g} s; expected one run for SAEs of clip rows, whose "
+            "codes are of the mean over a clip: take shorter clips (extract with a --unit-sec within that), or SAEs of "
+            "frame rows"
+        )
 
 
 def _whole_clip(n_samples: int, *, sample_rate: int) -> np.ndarray:

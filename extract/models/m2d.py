@@ -213,6 +213,7 @@ def as_encoder(model: M2D, *, sample_rate: int = 16_000, name: str = "m2d") -> E
         transformer_layers=("blocks.*",),
         maps=("blocks.*.mlp.fc2",),
         min_samples=mel.min_samples,
+        longest=model.input_size[1] * mel.hop - 1,
         name=name,
         front_end={
             **mel.settings(),

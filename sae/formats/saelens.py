@@ -4,14 +4,12 @@ Formulas: pre = (x - b_dec) W_enc + b_enc, without b_dec where `apply_b_dec_to_i
 then ReLU, or ReLU(pre) where pre > threshold; reconstruction z W_dec + b_dec.
 """
 
-from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ...extract.models.dictionary import Dictionary
-from .foreign import Foreign, Imported, Layout, check_known, choice, whole
+from .foreign import REMEDY, Foreign, Imported, Layout, check_known, choice, whole
 
 WEIGHTS, CONFIG = "sae_weights.safetensors", "cfg.json"
 LAYOUT = Layout(
@@ -49,20 +47,9 @@ def imported(foreign: Foreign) -> Imported:
     check_known(config, ("architecture", "k", "apply_b_dec_to_input", *SIZES, *PLAIN, *WITHOUT_EFFECT))
     layout = JUMPRELU if jumprelu else LAYOUT
     weights = layout.ours(foreign.tensors, whole(config, "d_sae"), whole(config, "d_in"))
-    about: dict[str, Any] = {}
     if not centred and bool(weights["centre"].any()):
-        weights["bias"], about["pre_activations_moved"] = folded(weights)
-    return Imported(weights=weights, k=0 if jumprelu else whole(config, "k"), about=about)
-
-
-def folded(weights: Mapping[str, Tensor]) -> tuple[Tensor, float]:
-    """A bias (latent) with which x - centre is encoded as x was, and a bound on how far that moves pre-activations.
-
-    W (x - c) + (b + W c) = W x + b; b + W c is computed in float64 and rounded once. The bound is that of rounding to
-    float32 in x - c and in the sum, max over latents of 2^-23 (sum |W c| + |b + W c|): of the size of what float32 does
-    to W x itself for states as large as c.
-    """
-    encoder, centre = weights["encoder"].double(), weights["centre"].double()
-    bias = weights["bias"].double() + encoder @ centre
-    bound = torch.finfo(torch.float32).eps * (encoder.abs() @ centre.abs() + bias.abs()).max()
-    return bias.float(), float(bound)
+        raise ValueError(
+            "apply_b_dec_to_input is False and b_dec is not 0; expected True, or a b_dec of 0: taken from what is "
+            f"encoded too, it would have to be made up for in b_enc, which float32 does not hold exactly: {REMEDY}"
+        )
+    return Imported(weights=weights, k=0 if jumprelu else whole(config, "k"), about={})

@@ -1,6 +1,7 @@
 """Whole studies of latents, one of them planted: extract, select, ablate, in Python, by commands and over HTTP."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,8 @@ from otoscope.serve.security import Limits
 from otoscope.store.provenance import digest_of
 
 from ..support import planted_encoder as planted
-from ..support.commands import done, refused
+from ..support.commands import call, done, refused
+from ..support.counting import count_calls
 from ..support.dictionaries import by_hooks
 from ..support.planted_corpus import write_sounds
 from ..support.planted_encoder import HOP, RATE
@@ -103,6 +105,32 @@ def test_all_modes_do_to_a_latent_what_they_do_to_neurons(here):
     assert values(kept, "accuracy", "after")["d"] == 1
     assert kept.attrs["method"] == ["replay"]
     assert values(run(here, mode="keep-mean"), "accuracy", "after")["d"] == 1
+
+
+def test_wrong_latents_and_clips_too_long_for_them_are_refused_before_anything_is_said_to_happen(
+    here, tmp_path, monkeypatch, caplog
+):
+    spec, url, manifest = here
+    study, corpus = look_up(Request(**ASKED, controls=0), url), read_manifest(manifest)
+    latents = load_encoder(spec)
+    runs = count_calls(monkeypatch, "otoscope.ablate.study.AblationWorker")
+    cut = replace(latents, base=replace(latents.base, longest=8 * HOP - 1))
+    caplog.set_level("INFO")
+    if "clip" in url:
+        with pytest.raises(ValueError, match=r"encoder module runs its layers several times in a pass over clips"):
+            run_study(study, cut, corpus, device="cpu")
+        assert not runs
+        assert study.summary() not in caplog.text
+    run_study(study, replace(cut, base=replace(cut.base, longest=8 * HOP)), corpus, device="cpu")
+    assert runs
+    assert study.summary() in caplog.text
+    other = planted_dictionary("clip" if "clip" in url else "frame")
+    write_dictionary(replace(other, decoder=2 * other.decoder), tmp_path / "sae")
+    given = ("ablate", "run", url, "--corpus", manifest, "--task", "t:letter", "--set", "(0,7)", "--controls", 0)
+    result = call(*given, "--encoder", f"latents:{tmp_path / 'sae'}@{BASE}", "-o", tmp_path / "r.parquet")
+    *before, error = result.stderr.splitlines()
+    assert (result.exit_code, error[:37]) == (2, "Error: the encoder is not the store's")
+    assert not [line for line in before if "test clips" in line]
 
 
 def test_named_sets_of_latents_are_made_and_removed_by_commands(here, tmp_path):

@@ -67,6 +67,10 @@ def test_an_interrupt_that_is_lost_is_raised_again_and_one_on_its_way_is_not(whe
         ("table", False),
         ("label", False),
         ("ablate run", False),
+        ("sae train", True),
+        ("sae encode", True),
+        ("sae factors", False),
+        ("sae table", False),
     ],
 )
 def test_only_commands_that_commit_blocks_speak_of_them(
@@ -77,7 +81,7 @@ def test_only_commands_that_commit_blocks_speak_of_them(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(
-        main, "load", lambda name: interrupted if name == command else main.Commands(name, prefix="ablate ")
+        main, "load", lambda name: interrupted if name == command else main.Commands(name, prefix=f"{name} ")
     )
     result = call(*command.split())
     assert result.exit_code == 130

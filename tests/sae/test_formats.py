@@ -196,22 +196,13 @@ def test_files_of_others(tmp_path: Path) -> None:
         import_dictionaries(tmp_path / "c", "sparsify", Given(state=0, rows="frame"))
 
 
-def test_a_centre_in_the_decoder_alone_is_folded_into_the_bias(tmp_path: Path) -> None:
+def test_a_centre_in_the_decoder_alone_is_refused_by_its_field(tmp_path: Path) -> None:
     dictionary = dictionary_of(64, 32, 8)
-    export_dictionary(dictionary, "saelens", tmp_path / "a")
-    edited(tmp_path / "a", "cfg.json", apply_b_dec_to_input=False)
-    (back,) = import_dictionaries(tmp_path / "a", "saelens", NONE)
-    assert torch.equal(back.encoder, dictionary.encoder)
-    states = states_of(dictionary, 500)
-    check_codes(back, "saelens", tmp_path / "a", states)
-
-    bound = back.about["imported"]["pre_activations_moved"]
-    weights, _ = files_of(tmp_path / "a", "saelens")
-    exact = states.astype(float) @ weights["W_enc"] + weights["b_enc"]
-    inside = (states - weights["b_dec"]).astype(float) @ weights["W_enc"] + back.bias.numpy()
-    assert 0 < np.abs(inside - exact).max() <= bound < 1e-4
-    assert back.base == ""  # other numbers than those that were trained
-    assert "moves pre-activations by up to" in imported_by_command("saelens", tmp_path / "a", tmp_path / "out")
+    for made, name in ((dictionary, "a"), (batch_topk(dictionary, 0.1), "c")):
+        export_dictionary(made, "saelens", tmp_path / name)
+        edited(tmp_path / name, "cfg.json", apply_b_dec_to_input=False)
+        given = ("sae", "import", tmp_path / name, "--from", "saelens", "-o", tmp_path / "out")
+        refused("apply_b_dec_to_input is False and b_dec is not 0; expected True", *given, watched=tmp_path)
 
     plain = without_centre(dictionary)
     export_dictionary(plain, "saelens", tmp_path / "b")

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from otoscope.extract.models.dictionary import Dictionary
-from otoscope.sae.measures import BATCH, measure, mmcs, moments
-from otoscope.sae.rows import HeldRows
+from otoscope.sae.measures import measure, mmcs
+from otoscope.sae.rows import BATCH, HeldRows, moments
 
 
 def test_measures_are_those_of_numpy() -> None:

@@ -6,6 +6,7 @@ import errno
 import json
 import logging
 import os
+import platform
 import shutil
 import subprocess
 import time
@@ -17,12 +18,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from otoscope.cluster.executor import SerialExecutor
 from otoscope.extract.models.dictionary import read_dictionary, write_dictionary
 from otoscope.extract.pipeline import Stopped
 from otoscope.sae import sweep as sweeps
 from otoscope.sae.config import Sweep, bytes_of, read_config, sweep_of
+from otoscope.sae.model import first_weights
 from otoscope.sae.recipe import recipe_named
 from otoscope.sae.sweep import PARTIAL, SweepWorker, planned, run_sweep
 from otoscope.sae.table import sae_table
@@ -88,8 +91,29 @@ def test_objects_are_read_once_per_pass_whatever_the_number_of_recipes(
             of_sweeps.append(counts.copy())
     one, more_epochs, three, three_more = of_sweeps
     assert (one, more_epochs) == (three, three_more)
-    for number in one:
-        assert more_epochs[number] - one[number] == (3 if memory == STREAMED else 0)
+    for found, epochs in ((one, 1), (more_epochs, 4)):
+        # Beside the epochs a pass for what is held and the moments, and one to measure what came out.
+        assert found == dict.fromkeys(range(-(-N // BLOCK)), epochs + 2 if memory == STREAMED else 1)
+    counts.clear()
+    trained(store, tmp_path / "untrained", state=1, control="untrained", memory=memory)
+    assert counts == dict.fromkeys(range(-(-N // BLOCK)), 2 if memory == STREAMED else 1)
+
+
+def test_an_untrained_control_has_what_was_drawn_and_no_epochs(store: str, tmp_path: Path) -> None:
+    controls = {"state": 1, "control": ["none", "untrained"], "batch_topk": [False, True]}
+    shown: list[tuple[int, int]] = []
+    run_sweep(store, sweep_of({**ASKED, **controls}), tmp_path, progress=lambda *done: shown.append(done))
+    assert shown[-1] == (3 + 0 + 3 + 1, 7)  # a threshold takes one pass
+    for batch_topk, epochs in ((False, 0), (True, 1)):
+        name = f"state1-s0.9-seed0-{'' if batch_topk else 'no-'}batch-topk-untrained"
+        found = read_dictionary(tmp_path / name)
+        drawn = first_weights(recipe_named(latents=32, sparsity="0.9"), WIDTH)
+        scale = (found.encoder.norm() / drawn["encoder"].norm()).item()
+        torch.testing.assert_close(found.encoder, scale * drawn["encoder"])
+        torch.testing.assert_close(found.decoder, drawn["decoder"] / scale)
+        assert (found.about["epoch"], len(found.about["history"])) == (epochs, epochs)
+        assert found.about["measures"]["held_out"]["rows"] == 30
+        assert (found.threshold is not None) == batch_topk
 
 
 def test_memory_enough_is_the_exact_way_and_less_is_recorded(store: str, tmp_path: Path) -> None:
@@ -149,6 +173,64 @@ def test_a_worker_that_is_closed_stops_after_an_epoch_and_leaves_a_checkpoint(st
     assert files(tmp_path / "b") == whole
 
 
+def test_what_was_trained_stays_where_a_store_turns_out_damaged_and_goes_where_nothing_can_come_of_it(
+    store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the way, as an object that is damaged since the training began."""
+    asked = {"state": 1, "memory": STREAMED, "epochs": 4}
+    whole = trained(store, tmp_path / "a", **asked)
+    read, calls = StateRows.read, iter(range(25))
+
+    def damaged(self: StateRows, number: int, out: np.ndarray) -> None:
+        if next(calls, None) is None:
+            raise ValueError("t/hidden is damaged")
+        read(self, number, out)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(StateRows, "read", damaged)
+        with pytest.raises(ValueError, match="is damaged"):
+            trained(store, tmp_path / "b", **asked)
+    (begun,) = (tmp_path / "b" / PARTIAL).iterdir()
+    (checkpoint,) = begun.glob("checkpoint")
+    kept = checkpoint.read_bytes()
+    checkpoint.write_bytes(kept[:-9])
+    with pytest.raises(ValueError, match="is not a whole checkpoint of a training; expected one: delete it"):
+        trained(store, tmp_path / "b", **asked)
+    checkpoint.write_bytes(kept)
+    shown: list[int] = []
+    run_sweep(store, sweep_of({**ASKED, **asked}), tmp_path / "b", progress=lambda done, _total: shown.append(done))
+    assert shown == [*range(1, len(shown)), 4]
+    assert len(shown) < 5  # it went on from the first epoch
+    assert tree_of(tmp_path / "b") == whole
+    write_states(tmp_path / "huge", planted_states(1, 64, WIDTH) * np.float32(1e30), block=BLOCK)
+    with pytest.raises(ValueError, match="gave no numbers in any epoch"):
+        trained(str(tmp_path / "huge"), tmp_path / "c", state=0, scale=False)
+    assert not (tmp_path / "c").exists()
+
+
+def test_two_commands_on_one_folder_are_told_apart(store: str, tmp_path: Path) -> None:
+    """And one that was killed is in nobody's way."""
+    folder = tmp_path / "a"
+    sweep = sweep_of({**ASKED, "state": 1})
+    refusals = []
+
+    def second(_done: int, _total: int) -> None:
+        result = call("sae", "train", store, "--task", "t", "--state", 2, "-o", folder)
+        refusals.append((result.exit_code, result.stderr))
+
+    run_sweep(store, sweep, folder, progress=second)
+    who = f"process {os.getpid()} on {platform.node()} since 20"
+    for status, line in refusals:
+        assert status == 2
+        assert line.startswith(f"Error: {folder} is in use by another `otoscope sae train`, {who}")
+        assert line.endswith("expected one at a time: wait for it, or give another folder with -o\n")
+    assert len(refusals) >= 3
+    assert [path.name for path in folder.iterdir()] == ["state1-s0.9-seed0"]
+    (folder / ".lock").write_text("process 1 on elsewhere since long ago")
+    assert len(trained(store, folder, state=2)) == 4
+    assert not (folder / ".lock").exists()
+
+
 def test_a_full_disk_loses_nothing_that_is_finished(
     store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -192,6 +274,12 @@ def test_a_table_has_a_row_per_sae_with_every_setting_and_measure(store: str, tm
     assert printed == f"{tmp_path / 't.parquet'}\n"
     pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "t.parquet"), rows.reset_index())
     assert "no SAE in" in call("sae", "table", tmp_path).stderr
+    name = "state1-s0.9-seed0-centre-lr0.001"
+    pd.testing.assert_frame_equal(sae_table(tmp_path / "a" / name), rows.loc[[name]].reset_index())
+    assert name in done("sae", "table", tmp_path / "a" / name)
+    about = json.loads((tmp_path / "a" / name / "sae.json").read_text())
+    assert not {"recipe", "threads", "device"} & set(about)  # which its config holds
+    assert about["config"]["recipe"] == "centred"
 
 
 # Configs
@@ -272,6 +360,7 @@ def test_a_config_that_is_none_is_refused(config: dict[str, Any], message: str, 
         (("--state", 1, "--device", "toaster"), "no device 'toaster'"),
         (("--state", 1, "--device", "meta"), "no device 'meta'"),
         (("--state", 1, "--config", "nothing.yaml"), "no file nothing.yaml; expected options as YAML or JSON"),
+        (("--state", 1, "--threads", 65_000), "--threads is 65000, and this machine has"),
     ],
 )
 def test_what_cannot_be_trained_is_a_line_and_no_file(
@@ -283,6 +372,21 @@ def test_what_cannot_be_trained_is_a_line_and_no_file(
     (error,) = result.stderr.splitlines()
     assert error.startswith("Error: ")
     assert message in error
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", ["train", "encode", "import"])
+@pytest.mark.parametrize("sign", [",", "@"])
+def test_a_name_by_which_latents_could_not_be_asked_for_is_refused(
+    store: str, tmp_path: Path, command: str, sign: str
+) -> None:
+    given = {
+        "train": (store, "--task", "t", "--state", 1), "encode": (store, "--task", "t", "--sae", "x"),
+        "import": (tmp_path, "--from", "saelens"),
+    }[command]  # fmt: skip
+    result = call("sae", command, *given, "-o", tmp_path / f"a{sign}b")
+    assert (result.exit_code, len(result.stderr.splitlines())) == (2, 1)
+    assert f"a{sign}b has '{sign}' in its name; expected neither, since latents:SAE,SAE@ENCODER" in result.stderr
     assert list(tmp_path.iterdir()) == []
 
 

@@ -54,7 +54,7 @@ def planted_sae(seed: int, *, planted: bool = True, latents: int = LATENTS) -> D
     return Dictionary(
         encoder=tensor(encoder), bias=tensor(bias), decoder=tensor(encoder), centre=torch.zeros(WIDTH), k=0,
         threshold=torch.zeros(latents), state=1, name=f"{'planted' if planted else 'drawn'}{seed}",
-        about={"recipe": {"control": "none" if planted else "untrained", "seed": seed}},
+        about={"config": {"control": "none" if planted else "untrained", "seed": seed}},
     )  # fmt: skip
 
 

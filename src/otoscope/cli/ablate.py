@@ -99,8 +99,8 @@ def run(
         study = look_up(replace(request, probe=probe), store)
     else:
         study = look_up_with_probe(request, store, Path(probe))
-    echo(study.summary(), err=True)
     if clip_table is None and holds(output, study.digest):
+        echo(study.summary(), err=True)
         echo(f"{output} holds the result of this request already")
         return
     with workers() as executor, Progress(len(study.clips), unit="clips") as shown:

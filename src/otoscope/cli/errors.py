@@ -9,7 +9,9 @@ import click
 
 from ..messages import one_line, visible
 
-RESUMED = ("quickstart", "extract", "sae")  # commands that commit blocks, or go on from what they wrote
+RESUMED = ("quickstart", "extract", "sae train", "sae encode")
+"""Commands that commit blocks, or go on from what they wrote."""
+COMMAND = "otoscope.command"  # in a context's `meta`: the whole name of a group's command
 
 
 class OneLine(click.ClickException):
@@ -40,7 +42,8 @@ def as_one_line(debug: bool) -> Iterator[None]:
     except BrokenPipeError:
         raise
     except KeyboardInterrupt as stop:
-        if click.get_current_context().invoked_subcommand in RESUMED:
+        context = click.get_current_context()
+        if context.meta.get(COMMAND, context.invoked_subcommand) in RESUMED:
             kept = "whatever is committed is kept: run the same command again to go on"
         else:
             kept = "no file is left half written"

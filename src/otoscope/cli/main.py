@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from .errors import as_one_line
+from .errors import COMMAND, as_one_line
 from .interrupts import catch_signals, stop_repeating
 
 COMMANDS = {
@@ -99,7 +99,10 @@ class Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command; the errors that our functions raise for users become one line each."""
         if self.prefix:
-            return super().invoke(ctx)
+            try:
+                return super().invoke(ctx)
+            finally:
+                ctx.meta[COMMAND] = f"{self.prefix}{ctx.invoked_subcommand}"
         try:
             with as_one_line(ctx.params["debug"]):
                 return super().invoke(ctx)

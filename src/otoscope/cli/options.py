@@ -47,6 +47,19 @@ def _writable_table(ctx: click.Context, _param: click.Parameter, path: str | Non
     return str(check_target(path, WRITERS))
 
 
+def _nameable(_ctx: click.Context, _param: click.Parameter, path: str) -> str:
+    """The callback of `of_saes`."""
+    from ..extract.models.dictionary import check_nameable
+
+    check_nameable(path)
+    return path
+
+
+def of_saes(metavar: str, help: str) -> Decorator:
+    """Where SAEs or their latents are written: no name by which they cannot be asked for afterwards."""
+    return click.option("-o", "--output", required=True, metavar=metavar, callback=_nameable, help=help)
+
+
 output = click.option(
     "-o", "--output", metavar="FILE", callback=_writable_table,
     help="CSV, Parquet, Markdown or LaTeX by its ending [standard output, as by -].",

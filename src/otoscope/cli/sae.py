@@ -87,9 +87,7 @@ sweeping = options.gathered(
 @click.argument("store")
 @sweeping
 @options.on_workers
-@click.option(
-    "-o", "--output", required=True, metavar="DIR", help="A folder per SAE in it, on a disk that all workers share."
-)
+@options.of_saes("DIR", "A folder per SAE in it, on a disk that all workers share.")
 def train(store: str, sweep: "Sweep", output: str, workers: "Workers") -> None:
     """Several values of an option are a sweep: SAEs of one state are trained side by side on the same rows.
 
@@ -113,7 +111,7 @@ def train(store: str, sweep: "Sweep", output: str, workers: "Workers") -> None:
 @click.argument("saes", metavar="SAES")
 @options.output
 def table(saes: str, output: str | None) -> None:
-    """One row per SAE in the folder."""
+    """One row per SAE in the folder SAES, which may be that of a single one."""
     from ..analysis.tables import put_table
     from ..sae.table import sae_table
 

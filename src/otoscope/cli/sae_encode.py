@@ -3,6 +3,7 @@
 import click
 
 from ..store.provenance import MEAN_DTYPES
+from .options import of_saes
 from .printing import echo, log_progress
 
 
@@ -12,7 +13,7 @@ from .printing import echo, log_progress
 @click.option(
     "--sae", "saes", required=True, multiple=True, metavar="DIR", help="Folder of an SAE of clips; a layer for each."
 )
-@click.option("-o", "--output", required=True, metavar="LATENTS", help="Store to write to; may be STORE itself.")
+@of_saes("LATENTS", "Store to write to; may be STORE itself.")
 @click.option("--as", "out_task", metavar="TASK", help="Name of the task of latents [that of --task].")
 @click.option("--mean-dtype", type=click.Choice(MEAN_DTYPES), help="Stored type of the codes [the source's].")
 def encode(

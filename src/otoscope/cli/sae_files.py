@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from ..sae.formats import LIBRARIES
-from .options import within
+from .options import of_saes, within
 from .printing import echo
 
 DESCRIPTION = (
@@ -48,7 +48,7 @@ def export(sae: str, library: str, output: str) -> None:
 )  # fmt: skip
 @click.option("--base", metavar="STORE", help="Check that it fits the states of this store, and note whose they are.")
 @click.option("--task", metavar="TASK", help="Of --base.")
-@click.option("-o", "--output", required=True, metavar="SAE", help="A new folder.")
+@of_saes("SAE", "A new folder.")
 def import_(
     directory: str,
     library: str,
@@ -80,6 +80,3 @@ def import_(
     found = import_dictionaries(Path(directory), library, given, origin)
     for path, dictionary in zip(write_imported(found, output), found, strict=True):
         echo(f"{path}: {dictionary.n_latents} latents of state {dictionary.state}, {dictionary.rows} rows")
-        moved = dictionary.about.get("imported", {}).get("pre_activations_moved")
-        if moved is not None:
-            echo(f"b_dec was folded into the bias, which moves pre-activations by up to {moved:.1g}", err=True)

@@ -14,15 +14,17 @@ from otoscope.extract.capture import capture
 from otoscope.extract.models import registry
 from otoscope.extract.models.dictionary import Dictionary, write_dictionary
 from otoscope.extract.models.encoder import Encoder
-from otoscope.extract.models.latents import latents_origin, site_names, spliced
+from otoscope.extract.models.latents import check_lengths, latents_origin, site_names, spliced
 from otoscope.extract.models.registry import load_encoder, source_of
 from otoscope.extract.plan import origin_of
+from otoscope.sae.encoding import encode
 from otoscope.store.changes.tasks import stored_origin
 from otoscope.store.provenance import digest_of
 from otoscope.store.reader import open_store
 
 from ...support.awkward_models import CHUNK, WIDTH, spans, toy_encoder
 from ...support.commands import refused
+from ...support.counting import count_calls
 from ...support.dictionaries import by_hooks, codes_of, drawn
 from ...support.wav_corpora import write_corpus
 
@@ -78,6 +80,14 @@ def test_a_task_of_latents_holds_what_stored_states_and_plain_numpy_give(rows: s
         mean = layer["mean"].transpose("clip", "neuron")
         np.testing.assert_allclose(mean, codes, rtol=0, atol=1e-5 * codes.max())
         assert 0.05 < (codes > 0).mean() < 0.95
+
+    if rows == "clip":  # without the encoder, of the stored states alone
+        encode(url, "base", dictionaries, str(tmp_path / "l"), out_task="latents")
+        encoded = open_store(str(tmp_path / "l"))["latents"].to_dataset().compute()
+        assert stored_origin(str(tmp_path / "l"), "latents").identity == found.identity
+        for name in ("clip", "active", "frame_count", "embedding", "site"):
+            np.testing.assert_array_equal(encoded[name], of[name])
+        np.testing.assert_allclose(encoded["mean"], of["mean"], rtol=0, atol=1e-5 * float(of["mean"].max()))
 
 
 def test_the_identity_is_that_of_rows_dictionaries_and_what_they_were_made_of() -> None:
@@ -180,7 +190,7 @@ def test_whatever_a_layer_gives_its_first_tensor_is_changed(kind: str, by_name: 
     assert np.abs(found - plain(sounds).detach().numpy()).max() > 1e-2
 
 
-def test_a_model_that_runs_a_layer_several_times_is_refused_for_clip_rows_by_name(tmp_path: Path) -> None:
+def test_a_model_that_runs_a_layer_several_times_is_refused_for_clip_rows_by_name() -> None:
     toy = replace(toy_encoder("plain"), name="toy", transformer_layers=["blocks.*"])
     frames, clips = (spliced(toy, [drawn(WIDTH, 2, latents=9, k=3, rows=rows)]) for rows in ("frame", "clip"))
     long, short = torch.ones(2, 4 * CHUNK), torch.ones(2, 2 * CHUNK)
@@ -194,11 +204,36 @@ def test_a_model_that_runs_a_layer_several_times_is_refused_for_clip_rows_by_nam
         spliced(twice, [drawn(WIDTH, 2, latents=9, k=3, rows="clip")])(long)
     with pytest.raises(ValueError, match=r"run without its clips' lengths.*inside of `encoder\.counted"):
         clips.run(clips.prepare(short))
-    manifest, _ = write_corpus(tmp_path, [40_000] * 2, rate=RATE)  # M2D takes 1.1 s at once
-    spec, before = written(tmp_path, "clip")[1], sorted(tmp_path.iterdir())
+
+
+def test_clips_too_long_for_clip_rows_are_refused_before_the_first_pass_over_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """M2D runs clips over 1.1 s in pieces; the longest clip is the last."""
+    tiny = load_encoder("tiny-ssl")
+    assert tiny.longest == 17_919
+    clips = spliced(tiny, [drawn(96, 1, rows="clip")])
+    clips(clips.silence(tiny.longest))
     with pytest.raises(ValueError, match=r"tiny-ssl runs blocks\.0 several times in a pass"):
-        capture(spec, manifest, str(tmp_path / "s"), task="t", threads=1, device="cpu")
+        clips(clips.silence(tiny.longest + 1))
+
+    manifest, _ = write_corpus(tmp_path, [16_000, 9000, 17_919, 17_920], rate=RATE)
+    spec, asked = written(tmp_path, "clip")[1], {"task": "t", "threads": 1, "device": "cpu", "block": 2}
+    passes = count_calls(monkeypatch, "otoscope.extract.preflight.check_parity")
+    before = sorted(tmp_path.iterdir())
+    for unit_sec, pieces in ((None, "1.12 s, which it cuts"), (1.2, "1.2 s, which it cuts")):
+        with pytest.raises(ValueError, match=f"encoder tiny-ssl runs its layers several times .* as long as {pieces}"):
+            capture(spec, manifest, str(tmp_path / "s"), unit_sec=unit_sec, **asked)  # type: ignore[arg-type]
     assert sorted(tmp_path.iterdir()) == before
+    assert not passes
+    assert capture(spec, manifest, str(tmp_path / "s"), unit_sec=1.0, **asked).n_ok == 4  # type: ignore[arg-type]
+    assert passes
+    # Of a model that is not known to cut clips a pass over silence tells.
+    toy = replace(toy_encoder("plain"), name="toy", transformer_layers=["blocks.*"])
+    latents = spliced(toy, [drawn(WIDTH, 2, latents=9, k=3, rows="clip")])
+    check_lengths(latents, 2 * CHUNK, [])
+    with pytest.raises(ValueError, match=r"toy runs blocks\.1 several times in a pass"):
+        check_lengths(latents, 4 * CHUNK, [])
 
 
 def test_what_does_not_fit_is_refused_in_a_sentence() -> None:
