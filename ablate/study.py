@@ -24,6 +24,7 @@ from ..analysis.probe.cautions import cautions, chance_test
 from ..analysis.probe.probe import Probe, Recipe, fit_probe, load_probe, save_probe
 from ..analysis.probe.splits import PARTS, Splits, make_splits, splits_column
 from ..analysis.selection.check import NothingSelected
+from ..analysis.selection.confirm import confirming
 from ..analysis.selection.labellings import (
     Labelling,
     SelectedLabelling,
@@ -211,16 +212,28 @@ def select_on(
     Raises as `select_neurons`, and says where fewer than all clips are the cause.
     """
     how, among = replace(how, clips="all"), np.ones(labelling.ds.sizes["clip"], bool) if clips is None else clips
-    if clips is not None and how.confirm:
-        check_where(labelling, how.confirm)
-        among = clips = clips | clips_where(labelling.ds, how.confirm)
+    alone = "selected on training clips alone, unless --clips all is given"
+    if clips is not None and (how.where or how.confirm):
+        # Conditions are those of the task: training clips may lack a value that they name.
+        for conditions in (how.where, how.confirm):
+            check_where(labelling, conditions)
+        among = clips & clips_where(labelling.ds, how.where)
+        if not among.any():
+            raise NothingSelected(
+                f"{labelling.store} {labelling.name}: no training clip has {listed(how.where)}; expected some: leave a "
+                f"condition out ({alone})"
+            )
+        alone = f"with {listed(how.where)}, {alone}" if how.where else alone
+        if how.confirm:
+            among = among | clips_where(labelling.ds, confirming(how))
+        clips, how = among, replace(how, where=())
     part = labelling if clips is None else replace(labelling, ds=labelling.ds.isel(clip=np.flatnonzero(clips)))
     try:
         found = select_neurons(part, how)
     except NothingSelected as error:
         if clips is None:
             raise
-        raise NothingSelected(f"{error} (selected on training clips alone, unless --clips all is given)") from error
+        raise NothingSelected(f"{error} ({alone})") from error
     counted = np.zeros_like(among)
     counted[among] = part.ds.otoscope.codes(part.label, how).values >= 0
     return found, counted

@@ -252,7 +252,8 @@ class OtoscopeAccessor:
         how, mean = self._checked(selection, changes), self._mean
         if not isinstance(how.line, str):
             raise ValueError(
-                f"the threshold is {threshold_text(how.line)}; expected one of the neuron's own: q80, median or z1.5"
+                f"the threshold is {threshold_text(how.line or 0.0)}; expected one of the neuron's own: q80, median or "
+                "z1.5"
             )
         return self._where_valid(neuron_thresholds(mean, self.codes(label, how).values >= 0, how.line))
 

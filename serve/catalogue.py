@@ -99,7 +99,8 @@ class Snapshot(OpenStore):
     def check_where(self, request: Request) -> None:
         """Raise LookupError for conditions that cannot be asked of a labelling whose neurons are selected."""
         for name in sorted(self._selected(request)):
-            check_where(self.labelling(*name), request.selection.where)
+            for conditions in (request.selection.where, request.selection.confirm):
+                check_where(self.labelling(*name), conditions)
 
     def _labellings(self, request: Request) -> list[tuple[str, str]]:
         """Task and label of what the probe of a request tells apart, of its splits or folds, and of groups of clips."""

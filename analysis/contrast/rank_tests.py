@@ -2,8 +2,8 @@
 
 Goal: neurons that respond to a category, with an effect that means something and a stated share of false findings.
 Conventions: results are (layer, neuron, category), NaN for neurons that do not exist, whose means are all alike or not
-known, and for categories without clips or without others; p and q also for those of a single clip or group. Computed
-at once, a few neurons of all clips at a time.
+known, and for categories without clips or without others; p and q also where the category or all others are of a
+single clip or group. Computed at once, a few neurons of all clips at a time.
 Pooling: neurons that are alike in how many of their means are tied are pooled. The z of one that is off in nearly all
 clips is far from normal: by the few clips in which it is on, it exceeds 7 in one shuffle of fifty; pooled with all
 others it would hide them.
@@ -347,7 +347,9 @@ class Found:
 
 
 def _p_and_q(found: Found, pool: Pool, arrangement: Arrangement, selection: Selection) -> tuple[Floats, Floats]:
-    lone = np.count_nonzero(arrangement.cells, axis=0) < 2  # one clip is no evidence on a category
+    outside = arrangement.cells.sum(axis=1, keepdims=True) - arrangement.cells
+    # One clip is no evidence on a category, nor what tells it from one clip.
+    lone = np.minimum(np.count_nonzero(arrangement.cells, axis=0), np.count_nonzero(outside, axis=0)) < 2
     z = np.where(lone, np.nan, found.values["z"])
     neurons = ~np.isnan(z).all(axis=2)
     pool_of = pools_of(np.bincount(found.kind[neurons], minlength=len(EDGES) + 1))

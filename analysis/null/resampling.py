@@ -175,9 +175,11 @@ def arrange_clips(
     empty = [name for name, n in zip(categories, clips_of, strict=True) if not n]
     if empty or len(categories) < 2:
         without = f", without clips: {', '.join(empty)}" if empty else ""
+        remedy = (
+            "take the codes from `ds.otoscope.codes(label)`" if empty else "use another label column, or other clips"
+        )
         raise ValueError(
-            f"found {len(categories)} categories with clips{without}; expected at least 2, all with clips: take the "
-            "codes from `ds.otoscope.codes(label)`"
+            f"found {len(categories)} categories with clips{without}; expected at least 2, all with clips: {remedy}"
         )
     if balanced:
         codes = _cut_to_smallest(codes, len(categories), np.random.default_rng([seed, BALANCE]))
@@ -269,7 +271,8 @@ def shuffle_labels(sample: Arrangement, seed: int, draw: int) -> Codes:
     of_unit = sample.codes[first]
     if draw == 0 and all(len(np.unique(of_unit[units])) < 2 for units in sample.units_of_strata):
         raise ValueError(
-            "every split has one category only; expected at least two to exchange labels between: leave out `within`"
+            "within each value of `within` there is one category only; expected at least two to exchange labels "
+            "between: leave out `within`"
         )
     if draw == 0 and sample.log_groupings < ONE_GROUPING:
         alone = len(first) == len(sample.codes)

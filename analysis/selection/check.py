@@ -119,6 +119,8 @@ def answers_of(selection: xr.Dataset, how: Selection) -> tuple[str, ...]:
 
 def _nothing_passed(selection: xr.Dataset, how: Selection) -> str:
     if not bool(selection["q"].notnull().any()):
+        if bool(selection["z"].notnull().any()):
+            return "no neuron can be tested: one of the two categories is of a single clip or group"
         return "no neuron can be tested: of each, all means are alike, or some are not known"
     away = np.maximum(selection["auc"], 1 - selection["auc"]) if how.sign == "both" else selection["auc"]
     largest = float(1 - away.min() if how.sign == "negative" else away.max())

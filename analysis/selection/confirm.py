@@ -45,11 +45,15 @@ def with_effects(ds: xr.Dataset, label: str, how: Selection, found: xr.Dataset) 
     return found.assign(effects(ds["mean"], found["member"], ds.otoscope.arrangement(label, how)).variables)
 
 
+def confirming(how: Selection) -> tuple[str, ...]:
+    """Conditions on the clips that confirm: those of `where` on other columns hold for them too."""
+    columns = {condition_of(text)[0] for text in how.confirm}
+    return (*how.confirm, *(text for text in how.where if condition_of(text)[0] not in columns))
+
+
 def _confirming(ds: xr.Dataset, label: str, how: Selection) -> xr.DataArray:
     """Codes (clip) of the clips that confirm, among those of the categories that were selected for."""
-    columns = {condition_of(text)[0] for text in how.confirm}
-    others = tuple(text for text in how.where if condition_of(text)[0] not in columns)
-    codes: xr.DataArray = ds.otoscope.codes(label, replace(how, where=(*how.confirm, *others), confirm=()))
+    codes: xr.DataArray = ds.otoscope.codes(label, replace(how, where=confirming(how), confirm=()))
     names, selecting = codes.attrs["categories"], ds.otoscope.categories(label, how)
     kept = np.array([name in selecting for name in names], bool)
     here = [name for name in names if name in selecting]

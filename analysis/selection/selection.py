@@ -220,7 +220,8 @@ def _several(name: str, value: Any) -> tuple[str, ...]:
 def _number(name: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, Real) or (name == "threshold" and not isfinite(value)):
         more = BESIDE_NUMBERS if name == "threshold" else ""
-        raise ValueError(f"{name} is {type(value).__name__} {str(value)[:40]!r}; expected a number{more}")
+        text = " ".join(str(value).split())[:40]
+        raise ValueError(f"{name} is {type(value).__name__} {text!r}; expected a number{more}")
     return float(value)
 
 

@@ -283,6 +283,12 @@ def test_where_says_which_clips_select_and_leaves_those_that_are_tested(here, tm
         assert study.selected.endswith(leaves if among else " others")
         assert study.probe.digest == whole.probe.digest
         np.testing.assert_array_equal(study.clips, whole.clips)
+    by_training = selected_from(ds.isel(clip=ds["split"].values == "train"))
+    for where in ("split!=test", ("split=train", "split=test")):  # training clips lack a value
+        selection = Selection(percentile=4.0, where=where)
+        assert find_neurons(Request(**ASKED, selection=selection), url).pairs == by_training
+    with pytest.raises(ValueError, match=r"no training clip has split=test; expected some: .* unless --clips all"):
+        look_up(Request(**ASKED, selection=Selection(where="split=test")), url)
     for where, message in (
         ("take=7", "s.zarr task t: no clip has take '7'"),
         ("colour=red", "no label column 'colour'"),

@@ -98,6 +98,8 @@ def test_a_file_of_another_store(finished: Finished, original: str, tmp_path: Pa
 
 
 def test_an_ablation_takes_names_and_says_what_to_do_with_a_file(original: str, tmp_path: Path) -> None:
+    assert "FILE: a" in done("neurons", "--help")
+    assert "FILE: a" not in done("ablate", "set", "--help")
     file = tmp_path / "t.csv"
     written(original, file)
     for how in ("q80", "median", "z0.5"):

@@ -175,6 +175,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"mode": "transplant", "category": "z"}, "no category 'z'"),
     ({"splits": "nope"}, "no column 'nope'"),
     ({"selection": {"percentile": 0}}, "selection.percentile: Input should be greater than 0"),
+    ({"selection": {"confirm": ["split=nope"]}}, "no clip has split 'nope'; expected one of 'test', 'train'"),
     ({"selection": {"where": ["split=nope"]}}, "no clip has split 'nope'; expected one of 'test', 'train'"),
     ({"selection": {"where": ["nope=1"]}}, "no label column 'nope'"),
     ({"selection": {"where": ["split="]}}, "expected COLUMN=VALUE or COLUMN!=VALUE"),

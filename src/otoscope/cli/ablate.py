@@ -51,6 +51,10 @@ def requesting(*names: str) -> options.Decorator:
         name: o for name, o in options.options_of(Request, *names).items() if name not in ("task", "label", "probe")
     }
     offered["where"]["help"] = "Select by clips with this label only, as of `neurons`; which are tested stays as it is."
+    offered["threshold"] |= {
+        "metavar": "X|qN|median|zN",
+        "help": "With the reading clip: on the mean; q80, median, z1.5: the neuron's own [0; by rule contrast q80].",
+    }
     what = "Labelling whose categories the set is named by" + ("." if names else ", and that the probe tells apart.")
     task = {"required": True, "metavar": "TASK:LABEL", "help": what}
     return options.gathered("request", request_of, task=task, **offered)

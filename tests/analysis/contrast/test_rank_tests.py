@@ -230,3 +230,21 @@ def test_nan_a_single_clip_and_few_permutations() -> None:
     every = arrange_clips(labels_of(np.append(np.arange(4), np.full(len(codes) - 4, -1))))
     with pytest.raises(ValueError, match=r"each of which is one clip; .*use a label that several clips share"):
         contrast_tests(mean, every, how)
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+def test_what_tells_a_category_from_one_clip_or_group_is_no_evidence(grouped: bool) -> None:
+    """That clip, or group, is the lowest of every neuron: all would be found specific for the other category."""
+    units = np.repeat(np.arange(60), 2 if grouped else 1)
+    codes = np.minimum(units, 1)
+    means = np.random.default_rng(0).normal(size=(1, 20, len(codes)))
+    means[..., codes == 0] -= 9
+    mean = xr.DataArray(means, dims=("layer", "neuron", "clip"))
+    groups = {"groups": column(units)} if grouped else {}
+    how = Selection(rule="contrast", permutations=99)
+    found = contrast_tests(mean, arrange_clips(labels_of(codes), **groups), how)
+    assert (found["auc"].sel(category="b") == 1).all()
+    assert found[["auc_low", "p", "q"]].isnull().all().to_array().all()
+    codes[units == 1] = 0  # two of either
+    found = contrast_tests(mean, arrange_clips(labels_of(codes), **groups), how)
+    assert found[["p", "q"]].notnull().all().to_array().all()

@@ -1,5 +1,6 @@
 """The record of a selection: what it refuses, and percentiles of single tasks."""
 
+import numpy as np
 import pytest
 
 from otoscope.analysis.published.paper import PERCENTILES
@@ -17,6 +18,7 @@ from otoscope.analysis.selection.selection import Selection, Selections, selecti
         ({"percentile": True}, ValueError, "percentile is bool 'True'; expected a number"),
         ({"threshold": "a"}, ValueError, "threshold is str 'a'; expected a number, or one per neuron"),
         ({"threshold": float("nan")}, ValueError, "threshold is float 'nan'; expected a number, or one per neuron"),
+        ({"threshold": np.zeros((2, 2))}, ValueError, r"threshold is ndarray '\[\[0. 0.\] \[0. 0.\]\]'; expected a"),
         ({"neurons": 5}, TypeError, "'neurons' is not a field of a selection; expected some of reading, threshold"),
     ],
 )
