@@ -58,7 +58,7 @@ class JobProcess:
             self.start()
         except ValueError as error:
             return "failed", str(error)
-        told_at, began = 0.0, False
+        interrupted_at, began = 0.0, False
         try:
             self._connection.send((job, dict(asked)))
             while True:
@@ -68,10 +68,10 @@ class JobProcess:
                         return kind, rest[0]
                     began = True
                     progress(*rest)
-                if cancelled.is_set() and began and not told_at:
-                    told_at = time.monotonic()
+                if cancelled.is_set() and began and not interrupted_at:
+                    interrupted_at = time.monotonic()
                     os.kill(self._process.pid, signal.SIGINT)
-                if told_at and time.monotonic() - told_at > CANCEL_SECONDS:
+                if interrupted_at and time.monotonic() - interrupted_at > CANCEL_SECONDS:
                     self._process.kill()
                     self._how_it_ended()
                     return "cancelled", ""

@@ -1,4 +1,4 @@
-"""The process of jobs, a real one: what it does when it is told to leave a job, and when it dies."""
+"""The process of jobs, a real one: what it does when it is to leave a job, and when it dies."""
 
 import os
 import signal
@@ -55,11 +55,11 @@ def test_a_job_that_cannot_be_interrupted_is_ended_with_its_process(stored: Serv
     process, offer, cancelled = JobProcess(settings), Offer(settings.stores), threading.Event()
     process.start()
     os.kill(process._process.pid, signal.SIGSTOP)  # it hears nothing
-    told = []
+    begun = []
 
     def later() -> None:
         os.kill(process._process.pid, signal.SIGCONT)
-        while not told:
+        while not begun:
             time.sleep(0.01)
         os.kill(process._process.pid, signal.SIGSTOP)
         cancelled.set()
@@ -68,7 +68,10 @@ def test_a_job_that_cannot_be_interrupted_is_ended_with_its_process(stored: Serv
     thread.start()
     try:
         began = time.monotonic()
-        assert process.run(offer.id_of(LONG), LONG.to_json(), lambda *_: told.append(1), cancelled) == ("cancelled", "")
+        assert process.run(offer.id_of(LONG), LONG.to_json(), lambda *_: begun.append(1), cancelled) == (
+            "cancelled",
+            "",
+        )
         assert time.monotonic() - began < CANCEL_SECONDS + 30
         assert not process._process.is_alive()
         cancelled.clear()

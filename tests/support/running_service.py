@@ -121,10 +121,13 @@ class Served:
     def __init__(self, stored: ServedStore, state: Path, *more: object, env: dict[str, str] | None = None) -> None:
         given = (stored.url, "--encoder", ENCODER, "--corpus", stored.manifest, "--state", state, "--device", "cpu")
         port = () if "--port" in more else ("--port", 0)
-        self.process = subprocess.Popen(
-            command("serve", *given, *port, *more), env={**os.environ, **(env or {})}, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        )  # fmt: skip
+        self.command, self.env = command("serve", *given, *port, *more), {**os.environ, **(env or {})}
+        self.start()
+
+    def start(self) -> None:
+        """Start it, for the first time or again."""
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        self.process = subprocess.Popen(self.command, env=self.env, text=True, **pipes)
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line.startswith("serving at "):
@@ -147,6 +150,11 @@ class Served:
         """End it at once."""
         self.process.kill()
         self.process.communicate()
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as port:
+        return int(port.getsockname()[1])
 
 
 @contextmanager
