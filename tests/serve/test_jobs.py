@@ -93,7 +93,7 @@ def check_damage(path: Path, jobs: dict[str, Job], rounds: int, seed: int) -> No
 
 
 def test_damage_is_set_aside_and_never_shown(written: tuple[Path, dict[str, Job]]) -> None:
-    check_damage(*written, rounds=25, seed=0)
+    check_damage(*written, rounds=12, seed=0)
 
 
 @pytest.mark.slow
