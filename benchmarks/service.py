@@ -27,7 +27,7 @@ from .harness import Figure, Measured
 
 REQUESTS = 24  # different ones
 COMMAND = (sys.executable, "-c", "from otoscope.cli.main import main; main()", "serve")
-PATIENCE = 300.0  # seconds that a client waits for a server to come back, and for a job
+WAIT_SECONDS = 300.0  # seconds that a client waits for a server to come back, and for a job
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +78,7 @@ def load(url: str, asked: Request, *, clients: int, seconds: float, seed: int) -
 
     def one(number: int) -> None:
         dice = random.Random(seed * 1000 + number)
-        client = Client(url, "", timeout=PATIENCE)
+        client = Client(url, "", timeout=WAIT_SECONDS)
         while time.monotonic() < deadline:
             try:
                 act(client, dice)
@@ -104,7 +104,7 @@ def load(url: str, asked: Request, *, clients: int, seconds: float, seed: int) -
                     if "the job is done" not in str(done):
                         raise
                 return
-            state = client.wait(job, PATIENCE)["state"]
+            state = client.wait(job, WAIT_SECONDS)["state"]
             if state == "done":
                 compare(request, timed(client.result, job))
             elif state != "cancelled":
@@ -119,10 +119,10 @@ def load(url: str, asked: Request, *, clients: int, seconds: float, seed: int) -
     with ThreadPoolExecutor(clients) as pool:
         for task in [pool.submit(one, number) for number in range(clients)]:
             task.result()
-    last = Client(url, "", timeout=PATIENCE)
+    last = Client(url, "", timeout=WAIT_SECONDS)
     for job, request in known.items():
         try:
-            state = last.wait(job, PATIENCE)["state"]
+            state = last.wait(job, WAIT_SECONDS)["state"]
             if state == "done":
                 compare(request, last.result(job))
             found.lost += state not in ("done", "cancelled")
