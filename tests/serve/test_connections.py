@@ -1,6 +1,5 @@
 """Connections: those who say nothing, drip or do not read keep nobody else from being answered."""
 
-import asyncio
 import socket
 import threading
 import time
@@ -10,6 +9,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from otoscope.serve import connections
 from otoscope.serve.app import make_app
@@ -19,7 +19,7 @@ from otoscope.serve.security import token_digest
 from ..support.running_service import ServedStore, listening
 
 TOKEN = "correct-horse-battery-staple"
-DRIPS = (b"", b"G", b"GET /api/tasks HTTP/1.1\r\nHost: localhost\r\nX: ")
+DRIPS: tuple[bytes, ...] = (b"", b"G", b"GET /api/tasks HTTP/1.1\r\nHost: localhost\r\nX: ")
 BODY = b"POST /api/ablations HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 9\r\n"
 DRIPS += (BODY + b"\r\n{", BODY + b"Authorization: Bearer " + TOKEN.encode() + b"\r\n\r\n{")
 
@@ -129,6 +129,6 @@ def test_a_server_that_is_busy_refuses_all_but_health(
 
 def test_what_is_used_of_uvicorn_is_there() -> None:
     """The methods and attributes that are overridden or read, which are not public."""
-    assert issubclass(connections.H11Protocol, asyncio.Protocol)
+    assert issubclass(connections.BoundedProtocol, H11Protocol)
     for name in ("connection_made", "connection_lost", "handle_events", "on_response_complete", "pause_writing"):
-        assert callable(getattr(connections.H11Protocol, name))
+        assert callable(getattr(H11Protocol, name))

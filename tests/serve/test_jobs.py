@@ -38,9 +38,9 @@ def test_a_table_is_a_dictionary(changes: list[tuple[int, str, int]]) -> None:
     oldest = sorted(truth.values(), key=lambda job: job.submitted)
     assert table.unfinished() == [job for job in oldest if job.state in ("queued", "running")]
     assert table.next_queued() == next((job for job in oldest if job.state == "queued"), None)
-    for state in (None, *STATES):
-        listed = table.latest(3, state)
-        of_it = [job for job in truth.values() if state in (None, job.state)]
+    for asked in (None, *STATES):
+        listed = table.latest(3, asked)
+        of_it = [job for job in truth.values() if asked in (None, job.state)]
         assert [job.changed for job in listed] == sorted((job.changed for job in of_it), reverse=True)[:3]
         assert all(truth[job.id] == job for job in listed)
     table.close()
