@@ -1,8 +1,8 @@
-"""Does the ablation service stand 32 clients with mixed requests while one of two processes is killed?
+"""Does the server stand 32 clients with mixed requests while it is killed twice, and do two actors halve a study?
 
-Two processes share a state folder. Each client asks, follows, fetches, cancels and lists at random; what it fetches is
-compared with what others fetched and with what the study gives without a service. After a third of the time one process
-is killed.
+Each client asks, follows, fetches, cancels and lists at random; what it fetches is compared with what others fetched
+and with what the study gives without a server. After a third and after two thirds of the time the server is killed by
+-9 and started again. Then a study with many controls is done by a server with one Ray actor and by one with two.
 """
 
 import json
@@ -13,13 +13,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from otoscope.ablate.request import Request
 from otoscope.analysis.selection.selection import Selection
@@ -29,6 +26,8 @@ from . import harness
 from .harness import Figure, Measured
 
 REQUESTS = 24  # different ones
+COMMAND = (sys.executable, "-c", "from otoscope.cli.main import main; main()", "serve")
+WAIT_SECONDS = 300.0  # seconds that a client waits for a server to come back, and for a job
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,12 +36,13 @@ class Size:
     seconds: float
     notes_per_octave: int
     controls: int
-    lease: float
-    """Seconds after which the job of a killed process is another's."""
+    scaled_notes: int
+    """Notes per octave of the study that two actors share."""
+    scaled_controls: int
 
 
-FULL = Size(clients=32, seconds=90.0, notes_per_octave=20, controls=20, lease=20.0)
-SMALL = Size(clients=2, seconds=2.0, notes_per_octave=2, controls=1, lease=2.0)
+FULL = Size(clients=32, seconds=90.0, notes_per_octave=20, controls=20, scaled_notes=100, scaled_controls=200)
+SMALL = Size(clients=2, seconds=2.0, notes_per_octave=2, controls=1, scaled_notes=2, scaled_controls=1)
 
 
 @dataclass(kw_only=True)
@@ -63,19 +63,11 @@ class Load:
     """One result of each request, by its JSON."""
 
 
-def load(urls: Sequence[str], asked: Request, *, clients: int, seconds: float, seed: int) -> Load:
-    """Have clients do as they like for some seconds, then see that every job ended; all URLs but one may die."""
+def load(url: str, asked: Request, *, clients: int, seconds: float, seed: int) -> Load:
+    """Have clients do as they like for some seconds, then see that every job ended; the server may come and go."""
     found, lock = Load(), threading.Lock()
     known: dict[str, Request] = {}
     deadline = time.monotonic() + seconds
-
-    def alive() -> list[str]:
-        """URLs at which something listens."""
-        found = []
-        for url in urls:
-            with suppress(OSError), socket.create_connection((urlsplit(url).hostname, urlsplit(url).port), 5):
-                found.append(url)
-        return found
 
     def timed(call: Any, *arguments: Any) -> Any:
         began = time.perf_counter()
@@ -86,17 +78,10 @@ def load(urls: Sequence[str], asked: Request, *, clients: int, seconds: float, s
 
     def one(number: int) -> None:
         dice = random.Random(seed * 1000 + number)
-        ours = [Client(url, "", timeout=60.0 if len(urls) == 1 else 15.0) for url in urls]
+        client = Client(url, "", timeout=WAIT_SECONDS)
         while time.monotonic() < deadline:
-            client = dice.choice(ours)
             try:
                 act(client, dice)
-            except OSError as error:
-                with lock:
-                    if len(ours) > 1 and client.url not in alive():
-                        ours.remove(client)  # it was killed: the others go on
-                    else:
-                        found.errors.append(repr(error))
             except Exception as error:
                 with lock:
                     found.errors.append(repr(error))
@@ -119,7 +104,7 @@ def load(urls: Sequence[str], asked: Request, *, clients: int, seconds: float, s
                     if "the job is done" not in str(done):
                         raise
                 return
-            state = client.wait(job, 120)["state"]
+            state = client.wait(job, WAIT_SECONDS)["state"]
             if state == "done":
                 compare(request, timed(client.result, job))
             elif state != "cancelled":
@@ -134,10 +119,10 @@ def load(urls: Sequence[str], asked: Request, *, clients: int, seconds: float, s
     with ThreadPoolExecutor(clients) as pool:
         for task in [pool.submit(one, number) for number in range(clients)]:
             task.result()
-    last = Client(alive()[-1], "")
+    last = Client(url, "", timeout=WAIT_SECONDS)
     for job, request in known.items():
         try:
-            state = last.wait(job, 120)["state"]
+            state = last.wait(job, WAIT_SECONDS)["state"]
             if state == "done":
                 compare(request, last.result(job))
             found.lost += state not in ("done", "cancelled")
@@ -146,69 +131,116 @@ def load(urls: Sequence[str], asked: Request, *, clients: int, seconds: float, s
     return found
 
 
-SERVE = """
-import json, sys
-from otoscope.serve.app import Settings, run_process
-run_process(Settings(**json.loads(sys.argv[1])), "127.0.0.1", 0, lambda url: print(url, flush=True))
-"""
+class Server:
+    """The real command on one port of loopback, which can be killed and started again."""
+
+    def __init__(self, store: str, manifest: Path, state: Path, *more: object) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        given = (store, "--encoder", "tiny-ssl", "--corpus", manifest, "--state", state, "--device", "cpu")
+        self.command = [*COMMAND, *map(str, (*given, "--port", port, "--no-token", *more))]
+        self.url = f"http://127.0.0.1:{port}"
+        self.start()
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        self.process = subprocess.Popen(self.command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        assert self.process.stdout is not None
+        assert self.process.stdout.readline().startswith("serving at ")
+
+    def kill(self) -> None:
+        """End it at once."""
+        self.process.kill()
+        self.process.communicate()
+
+    def stop(self) -> None:
+        """Tell it to end."""
+        self.process.terminate()
+        self.process.communicate()
 
 
-def start(store: str, manifest: str, state: Path, lease: float) -> tuple["subprocess.Popen[str]", str]:
-    """A service on a free port of loopback, and its URL."""
-    settings = {
-        "store": store, "encoder": "tiny-ssl", "corpora": {"additive": [manifest, None]}, "state": str(state),
-        "device": "cpu", "lease": lease,
-    }  # fmt: skip
-    command = [sys.executable, "-c", SERVE, json.dumps(settings)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    assert process.stdout is not None
-    return process, process.stdout.readline().strip()
+def kill_twice(server: Any, seconds: float) -> threading.Thread:
+    """After a third and after two thirds of the time, kill a server and start it again."""
+
+    def run() -> None:
+        for _ in range(2):
+            time.sleep(seconds / 3)
+            server.kill()
+            server.start()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    return thread
+
+
+def store_of(folder: Path, notes_per_octave: int) -> tuple[str, Path]:
+    """A store of additive tones, and its manifest."""
+    from otoscope.extract.audio.corpora.synth import synthesise
+    from otoscope.extract.capture import capture
+
+    manifest = synthesise(folder / "audio", notes_per_octave=notes_per_octave, events_per_category=0)["additive"]
+    capture("tiny-ssl", str(manifest), str(folder / "store.zarr"), task="additive", threads=1)
+    return str(folder / "store.zarr"), manifest
+
+
+def seconds_with(actors: int, store: str, manifest: Path, state: Path, asked: Request) -> float:
+    """That a study takes on so many actors, once the server has done another one."""
+    server = Server(store, manifest, state, "--executor", "ray", "--actors", actors)
+    try:
+        client = Client(server.url, "")
+        client.run(replace(asked, controls=1))
+        began = time.perf_counter()
+        client.run(asked)
+        return time.perf_counter() - began
+    finally:
+        server.stop()
 
 
 def measure(scratch: Path, size: Size) -> Measured:
     from otoscope.ablate.result import read_result, write_result
     from otoscope.ablate.study import look_up, run_study
-    from otoscope.extract.audio.corpora.synth import synthesise
     from otoscope.extract.audio.manifest import read_manifest
-    from otoscope.extract.capture import capture
     from otoscope.extract.models.registry import load_encoder
 
-    manifest = synthesise(scratch / "audio", notes_per_octave=size.notes_per_octave, events_per_category=0)["additive"]
-    url, state = str(scratch / "store.zarr"), scratch / "state"
-    capture("tiny-ssl", str(manifest), url, task="additive", threads=1)
+    url, manifest = store_of(scratch / "load", size.notes_per_octave)
     asked = Request(
         task="additive", label="octave", set="(1,5) (2,7) (3,9)", controls=size.controls,
         selection=Selection(percentile=5.0),
     )  # fmt: skip
-    (first, one), (second, two) = (start(url, str(manifest), state, size.lease) for _ in range(2))
-    killer = threading.Timer(size.seconds / 3, first.kill)
+    server = Server(url, manifest, scratch / "state")
+    killer = kill_twice(server, size.seconds)
     try:
-        killer.start()
-        found = load([one, two], asked, clients=size.clients, seconds=size.seconds, seed=0)
+        found = load(server.url, asked, clients=size.clients, seconds=size.seconds, seed=0)
     finally:
         killer.join()
-        for process in (first, second):
-            process.kill()
-            process.communicate()
+        server.stop()
     encoder, corpus = load_encoder("tiny-ssl"), read_manifest(manifest)
     for key, result in list(found.by_request.items())[:3]:
         whole = run_study(look_up(Request.from_json(json.loads(key)), url), encoder, corpus, device="cpu")
         write_result(whole, scratch / "whole.parquet")
         found.wrong += not read_result(scratch / "whole.parquet").identical(result)
-    how = f"{size.clients} clients for {size.seconds:g} s, 2 processes, one killed after a third"
+    url, manifest = store_of(scratch / "scaled", size.scaled_notes)
+    asked = replace(asked, controls=size.scaled_controls)
+    took = [seconds_with(n, url, manifest, scratch / f"actors-{n}", asked) for n in (1, 2)]
+    how = f"{size.clients} clients for {size.seconds:g} s, killed by -9 twice and started again"
     calls = sorted(found.seconds)
     figures = [
         Figure(name=name, value=value, unit=unit, bound=bound, at_least=False, how=how)
         for name, value, unit, bound in (
-            ("service under load, wrong results", found.wrong, "results", 1),
-            ("service under load, lost jobs", found.lost, "jobs", 1),
-            ("service under load, errors at clients", len(found.errors), "errors", 1),
+            ("server under load, wrong results", found.wrong, "results", 1),
+            ("server under load, lost jobs", found.lost, "jobs", 1),
+            ("server under load, errors at clients", len(found.errors), "errors", 1),
         )
     ]
+    how = f"{size.scaled_controls} controls, {len(read_manifest(manifest))} clips, by a server with 1 and 2 Ray actors"
+    share = took[0] / (2 * took[1])
+    figures.append(
+        Figure(name="a study on two actors", value=share, unit="of linear", bound=0.8, at_least=True, how=how)
+    )
     raw = {
         "results": found.results, "calls": len(calls), "calls_per_second": len(calls) / size.seconds,
         "median_call_seconds": statistics.median(calls), "p99_call_seconds": calls[int(0.99 * (len(calls) - 1))],
-        "errors": found.errors[:10],
+        "errors": found.errors[:10], "study_seconds": took,
     }  # fmt: skip
     return Measured(figures=figures, raw=raw)
 

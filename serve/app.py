@@ -1,159 +1,87 @@
-"""Service: ablations over HTTP, in one plain process or in replicas on Ray Serve.
+"""Server: one process per state folder, from settings to something that answers."""
 
-Goal: from settings, which are plain values that can be sent to another machine, to something that answers.
-Conventions: who starts the service chooses store, encoder, audio and state; requests choose among them by name. The
-token is kept as its SHA-256. Replicas share the state folder, and nothing else.
-"""
-
-import logging
-import math
-import os
-import secrets
-import signal
+import fcntl
 import socket
-import sys
-import threading
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
 
-from ..extract.audio.manifest import read_manifest
-from ..extract.models.registry import load_encoder
-from ..extract.plan import to_device
 from ..messages import one_line
 from .catalogue import Catalogue
-from .jobs import JobFolder
-from .routes import make_app
-from .security import Limits
-from .worker_loop import LEASE_SECONDS, MAX_QUEUED, WorkerLoop
-
-log = logging.getLogger(__name__)
-
-MAX_CONNECTIONS = 256
-STOP_SECONDS = 30  # to end in
-OBJECT_STORE_BYTES = 100 * 2**20  # nothing large goes through it
-APPLICATION = "otoscope-ablation"
+from .connections import bounded
+from .job_process import JobProcess
+from .jobs import JobTable
+from .metrics import Metrics
+from .results import Results
+from .routes import make_routes
+from .security import bracketed
+from .settings import Settings
+from .worker_loop import WorkerLoop
 
 
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """All that a replica needs."""
+def make_app(settings: Settings, process: JobProcess | None = None) -> FastAPI:
+    """The application; its worker loop starts with it, and is its `state.loop`.
 
-    store: str
-    encoder: str
-    """As in `load_encoder`."""
-    corpora: Mapping[str, tuple[str, str | None]]
-    """By task: manifest and audio root."""
-    state: str
-    """Folder of jobs and probes, shared by the replicas."""
-    device: str | None = None
-    limits: Limits = field(default_factory=Limits)
-    max_queued: int = MAX_QUEUED
-    lease: float = LEASE_SECONDS
-
-
-def build(settings: Settings) -> FastAPI:
-    """The application, everything loaded and checked; its worker loop starts with it.
-
-    Raises what opening store, encoder, manifests or state folder raises.
+    process: does the jobs [a `JobProcess`, started with the first of them].
+    Raises what opening stores or state folder raises. The folder is to be locked.
     """
-    folder = JobFolder(settings.state)
-    encoder = to_device(load_encoder(settings.encoder), settings.device)
-    corpora = {task: read_manifest(*given) for task, given in settings.corpora.items()}
-    catalogue = Catalogue(
-        settings.store, encoder, corpora, probes=Path(settings.state) / "probes", device=settings.device
-    )
+    (settings.state / "probes").mkdir(exist_ok=True)
+    catalogue, results, metrics = Catalogue(settings), Results(settings.state / "results"), Metrics()
+    results.clear()
     loop = WorkerLoop(
-        folder, catalogue.run, max_queued=settings.max_queued, lease=settings.lease, redact=catalogue.redact
-    )
-    app = make_app(loop, catalogue, settings.limits)
-    app.state.loop = loop
-    return app
+        JobTable(settings.state / "jobs.sqlite", results.jobs), results, process or JobProcess(settings), metrics,
+        settings.max_queued, catalogue.open_again, settings.redact,
+    )  # fmt: skip
+    return make_routes(loop, catalogue, settings)
 
 
-def run_process(settings: Settings, host: str, port: int, ready: Callable[[str], None] = lambda url: None) -> None:
-    """Serve in this process until SIGINT or SIGTERM; the job under way is then put back into the queue.
+def run_server(settings: Settings, host: str, port: int, ready: Callable[[str], None] = lambda url: None) -> None:
+    """Serve until SIGINT or SIGTERM; the job under way is then put back into the queue.
 
-    ready: called with the URL once the port is bound; port 0 is any free one.
-    Raises OSError for an address that cannot be bound.
+    ready: called with the URL once it answers; port 0 is any free one.
+    Raises OSError for an address that cannot be bound and a folder that is in use, and as `JobProcess.start`.
     """
-    app = build(settings)
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.create_server((host, port), family=family) as listening:
-        shown = f"[{host}]" if ":" in host else host
-        ready(f"http://{shown}:{listening.getsockname()[1]}")
+    with locked(settings.state), _listening(host, port) as listening:
+        process = JobProcess(settings)
+        if settings.corpora:
+            process.start()  # what is wrong with them is known before anything is served
+        app = make_app(settings, process)
+        ready(f"http://{bracketed(host)}:{listening.getsockname()[1]}")
         config = uvicorn.Config(
-            app, log_config=None, access_log=False, server_header=False, proxy_headers=False, lifespan="on",
-            limit_concurrency=MAX_CONNECTIONS, timeout_graceful_shutdown=5, ws="none",
+            app, http=bounded(), log_config=None, access_log=False, server_header=False, proxy_headers=False,
+            lifespan="on", timeout_graceful_shutdown=5, ws="none", h11_max_incomplete_event_size=16_384,
         )  # fmt: skip
         uvicorn.Server(config).run(sockets=[listening])
 
 
-def run_on_ray(
-    settings: Settings, host: str, port: int, *, replicas: int = 1, cpus: float = 1.0, gpus: float = 0.0,
-    address: str | None = None, ready: Callable[[str], None] = lambda url: None, until: threading.Event | None = None,
-) -> None:  # fmt: skip
-    """Serve in replicas on Ray Serve, each pinned to its CPUs and GPUs, until the event or KeyboardInterrupt.
-
-    address: of a running cluster, whose machines must have this package and see all the paths in the settings; None for
-    one on this machine.
-    Raises OSError where there is no such cluster.
-    """
-    if address is None and "ray" not in sys.modules:  # it reads these when it is imported
-        # Ray opens ports on all interfaces: whoever does not know this token can do nothing there.
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
-        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-    import ray
-    from ray import serve
-
-    ours = not ray.is_initialized()
-    if ours:
-        options: dict[str, Any] = {"address": address, "log_to_driver": False, "logging_level": logging.ERROR}
-        if address is None:
-            options |= {"address": "local", "include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
-            options["num_cpus"] = max(1, math.ceil(replicas * cpus))
-        handler = signal.getsignal(signal.SIGTERM)
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """A state folder, made where there is none, that no other process uses meanwhile."""
+    lock = folder / "lock"
+    if folder.is_dir() and any(folder.iterdir()) and not lock.is_file():
+        raise OSError(
+            f"{folder} holds other files; expected a new folder, or the state of a server: give another --state"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    with lock.open("w") as file:
         try:
-            ray.init(**options)
-            if callable(handler) and threading.current_thread() is threading.main_thread():
-                signal.signal(signal.SIGTERM, handler)  # Ray has replaced it by its own
-        except (OSError, RuntimeError, ValueError) as error:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
             raise OSError(
-                f"no Ray cluster {address or 'on this machine'} ({one_line(error)}); expected one that runs: see `ray "
-                "status`"
+                f"{folder} cannot be locked ({one_line(error)}); expected a folder on a local disk that no other "
+                "server uses: give another --state"
             ) from error
+        yield
+
+
+def _listening(host: str, port: int) -> socket.socket:
     try:
-        serve.start(proxy_location="HeadOnly", http_options={"host": host, "port": port})
-        deployment = serve.deployment(
-            name="ablation", num_replicas=replicas, health_check_period_s=5, graceful_shutdown_timeout_s=STOP_SECONDS,
-            ray_actor_options={"num_cpus": cpus, "num_gpus": gpus}, logging_config={"enable_access_log": False},
-        )(serve.ingress()(Replica))  # fmt: skip
-        serve.run(deployment.bind(settings), name=APPLICATION, route_prefix="/")
-        ready(f"http://{host}:{port}")
-        (until or threading.Event()).wait()
-    finally:
-        if address is None:
-            serve.shutdown()
-        else:  # others may serve there too
-            serve.delete(APPLICATION)
-        if ours:
-            ray.shutdown()
-
-
-class Replica:
-    """One replica on Ray Serve."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._app = build(settings)
-
-    def __serve_build_asgi_app__(self) -> FastAPI:
-        return self._app
-
-    def check_health(self) -> None:
-        """Raises where jobs are no longer taken: Serve then replaces the replica."""
-        if not self._app.state.loop.alive:
-            raise RuntimeError("no jobs are taken")
+        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except OSError as error:
+        raise OSError(
+            f"cannot listen at {host} port {port} ({one_line(error)}); expected an address of this machine and a free "
+            "port: give another --port"
+        ) from error

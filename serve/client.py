@@ -7,55 +7,60 @@ token goes nowhere else. Errors are one line: LookupError for what does not exis
 wrongly, PermissionError for the token, TimeoutError for a job that lasts longer, else OSError.
 """
 
-import json
 import os
 import time
-from http.client import HTTPException
-from typing import IO, Any
-from urllib.error import HTTPError, URLError
-from urllib.parse import quote, urlencode, urlsplit
-from urllib.request import HTTPRedirectHandler, OpenerDirector, ProxyHandler, build_opener
-from urllib.request import Request as Call
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import parse_qs, quote, urlsplit, urlunsplit
 
+import httpx
 import pyarrow as pa
 import xarray as xr
 
 from ..ablate.request import Request
 from ..ablate.result import result_of_table
 from ..analysis.selection.selection import Selection, selection_of
-from ..documents import MAX_BYTES, check_size, parse_json
+from ..documents import check_size, parse_json
+from ..messages import visible
 
 ARROW = "application/vnd.apache.arrow.stream"
 TOKEN = "OTOSCOPE_TOKEN"  # environment variable
 LOCAL = ("127.0.0.1", "localhost", "::1")
 TRANSIENT = (500, 502, 503, 504)
+ERRORS: dict[int, type[Exception]] = {401: PermissionError, 404: LookupError}
+ERRORS |= dict.fromkeys((400, 409, 413, 422), ValueError)
 MAX_ANSWER_BYTES, MAX_JSON_BYTES = 2**28, 2**26
 MAX_POLL_SECONDS = 2.0
 MIN_PAUSE_SECONDS = 0.05
 
 
 class Client:
-    """A service at a URL.
+    """A server at a URL, which may be the link that it printed.
 
-        client = Client("http://127.0.0.1:8765")
+        client = Client("http://127.0.0.1:8766")
         result = client.run(Request(task="fm", label="octave", set="shared(4,5)"))
 
-    token: by default the environment's OTOSCOPE_TOKEN, if there is one.
+    token: by default that of the link, or the environment's OTOSCOPE_TOKEN, if there is one.
     timeout: seconds for which a request is tried, and a full queue waited for.
     """
 
-    def __init__(self, url: str = "http://127.0.0.1:8765", token: str | None = None, timeout: float = 60.0) -> None:
+    def __init__(self, url: str = "http://127.0.0.1:8766", token: str | None = None, timeout: float = 60.0) -> None:
         parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.query:
-            raise ValueError("not a valid URL of a service; expected http://HOST:PORT, the token apart from it")
-        self.url, self.timeout = url.rstrip("/"), timeout
-        self._token = os.environ.get(TOKEN) if token is None else token
-        proxies = [ProxyHandler({})] if parts.hostname in LOCAL else []
-        self._opener: OpenerDirector = build_opener(_NoRedirect, *proxies)
+        asked = parse_qs(parts.query)
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or {*asked} - {"token"}:
+            raise ValueError("not a valid URL of a server; expected http://HOST:PORT, or the link that it printed")
+        self.url, self.timeout = urlunsplit((*parts[:2], parts.path.rstrip("/"), "", "")), timeout
+        if token is None:
+            token = asked["token"][0] if asked else os.environ.get(TOKEN, "")
+        self._http = httpx.Client(
+            base_url=f"{self.url}/api", headers={"Authorization": f"Bearer {token}"} if token else {},
+            timeout=max(1.0, timeout), trust_env=parts.hostname not in LOCAL,  # or a proxy would be asked for them
+            limits=httpx.Limits(max_keepalive_connections=0),
+        )  # fmt: skip
 
     def submit(self, request: Request) -> str:
         """Queue a request, or find that it was asked before: the id of its job."""
-        return str(self._json("POST", "/ablations", request.to_json())["id"])
+        return str(self._json("POST", "/ablations", body=request.to_json())["id"])
 
     def job(self, job: str) -> dict[str, Any]:
         """A job as it stands: state, progress, error, request."""
@@ -63,8 +68,8 @@ class Client:
 
     def jobs(self, state: str | None = None, limit: int = 100) -> list[dict[str, Any]]:
         """Jobs, those first whose state changed last."""
-        query = urlencode({"limit": limit} | ({} if state is None else {"state": state}))
-        return list(self._json("GET", f"/ablations?{query}")["jobs"])
+        query = {"limit": limit} | ({} if state is None else {"state": state})
+        return list(self._json("GET", "/ablations", query)["jobs"])
 
     def wait(self, job: str, timeout: float | None = None) -> dict[str, Any]:
         """The job once it ended, done, failed or cancelled. Raises TimeoutError where it lasts longer (seconds)."""
@@ -96,56 +101,53 @@ class Client:
         return dict(self._json("DELETE", f"/ablations/{quote(job, safe='')}"))
 
     def tasks(self) -> list[dict[str, Any]]:
-        """Tasks of the store."""
+        """Tasks of the stores."""
         return list(self._json("GET", "/tasks"))
 
     def categories(self, task: str, label: str) -> dict[str, int]:
         """Clips of each category of a labelling."""
-        found = self._json("GET", f"/tasks/{quote(task, safe='')}/categories?{urlencode({'label': label})}")
-        return {each["category"]: each["clips"] for each in found}
+        return dict(self._json("GET", f"/tasks/{quote(task, safe='')}/categories", {"label": label}))
 
     def sets(self, task: str, label: str, selection: Selection | None = None) -> dict[str, int]:
         """Names of the sets that a selection offers an ablation of its labelling, and how many neurons each has."""
         how = selection_of(selection)
         asked = {"task": task, "label": label, **how.to_json()}
         asked = {name: value for name, value in asked.items() if value is not None}
-        return {
-            each["set"]: each["neurons"] for each in self._json("GET", f"/selections?{urlencode(asked, doseq=True)}")
-        }
+        return dict(self._json("GET", "/selections", asked))
 
     def probes(self) -> list[dict[str, Any]]:
         """Probes that were fitted there."""
         return list(self._json("GET", "/probes"))
 
-    def _json(self, method: str, path: str, body: Any = None) -> Any:
-        return parse_json(self._call(method, path, body), MAX_JSON_BYTES)
+    def _json(self, method: str, path: str, query: Mapping[str, Any] | None = None, body: Any = None) -> Any:
+        return parse_json(self._call(method, path, query, body), MAX_JSON_BYTES)
 
-    def _call(self, method: str, path: str, body: Any = None, accept: str = "application/json") -> bytes:
+    def _call(
+        self, method: str, path: str, query: Mapping[str, Any] | None = None, body: Any = None,
+        accept: str = "application/json",
+    ) -> bytes:  # fmt: skip
         """What is answered, tried until it is or the timeout is over."""
-        headers = {"Accept": accept}
-        if self._token:
-            headers["Authorization"] = f"Bearer {self._token}"
-        data = None
-        if body is not None:
-            data, headers["Content-Type"] = json.dumps(body).encode(), "application/json"
         deadline, pause = time.monotonic() + self.timeout, 0.1
         while True:
-            call = Call(self.url + path, data, headers, method=method)
+            wait = pause
             try:
-                with self._opener.open(call, timeout=max(1.0, self.timeout)) as answer:
-                    data = bytes(answer.read(MAX_ANSWER_BYTES + 1))
-                check_size(len(data), MAX_ANSWER_BYTES)
-                return data
-            except HTTPError as error:
-                problem, wait = _problem(error), pause
-                if error.code == 429:
-                    wait = _seconds(error.headers.get("Retry-After"), pause)
-                elif error.code not in TRANSIENT:
+                headers = {"Accept": accept}
+                with self._http.stream(method, path, params=query, json=body, headers=headers) as answer:
+                    content = bytearray()
+                    for part in answer.iter_bytes():
+                        content += part
+                        check_size(len(content), MAX_ANSWER_BYTES)
+                if answer.is_success:
+                    return bytes(content)
+                problem = _problem(answer.status_code, bytes(content))
+                if answer.status_code == 429:
+                    after = answer.headers.get("Retry-After", "")
+                    wait = float(after) if after.isdecimal() else pause
+                elif answer.status_code not in TRANSIENT:
                     raise problem from None
-            except (URLError, HTTPException, OSError) as error:
-                reason = getattr(error, "reason", None) or error
-                problem = OSError(f"no answer from {self.url} ({reason}); expected a service that runs there")
-                wait = pause
+            except httpx.TransportError as error:
+                reason = str(error) or type(error).__name__
+                problem = OSError(f"no answer from {self.url} ({reason}); expected a server that runs there")
             left = deadline - time.monotonic()
             if left <= 0:
                 raise problem
@@ -153,24 +155,10 @@ class Client:
             pause = min(2 * pause, MAX_POLL_SECONDS)
 
 
-class _NoRedirect(HTTPRedirectHandler):
-    """An answer that sends elsewhere is an error: the token is for this service."""
-
-    def redirect_request(self, req: Call, fp: IO[bytes], code: int, msg: str, headers: Any, newurl: str) -> None:
-        """Nowhere."""
-
-
-def _problem(error: HTTPError) -> Exception:
-    """What the service said, as the exception that a function of ours would raise."""
-    kinds: dict[int, type[Exception]] = {401: PermissionError, 404: LookupError, 400: ValueError, 409: ValueError}
-    kinds |= {413: ValueError, 422: ValueError}
+def _problem(status: int, content: bytes) -> Exception:
+    """What the server said, as the exception that a function of ours would raise."""
     try:
-        with error:
-            reason = str(parse_json(error.read(MAX_BYTES + 1))["error"])
-    except (OSError, ValueError, KeyError, TypeError, HTTPException):
-        reason = f"answer {error.code} without a reason"
-    return kinds.get(error.code, OSError)(reason)
-
-
-def _seconds(text: str | None, default: float) -> float:
-    return float(text) if text is not None and text.isdecimal() else default
+        reason = visible(str(parse_json(content)["error"]))
+    except (ValueError, LookupError, TypeError):
+        reason = f"answer {status} without a reason"
+    return ERRORS.get(status, OSError)(reason)

@@ -1,18 +1,17 @@
 """What goes over the wire: requests and answers as the service documents them. The one file that knows pydantic.
 
-Conventions: unknown fields are refused, numbers are not read from text. Times are ISO 8601 in UTC.
+Conventions: unknown fields are refused, numbers are not read from text. Times are in seconds since 1970.
 """
 
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
-from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from ..ablate.request import Request
 from ..analysis.selection.selection import Selection
-from .jobs import State
+from .jobs import Job
 
 MAX_NAME = 200  # characters
 SEED = {"ge": 0, "lt": 2**48}
@@ -66,7 +65,7 @@ class Ask(model_of(Request, strict=True)):  # type: ignore[misc]
 class SelectionQuery(model_of(Selection, strict=False)):  # type: ignore[misc]
     """Whose neurons, and how they are selected: as for an ablation of the same labelling."""
 
-    task: str = Field(max_length=MAX_NAME, description="Task of the store.")
+    task: str = Field(max_length=MAX_NAME, description="Task of a store.")
     label: str = Field(max_length=MAX_NAME, description="Label column.")
 
 
@@ -76,29 +75,10 @@ class Problem(BaseModel):
     error: str
 
 
-class Progress(BaseModel):
-    """Clips that are done, of how many; 0 of 0 where that is not known."""
-
-    done: int
-    total: int
-
-
-class JobView(BaseModel):
-    """A job as it stands."""
-
-    id: str = Field(pattern="^[0-9a-f]{64}$")
-    state: State
-    submitted: datetime
-    changed: datetime
-    progress: Progress
-    error: str = Field(description="One line, of a job that failed.")
-    request: dict[str, Any]
-
-
 class JobList(BaseModel):
     """Jobs, those first whose state changed last."""
 
-    jobs: list[JobView]
+    jobs: list[Job]
 
 
 class ResultView(BaseModel):
@@ -113,7 +93,7 @@ class ResultView(BaseModel):
 
 
 class TaskView(BaseModel):
-    """A task of the store."""
+    """A task of a store."""
 
     task: str
     clips: int
@@ -122,34 +102,11 @@ class TaskView(BaseModel):
     rerun: bool = Field(description="Whether its audio is here.")
 
 
-class LabelView(BaseModel):
-    """A label column of a task."""
-
-    label: str
-    categories: int
-    divides: bool = Field(description="It divides clips into those for training and for test.")
-
-
-class CategoryView(BaseModel):
-    """A category, and its clips that were extracted."""
-
-    category: str
-    clips: int
-
-
-class SetView(BaseModel):
-    """A set of neurons that a selection offers, as a request names it."""
-
-    set: str
-    neurons: int
-
-
 class ProbeView(BaseModel):
     """A probe that was fitted for a job."""
 
     probe: str
     labelling: str
-    categories: int
     heads: list[str]
     recipe: dict[str, Any]
     valid_accuracy: list[float | None]

@@ -1,120 +1,91 @@
-"""Security middleware: what stands before the service, and lets pass only what may.
+"""Security: what stands before the routes, and lets pass only what may.
 
-Goal: unknown hosts (a page in a browser that had its own name point here), missing tokens, bodies that are too large
-or too slow, and forms sent by other pages are answered before anything looks at them.
+Goal: unknown hosts (a page in a browser that had its own name point here), missing tokens and forms sent by other pages
+are answered before anything looks at them.
 Conventions: an ASGI middleware. Answers are JSON, {"error": one line}. The token is known by its SHA-256 alone.
 """
 
-import asyncio
 import hashlib
 import hmac
-import json
 import os
-from collections import Counter
-from collections.abc import Awaitable, Callable, MutableMapping
-from dataclasses import dataclass
+import re
+import secrets
 from pathlib import Path
-from typing import Any
 
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
+from starlette.datastructures import Headers, QueryParams
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from ..files import whole_file
+from .metrics import Metrics
+from .settings import Limits
 
 METHODS = ("GET", "POST", "DELETE", "PUT", "PATCH", "HEAD", "OPTIONS")
-WITHOUT_TOKEN = ("/health/live", "/health/ready")
+HEALTH = ("/api/health/live", "/api/health/ready")
 TOKEN = "OTOSCOPE_TOKEN"  # environment variable
 MIN_TOKEN = 16  # characters
-LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
+HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^\s:/@\[\]]+)(:\d{1,5})?")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Limits:
-    """What passes."""
-
-    hosts: tuple[str, ...] = LOOPBACK
-    """Names under which the service may be called, without port."""
-    token: str = ""
-    """SHA-256 of the token in hexadecimal digits; "" where none is needed."""
-    max_bytes: int = 65_536
-    """Of a request's body."""
-    body_timeout: float = 10.0
-    """Seconds for a whole body to arrive."""
-
-
-class SecurityMiddleware:
+class Guard:
     """Passes requests within the limits on to an application, and counts all by method and status."""
 
-    def __init__(self, app: App, limits: Limits, answered: "Counter[tuple[str, int]]") -> None:
-        self.app, self.limits, self.answered = app, limits, answered
+    def __init__(self, app: ASGIApp, limits: Limits, metrics: Metrics) -> None:
+        self.app, self.limits, self.metrics, self.answering = app, limits, metrics, 0
 
-    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
         if scope["type"] != "http":
-            if scope["type"] == "lifespan":
-                await self.app(scope, receive, send)
-            return
-        method = scope["method"] if scope["method"] in METHODS else "other"
+            return await self.app(scope, receive, send)
         status = 500
 
         async def counted(message: Message) -> None:
             nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
+            status = message.get("status", status)
             await send(message)
 
+        refused = self._refusal(scope, Headers(scope=scope))
+        self.answering += 1
         try:
-            headers = _headers(scope)
-            refusal = self._refusal(scope, headers)
-            body = b""
-            if refusal is None:
-                refusal, body = await self._body(headers, receive)
-            if refusal is not None:
-                await _answer(counted, *refusal)
-                return
-            await self.app(scope, _replay(body, receive), counted)
+            await (refused or self.app)(scope, receive, counted)
         finally:
-            self.answered[method, status] += 1
+            self.answering -= 1
+            method = scope["method"] if scope["method"] in METHODS else "other"
+            self.metrics.answers.labels(method, status).inc()
 
-    def _refusal(self, scope: MutableMapping[str, Any], headers: dict[str, list[str]]) -> tuple[int, str] | None:
-        hosts = headers.get("host", [])
-        if len(hosts) != 1 or host_of(hosts[0]) not in self.limits.hosts:
-            return 400, "unknown host; expected a name that the service was started for: see --allow-host"
-        if self.limits.token and scope["path"] not in WITHOUT_TOKEN and not self._has_token(headers):
-            return 401, "no valid token; expected the header Authorization: Bearer TOKEN"
-        if scope["method"] == "POST":
-            kinds = headers.get("content-type", [""])
-            if kinds[0].partition(";")[0].strip().lower() != "application/json":
-                return 415, "expected a body of Content-Type application/json"
+    def _refusal(self, scope: Scope, headers: Headers) -> JSONResponse | None:
+        path, length = scope["path"], headers.get("content-length", "0")
+        if host_of(headers.get("host", "")) not in self.limits.hosts:
+            return _problem(400, "unknown host; expected a name that the server was started for: see --allow-host")
+        if path in HEALTH:
+            return None
+        if self.limits.token and not self._is_token(_token_in(scope, headers)):
+            error = "no valid token; expected the header Authorization: Bearer TOKEN"
+            return _problem(401, error, {"WWW-Authenticate": "Bearer"})
+        if self.answering >= self.limits.max_answering:
+            return _problem(503, "too many requests at a time; expected fewer: ask again", {"Retry-After": "1"})
+        if not length.isdecimal() or len(length) > 18 or int(length) > self.limits.max_bytes:
+            return _problem(413, f"the body is too large; expected at most {self.limits.max_bytes} bytes")
+        kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+        if scope["method"] == "POST" and kind != "application/json":
+            return _problem(415, "expected a body of Content-Type application/json")
         return None
 
-    def _has_token(self, headers: dict[str, list[str]]) -> bool:
-        sent = headers.get("authorization", [""])
-        scheme, _, token = sent[0].partition(" ")
-        given = token_digest(token.strip()) if len(sent) == 1 and scheme.lower() == "bearer" else ""
-        return hmac.compare_digest(given.encode(), self.limits.token.encode())
+    def _is_token(self, given: str) -> bool:
+        return hmac.compare_digest(token_digest(given).encode(), self.limits.token.encode())
 
-    async def _body(self, headers: dict[str, list[str]], receive: Receive) -> tuple[tuple[int, str] | None, bytes]:
-        """The whole body, or why not: it is held here, so that nothing behind has to count bytes."""
-        limit = self.limits.max_bytes
-        too_large = 413, f"the body is too large; expected at most {limit} bytes"
-        length = headers.get("content-length", ["0"])[0]
-        if length.isdecimal() and (len(length) > 18 or int(length) > limit):
-            return too_large, b""
-        body = bytearray()
-        try:
-            async with asyncio.timeout(self.limits.body_timeout):
-                while True:
-                    message = await receive()
-                    if message["type"] == "http.disconnect":
-                        return (400, "the connection was closed"), b""
-                    body += message.get("body", b"")
-                    if len(body) > limit:
-                        return too_large, b""
-                    if not message.get("more_body", False):
-                        return None, bytes(body)
-        except TimeoutError:
-            return (408, f"the body did not arrive; expected it within {self.limits.body_timeout:g} s"), b""
+
+def _token_in(scope: Scope, headers: Headers) -> str:
+    """The token of a request: a bearer's, or of the link that was printed."""
+    sent = headers.getlist("authorization")
+    scheme, _, token = sent[0].partition(" ") if len(sent) == 1 else ("", "", "")
+    if scheme.lower() == "bearer":
+        return token.strip()
+    return QueryParams(scope["query_string"]).get("token", "") if scope["path"] == "/" and not sent else ""
+
+
+def _problem(status: int, error: str, headers: dict[str, str] | None = None) -> JSONResponse:
+    return JSONResponse({"error": error}, status, headers)
 
 
 def read_token(path: str | None) -> str:
@@ -133,46 +104,27 @@ def read_token(path: str | None) -> str:
     return token
 
 
+def draw_token(write_to: str | None) -> str:
+    """A new token, also written to a file, if one is named, that its owner alone can read."""
+    token = secrets.token_urlsafe(32)
+    if write_to is not None:
+        with whole_file(write_to) as partial:
+            partial.touch(0o600)
+            partial.write_text(token + "\n")
+    return token
+
+
 def token_digest(token: str) -> str:
     """SHA-256 of a token, in hexadecimal digits."""
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
 
 
+def bracketed(host: str) -> str:
+    """An address as URLs have it: "::1" -> "[::1]"."""
+    return f"[{host}]" if ":" in host else host
+
+
 def host_of(header: str) -> str:
-    """The name in a Host header or an address, in lower case and without port: "[::1]:80" -> "[::1]"."""
-    name = header.strip().lower()
-    if name.startswith("["):
-        return name.partition("]")[0] + "]"
-    return name.partition(":")[0]
-
-
-def _headers(scope: MutableMapping[str, Any]) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
-    for name, value in scope["headers"]:
-        found.setdefault(name.decode("latin-1").lower(), []).append(value.decode("latin-1"))
-    return found
-
-
-def _replay(body: bytes, receive: Receive) -> Receive:
-    """A body as if it arrived now."""
-    given = False
-
-    async def replayed() -> Message:
-        nonlocal given
-        if given:
-            return await receive()  # that the client went away
-        given = True
-        return {"type": "http.request", "body": body, "more_body": False}
-
-    return replayed
-
-
-async def _answer(send: Send, status: int, error: str) -> None:
-    body = json.dumps({"error": error}).encode()
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    if status == 401:
-        headers.append((b"www-authenticate", b"Bearer"))
-    if status in (408, 413):  # the rest of the body is not read
-        headers.append((b"connection", b"close"))
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+    """The name in a Host header or an address, in lower case and without port, "" for none: "[::1]:80" -> "[::1]"."""
+    found = HOST.fullmatch(header.lower())
+    return found[1] if found else ""

@@ -1,34 +1,28 @@
-"""Worker loop: takes jobs from a folder, one at a time, and sees to it that each ends.
+"""Worker loop: takes jobs from the table, one at a time, and sees to it that each ends.
 
 Goal: queue, cancellation, and what happens when processes die, apart from HTTP and from what the jobs are about.
-Conventions: several loops, in as many processes or machines, may share a folder. Whoever works on a job leaves a
-heartbeat every second; one that has left none for `lease` seconds is taken to be dead, and its job goes to another
-loop. Were it alive after all, it would find the job taken, and stop. A job under which process after process dies
-fails.
+Conventions: a job under which process after process dies fails. A result on disk is a job that is done, whatever the
+table says.
 """
 
 import logging
-import os
-import platform
 import threading
 import time
-import uuid
-from collections import Counter
 from collections.abc import Callable, Mapping
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 from ..messages import one_line
-from .jobs import Job, JobFolder
+from .job_process import JobProcess
+from .jobs import Job, JobTable, State
+from .metrics import Metrics
+from .results import Results
 
 log = logging.getLogger(__name__)
 
-MAX_QUEUED = 64
-LEASE_SECONDS = 20.0
-HEARTBEAT_SECONDS = 1.0  # between two heartbeats, and two looks at whether the job is still ours
-POLL_SECONDS = 0.25  # between two looks into the queue
 MAX_LOSSES = 3  # processes that may die under a job
-PROGRESS_SECONDS = 0.5  # between two records of progress
+RETRY_SECONDS = 1.0  # between two looks into the queue: it is looked into at once when a job comes
+STOP_SECONDS = 20.0
 
 
 class QueueFull(RuntimeError):
@@ -39,232 +33,152 @@ class QueueFull(RuntimeError):
         self.retry_after = retry_after
 
 
-class Ended(RuntimeError):
-    """The job is no longer to be done: cancelled, taken by another loop, or the loop stops."""
-
-
-class RunningJob:
-    """A job that is being done, as its runner sees it."""
-
-    def __init__(self, folder: JobFolder, job: Job) -> None:
-        self.job, self.ended = job, threading.Event()
-        self._folder, self._recorded = folder, -PROGRESS_SECONDS
-        self._when_ended: Callable[[], None] | None = None
-        self._lock = threading.Lock()
-
-    def progress(self, done: int, total: int) -> None:
-        """Record how much is done. Raises Ended where the job is not to be done any more."""
-        if self.ended.is_set():
-            raise Ended
-        if time.monotonic() - self._recorded > PROGRESS_SECONDS or done == total:
-            self._recorded = time.monotonic()
-            self._folder.record_progress(self.job, done, total)
-
-    def when_ended(self, action: Callable[[], None]) -> None:
-        """Have something done, in another thread, once the job is not to be done any more: to end sooner."""
-        with self._lock:
-            self._when_ended = action
-            ended = self.ended.is_set()
-        if ended:
-            action()
-
-    def end(self) -> None:
-        """The job is not to be done any more."""
-        with self._lock:
-            action, already = self._when_ended, self.ended.is_set()
-            self.ended.set()
-        if action is not None and not already:
-            action()
-
-
-Runner = Callable[[str, Mapping[str, Any], Path, RunningJob], None]
-"""(id, request, target, running): do what is asked and write the result to the target, whole or not at all.
-
-ValueError, LookupError and OSError are for whoever asked, in one line; other exceptions are faults of ours. Doing a job
-twice must give the same result twice.
-"""
-
-
 class WorkerLoop:
-    """Jobs of a folder, done one at a time in a thread of this process; use `start` and `stop`."""
+    """Jobs of a table, done one at a time; use `start` and `stop`.
+
+    on_stale: called when a job found the stores changed. redact: what error messages pass.
+    """
 
     def __init__(
-        self, folder: JobFolder, runner: Runner, *, max_queued: int = MAX_QUEUED, lease: float = LEASE_SECONDS,
-        redact: Callable[[str], str] = str,
+        self, table: JobTable, results: Results, process: JobProcess, metrics: Metrics, max_queued: int,
+        on_stale: Callable[[], object], redact: Callable[[str], str],
     ) -> None:  # fmt: skip
-        self.folder, self.runner, self.max_queued, self.lease, self.redact = folder, runner, max_queued, lease, redact
-        self.name = f"{platform.node()}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
-        self.counts: Counter[str] = Counter()
-        """Of this loop, by what happened: submitted, known, refused, done, failed, cancelled, taken_over, lost."""
-        self.seconds = 0.0
-        """Spent on jobs that are done."""
-        self._wake, self._stopping = threading.Event(), threading.Event()
-        self._submitting = threading.Lock()
-        self._running: RunningJob | None = None
-        self._heartbeats: dict[str, tuple[tuple[int, int], float]] = {}
-        """By job: number and time of its last heartbeat, and when, on our clock, it was seen first."""
-        self._threads = [
-            threading.Thread(target=one, name=one.__name__, daemon=True) for one in (self._work, self._send_heartbeats)
-        ]
+        self.table, self.results, self.process, self.metrics = table, results, process, metrics
+        self.max_queued, self.on_stale, self.redact = max_queued, on_stale, redact
+        self.problem = "it was not started"
+        """Why no jobs are taken, or ""."""
+        self._wake, self._cancelled, self._stopping = threading.Event(), threading.Event(), threading.Event()
+        self._lock = threading.RLock()
+        self._progress = (0, 0)
+        self._seconds = 5.0  # that the last job took
+        self._thread = threading.Thread(target=self._work, name="jobs", daemon=True)
 
     def start(self) -> None:
-        """Begin to take jobs."""
-        for thread in self._threads:
-            thread.start()
+        """Queue again what was running when the server ended, and begin to take jobs."""
+        for job in self.table.unfinished():
+            if job.state == "running":
+                self._put_back(job, "the server ended under it")
+        self.problem = ""
+        self._thread.start()
 
-    def stop(self, timeout: float = 30.0) -> None:
-        """Take no more jobs; put the present one back into the queue."""
-        self._stopping.set()
-        self._wake.set()
-        if (running := self._running) is not None:
-            running.end()
-        for thread in self._threads:
-            if thread.is_alive():
-                thread.join(timeout)
+    def stop(self) -> None:
+        """Take no more jobs, put the present one back into the queue, and end the process."""
+        for event in (self._stopping, self._cancelled, self._wake):
+            event.set()
+        self._thread.join(STOP_SECONDS)
+        self.process.stop()
+        self.table.close()
 
-    @property
-    def alive(self) -> bool:
-        """Whether jobs are taken."""
-        return not self._stopping.is_set() and all(thread.is_alive() for thread in self._threads)
-
-    def submit(self, job: str, request: Mapping[str, Any]) -> tuple[Job, bool]:
+    def submit(self, id_: str, request: Mapping[str, Any]) -> tuple[Job, bool]:
         """A job, and whether it is queued by this call; one that failed or was cancelled is queued again.
 
-        Raises QueueFull, ValueError for what is not a valid id, OSError where the folder cannot be written.
+        Raises QueueFull, OSError where the table cannot be written.
         """
-        with self._submitting:
-            while True:
-                found = self.folder.get(job)
-                if found is not None and (found.unfinished or found.state == "done"):
-                    self.counts["known"] += 1
-                    return found, False
-                n_queued = sum(each.state == "queued" for each in self.folder.waiting())
-                if n_queued >= self.max_queued:
-                    self.counts["refused"] += 1
-                    raise QueueFull(n_queued, self._retry_after())
-                new = self.folder.create(job, request)
-                if new is None and found is not None:
-                    new = self.folder.advance(found, "queued", again=True)
-                if new is not None:
-                    self.counts["submitted"] += 1
-                    self._wake.set()
-                    return new, True
+        with self._lock:
+            row, now = self.table.get(id_), time.time()
+            known = row if row and row.unfinished else self.results.job(id_)
+            if known is not None:
+                if row is None or row.state in ("failed", "cancelled"):
+                    row = replace(known, request=dict(request))
+                    self.table.put(row)
+                self.metrics.jobs.labels("known").inc()
+                return row, False
+            n_queued = sum(each.state == "queued" for each in self.table.unfinished())
+            if n_queued >= self.max_queued:
+                self.metrics.jobs.labels("refused").inc()
+                raise QueueFull(n_queued, int(min(max(self._seconds, 1.0), 600.0) + 0.5))
+            job = Job(id=id_, state="queued", request=dict(request), submitted=now, changed=now)
+            self.metrics.jobs.labels("submitted").inc()
+            self.table.put(job)
+            self._wake.set()
+            return job, True
+
+    def job(self, id_: str) -> Job | None:
+        """A job as it stands, or None."""
+        found = self.table.get(id_) or self.results.job(id_)
+        return found and self.shown(found)
+
+    def shown(self, job: Job) -> Job:
+        """A job of the table with what is done of it by now."""
+        done, total = self._progress if job.state == "running" else (job.done, job.total)
+        return replace(job, done=done, total=total)
 
     def cancel(self, job: Job) -> Job:
-        """The job, cancelled unless it ended before. What works on it stops within seconds, and leaves no result."""
-        while job.unfinished:
-            cancelled = self.folder.advance(job, "cancelled", by=job.by)
-            if cancelled is not None:
-                self.counts["cancelled"] += 1
-                if (running := self._running) is not None and running.job.id == job.id:
-                    running.end()
-                return cancelled
-            found = self.folder.get(job.id)
-            if found is None:
-                return job
-            job = found
+        """The job, cancelled unless it ended before. The process stops working on it within seconds."""
+        with self._lock:
+            job = self.table.get(job.id) or job
+            if job.unfinished:
+                if job.state == "running":
+                    self._cancelled.set()
+                job = self.put(job, "cancelled")
+            return job
+
+    def put(self, job: Job, state: State, error: str = "") -> Job:
+        """A job in another state."""
+        job = replace(job, state=state, error=error, changed=time.time())
+        self.table.put(job)
+        if not job.unfinished:
+            self.metrics.jobs.labels(state).inc()
+            log.info("job %s %s%s", job.id[:12], state, error and f": {error}")
         return job
 
-    def _retry_after(self) -> int:
-        """Seconds until the queue may have room."""
-        mean = self.seconds / self.counts["done"] if self.counts["done"] else 5.0
-        return int(min(max(mean, 1.0), 600.0) + 0.5)
+    def _put_back(self, job: Job, why: str) -> None:
+        log.warning("job %s: %s", job.id[:12], why)
+        job = replace(job, losses=job.losses + 1)
+        if job.losses < MAX_LOSSES:
+            self.put(job, "queued")
+        else:
+            self.put(
+                job, "failed", f"{job.losses} processes that worked on it died; see the log, and ask for less at once"
+            )
 
     def _work(self) -> None:
         while not self._stopping.is_set():
             self._wake.clear()
             try:
-                job = self._take()
-                if job is not None:
-                    self._do(job)
+                if self._do_next():
                     continue
-            except OSError as error:  # of the folder; jobs are not lost by it
-                log.error("the folder of jobs cannot be used now: %s", one_line(error))
+                self.problem = ""
+            except OSError as error:  # of the disk; jobs are not lost by it
+                self.problem = one_line(error)
+                log.error("no jobs are taken: %s", self.problem)
             except Exception:
-                log.exception("a fault of the service")
-            self._wake.wait(POLL_SECONDS)
+                self.problem = "a fault of ours"
+                log.exception("a fault of the server")
+            self._wake.wait(RETRY_SECONDS)
+        self.problem = "it was stopped"
 
-    def _take(self) -> Job | None:
-        """The oldest job that nobody works on, now ours."""
-        waiting = self.folder.waiting()
-        self._heartbeats = {job.id: self._heartbeats[job.id] for job in waiting if job.id in self._heartbeats}
-        for job in waiting:
-            losses = job.losses
-            if job.state == "running":
-                if not self._lease_is_over(job):
-                    continue
-                losses += 1
-                log.warning("job %s: %s is gone", job.id[:12], job.by)
-                if losses >= MAX_LOSSES:
-                    error = f"{losses} processes that worked on it died; see their logs, and ask for less at once"
-                    self.folder.advance(job, "failed", by=self.name, losses=losses, error=error)
-                    continue
-            taken = self.folder.advance(job, "running", by=self.name, losses=losses)
-            if taken is not None:
-                self.counts["taken_over"] += job.state == "running"
-                return taken
-        return None
-
-    def _lease_is_over(self, job: Job) -> bool:
-        """Whether who works on a job has left no heartbeat for the length of a lease, by our own clock."""
-        try:
-            heartbeat = (job.number, self.folder.last_heartbeat(job))
-        except FileNotFoundError:
-            return False
-        now = time.monotonic()
-        known, since = self._heartbeats.get(job.id, (None, now))
-        if known != heartbeat:
-            since = now
-        self._heartbeats[job.id] = heartbeat, since
-        return now - since > self.lease
-
-    def _do(self, job: Job) -> None:
-        running = self._running = RunningJob(self.folder, job)
-        began = time.monotonic()
-        error = ""
-        try:
+    def _do_next(self) -> bool:
+        """Do the oldest queued job; False where there is none."""
+        with self._lock:
+            job = self.table.next_queued()
+            if job is None:
+                return False
+            self._cancelled.clear()
             if self._stopping.is_set():
-                running.end()
-            log.info("job %s begins", job.id[:12])
-            self.runner(job.id, self.folder.request(job.id), self.folder.result(job), running)
-        except Exception as raised:  # whatever it is: it belongs to this job, and the next one is done all the same
-            if not running.ended.is_set():
-                error = self._message(raised)
-        finally:
-            self._running = None
-        if running.ended.is_set():
-            back = self.folder.advance(job, "queued", losses=job.losses)
-            log.info("job %s %s", job.id[:12], "is put back" if back else "is no longer ours")
-            self.counts["lost"] += not back
-            return
-        ended = self.folder.advance(job, "failed" if error else "done", by=self.name, losses=job.losses, error=error)
-        if ended is None:
-            self.counts["lost"] += 1
-            return
-        log.info("job %s %s in %.1f s%s", job.id[:12], ended.state, time.monotonic() - began, error and f": {error}")
-        self.counts[ended.state] += 1
-        if ended.state == "done":
-            self.seconds += time.monotonic() - began
-            self.folder.sweep(ended)
+                return True
+            self._progress = (0, 0)
+            job = self.put(job, "running")
+        began = time.monotonic()
+        outcome, error = self.process.run(job.id, job.request, self._follow, self._cancelled)
+        with self._lock:
+            job = self.table.get(job.id) or job
+            if job.state != "running":  # cancelled, and perhaps asked for again
+                return True
+            job = self.shown(job)
+            if outcome == "cancelled":
+                self.put(job, "queued")
+            elif outcome == "lost":
+                self._put_back(job, error)
+            elif outcome == "done":
+                self.put(job, "done")
+                self._seconds = time.monotonic() - began
+                self.metrics.seconds.observe(self._seconds)
+            else:
+                if outcome == "stale":
+                    self.on_stale()
+                self.put(job, "failed", self.redact(error))
+        return True
 
-    def _message(self, error: Exception) -> str:
-        """An exception in one line, for whoever asked."""
-        if isinstance(error, ValueError | LookupError | OSError):
-            return self.redact(one_line(error))
-        log.error("a job failed by a fault of ours", exc_info=error)
-        return f"the service failed on it ({type(error).__name__}); see its log"
-
-    def _send_heartbeats(self) -> None:
-        while not self._stopping.wait(min(HEARTBEAT_SECONDS, self.lease / 5)):
-            running = self._running
-            if running is None:
-                continue
-            try:
-                self.folder.send_heartbeat(running.job)
-                now = self.folder.get(running.job.id)
-                if now is None or now.number != running.job.number:
-                    running.end()
-            except FileNotFoundError:  # deleted
-                running.end()
-            except OSError as error:
-                log.error("the folder of jobs cannot be used now: %s", one_line(error))
+    def _follow(self, done: int, total: int) -> None:
+        self._progress = (done, total)

@@ -201,11 +201,14 @@ DOORS = {
     "matplotlib": r"analysis/figures/.*",
     "torch": r"extract/.*|ablate/.*|analysis/(probe/.*|published/files\.py)|sae/.*",
     "triton": r"extract/triton_sums\.py",
-    "ray": r"cluster/ray\.py|serve/app\.py",
+    "ray": r"cluster/ray\.py",
     "sklearn": r"analysis/probe/probe\.py|sae/lasso\.py",
     "numba": r"analysis/adders\.py",
     "opensmile": r"sae/factors\.py",
-    "fastapi": r"serve/(app|routes|schemas|security)\.py",
+    "fastapi": r"serve/(app|routes)\.py",
+    "uvicorn": r"serve/(app|connections)\.py",
+    "sqlite3": r"serve/jobs\.py",
+    "httpx": r"serve/client\.py",
 }
 
 

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import PurePath
 
+import numpy as np
 import xarray as xr
 
 from ...store.neurons import NeuronSet, read_neuron_set
@@ -132,6 +133,21 @@ def _selected(named: NamedSet, members: Members, task: str, label: str) -> Neuro
     layer, neuron = chosen.values.nonzero()
     at = zip(chosen["layer"].values[layer].tolist(), chosen["neuron"].values[neuron].tolist(), strict=True)
     return NeuronSet(pairs=tuple(at))
+
+
+def offered(member: xr.DataArray) -> dict[str, int]:
+    """Names of the sets of one category or two that have neurons, and how many: of member, bool (layer, neuron,
+    category), as `find_set` would find them.
+    """
+    names = [quoted(str(name)) for name in member["category"].values]
+    flat = member.transpose("category", "layer", "neuron").values.reshape(len(names), -1)
+    alone = flat & (flat.sum(axis=0) == 1)
+    common = flat.astype(np.float32) @ flat.T.astype(np.float32)  # exact up to 2^24 neurons
+    found = {f"all({name})": int(flat[i].sum()) for i, name in enumerate(names)}
+    found |= {f"only({name})": int(alone[i].sum()) for i, name in enumerate(names)}
+    for i, name in enumerate(names):
+        found |= {f"shared({name},{names[j]})": int(common[i, j]) for j in range(i + 1, len(names))}
+    return {name: n for name, n in found.items() if n}
 
 
 def quoted(name: str) -> str:

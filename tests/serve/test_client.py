@@ -17,11 +17,11 @@ from otoscope.ablate.study import look_up, run_study
 from otoscope.analysis.selection.selection import Selection
 from otoscope.extract.audio.manifest import read_manifest
 from otoscope.extract.models.registry import load_encoder
-from otoscope.serve.app import build
+from otoscope.serve.app import make_app
 from otoscope.serve.client import Client
 from otoscope.serve.security import token_digest
 
-from ..support.running_service import ENCODER, NOBODY, SELECTION, ServedStore, asked, listening
+from ..support.running_service import ENCODER, NOBODY, SELECTION, HereProcess, ServedStore, asked, listening
 
 TOKEN = "correct-horse-battery-staple"
 
@@ -30,7 +30,7 @@ TOKEN = "correct-horse-battery-staple"
 def url(stored: ServedStore, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A service that knows a token."""
     settings = stored.settings(tmp_path_factory.mktemp("service") / "s", limits={"token": token_digest(TOKEN)})
-    with listening(build(settings)) as url:
+    with listening(make_app(settings, HereProcess(settings))) as url:
         yield url
 
 
@@ -89,11 +89,18 @@ def test_a_job_that_failed_says_why(service: Client) -> None:
         service.run(asked(set="only(c)", selection=Selection(percentile=0.6, clips="all")), timeout=300)
 
 
-@pytest.mark.parametrize("url", ["ftp://x", "localhost:80", "http://me:secret@host", "http://h/?token=secret"])
+@pytest.mark.parametrize("url", ["ftp://x", "localhost:80", "http://me:secret@host", "http://h/?key=secret"])
 def test_urls_without_secrets_only(url: str) -> None:
     with pytest.raises(ValueError, match="expected http://HOST:PORT") as raised:
         Client(url)
     assert "secret" not in str(raised.value)
+
+
+def test_the_link_that_was_printed_may_be_given(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTOSCOPE_TOKEN", "of-another-server")
+    client = Client(f"{url}/?token={TOKEN}")
+    assert client.tasks()
+    assert client.url == url
 
 
 def test_the_environment_may_hold_the_token(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,5 +183,5 @@ def test_the_token_goes_nowhere_else() -> None:
             pytest.raises(OSError, match="answer 302"),
         ):
             Client(url, TOKEN).tasks()
-        assert received[0]["Authorization"] == f"Bearer {TOKEN}"
+        assert {name.lower(): value for name, value in received[0].items()}["authorization"] == f"Bearer {TOKEN}"
         assert not stolen

@@ -1,38 +1,47 @@
-"""The command `ablate serve`: what it refuses before it starts, and a real process that is told to end."""
+"""The command `serve`: what it refuses before it starts, and a real process that is told to end."""
 
 import re
 import shlex
+import socket
 import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import click
+import httpx
 import pytest
 from fastapi.testclient import TestClient
 
+from otoscope.ablate.offer import Offer
 from otoscope.ablate.request import Request
 from otoscope.cli.main import cli
 from otoscope.cli.serve import serve
+from otoscope.cluster.executor import SerialExecutor
+from otoscope.serve.app import locked
 from otoscope.serve.client import Client
+from otoscope.serve.job_runner import JobRunner
 from otoscope.serve.schemas import Ask
+from otoscope.serve.security import draw_token, read_token
 
 from ..support.commands import done, refused
-from ..support.running_service import ASKED, ENCODER, Served, ServedStore, asked, serving
+from ..support.running_service import ENCODER, Served, ServedStore, asked
 
-TOKEN = "correct-horse-battery-staple"
 LONG = asked(controls=10_000, set="(0,1)")
 
 
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (("--host", "0.0.0.0"), "no token for a service at 0.0.0.0; expected one anywhere but on loopback"),
-        (("--host", "::"), "no token for a service at ::; expected one"),
-        (("--ray", "--address", "auto"), "no token for a service at auto"),
-        (("--replicas", 2), "expected --ray"),
+        (("--host", "0.0.0.0"), "no token for a server at 0.0.0.0; expected one anywhere but on loopback"),
+        (("--host", "::"), "no token for a server at ::; expected one"),
+        (("--host", "0.0.0.0", "--no-token"), "expected one of them alone, on loopback"),
+        (("--host", "0.0.0.0", "--write-token", "t"), "expected one of them alone, on loopback"),
+        (("--no-token", "--write-token", "t"), "expected one of them alone"),
         (("--queue", 0), "expected at least 1"),
         (("--audio-root", "u=x"), "no folder u=x; expected"),
         (("--token-file", "absent"), "absent"),
+        (("--corpus", "u=x.csv"), "given twice"),
+        (("--actors", 2), "expected --executor ray"),
     ],
 )
 def test_what_is_refused_before_it_starts(
@@ -40,60 +49,93 @@ def test_what_is_refused_before_it_starts(
 ) -> None:
     monkeypatch.delenv("OTOSCOPE_TOKEN", raising=False)
     given = ("--encoder", ENCODER, "--corpus", stored.manifest, "--state", tmp_path / "state")
-    refused(message, "ablate", "serve", stored.url, *given, *more, watched=tmp_path)
+    refused(message, "serve", stored.url, *given, *more, watched=tmp_path)
+
+
+def test_encoder_and_corpus_go_together(stored: ServedStore, tmp_path: Path) -> None:
+    for alone in (("--encoder", ENCODER), ("--corpus", stored.manifest)):
+        refused("without the other; expected both", "serve", stored.url, *alone, watched=tmp_path)
 
 
 @pytest.mark.parametrize("token", ["Zq7x", "a" * 16 + " b", "", "ä" * 20])
 def test_weak_tokens_are_refused_without_repeating_them(stored: ServedStore, tmp_path: Path, token: str) -> None:
     (tmp_path / "token").write_text(token)
-    given = ("--encoder", ENCODER, "--corpus", stored.manifest, "--state", tmp_path / "state")
-    options = ("--token-file", tmp_path / "token")
-    error = refused("expected", "ablate", "serve", stored.url, *given, *options, watched=tmp_path)
+    given = ("--state", tmp_path / "state", "--token-file", tmp_path / "token")
+    error = refused("expected", "serve", stored.url, *given, watched=tmp_path)
     assert not token or token not in error
 
 
+def test_a_folder_has_one_server_and_an_address_too(stored: ServedStore, tmp_path: Path) -> None:
+    with locked(tmp_path / "state"):
+        error = refused("cannot be locked", "serve", stored.url, "--state", tmp_path / "state", watched=stored.manifest)
+        assert "give another --state" in error
+    with locked(tmp_path / "state"), socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        refused("give another --port", "serve", stored.url, "--port", port, watched=stored.manifest)
+    (tmp_path / "file").touch()
+    refused("holds other files", "serve", stored.url, "--state", tmp_path, watched=tmp_path)
+
+
 def test_another_encoder_or_corpus_is_refused_at_the_start(stored: ServedStore, tmp_path: Path) -> None:
+    """By what the process of jobs does first."""
     other = tmp_path / "other.csv"
     rows = stored.manifest.read_text().splitlines()
     other.write_text("\n".join(row.replace("audio/", f"{stored.manifest.parent}/audio/") for row in rows[:-1]) + "\n")
-    state = ("--state", tmp_path / "state")
     for given, message in (
-        (("--encoder", "tiny-ssl", "--corpus", stored.manifest), "the encoder is not the store's"),
-        (("--encoder", ENCODER, "--corpus", other), "the corpus has other clips than task t"),
-        (("--encoder", ENCODER, "--corpus", f"u={other}"), "u="),
+        ({"encoder": "tiny-ssl"}, "the encoder is not the store's"),
+        ({"corpora": {"t": (str(other), None)}}, "the corpus has other clips than task t"),
     ):
-        (tmp_path / "watched").mkdir(exist_ok=True)
-        refused(message, "ablate", "serve", stored.url, *given, *state, watched=tmp_path / "watched")
+        with pytest.raises(ValueError, match=message):
+            JobRunner(stored.settings(tmp_path / "s", **given), SerialExecutor())
+
+
+def test_a_drawn_token_is_for_its_owner_alone(tmp_path: Path) -> None:
+    first, second = draw_token(str(tmp_path / "token")), draw_token(None)
+    assert (tmp_path / "token").read_text().strip() == first != second
+    assert (tmp_path / "token").stat().st_mode & 0o777 == 0o600
+    assert read_token(str(tmp_path / "token")) == first
+
+
+def test_two_stores_with_one_task_are_refused(stored: ServedStore) -> None:
+    with pytest.raises(ValueError, match="two of the stores have a task t; expected other names"):
+        Offer((stored.url, stored.url))
 
 
 def test_help_says_what_is_needed() -> None:
-    assert "others than loopback need a token" in " ".join(done("ablate", "serve", "--help").split())
+    assert "others than loopback need a token" in " ".join(done("serve", "--help").split())
 
 
 @pytest.mark.slow
 def test_a_process_serves_and_ends_when_told(stored: ServedStore, tmp_path: Path) -> None:
-    with Served(stored, tmp_path / "s", env={"OTOSCOPE_TOKEN": TOKEN}) as served:
-        client = Client(served.url, TOKEN)
+    state = tmp_path / "s"
+    with Served(stored, state, "--write-token", tmp_path / "token") as served:
+        client = Client(served.link)
         assert client.run(asked(), timeout=300).attrs["request"]["set"] == "only(d)"
+        with pytest.raises(PermissionError, match="no valid token"):
+            Client(served.url, "").tasks()
+        token = (tmp_path / "token").read_text().strip()
+        assert Client(served.url, token).tasks()
+        assert httpx.get(served.link).json()["api"] == "/api"
         long = client.submit(LONG)
         while client.job(long)["state"] == "queued":
             time.sleep(0.01)
         written = served.stop()
         assert served.process.returncode == 0
         assert written.splitlines()[-1] == "stopped; whatever is unfinished stays queued"
-        assert TOKEN not in written
+        assert token not in written
         assert "Traceback" not in written
-    with serving(stored, tmp_path / "s") as again:  # without a token, on the same folder
-        assert again.get(f"/ablations/{long}").json()["state"] in ("queued", "running")
-        assert again.post("/ablations", json=ASKED).status_code == 200
-        again.delete(f"/ablations/{long}")
+    with Served(stored, state, "--no-token") as again:
+        client = Client(again.url, "")
+        assert client.job(long)["state"] in ("queued", "running")
+        assert client.run(asked(), timeout=10).attrs["request"]["set"] == "only(d)"
+        client.cancel(long)
 
 
 def test_the_guide_is_true(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     """Commands in docs/service.md parse, its routes exist, and what it posts is a request."""
     text = (Path(__file__).parents[2] / "docs" / "service.md").read_text(encoding="utf-8").replace("\\\n", " ")
     lines = [shlex.split(line) for line in text.splitlines() if line.startswith(("otoscope ", "curl "))]
-    commands = [words[3:] for words in lines if words[:3] == ["otoscope", "ablate", "serve"]]
+    commands = [words[2:] for words in lines if words[:2] == ["otoscope", "serve"]]
     assert len(commands) == 3
     for words in commands:
         serve.make_context("serve", words, parent=click.Context(cli, **cli.context_settings))
@@ -106,4 +148,4 @@ def test_the_guide_is_true(client: TestClient, monkeypatch: pytest.MonkeyPatch) 
         if "-d" in words:
             Request.from_json(Ask.model_validate_json(words[words.index("-d") + 1]).model_dump())
     named = {f"/{path}" for path in re.findall(r"`(?:GET|POST|DELETE) /([a-z./]+)", text)}
-    assert named <= {path.split("/{")[0] for path in routes} | {"/openapi.json", "/ablations/"}, named
+    assert named <= {path.split("/{")[0] for path in routes} | {"/api/openapi.json", "/api/ablations/"}, named

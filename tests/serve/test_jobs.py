@@ -1,112 +1,127 @@
-"""Folders of jobs: each job has one row of states, on which all processes agree at any moment."""
+"""The table of jobs: what was written is read, or nothing, whatever became of the file."""
 
-import multiprocessing
-import os
-import tempfile
+import random
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from otoscope.serve.jobs import STATES, Job, JobFolder
+from otoscope.serve.jobs import Job, JobTable
 from otoscope.store.provenance import digest_of
 
-
-def job_id(i: int) -> str:
-    return digest_of(i)
+STATES = ("queued", "running", "done", "failed", "cancelled")
 
 
-class JobStates(RuleBasedStateMachine):
-    """Several processes, each with views that may be out of date, against a dictionary of what happened."""
-
-    jobs = st.sampled_from([job_id(i) for i in range(3)])
-    folders = st.integers(0, 1)
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.scratch = tempfile.TemporaryDirectory()
-        self.folders_ = [JobFolder(self.scratch.name) for _ in range(2)]
-        self.views: dict[str, list[Job]] = {}
-        self.truth: dict[str, list[str]] = {}
-
-    @rule(job=jobs, by=folders)
-    def create(self, job: str, by: int) -> None:
-        made = self.folders_[by].create(job, {"of": job})
-        assert (made is None) == (job in self.truth)
-        if made is not None:
-            self.truth[job] = ["queued"]
-            self.views[job] = [made]
-
-    @rule(job=jobs, by=folders, old=st.integers(0, 3), state=st.sampled_from(STATES))
-    def advance(self, job: str, by: int, old: int, state: Any) -> None:
-        if job not in self.views:
-            return
-        view = self.views[job][max(0, len(self.views[job]) - 1 - old)]
-        again = state == "queued" and not view.unfinished
-        advanced = self.folders_[by].advance(view, state, again=again)
-        assert (advanced is None) == (view.number != len(self.truth[job]) - 1)  # only from how it is now
-        if advanced is not None:
-            self.truth[job].append(state)
-            self.views[job].append(advanced)
-
-    @invariant()
-    def all_agree(self) -> None:
-        for folder in (*self.folders_, JobFolder(self.scratch.name)):
-            for job, states in self.truth.items():
-                found = folder.get(job)
-                assert found == self.views[job][-1]
-                assert found.state == states[-1]
-                assert folder.request(job) == {"of": job}
-            unfinished = {job for job, states in self.truth.items() if states[-1] in ("queued", "running")}
-            assert {job.id for job in folder.waiting()} == unfinished
-            assert {job.id for job in folder.latest(10)} == set(self.truth)
-
-    def teardown(self) -> None:
-        self.scratch.cleanup()
+def a_job(i: int, **more: object) -> Job:
+    made = {"state": STATES[i % 5], "request": {"set": f"only(Ünï {i})", "gain": 0.1 * i}, "changed": 2.0 * i}
+    return Job(**{"id": digest_of(i), "submitted": float(i), "error": "\x1b]0;é" * (i % 2), **made, **more})
 
 
-TestJobStates = JobStates.TestCase
-TestJobStates.settings = settings(max_examples=10, stateful_step_count=15, deadline=None)
+def nothing() -> Iterator[Job]:
+    """No results on disk."""
+    return iter(())
 
 
-def _start(root: str, job: Job, start: Any, won: Any) -> None:
-    folder = JobFolder(root)
-    start.wait()
-    won.put(folder.advance(job, "running", by=str(os.getpid())) is not None)
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 9), st.sampled_from(STATES), st.integers(0, 2**40)), max_size=12))
+def test_a_table_is_a_dictionary(changes: list[tuple[int, str, int]]) -> None:
+    table, truth = JobTable(Path(":memory:"), nothing), dict[str, Job]()
+    for i, state, done in changes:
+        job = a_job(i, state=state, done=done, changed=float(len(truth)), submitted=float(-i))
+        table.put(job)
+        truth[job.id] = job
+    assert all(table.get(digest_of(i)) == truth.get(digest_of(i)) for i in range(10))
+    oldest = sorted(truth.values(), key=lambda job: job.submitted)
+    assert table.unfinished() == [job for job in oldest if job.state in ("queued", "running")]
+    assert table.next_queued() == next((job for job in oldest if job.state == "queued"), None)
+    for asked in (None, *STATES):
+        listed = table.latest(3, asked)
+        of_it = [job for job in truth.values() if asked in (None, job.state)]
+        assert [job.changed for job in listed] == sorted((job.changed for job in of_it), reverse=True)[:3]
+        assert all(truth[job.id] == job for job in listed)
+    table.close()
 
 
-def test_of_many_processes_one_gets_the_job(tmp_path: Path) -> None:
-    job = JobFolder(tmp_path / "s").create(job_id(0), {})
-    spawn = multiprocessing.get_context("spawn")
-    start, won = spawn.Barrier(3), spawn.Queue()
-    many = [spawn.Process(target=_start, args=(str(tmp_path / "s"), job, start, won)) for _ in range(3)]
-    for process in many:
-        process.start()
-    assert sorted(won.get(timeout=300) for _ in many) == [False, False, True]
-    for process in many:
-        process.join()
+@pytest.fixture
+def written(tmp_path: Path) -> tuple[Path, dict[str, Job]]:
+    """A file of 40 jobs, of several pages."""
+    jobs = {job.id: job for job in map(a_job, range(40))}
+    table = JobTable(tmp_path / "jobs.sqlite", nothing)
+    for job in jobs.values():
+        table.put(job)
+    table.close()
+    return tmp_path / "jobs.sqlite", jobs
 
 
-def test_hints_that_are_gone_are_put_back(tmp_path: Path) -> None:
-    folder = JobFolder(tmp_path / "s")
-    job = folder.create(job_id(0), {})
-    for hint in (tmp_path / "s" / "queue").iterdir():
-        hint.unlink()
-    assert not folder.waiting()
-    assert JobFolder(tmp_path / "s").waiting() == [job]
+def damaged(content: bytes, dice: random.Random) -> bytes:
+    """With a bit flipped, or an end cut off."""
+    spoilt = bytearray(content)
+    if dice.random() < 0.3:
+        return bytes(spoilt[: dice.randrange(len(spoilt))])
+    spoilt[dice.randrange(len(spoilt))] ^= 1 << dice.randrange(8)
+    return bytes(spoilt)
 
 
-@pytest.mark.parametrize("name", ["", "..", "../../etc/passwd", "a" * 63, "A" * 64, "a" * 64 + "\n", f"{'a' * 62}/a"])
-def test_only_digests_are_ids(tmp_path: Path, name: str) -> None:
-    with pytest.raises(ValueError, match="64 hexadecimal digits"):
-        JobFolder(tmp_path / "s").get(name)
+def check_damage(path: Path, jobs: dict[str, Job], rounds: int, seed: int) -> None:
+    """Whatever is damaged: a table opens, shows nothing that was not written, and takes jobs; results come back."""
+    content, dice, on_disk = (
+        path.read_bytes(),
+        random.Random(seed),
+        [job for job in jobs.values() if job.state == "done"],
+    )
+    set_aside = 0
+    for _ in range(rounds):
+        path.write_bytes(damaged(content, dice))
+        table = JobTable(path, lambda: iter(on_disk))
+        shown = table.latest(1000)
+        assert all(jobs[job.id] == job for job in shown)
+        for id_, job in jobs.items():
+            assert table.get(id_) in (None, job)
+        if aside := list(path.parent.glob("jobs.sqlite.damaged-*")):
+            set_aside += 1
+            assert {job.id for job in on_disk} <= {job.id for job in shown}
+        table.put(a_job(100))
+        assert table.get(digest_of(100)) == a_job(100)
+        table.close()
+        for left in [*aside, *path.parent.glob("jobs.sqlite*")]:
+            left.unlink(missing_ok=True)
+    assert set_aside > rounds / 4
 
 
-def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "thesis.tex").touch()
-    with pytest.raises(OSError, match="holds other files"):
-        JobFolder(tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+def test_damage_is_set_aside_and_never_shown(written: tuple[Path, dict[str, Job]]) -> None:
+    check_damage(*written, rounds=12, seed=0)
+
+
+@pytest.mark.slow
+def test_150_damaged_files(written: tuple[Path, dict[str, Job]]) -> None:
+    check_damage(*written, rounds=150, seed=1)
+
+
+def test_damage_under_a_running_server_keeps_what_can_be_read(written: tuple[Path, dict[str, Job]]) -> None:
+    path, jobs = written
+    table = JobTable(path, nothing)
+    with sqlite3.connect(path) as other:  # behind its back, but for the digest
+        other.execute("UPDATE jobs SET state = 'done' WHERE id = ?", (digest_of(0),))
+    other.close()
+    assert table.get(digest_of(0)) is None
+    assert {job.id for job in table.latest(1000)} == set(jobs) - {digest_of(0)}
+    table.put(replace(a_job(0), error="again"))
+    table.close()
+    again = JobTable(path, nothing)
+    assert again.get(digest_of(0)) == replace(a_job(0), error="again")
+    again.close()
+
+
+def test_a_disk_that_is_full_is_not_damage(written: tuple[Path, dict[str, Job]]) -> None:
+    path, jobs = written
+    table = JobTable(path, nothing)
+    table._db.execute("PRAGMA max_page_count = 1")
+    with pytest.raises(OSError, match="full"):
+        table.put(a_job(200, error="x" * 100_000))
+    assert len(table.latest(1000)) == len(jobs)
+    assert not list(path.parent.glob("*.damaged-*"))
+    table.close()

@@ -1,18 +1,16 @@
 """What speaks against a result reaches the client: a probe that knows nothing, no change, layers without use."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
 from otoscope.extract.capture import capture
-from otoscope.serve.app import build
+from otoscope.serve.app import make_app
 from otoscope.serve.client import Client
 from otoscope.store.changes.tasks import add_labels
 
 from ..ablate import test_unused
 from ..support.planted_corpus import write_sounds
-from ..support.running_service import ServedStore, asked, listening
+from ..support.running_service import HereProcess, ServedStore, asked, listening
 
 
 def unused_after() -> object:
@@ -29,8 +27,8 @@ def client(tmp_path_factory: pytest.TempPathFactory):
     letters = np.random.default_rng(0).choice(["a", "b"], 60).tolist()
     letters[-10:] = 10 * [""]
     add_labels(url, "t", {"drawn": letters})
-    settings = ServedStore(url=url, manifest=manifest).settings(folder / "state")
-    with listening(build(replace(settings, encoder=encoder))) as served:
+    settings = ServedStore(url=url, manifest=manifest).settings(folder / "state", encoder=encoder)
+    with listening(make_app(settings, HereProcess(settings))) as served:
         yield Client(served)
 
 

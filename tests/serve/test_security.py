@@ -14,7 +14,16 @@ from ..support.running_service import ASKED, NOBODY, ServedStore, serving
 
 @pytest.mark.parametrize(
     "host",
-    ["", "evil.example", "localhost.evil.example", "127.0.0.1.evil.example:80", "[::2]", "localhost, evil.example"],
+    [
+        "",
+        "evil.example",
+        "localhost.evil.example",
+        "127.0.0.1.evil.example:80",
+        "[::2]",
+        "localhost, evil.example",
+        "[::1]evil.com",
+        "[::1]:80:80",
+    ],
 )
 def test_unknown_hosts_are_refused(client: TestClient, host: str) -> None:
     answer = client.get("/health/live", headers={"Host": host})
@@ -34,8 +43,8 @@ def test_a_token_is_demanded_everywhere_but_for_health(
     stored: ServedStore, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with serving(stored, tmp_path / "s", limits={"token": token_digest(TOKEN)}) as client:
-        close = ("/health/live/", "//health/live", "/health/../tasks")
-        for path in ("/tasks", "/metrics", "/openapi.json", "/nowhere", f"/ablations/{NOBODY}", *close):
+        close = ("/health/live/", "//health/live", "/health/%2e%2e/tasks")
+        for path in ("/tasks", "/metrics", "/openapi.json", "/nowhere", "/?token=x", f"/ablations/{NOBODY}", *close):
             for wrong in (None, "Bearer ", "Bearer x", f"Basic {TOKEN}", TOKEN, f"Bearer {TOKEN}x"):
                 answer = client.get(path, headers={"Authorization": wrong} if wrong else {})
                 assert answer.status_code == 401
@@ -62,7 +71,7 @@ def test_bodies_are_bounded_however_they_come(client: TestClient) -> None:
     for content in (b" " * 70_000, parts()):
         answer = client.post("/ablations", content=content, headers=as_json)
         assert answer.status_code == 413
-        assert answer.json() == {"error": "the body is too large; expected at most 65536 bytes"}
+        assert "too large" in answer.json()["error"].lower()
     for length in ("99999999999999999999999", "70000"):
         assert (
             client.post("/ablations", content=b"{}", headers={**as_json, "Content-Length": length}).status_code == 413

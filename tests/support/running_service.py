@@ -5,11 +5,13 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 import uvicorn
 from fastapi import FastAPI
@@ -17,9 +19,14 @@ from fastapi.testclient import TestClient
 
 from otoscope.ablate.request import Request
 from otoscope.analysis.selection.selection import Selection
+from otoscope.cli.options import executor_of
+from otoscope.cluster.executor import SerialExecutor
 from otoscope.extract.capture import capture
-from otoscope.serve.app import Settings, build
-from otoscope.serve.security import Limits
+from otoscope.serve.app import make_app
+from otoscope.serve.connections import bounded
+from otoscope.serve.job_process import JobProcess, Outcome, Progress, outcome_of
+from otoscope.serve.job_runner import JobRunner
+from otoscope.serve.settings import Limits, Settings
 
 from . import planted_encoder as planted
 from .commands import command
@@ -42,9 +49,11 @@ class ServedStore:
 
     def settings(self, state: Path, **more: Any) -> Settings:
         """Of a service on it."""
+        state.mkdir(parents=True, exist_ok=True)
         limits = Limits(**{"hosts": ("testserver", "localhost", "127.0.0.1"), **more.pop("limits", {})})
-        given = {"corpora": {"t": (str(self.manifest), None)}, "lease": 3.0, "limits": limits, **more}
-        return Settings(store=self.url, encoder=ENCODER, state=str(state), **given)
+        given = {"corpora": {"t": (str(self.manifest), None)}, "encoder": ENCODER, "device": "cpu", **more}
+        workers = partial(executor_of, "serial")
+        return Settings(stores=(self.url,), state=state, workers=workers, limits=limits, **given)
 
 
 def made(folder: Path, per_category: int = 15) -> ServedStore:
@@ -54,17 +63,33 @@ def made(folder: Path, per_category: int = 15) -> ServedStore:
     return ServedStore(url=url, manifest=manifest)
 
 
+class HereProcess(JobProcess):
+    """Does jobs in a thread of this process, which starts at once; they cannot be cancelled while they run."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        self.runner = JobRunner(settings, SerialExecutor())
+        self.may_begin = threading.Event()
+        self.may_begin.set()
+
+    def run(self, job: str, asked: Mapping[str, Any], progress: Progress, cancelled: threading.Event) -> Outcome:
+        """Do a job."""
+        self.may_begin.wait(300)
+        return outcome_of(self.runner, job, asked, progress)
+
+
 @contextmanager
 def client_of(app: FastAPI, **options: Any) -> Iterator[TestClient]:
     """An application with its worker loop running."""
-    with TestClient(app, raise_server_exceptions=False, **options) as client:
+    with TestClient(app, base_url="http://testserver/api", raise_server_exceptions=False, **options) as client:
         yield client
 
 
 @contextmanager
 def serving(stored: ServedStore, state: Path, **more: Any) -> Iterator[TestClient]:
-    """A service in this process."""
-    with client_of(build(stored.settings(state, **more))) as client:
+    """A service in this process, its jobs too."""
+    settings = stored.settings(state, **more)
+    with client_of(make_app(settings, HereProcess(settings))) as client:
         yield client
 
 
@@ -96,15 +121,19 @@ class Served:
     def __init__(self, stored: ServedStore, state: Path, *more: object, env: dict[str, str] | None = None) -> None:
         given = (stored.url, "--encoder", ENCODER, "--corpus", stored.manifest, "--state", state, "--device", "cpu")
         port = () if "--port" in more else ("--port", 0)
-        self.process = subprocess.Popen(
-            command("ablate", "serve", *given, *port, *more), env={**os.environ, **(env or {})}, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        )  # fmt: skip
+        self.command, self.env = command("serve", *given, *port, *more), {**os.environ, **(env or {})}
+        self.start()
+
+    def start(self) -> None:
+        """Start it, for the first time or again."""
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        self.process = subprocess.Popen(self.command, env=self.env, text=True, **pipes)
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line.startswith("serving at "):
             raise OSError(f"it did not start: {self.stop()}")
-        self.url = line.split()[-1]
+        self.link = line.split()[-1]
+        self.url = urlunsplit((*urlsplit(self.link)[:2], "", "", ""))
 
     def __enter__(self) -> "Served":
         return self
@@ -123,10 +152,15 @@ class Served:
         self.process.communicate()
 
 
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as port:
+        return int(port.getsockname()[1])
+
+
 @contextmanager
 def listening(app: FastAPI) -> Iterator[str]:
     """An application on a free port of loopback, in a thread of this process: its URL."""
-    config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="on", ws="none")
+    config = uvicorn.Config(app, http=bounded(), log_config=None, access_log=False, lifespan="on", ws="none")
     server = uvicorn.Server(config)
     with socket.create_server(("127.0.0.1", 0)) as port:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [port]})

@@ -56,7 +56,9 @@ COMMANDS = {
         "ablate run": ("ablate:run", "Rerun a task's test clips without some neurons."),
         "ablate set": ("ablate:neuron_set", "List a set of neurons by its name, or write it to a file."),
         "ablate table": ("ablate:table", "All numbers of the result of an ablation."),
-        "ablate serve": ("serve:serve", "Serve ablations of a store over HTTP."),
+    },
+    "Serve": {
+        "serve": ("serve:serve", "Answer over HTTP what is in stores, and do ablations."),
     },
     "The papers' own files": {
         "export": ("papers:export", "Write a labelling as over_zero.pt, classes.txt and so on."),

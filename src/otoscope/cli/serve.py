@@ -1,85 +1,74 @@
-"""The command `ablate serve`."""
+"""The command `serve`."""
 
+import os
+import secrets
 from collections.abc import Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import click
 
-from ..serve.security import LOOPBACK, TOKEN, Limits, host_of, read_token, token_digest
-from .options import within
+from ..serve.settings import LOOPBACK, MAX_QUEUED
+from . import options
 from .printing import echo, log_progress
 
 ANYWHERE = ("0.0.0.0", "::")
 
 
-@click.command()
-@click.argument("store")
-@click.option("--encoder", required=True, metavar="SPEC", help="As for extract; the one that the store was made with.")
+@click.command(epilog=f"Encoders: {options.ENCODERS}")
+@click.argument("stores", nargs=-1, required=True, metavar="STORE...")
+@click.option("--encoder", default="", metavar="SPEC", help="The one that the stores were made with; for --corpus.")
 @click.option(
-    "--corpus", "manifests", required=True, multiple=True, metavar="[TASK=]MANIFEST",
-    help="Manifest of a task that may be asked for; TASK where the store has several.",
+    "--corpus", "manifests", multiple=True, metavar="[TASK=]MANIFEST",
+    help="Manifest of a task that ablations may be asked for; TASK where there are several.",
 )  # fmt: skip
 @click.option(
     "--audio-root", "roots", multiple=True, metavar="[TASK=]DIR", help="Folder of its audio [the manifest's]."
 )
-@click.option("--state", required=True, metavar="DIR", help="Folder of jobs and results; replicas share it.")
+@click.option(
+    "--state", metavar="DIR", help="Folder of jobs and results, on a local disk [one that goes with the server]."
+)
 @click.option("--device", metavar="D", help="cpu, cuda, cuda:1, ... [cuda where there is one].")
 @click.option(
     "--host", default="127.0.0.1", show_default=True, help="Address to bind; others than loopback need a token."
 )
-@click.option("--port", default=8765, show_default=True, callback=within(0, 65_535), help="0 is any free one.")
+@click.option("--port", default=8766, show_default=True, callback=options.within(0, 65_535), help="0 is any free one.")
 @click.option(
     "--allow-host", "names", multiple=True, metavar="NAME", help="Name under which clients call it [localhost]."
 )
-@click.option("--token-file", metavar="FILE", help=f"File that holds the token [the environment's {TOKEN}].")
+@click.option("--token-file", metavar="FILE", help="File that holds the token [OTOSCOPE_TOKEN; on loopback, drawn].")
+@click.option("--write-token", metavar="FILE", help="Write the token that is drawn there, for clients.")
+@click.option("--no-token", is_flag=True, help="Answer everybody on this machine; on loopback alone.")
 @click.option(
-    "--queue", "max_queued", default=64, show_default=True, callback=within(1), metavar="N", help="Jobs that may wait."
-)
-@click.option("--ray", "on_ray", is_flag=True, help="Replicas on Ray Serve, instead of this one process.")
-@click.option("--replicas", default=1, show_default=True, callback=within(1), metavar="N", help="With --ray.")
-@click.option(
-    "--cpus-per-replica", "cpus", default=1.0, show_default=True, callback=within(0), metavar="F", help="With --ray."
-)
-@click.option(
-    "--gpus-per-replica", "gpus", default=0.0, show_default=True, callback=within(0), metavar="F", help="With --ray."
-)
-@click.option("--address", metavar="A", help="With --ray: a cluster that runs, or auto [one on this machine].")
+    "--queue", "max_queued", default=MAX_QUEUED, show_default=True, callback=options.within(1), metavar="N",
+    help="Jobs that may wait.",
+)  # fmt: skip
+@options.on_workers
 def serve(
-    store: str,
-    encoder: str,
+    stores: tuple[str, ...],
     manifests: tuple[str, ...],
     roots: tuple[str, ...],
-    state: str,
-    device: str | None,
+    state: str | None,
     host: str,
     port: int,
     names: tuple[str, ...],
     token_file: str | None,
-    max_queued: int,
-    on_ray: bool,
-    address: str | None,
-    **replicas: Any,
+    write_token: str | None,
+    no_token: bool,
+    workers: Any,
+    **chosen: Any,
 ) -> None:
-    """Submit, follow, fetch, cancel; see /openapi.json there."""
+    """Submit, follow, fetch, cancel; see /api/openapi.json there."""
+    from ..serve.app import run_server
+    from ..serve.security import TOKEN, bracketed, draw_token, host_of, read_token, token_digest
+    from ..serve.settings import Limits, Settings
     from ..store.group import open_root, task_names
 
-    try:
-        from ..serve.app import Settings, run_on_ray, run_process
-    except ImportError as error:
-        raise ImportError(
-            f"{error}; expected the service's packages: pip install -e '.[serve]' in otoscope's checkout"
-        ) from error
-    token = read_token(token_file)
-    bare = f"[{host}]" if ":" in host else host
-    if not token and (bare not in LOOPBACK or address):
-        raise ValueError(
-            f"no token for a service at {address or host}; expected one anywhere but on loopback: put it into "
-            f"{TOKEN}, or give --token-file"
-        )
-    if not on_ray and (address or replicas["replicas"] > 1):
-        raise ValueError("--replicas and --address were given without --ray; expected --ray for them")
-    tasks = task_names(open_root(store, mode="r"))
+    if bool(manifests) != bool(chosen["encoder"]):
+        raise ValueError("--corpus or --encoder was given without the other; expected both, for ablations, or neither")
+    tasks = [task for store in stores for task in task_names(open_root(store, mode="r"))]
     manifest_of = by_task(manifests, tasks, "--corpus")
     root_of = by_task(roots, tasks, "--audio-root")
     for task in sorted(set(root_of) - set(manifest_of)):
@@ -87,25 +76,41 @@ def serve(
     lost = [root for root in root_of.values() if not Path(root).is_dir()]
     if lost:
         raise FileNotFoundError(f"no folder {lost[0]}; expected the one that --audio-root means")
-    hosts = (*LOOPBACK, *map(host_of, names), *(() if host in ANYWHERE else (host_of(bare),)))
-    log_progress()
-    settings = Settings(
-        store=store, encoder=encoder, device=device, state=str(Path(state).absolute()), max_queued=max_queued,
-        corpora={task: (manifest, root_of.get(task)) for task, manifest in manifest_of.items()},
-        limits=Limits(hosts=hosts, token=token and token_digest(token)),
-    )  # fmt: skip
-
-    def ready(url: str) -> None:
-        echo(f"serving at {url}")
-
-    try:
-        if on_ray:
-            run_on_ray(settings, host, port, address=address, ready=ready, **replicas)
-        else:
-            run_process(settings, host, port, ready)
-    except KeyboardInterrupt:
+    with workers():  # what is wrong with its options is known before anything is written
         pass
-    echo("stopped; whatever is unfinished stays queued", err=True)
+    own = host_of(bracketed(host))
+    given = read_token(token_file)
+    if (no_token or write_token) and (given or own not in LOOPBACK or (no_token and write_token)):
+        raise ValueError(
+            f"--no-token or --write-token at {host}, with another token; expected one of them alone, on loopback: "
+            f"leave it out, or --token-file and {TOKEN}"
+        )
+    if not given and own not in LOOPBACK:
+        raise ValueError(
+            f"no token for a server at {host}; expected one anywhere but on loopback: put it into {TOKEN}, or give "
+            "--token-file"
+        )
+    drawn = "" if given or no_token else draw_token(write_token)
+    token = given or drawn
+    log_progress()
+    # Ray opens ports on all interfaces: whoever does not know this token can do nothing there.
+    if workers.keywords["address"] is None:
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    with ExitStack() as stack:
+        folder = state or stack.enter_context(TemporaryDirectory(prefix="otoscope-"))
+        settings = Settings(
+            stores=stores, state=Path(folder).absolute(), workers=workers, prepare=log_progress, **chosen,
+            corpora={task: (manifest, root_of.get(task)) for task, manifest in manifest_of.items()},
+            limits=Limits(
+                hosts=(*LOOPBACK, *map(host_of, names), *(() if host in ANYWHERE else (own,))),
+                token=token and token_digest(token),
+            ),
+        )  # fmt: skip
+        query = f"/?token={drawn}" if drawn else ""
+        with suppress(KeyboardInterrupt):
+            run_server(settings, host, port, lambda url: echo(f"serving at {url}{query}"))
+    echo("stopped" + ("; whatever is unfinished stays queued" if state else ""), err=True)
 
 
 def by_task(given: Sequence[str], tasks: Sequence[str], option: str) -> dict[str, str]:
