@@ -4,14 +4,15 @@ Conventions: labellings are named TASK:LABEL; a task that is not finished is ref
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from ..analysis.kinds import COMPARISONS, NULL_ROWS, SHOWN, SIDES, TABLES
+from ..analysis.kinds import COMPARISONS, FIGURES, NULL_ROWS, OF_RESULTS, SHOWN, SIDES, TABLES
 from ..analysis.selection.selection import Selection
 from ..files import check_target
 from ..messages import quoted
+from .drawing import figure_of_result, put_figure
 from .errors import Mistake
 from .options import (
     TESTING,
@@ -125,11 +126,11 @@ caption = click.option(
 
 
 OVERLAP = ("balanced", "side", "show")  # options of overlaps against shuffled labels
-ABLATION = {"kind", "stores", "caption", "output"}  # all that the figure ablation takes
+OF_RESULT = {"kind", "stores", "caption", "output"}  # all that the figure of a result takes
 
 
 @click.command()
-@click.argument("kind", type=click.Choice(["overlap", "depth", "selectivity", "ablation"]))
+@click.argument("kind", type=click.Choice(FIGURES))
 @asking(many=True, against=True, shuffles=True)
 @click.option(
     "--arrange", metavar="FILE",
@@ -157,13 +158,13 @@ def figure(
 ) -> None:
     """Kinds: overlap (common neuron ratios), depth (neurons per layer), selectivity (AAPE against probability).
 
-    And ablation: what `ablate run` wrote, in the place of a STORE. With --permutations, overlap marks the cells that
-    lie above shuffled labels and those that lie below, and strikes out those that do neither.
+    And of what a command wrote, in the place of a STORE: ablation of `ablate run`; probes of `sae probe`;
+    disentanglement (R2, completeness), families and entropy of `sae disentangle`, with controls as dashed lines. With
+    --permutations, overlap marks the cells that lie above shuffled labels and those that lie below, and strikes out
+    those that do neither.
     """
-    from ..ablate.result import read_result
     from ..analysis.asked import reasons
-    from ..analysis.figures.ablation import ablation_figure
-    from ..analysis.figures.captions import ablation_caption, caption_of_labellings
+    from ..analysis.figures.captions import caption_of_labellings
     from ..analysis.figures.neurons import depth_figure, selectivity_figure
     from ..analysis.figures.overlap import overlap_figure
     from ..analysis.figures.save import FORMATS
@@ -173,13 +174,13 @@ def figure(
     from ..analysis.selection.labellings import notes_on, select_against, select_each
     from ..analysis.selection.rules import depth_histogram
 
-    if kind == "ablation":
+    if kind in OF_RESULTS:
         if len(asked.stores) != 1:
-            raise ValueError(f"found {len(asked.stores)} results; expected one, as `otoscope ablate run -o` writes it")
-        unused = {str(option.name) for option in click.get_current_context().command.params} - ABLATION
-        check_not_given(unused, "for the figure ablation, which shows a result as it is")
-        result = read_result(asked.stores[0])
-        put_figure(ablation_figure(result, caption=ablation_caption(result) if caption == "line" else ""), output)
+            raise ValueError(f"found {len(asked.stores)} results; expected one, as its command writes it with -o")
+        unused = {str(option.name) for option in click.get_current_context().command.params} - OF_RESULT
+        check_not_given(unused, f"for the figure {kind}, which shows a result as it is")
+        check_target(output, FORMATS)
+        put_figure(figure_of_result(kind, asked.stores[0], caption == "line"), output)
         return
     if kind != "overlap":
         check_not_given((*OVERLAP, "against", "arrange"), f"for the figure {kind}; expected it for overlap")
@@ -213,16 +214,6 @@ def figure(
     else:
         drawn = selectivity_figure(titled, text)
     put_figure(drawn, output)
-
-
-def put_figure(drawn: Any, path: str) -> None:
-    """Write a figure, print where, and on standard error what it cannot say by itself."""
-    from ..analysis.figures.save import save_figure
-
-    note = save_figure(drawn, path)
-    echo(path)
-    if note:
-        echo(note, err=True)
 
 
 @click.command()

@@ -1,0 +1,29 @@
+"""Figures as commands draw and write them."""
+
+from typing import Any
+
+from .printing import echo
+
+
+def figure_of_result(kind: str, path: str, caption: bool) -> Any:
+    """A figure of what another command wrote."""
+    if kind != "ablation":
+        from ..analysis.figures.of_tables import figure_of_table
+
+        return figure_of_table(kind, path, caption=caption)
+    from ..ablate.result import read_result
+    from ..analysis.figures.ablation import ablation_figure
+    from ..analysis.figures.captions import ablation_caption
+
+    result = read_result(path)
+    return ablation_figure(result, caption=ablation_caption(result) if caption else "")
+
+
+def put_figure(drawn: Any, path: str) -> None:
+    """Write a figure, print where, and on standard error what it cannot say by itself."""
+    from ..analysis.figures.save import save_figure
+
+    note = save_figure(drawn, path)
+    echo(path)
+    if note:
+        echo(note, err=True)
