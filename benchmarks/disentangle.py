@@ -1,8 +1,8 @@
 """How long do nested penalties take for every factor, and do few codes count as few, and noise as nothing?
 
 Ours against scikit-learn's LassoCV with its defaults on dense standardised codes, in the same outer folds, in turn on
-parts of the factors; process time of one thread, because cores are shared. The published completeness of noise and of
-five equal codes stands beside ours.
+parts of the factors, of which the rival, which takes one by one, is timed on a few and counted up; process time of one
+thread, because cores are shared. The published completeness of noise and of five equal codes stands beside ours.
 """
 
 import statistics
@@ -34,13 +34,15 @@ class Size:
     factors: int
     parts: int
     """Of the factors, which are timed one after the other."""
+    rival_factors: int
+    """Of each part, that the rival is timed on."""
     widths: tuple[int, ...]
     repeats: int
     """Planted factors of each kind and width, and twenty times as many of noise."""
 
 
-FULL = Size(clips=400, groups=20, codes=2048, factors=88, parts=4, widths=(768, 2048), repeats=10)
-SMALL = Size(clips=90, groups=9, codes=40, factors=2, parts=2, widths=(40,), repeats=1)
+FULL = Size(clips=400, groups=20, codes=2048, factors=88, parts=4, rival_factors=4, widths=(768, 2048), repeats=5)
+SMALL = Size(clips=90, groups=9, codes=40, factors=4, parts=2, rival_factors=1, widths=(40,), repeats=1)
 MADE_OF = (1, 3, 5, 10, 20)
 """Codes that a factor is made of, in turn."""
 NOISE = (0.3, 1.0, 3.0, 10.0)
@@ -63,7 +65,7 @@ def rival(codes: np.ndarray, factors: np.ndarray, folds: np.ndarray) -> np.ndarr
 
 
 def in_turn(size: Size) -> tuple[list[float], list[float], np.ndarray, np.ndarray]:
-    """Seconds of ours and of the rival by part of the factors, and R2 (factor) of each."""
+    """Seconds of ours and of the rival by part of the factors, and R2 of each (factor that the rival is timed on)."""
     groups = np.arange(size.clips) % size.groups
     codes = planted_codes(size.clips, size.codes)
     made = [
@@ -71,17 +73,17 @@ def in_turn(size: Size) -> tuple[list[float], list[float], np.ndarray, np.ndarra
     ]
     factors, folds = np.hstack(made), folds_of(groups.astype(str), FOLDS)
     ours, theirs, r2, r2_rival = [], [], [], []
-    for part in range(size.parts):
-        own = factors[:, part :: size.parts]
+    for own in np.array_split(factors, size.parts, axis=1):
+        few = own[:, : size.rival_factors]
         cases = {
             "ours": lambda own=own: disentangle(codes, own, groups, folds=FOLDS)["r2"].values,
-            "rival": lambda own=own: rival(codes, own, folds),
+            "rival": lambda few=few: rival(codes, few, folds),
         }
-        order = ("ours", "rival") if part % 2 else ("rival", "ours")
+        order = ("ours", "rival") if len(ours) % 2 else ("rival", "ours")
         found = {name: process_seconds(cases[name]) for name in order}
         ours.append(found["ours"][0])
-        theirs.append(found["rival"][0])
-        r2.append(found["ours"][1])
+        theirs.append(found["rival"][0] * own.shape[1] / few.shape[1])
+        r2.append(found["ours"][1][: few.shape[1]])
         r2_rival.append(found["rival"][1])
     return ours, theirs, np.concatenate(r2), np.concatenate(r2_rival)
 
@@ -111,7 +113,8 @@ def measure(scratch: Path, size: Size) -> Measured:
         of_width = counted(size)
     how = (
         f"{size.clips} clips of {size.groups} groups, {size.codes} codes, {size.factors} factors of 1 to 20 codes, "
-        f"{FOLDS} folds; process time, median of {size.parts} parts in turn"
+        f"{FOLDS} folds; process time, median of {size.parts} parts in turn; "
+        f"LassoCV's by {size.rival_factors} factors of each, counted up"
     )
     apart = np.abs(np.maximum(r2, 0) - np.maximum(r2_rival, 0))
     figures = [

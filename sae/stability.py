@@ -94,9 +94,9 @@ def sae_stability(folder: str | Path, *, min_rate: float = MIN_RATE, seed: int =
 def latent_stability(folder: str | Path, *, min_rate: float = MIN_RATE) -> pd.DataFrame:
     """One row per latent that fires often enough, of each of every two SAEs as in `sae_stability`.
 
-    Columns: state; sae and other, names; latent of `sae`, and rate, the share of training rows in which it fires; match,
-    its pair in `other` (none where that has fewer), and cosine, theirs; best, the latent of `other` with the largest
-    cosine, and best_cosine. min_rate: as of `sae_stability`.
+    Columns: state; sae and other, names; latent of `sae`, and rate, the share of training rows in which it fires;
+    match, its pair in `other` (none where that has fewer), and cosine, theirs; best, the latent of `other` with the
+    largest cosine, and best_cosine. min_rate: as of `sae_stability`.
     """
     frames = []
     for a, b in _pairs(folder):
