@@ -3,9 +3,9 @@
     python -m benchmarks.spoken_digits_saes WAVS FOLDER
 
 WAVS: folder of the Free Spoken Digit Dataset's recordings, {digit}_{speaker}_{take}.wav, which are not part of this
-project. FOLDER: where everything goes; files that are there already are not made again. Each command is printed before
-it runs, what it says and the seconds of processor time that it took after it. Speakers are never on both sides of
-anything.
+project. FOLDER: where everything goes; commands that ended are listed in its commands.txt, and not run again. Each is
+printed before it runs, what it says and the seconds of processor time that it took after it. Of digits, speakers are
+never on both sides of anything.
 
 Codes of one state by sparsity; latents against neurons, single dimensions, principal components, SAEs that were never
 trained and SAEs whose decoder stays random; what comes back with another seed; 88 eGeMAPS factors of the first takes;
@@ -22,7 +22,7 @@ from tests.support.commands import command as otoscope
 
 from .spoken_digits import manifest_of
 
-TAKES = 8  # of each digit and speaker, of which factors are measured
+TAKES = 4  # of each digit and speaker, of which factors are measured
 SPARSITIES, SEEDS, COMPARED = ("0.75", "0.9", "0.95"), (0, 1), "0.95"
 CONTROLS = ("untrained", "random-decoder")
 FOLDERS = ("trained", *CONTROLS)
@@ -51,15 +51,15 @@ def commands() -> list[str]:
     at = ",".join(str(i) for i, (of, path) in enumerate(every) if of == FOLDERS[0] and f"-s{COMPARED}-" in path)
     beside = " ".join(f"--control {folder}={folder}.zarr@{at}" for folder in CONTROLS)
     few = " ".join(f"few-{folder}.zarr" for folder in FOLDERS)
-    for label in ("digit", "speaker"):
-        group = "--group speaker" if label == "digit" else "--splits split"
-        asked = f"--task speech:{label} {group}"
-        found.append(f"sae probe digits.zarr {latents} {asked} {known} -o probes-{label}.csv")
-        found.append(f"figure probes probes-{label}.csv -o probes-{label}.png")
-        found.append(f"sae compare digits.zarr {FOLDERS[0]}.zarr@{at} {beside} {asked} -o compared-{label}.csv")
+    asked = "--task speech:digit --group speaker"
+    found += [
+        f"sae probe digits.zarr {latents} {asked} {known} -o probes.csv",
+        "figure probes probes.csv -o probes.png",
+        f"sae compare digits.zarr {FOLDERS[0]}.zarr@{at} {beside} {asked} -o compared.csv",
+    ]
     found += [
         "sae factors few.csv --unit-sec 1 -o factors.parquet",
-        f"sae disentangle few.zarr {few} --task speech --group speaker --factors factors.parquet {known} "
+        f"sae disentangle few.zarr {few} --task speech --group speaker --folds 3 --factors factors.parquet {known} "
         "-o disentangled.csv",
         *(f"figure {kind} disentangled.csv -o {kind}.png" for kind in ("disentanglement", "families", "entropy")),
         f"sae encode digits.zarr --task speech --sae {one} -o one.zarr",
@@ -71,16 +71,17 @@ def commands() -> list[str]:
 
 
 def run(command: str, folder: Path) -> None:
-    """Run a command there, unless the file that it writes is there."""
-    words = shlex.split(command)
+    """Run a command there, unless it ended there before."""
     print(f"\n$ otoscope {command}", flush=True)
-    if (folder / words[-1]).is_file():
+    ended = folder / "commands.txt"
+    if ended.exists() and command in ended.read_text(encoding="utf-8").splitlines():
         return
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run(otoscope(*words), cwd=folder, check=True)
+    subprocess.run(otoscope(*shlex.split(command)), cwd=folder, check=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    print(f"({seconds:.0f} s)", flush=True)
+    with ended.open("a", encoding="utf-8") as file:
+        file.write(f"{command}\n")
+    print(f"({after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime:.0f} s)", flush=True)
 
 
 def main() -> None:

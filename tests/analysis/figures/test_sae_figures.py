@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
+from matplotlib.container import BarContainer
 
 from otoscope.analysis.figures.factors import TOP, disentanglement_figure, entropy_figure, families_figure
 from otoscope.analysis.figures.of_tables import KINDS, figure_of_table
@@ -142,7 +143,9 @@ def test_families_are_counted(factors: pd.DataFrame) -> None:
                     kept = own.sort_values(counted).tail(TOP) if counted != "predicted" else own[own["predicted"]]
                     per_sae.append(int((kept["family"] == family).sum()))
                 expected.append(np.mean(per_sae))
-        np.testing.assert_allclose([bar.get_height() for bar in ax.patches], expected)
+        np.testing.assert_allclose(
+            [bar.get_height() for bars in ax.containers if isinstance(bars, BarContainer) for bar in bars], expected
+        )
         labels = [text.get_text() for text in ax.get_xticklabels()]
         assert labels == ["pitch (5)", "mfcc (5)", "others (5)"]
         styles = [lines.get_linestyle()[0][1] for lines in ax.collections if len(lines.get_segments()) == 3]  # type: ignore[attr-defined]
