@@ -13,15 +13,15 @@ from ..support.commands import done
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 PAGE = (Path(__file__).parents[2] / "docs" / "sae.md").read_text(encoding="utf-8").replace("\\\n", " ")
-SMALLER = {"sae train": ["--epochs", "4", "--batch", "64"]}
+SMALLER = {"sae train": ["--epochs", "4", "--batch", "32"], "sae disentangle": ["--folds", "3"]}
 
 
 def test_the_page_walks_from_recordings_to_figure_4(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Octaves for digits, and six parts of each for speakers; a few epochs of small batches; fewer controls."""
+    """Octaves for digits, and four parts of each for speakers; a few epochs of small batches; fewer controls and folds."""
     pytest.importorskip("opensmile")
     monkeypatch.chdir(tmp_path)
-    notes = pd.read_csv(synthesise(tmp_path, notes_per_octave=12)["fm"], dtype=str)
-    speaker = [f"s{i}" for i in notes.groupby("octave").cumcount() % 6]
+    notes = pd.read_csv(synthesise(tmp_path, notes_per_octave=8)["fm"], dtype=str)
+    speaker = [f"s{i}" for i in notes.groupby("octave").cumcount() % 4]
     notes.rename(columns={"octave": "digit"}).assign(speaker=speaker).to_csv("digits.csv", index=False)
     commands = re.findall(r"^    otoscope (.+)$", PAGE, re.MULTILINE)
     assert len(commands) > 20

@@ -71,7 +71,7 @@ def across(ax: Axes) -> list[tuple[float, bool]]:
 
 
 def dots(ax: Axes) -> dict[str, list[list[float]]]:
-    """Places of dots, by "filled" or "hollow"."""
+    """Where dots are, by "filled" or "hollow"."""
     found: dict[str, list[list[float]]] = {"filled": [], "hollow": []}
     for line in ax.lines:
         if line.get_linestyle() == "None":
@@ -126,8 +126,8 @@ def test_disentanglement_is_that_of_the_highest_and_of_what_the_state_predicts(f
                 expected["filled" if first["control"] == "none" else "hollow"].append((first["sparsity"], number))
             else:
                 lines.append((number, of != "state"))
-        for look, places in expected.items():
-            same(dots(ax)[look], places)
+        for look, points in expected.items():
+            same(dots(ax)[look], points)
         same(across(ax), lines)
 
 
