@@ -17,7 +17,7 @@ SMALLER = {"sae train": ["--epochs", "4", "--batch", "32"], "sae disentangle": [
 
 
 def test_the_page_walks_from_recordings_to_figure_4(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Octaves for digits, and four parts of each for speakers; a few epochs of small batches; fewer controls and folds."""
+    """Octaves for digits, and four parts of each for speakers; few epochs, controls and folds, small batches."""
     pytest.importorskip("opensmile")
     monkeypatch.chdir(tmp_path)
     notes = pd.read_csv(synthesise(tmp_path, notes_per_octave=8)["fm"], dtype=str)
