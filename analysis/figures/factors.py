@@ -103,16 +103,17 @@ def families_figure(table: pd.DataFrame, caption: str = "") -> Figure:
 def entropy_figure(table: pd.DataFrame, caption: str = "") -> Figure:
     """Each factor by its entropy and its completeness: as published, and by codes that it takes on held-out groups.
 
-    Dots are factors, of the SAEs whose sparsity is nearest to the published one. Lines are medians in fifths of the
-    factors by entropy: dashed of controls, thin of the state itself. On the right are factors that are predicted, and
-    whose entropy is defined.
+    Dots are factors, of those SAEs of a state whose sparsity is nearest to the published one. Lines are medians in
+    fifths of the factors by entropy: dashed of controls, thin of the state itself. On the right are factors that are
+    predicted, and whose entropy is defined.
     """
     table = with_units(table, "of")
     kinds = Kinds.of(table)
-    given = table["sparsity"].dropna()
-    nearest = float(given.iloc[(given - SPARSITY).abs().argmin()]) if len(given) else float("nan")
-    table = table[table["sparsity"].isna() | np.isclose(table["sparsity"], nearest)]
-    about = f"sparsity {nearest:.3g}" if len(given) else ""
+    apart = (table["sparsity"] - SPARSITY).abs()
+    nearest = apart.groupby([table["state"], table[UNITS]]).transform("min")
+    table = table[apart.isna() | np.isclose(apart, nearest)]
+    shown = table["sparsity"].dropna()
+    about = f"sparsity {', '.join(f'{each:.3g}' for each in sorted({*shown.round(3)}))}" if len(shown) else ""
     panels = [
         ("published_completeness", "histogram_entropy", "entropy of 10 bins (bits)", "completeness, as published"),
         ("codes_until", "entropy", "entropy by nearest neighbours (bits)", "codes until 90 % of R2"),
