@@ -14,7 +14,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from .layout import FONT, PAGE_INCHES, grid_of, parts_of, write_below
+from .layout import FONT, PAGE_INCHES, grid_of, parts_of, wrapped, write_below
 from .letters import Letters, letters_of
 from .unit_kinds import LATENTS, STATE, UNITS, Kinds, by_sparsity, parts_by_units, plain, with_units
 
@@ -27,32 +27,32 @@ SPARSITY = 0.95  # of the published picture of entropies
 UNIT = ["state", UNITS, "sparsity", "digest"]
 NO_SAE: dict[str, Any] = {"sparsity": -1.0, "digest": ""}
 BINS = 5
+LABEL_INCHES = 1.1
 
 
 def disentanglement_figure(table: pd.DataFrame, caption: str = "") -> Figure:
     """Informativeness above, completeness below, by sparsity: as published, and on held-out groups.
 
     As published, each dot is the mean of the ten factors of one SAE that are highest in what is shown: R2 on clips that
-    were learnt from, and 1 - H / ln N. On held-out groups it is that of the factors that the state itself predicts, the
-    same for all of one state: R2, and codes until 90 % of it, of those among them that are predicted.
+    were learnt from, and 1 - H / ln N. On held-out groups it is that of the factors that any of what is shown of the
+    state predicts, the same for all of one state: R2, and codes until 90 % of it, of those that it predicts itself.
     """
     table = with_units(table, "of")
     kinds = Kinds.of(table)
-    predicted = _predicted_by_states(table)
+    predicted = _predicted_by_any(table)
     panels: list[tuple[str, str, pd.DataFrame]] = [
         ("R2, as published", "published_r2", _highest(table, "published_r2")),
         ("R2, held out", "r2", predicted),
         ("completeness, as published", "published_completeness", _highest(table, "published_completeness")),
         ("codes until 90 % of R2", "codes_until", predicted),
     ]
-    count = ", ".join(f"{n} of state {state}" for state, n in _n_predicted(table).items())
-    about = (
-        f"on the right means of the factors that the state itself predicts ({count}), on the left of the {TOP} highest"
-    )
+    numbers = predicted.groupby("state")["factor"].nunique()
+    count = ", ".join(f"{n} of state {state}" for state, n in numbers.items()) or "none"
+    about = f"left: means of the {TOP} highest factors; right: of those that anything shown here predicts, {count}"
     figure, grid, letters = _figure([*kinds.controls], [caption, about], 4)
     for ax, (label, value, rows) in zip(grid, panels, strict=True):
         by_sparsity(ax, rows.groupby(UNIT, dropna=False)[value].mean().reset_index(), value, kinds)
-        ax.set_ylabel(label, fontsize=FONT)
+        ax.set_ylabel(wrapped(label, LABEL_INCHES), fontsize=FONT)
         if value == "codes_until" and rows[value].gt(0).any():
             ax.set_yscale("log")
     return _finished(figure, grid, letters, kinds, [caption, about])
@@ -95,7 +95,7 @@ def families_figure(table: pd.DataFrame, caption: str = "") -> Figure:
                 ax.hlines(mean, at - width / 2, at + width / 2, color="black", **line)
         names = [f"{letters(str(name))} ({n})" for name, n in sizes.items()]
         ax.set_xticks(range(len(sizes)), names, rotation=40, ha="right", rotation_mode="anchor", parse_math=False)
-        ax.set_ylabel(f"factors {label}", fontsize=FONT)
+        ax.set_ylabel(wrapped(f"factors {label}", LABEL_INCHES), fontsize=FONT)
         ax.set_ylim(bottom=0)
     return _finished(figure, grid, letters, kinds, [caption])
 
@@ -127,9 +127,9 @@ def entropy_figure(table: pd.DataFrame, caption: str = "") -> Figure:
                 ax.plot(own[entropy], own[value], linestyle="none", markersize=2.5, alpha=0.7, **look)
                 continue
             line: dict[str, Any] = {"lw": 0.6} if units == STATE else {"lw": 0.9, "ls": kinds.dash(units)}
-            ax.plot(*_medians(own[entropy], own[value]), color=look["color"], **line)
+            ax.plot(*_medians(own[entropy], own[value]), color=look["color"], marker="_", markersize=3, **line)
         ax.set_xlabel(xlabel, fontsize=FONT)
-        ax.set_ylabel(ylabel, fontsize=FONT)
+        ax.set_ylabel(wrapped(ylabel, LABEL_INCHES), fontsize=FONT)
         if value == "codes_until" and len(known):
             ax.set_yscale("log")
     return _finished(figure, grid, letters, kinds, [caption, about])
@@ -141,17 +141,10 @@ def _highest(table: pd.DataFrame, value: str) -> pd.DataFrame:
     return ordered.groupby(UNIT, dropna=False, sort=False).head(TOP)
 
 
-def _n_predicted(table: pd.DataFrame) -> pd.Series:
-    """By state, how many factors it predicts."""
-    of_states = table[table[UNITS] == STATE]
-    return of_states.groupby("state")["predicted"].sum().astype(int)
-
-
-def _predicted_by_states(table: pd.DataFrame) -> pd.DataFrame:
-    """The rows of factors that the state itself predicts."""
-    of_states = table[(table[UNITS] == STATE) & table["predicted"].astype(bool)]
-    predicted = pd.MultiIndex.from_frame(of_states[["state", "factor"]])
-    return table[pd.MultiIndex.from_frame(table[["state", "factor"]]).isin(predicted)]
+def _predicted_by_any(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of factors that anything of their state predicts."""
+    predicted = table["predicted"].astype(float).groupby([table["state"], table["factor"]]).transform("max")
+    return table[predicted > 0]
 
 
 def _medians(x: pd.Series, y: pd.Series) -> tuple[np.ndarray, np.ndarray]:

@@ -16,6 +16,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
 from .layout import FONT
 from .letters import Letters
@@ -113,6 +114,13 @@ def parts_by_units(rows: pd.DataFrame) -> Iterator[tuple[int, str, pd.DataFrame]
 
 
 def plain(ax: Axes) -> None:
-    """What all panels have in common."""
-    ax.tick_params(labelsize=FONT, length=2)
+    """What all panels have in common; an empty one says so."""
     ax.spines[["top", "right"]].set_visible(False)
+    if ax.get_yscale() == "log":
+        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
+        ax.yaxis.set_major_formatter(ScalarFormatter())
+        ax.yaxis.set_minor_formatter(NullFormatter())
+    ax.tick_params(which="both", labelsize=FONT, length=2)
+    if not ax.has_data():
+        ax.set(xticks=[], yticks=[])
+        ax.text(0.5, 0.5, "no factor is predicted", ha="center", va="center", fontsize=FONT, transform=ax.transAxes)
