@@ -20,11 +20,11 @@ SMALLER = {
 
 
 def test_the_page_walks_from_recordings_to_figure_4(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Octaves for digits, and four parts of each for speakers; few epochs, controls and folds, small batches."""
+    """Octaves for digits, and six parts of each for speakers; few epochs, controls and folds, small batches."""
     pytest.importorskip("opensmile")
     monkeypatch.chdir(tmp_path)
     notes = pd.read_csv(synthesise(tmp_path, notes_per_octave=8)["fm"], dtype=str)
-    speaker = [f"s{i}" for i in notes.groupby("octave").cumcount() % 4]
+    speaker = [f"s{i}" for i in notes.groupby("octave").cumcount() % 6]
     notes.rename(columns={"octave": "digit"}).assign(speaker=speaker).to_csv("digits.csv", index=False)
     commands = re.findall(r"^    otoscope (.+)$", PAGE, re.MULTILINE)
     assert len(commands) > 20
