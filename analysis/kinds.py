@@ -1,7 +1,10 @@
-"""The kinds of tables and comparisons, by the names under which they are asked for. Nothing heavy is imported here."""
+"""The kinds of tables, figures and comparisons, by the names under which they are asked for. Imports nothing heavy."""
 
 TABLES = ("stats", "paper", "overlap", "probability", "aape", "thresholds", "neuron-thresholds", "depth")
 THRESHOLD_ENDINGS = (".csv", ".parquet")  # of files of thresholds, one per neuron
+OF_RESULTS = ("ablation", "grounding", "probes", "disentanglement", "families", "entropy")
+"""Figures of what a command wrote, in the place of a store."""
+FIGURES = ("overlap", "depth", "selectivity", *OF_RESULTS)
 COMPARISONS = ("labelling", "layer", "category", "neuron")
 SIDES = ("both", "above", "below")
 """On which side of shuffled labels an overlap is evidence."""

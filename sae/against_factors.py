@@ -7,25 +7,27 @@ were extracted and have factors count.
 """
 
 import logging
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
-from ..extract.models.latents import state_of_site
 from ..messages import quoted
 from ..store.frames import read_frame
-from ..store.group import open_root, task_names
-from ..store.provenance import digest_of
-from ..store.schema import OK, PENDING
+from ..store.schema import OK
 from ..store.stored_task import StoredTask
 from .disentanglement import FOLDS, disentangle
 from .entropy import histogram_entropy, nearest_neighbour_entropy
 from .families import family_of
+from .probes import KNOWN, STATE
+from .stored_latents import LatentLayer, find_latents, read_saes
+from .stored_values import Floats, Positions, finished_task, n_states, state_of
+from .units import COMPONENTS, LATENTS, NEURONS, neurons_before, signed_components
 
 log = logging.getLogger(__name__)
 
@@ -38,19 +40,21 @@ OF_FACTORS = (
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Units:
-    """States or latents whose codes are held against factors."""
+class Regressors:
+    """Values that are held against factors."""
 
     of: str
-    """"state" or "latents"."""
+    """"state", "neurons", "principal components" or "latents"."""
     store: str
     task: str
     state: int
-    """The hidden state that they are, or are latents of."""
-    digest: str
-    """Of the SAE; "" of a state."""
-    codes: NDArray[np.float32]
+    """The hidden state that they are, or are of."""
+    codes: Floats
     """(clip, code)."""
+    digest: str = ""
+    """Of the SAE; "" of what is none."""
+    known: Mapping[str, Any] = field(default_factory=dict)
+    """Of latents, as `LatentLayer.known`."""
 
 
 def read_factors(path: str | Path) -> pd.DataFrame:
@@ -89,22 +93,26 @@ def sae_disentangle(
     group: str = "",
     states: Sequence[int] = (),
     folds: int = FOLDS,
+    saes: Sequence[str] = (),
 ) -> pd.DataFrame:
-    """One row per factor and units: hidden states of a task, and every layer of tasks of its latents.
+    """One row per factor and units: hidden states of a task, what costs nothing, and every layer of latents.
 
-    latents: stores; all their tasks of this task's latents are taken. factors: such a table, or its path. group: a
-    label column, the clips of one of its values are never on both sides of a fold; those without one are a group [each
-    clip for itself]. states: numbers [those that the latents are of]. folds: at least 3.
-    Columns: of ("state" or "latents"), store, task, state, digest (of the SAE: a column of `sae table` too), codes and
-    firing, how many there are and how many are above 0 for a clip in the mean; family, factor; r2, r2_se, predicted,
-    codes_until, effective_codes, published_r2, published_completeness as of `disentangle`, and of the units
-    published_average and weighted_disentanglement; entropy, in bits, of the factor in units of its deviation, tied, and
-    histogram_entropy as of `entropy`.
+    latents: as of `find_latents`. factors: such a table, or its path. group: a label column, the clips of one of its
+    values are never on both sides of a fold; those without one are a group [each clip for itself]. states: numbers
+    [those that the latents are of]. folds: at least 3. saes: folders of the SAEs, which say more of latents.
+    Columns: of ("state"; "neurons", where means are kept, and "principal components", as of `units`; "latents"), store,
+    task, state, digest (of the SAE: a column of `sae table` too), codes (how many there are); of latents what
+    `LatentLayer.known` says; family, factor; r2, r2_se, predicted, codes_until, effective_codes, published_r2,
+    published_completeness as of `disentangle`, and of the units published_average and weighted_disentanglement;
+    entropy, in bits, of the factor in units of its deviation, tied, and histogram_entropy as of `entropy`; and how:
+    clips, groups and folds in words.
     Raises LookupError or FileNotFoundError for a task, column, state or store that is not there; ValueError for factors
     of other clips or other audio, latents of other states or other clips, fewer groups than folds, and whatever is not
     finished.
     """
-    source = _finished(StoredTask.at(url, task))
+    source = finished_task(StoredTask.at(url, task))
+    n_states(source)
+    layers = find_latents(latents, source, read_saes(saes))
     if isinstance(factors, pd.DataFrame):
         table, where = _by_clip(factors, "the table of factors"), "the table of factors"
     else:
@@ -117,19 +125,18 @@ def sae_disentangle(
     names = _names(table)
     values = table.loc[np.array(source.clips.name)[clips], names].to_numpy(np.float64)
     of_factors = _of_factors(names, values)
+    how = f"{len(clips):,} clips in {len(set(groups.tolist())):,} groups by {group or 'clip'}; {folds} folds"
     frames = []
-    for units in _units(source, latents, states, clips):
-        log.info(
-            "%s of state %d, %s task %s: %d codes", units.of, units.state, units.store, units.task, units.codes.shape[1]
-        )
+    for units in _units(source, layers, states, clips):
+        log.info("%s of state %d, %s task %s: %d", units.of, units.state, units.store, units.task, units.codes.shape[1])
         found = disentangle(units.codes, values, groups, names=names, folds=folds)
-        frames.append(_frame(units, found, of_factors))
+        frames.append(_frame(units, found, of_factors).assign(how=how))
     return pd.concat(frames, ignore_index=True)
 
 
-def _frame(units: Units, found: xr.Dataset, of_factors: pd.DataFrame) -> pd.DataFrame:
+def _frame(units: Regressors, found: xr.Dataset, of_factors: pd.DataFrame) -> pd.DataFrame:
     about = {name: getattr(units, name) for name in ("of", "store", "task", "state", "digest")}
-    about |= {"codes": units.codes.shape[1], "firing": float((units.codes > 0).sum(axis=1).mean())}
+    about |= {"codes": units.codes.shape[1]} | {name: units.known.get(name, np.nan) for name in KNOWN}
     numbers = {name: found[name].values for name in OF_FACTORS} | {name: float(found[name]) for name in OF_UNITS}
     frame = of_factors.assign(**about, **numbers)
     return frame[[*about, "family", "factor", *numbers, *ENTROPIES]]
@@ -149,16 +156,6 @@ def _of_factors(names: Sequence[str], values: NDArray[np.float64]) -> pd.DataFra
 def _names(table: pd.DataFrame) -> list[str]:
     numeric = table.select_dtypes("number").columns
     return [str(name) for name in numeric if name not in KEYS]
-
-
-def _finished(task: StoredTask) -> StoredTask:
-    """The task. Raises ValueError where clips of it are pending."""
-    if n_pending := int((task.status == PENDING).sum()):
-        raise ValueError(
-            f"{task} is not finished, {n_pending} of {len(task.status)} clips are pending; expected none: run what "
-            "makes it again"
-        )
-    return task
 
 
 def _clips_with_factors(source: StoredTask, table: pd.DataFrame, where: str) -> NDArray[np.intp]:
@@ -187,52 +184,22 @@ def _clips_with_factors(source: StoredTask, table: pd.DataFrame, where: str) -> 
 
 
 def _units(
-    source: StoredTask, latents: Sequence[str], states: Sequence[int], clips: NDArray[np.intp]
-) -> Iterator[Units]:
-    """States first, in order; all is looked for before the first is read."""
-    n_states = source.record.identity.hidden[0] if "hidden" in source.plan.variables else 0
-    found = [(task, layer) for url in latents for task in _latents(source, url) for layer in range(_n_layers(task))]
-    sites = [state_of_site(task.record.identity.sites[layer][0]) for task, layer in found]
-    wanted = sorted({*states}) if states else sorted({*sites})
-    if not n_states:
-        raise ValueError(
-            f"{source} keeps no hidden states; expected a task that was extracted with --keep hidden: extract it so"
-        )
+    source: StoredTask, latents: Sequence[LatentLayer], states: Sequence[int], clips: Positions
+) -> Iterator[Regressors]:
+    """Of each state itself and what costs nothing, then latents."""
+    wanted = sorted({*states}) if states else sorted({layer.state for layer in latents})
     if not wanted:
         raise ValueError("no hidden state was asked for, nor latents of one; expected LATENTS, or --state N,...")
-    if missing := [state for state in wanted if not 0 <= state < n_states]:
-        raise LookupError(f"{source} has no hidden state {missing[0]}; expected 0 to {n_states - 1}")
     for state in wanted:
-        (codes,) = source.hidden([state], clips)
-        yield Units(of="state", store=source.url, task=source.task, state=state, digest="", codes=codes)
-    for (task, layer), state in zip(found, sites, strict=True):
-        digest = (task.record.identity.derived_from or {})["dictionaries"][layer]
-        codes = task.means(layer, clips)
-        yield Units(of="latents", store=task.url, task=task.task, state=state, digest=digest, codes=codes)
-
-
-def _n_layers(task: StoredTask) -> int:
-    return len(task.record.identity.sites)
-
-
-def _latents(source: StoredTask, url: str) -> list[StoredTask]:
-    """The tasks of a store that are latents of the source's states and clips.
-
-    Raises ValueError where there is none, or one is not finished, or is of other clips or audio.
-    """
-    base, found = digest_of(source.record.identity.to_json()), []
-    for name in task_names(open_root(url, mode="r")):
-        task = StoredTask.at(url, name)
-        if (task.record.identity.derived_from or {}).get("identity") == base:
-            found.append(task)
-    ours = [task for task in found if task.clips.name == source.clips.name]
-    again = f"make them by `otoscope sae encode {source.url} --task {source.task}`"
-    if not ours:
-        what = f"latents of other clips ({found[0]})" if found else "no latents of those states"
-        raise ValueError(f"{url} holds {what}; expected latents of all clips of {source}: {again}")
-    for task in map(_finished, ours):
-        if (task.values("audio_digest") != source.values("audio_digest")).any():
-            raise ValueError(
-                f"{task} holds latents of other audio than {source} has by now; expected the same: {again}"
-            )
-    return ours
+        own: dict[str, Any] = {"store": source.url, "task": source.task, "state": state}
+        values = state_of(source, state, clips)
+        yield Regressors(of=STATE, **own, codes=values)
+        if "mean" in source.plan.variables:
+            yield Regressors(of=NEURONS, **own, codes=neurons_before(source, state, clips))
+        yield Regressors(of=COMPONENTS, **own, codes=signed_components(values))
+    for layer in latents:
+        codes = layer.codes(clips)
+        yield Regressors(
+            of=LATENTS, store=layer.task.url, task=layer.task.task, state=layer.state, digest=layer.digest, codes=codes,
+            known=layer.known(codes),
+        )  # fmt: skip

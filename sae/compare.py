@@ -31,9 +31,10 @@ from scipy.stats import t as student
 
 from ..analysis.selection.from_counts import aape_of_counts
 from .k_sparse import balanced_accuracy, k_sparse_right
-from .labelled import Floats, Labelled
+from .labelled import Labelled
 from .resampled import GroupDraws, draw_groups, interval
 from .stored_latents import LatentLayer
+from .stored_values import Floats
 from .units import LATENTS, OTHERS, active_as_often, units_of
 
 KS = (1, 2, 5, 10)

@@ -60,6 +60,11 @@ def disentangle(
     with threadpool_limits(1):
         for i in range(folds):
             fit, held_out = np.flatnonzero(fold != i), np.flatnonzero(fold == i)
+            if (n_groups := len(set(of[fit].tolist()))) < INNER_FOLDS:
+                raise ValueError(
+                    f"{len(set(of.tolist()))} groups in {folds} folds leave {n_groups} to fit to; expected at least "
+                    f"{INNER_FOLDS}, by which the penalty is chosen: choose another column, or more folds"
+                )
             parts = folds_of(of[fit], INNER_FOLDS)
             inner = [Side.of(x, fit[parts != j], fit[parts == j]) for j in range(INNER_FOLDS)]
             outer = Side.of(x, fit, held_out)

@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import xarray as xr
 from numpy.typing import NDArray
 
 from ..analysis import accessor  # noqa: F401  registers ds.otoscope
@@ -18,29 +17,21 @@ from ..analysis.conditions import clips_where
 from ..analysis.probe.splits import SPLIT_COLUMNS, Splits, draw_folds, make_splits
 from ..analysis.selection.labellings import grouping_columns, task_of
 from ..messages import quoted
-from ..store.group import open_root, open_task
-from ..store.provenance import TaskRecord, digest_of
+from ..store.provenance import digest_of
 from ..store.reader import open_store
-from ..store.state_rows import state_rows
-from .stored_rows import held_rows
-
-Floats = NDArray[np.float32]
+from ..store.stored_task import StoredTask
+from .stored_values import Floats, Positions, finished_task, state_of
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Labelled:
     """The clips of a task that have a category, and their splits."""
 
-    where: str
-    """Store and task, for messages."""
     name: str
     """As in "vocalset:technique"."""
-    ds: xr.Dataset
-    """The task, all extracted clips of it."""
-    record: TaskRecord
-    at: NDArray[np.intp]
-    """(clip): where in `ds` each is."""
-    names: list[str]
+    source: StoredTask
+    at: Positions
+    """(clip): the position of each in the task's plan."""
     codes: NDArray[np.int64]
     """(clip) into `categories`."""
     categories: tuple[str, ...]
@@ -57,39 +48,11 @@ class Labelled:
     @property
     def base(self) -> str:
         """Digest of the task's identity."""
-        return digest_of(self.record.identity.to_json())
-
-    @property
-    def n_states(self) -> int:
-        """Hidden states that the task keeps. Raises LookupError where it keeps none."""
-        if "hidden" not in self.ds:
-            raise LookupError(f"{self.where} keeps no hidden states; expected them: extract it anew with --keep hidden")
-        return int(self.ds.sizes["state"])
+        return digest_of(self.source.record.identity.to_json())
 
     def state(self, state: int) -> Floats:
         """A hidden state of the clips (clip, width)."""
-        stored = state_rows(self.ds["hidden"].reset_coords(drop=True), state)
-        position = self.ds["position"].values.astype(np.intp)[self.at]
-        order = np.argsort(position)  # rows are read in the order in which they are stored
-        values = np.empty((len(position), stored.width), np.float32)
-        values[order] = held_rows(stored, [position[order]])[0].numpy()
-        return checked(values, f"state {state} of {self.where}")
-
-    def activations(self, ds: xr.Dataset, layer: int, where: str) -> Floats:
-        """Means (clip, neuron) of the neurons of a layer, by number, of a task of the same clips as `ds` has."""
-        if "mean" not in ds:
-            raise LookupError(f"{where} keeps no means of its neurons; expected them: extract it anew with --keep mean")
-        valid = ds["neuron_valid"].isel(layer=layer).values
-        values = ds["mean"].isel(layer=layer).transpose("clip", "neuron")
-        read = values.isel(neuron=np.flatnonzero(valid)).compute(scheduler="synchronous").values
-        return checked(np.ascontiguousarray(read[self.at], np.float32), f"layer {layer} of {where}")
-
-
-def checked(values: Floats, what: str) -> Floats:
-    """The values. Raises ValueError where some are not finite."""
-    if not np.isfinite(values).all():
-        raise ValueError(f"{what} holds NaN or infinity; expected numbers for every clip that is ok: extract it again")
-    return values
+        return state_of(self.source, state, self.at)
 
 
 def find_labelled(
@@ -116,19 +79,15 @@ def find_labelled(
     task, _, label = labelling.partition(":")
     if not task or not label:
         raise ValueError(f"found the labelling {quoted(labelling)}; expected TASK:LABEL, as vocalset:technique")
-    record, here = open_task(open_root(url, mode="r"), task)[1], f"{url} task {task}"
-    ds = task_of(open_store(url), url, task)
+    source = StoredTask.at(url, task)
+    ds, here = task_of(open_store(url), url, task), str(source)
     columns = ds.otoscope.labels
     for column in (group, splits):
         if column and column not in columns:
             known = ", ".join(columns) or "none"
             raise LookupError(f"{here} has no label column {quoted(column)}; its columns: {known}")
     codes = ds.otoscope.codes(label)
-    if ds.attrs["n_pending"]:
-        raise ValueError(
-            f"{here} is not finished, {ds.attrs['n_pending']} clips are pending; expected none: run its `otoscope "
-            "extract` again"
-        )
+    finished_task(source)
     counted = (codes.values >= 0) & clips_where(ds, where)
     found = np.unique(codes.values[counted])
     if len(found) < 2:
@@ -162,7 +121,6 @@ def find_labelled(
         "groups": made.groups[kept],
     }  # fmt: skip
     return Labelled(
-        where=here, name=labelling, ds=ds, record=record, at=at[kept], names=[names[i] for i in kept.tolist()],
-        codes=own[kept], categories=categories, splits=replace(made, **of_clips),
-        parted=parted, seed=seed,
+        name=labelling, source=source, at=ds["position"].values[at[kept]].astype(np.intp), codes=own[kept],
+        categories=categories, splits=replace(made, **of_clips), parted=parted, seed=seed,
     )  # fmt: skip

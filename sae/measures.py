@@ -43,9 +43,9 @@ class Measures:
         return float((self.rates == 0).double().mean())
 
     @property
-    def firing(self) -> str:
-        """The latents that fire, as hex: a bit of each, the lowest of a byte first."""
-        return np.packbits(self.rates.numpy() > 0, bitorder="little").tobytes().hex()
+    def fired(self) -> str:
+        """In how many rows each latent fires, one after the other."""
+        return " ".join(str(count) for count in (self.rates * self.n).round().long().tolist())
 
     def to_json(self) -> dict[str, Any]:
         """All but the single rates; of those that are not 0, quantiles and the largest by name."""
@@ -86,24 +86,26 @@ def measure(dictionaries: list[Dictionary], rows: Rows, mean: Tensor) -> list[Me
     ]  # fmt: skip
 
 
-def firing_latents(dictionary: Dictionary) -> NDArray[np.intp]:
-    """Numbers of the latents that fire in a training row; all where `sae.json` does not say.
+def rates_of(dictionary: Dictionary) -> NDArray[np.float64]:
+    """Share of the training rows in which each latent fires (latent); NaN where `sae.json` does not say.
 
-    Raises ValueError where what it says is not as many bits.
+    Raises ValueError where what it says is not a count of each.
     """
-    firing = dictionary.about.get("firing")
-    if firing is None:
-        return np.arange(dictionary.n_latents)
+    fired = dictionary.about.get("fired")
+    if fired is None:
+        return np.full(dictionary.n_latents, np.nan)
     try:
-        packed = np.frombuffer(bytes.fromhex(firing), np.uint8)
-    except (TypeError, ValueError):
-        packed = np.empty(0, np.uint8)
-    if len(packed) != -(-dictionary.n_latents // 8):
+        counts = np.array([int(count) for count in fired.split(" ")], np.float64)
+        rates: NDArray[np.float64] = counts / int(dictionary.about["measures"]["train"]["rows"])
+        wrong = len(rates) != dictionary.n_latents or not ((rates >= 0) & (rates <= 1)).all()
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+        wrong = True
+    if wrong:
         raise ValueError(
-            f"the firing latents of {dictionary.label} are not {dictionary.n_latents} bits as hex; expected its "
-            "sae.json as it was written: fetch or train it again"
+            f"how often latents of {dictionary.label} fire is not {dictionary.n_latents} counts of training rows; "
+            "expected its sae.json as it was written: fetch or train it again"
         )
-    return np.flatnonzero(np.unpackbits(packed, count=dictionary.n_latents, bitorder="little"))
+    return rates
 
 
 def mmcs(features: Tensor, decoder: Tensor) -> tuple[float, float]:

@@ -5,7 +5,7 @@ Conventions: accuracy is over the test clips of all folds together. Its interval
 anew, and knows nothing of other folds or fits. Chance is what always answering the most frequent category would give.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,14 +16,18 @@ from numpy.typing import NDArray
 from ..analysis.probe.cautions import cautions, chance_test
 from ..analysis.probe.probe import Recipe, fit_probe
 from ..analysis.probe.splits import Splits
-from .labelled import Floats, Labelled
+from .labelled import Labelled
 from .resampled import draw_groups, interval
 from .stored_latents import LatentLayer
+from .stored_values import Floats, n_states
+from .units import COMPONENTS, LATENTS, NEURONS, neurons_before, signed_components
 
 RECIPES = {"logistic": Recipe(kind="logistic"), "published": Recipe(kind="published-sae", learning_rate=1e-3)}
 """By the names of `otoscope sae probe`: ours, and that of the paper."""
 DRAWS = 1000
-COLUMNS = ("kind", "name", "state", "width", "l0", "sparsity", "accuracy", "low", "high", "chance", "clips", "groups")
+STATE = "state"
+KNOWN = ("l0", "sparsity", "sae", "control", "seed", "unexplained")
+COLUMNS = ("kind", "name", "state", "width", *KNOWN, "accuracy", "low", "high", "chance", "clips", "groups", "how")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,13 +44,13 @@ def probe_states(
     *,
     recipe: str = "logistic",
 ) -> Probed:
-    """The same probe of every hidden state, and of every layer of latents.
+    """The same probe of every hidden state, and of every layer of latents beside what costs nothing.
 
     recipe: one of `RECIPES`.
-    Columns: kind ("state" or "latents"), name, state, width (values of the state, or latents), of latents l0 (mean
-    number that fires in a clip) and sparsity (1 - k / width where the SAE is known and has a k, else 1 - l0 / width),
-    accuracy in [0, 1] with low and high, chance, clips and groups tested; where SAEs are known also sae (its name),
-    control and seed.
+    Columns: kind ("state", "latents", and of the states of latents "neurons", where means are kept, and "principal
+    components", as of `units`), name, state, width (values of the state, or units), of latents what
+    `LatentLayer.known` says, accuracy in [0, 1] with low and high, chance, clips and groups tested, and how: labelling,
+    recipe and folds in words.
     Raises LookupError where no states are kept, ValueError for values that are not finite and for what a probe or an
     interval cannot be had of.
     """
@@ -57,37 +61,28 @@ def probe_states(
     draws = draw_groups(splits.groups[tested], of.codes[tested], DRAWS, of.seed)
     sizes = draws.sums(np.ones(len(tested)))
     how = replace(RECIPES[recipe], seed=of.seed)
+    about_all = {"groups": draws.n_groups, "how": f"{of.name}; {recipe} probe; {of.parted}"}
     rows: list[dict[str, Any]] = []
     notes: list[str] = []
 
-    def probed(what: dict[str, Any], values: Floats) -> None:
+    def probed(kind: str, name: str, state: int, values: Floats, known: Mapping[str, Any] | None = None) -> None:
         right, about, lines = _right(of, splits, values, tested, how)
         accuracy = float(right.mean())
         low, high = interval(accuracy, draws.sums(right) / sizes, 0, 1)
-        found = {"accuracy": accuracy, "low": low, "high": high, **about, "groups": draws.n_groups}
-        rows.append({**what, "width": values.shape[1], **found})
-        notes.extend(f"{what['name']}: {line}" for line in lines)
+        found = {"kind": kind, "name": name, "state": state, "width": values.shape[1], **(known or {})}
+        rows.append({**found, "accuracy": accuracy, "low": low, "high": high, **about, **about_all})
+        notes.extend(f"{name}: {line}" for line in lines)
 
-    for state in range(of.n_states):
-        probed({"kind": "state", "name": f"state {state}", "state": state}, of.state(state))
+    for state in range(n_states(of.source)):
+        probed(STATE, f"state {state}", state, of.state(state))
+    for state in sorted({layer.state for layer in latents}):
+        if "mean" in of.source.plan.variables:
+            probed(NEURONS, f"{NEURONS} of state {state}", state, neurons_before(of.source, state, of.at))
+        probed(COMPONENTS, f"{COMPONENTS} of state {state}", state, signed_components(of.state(state)))
     for layer in latents:
-        codes = layer.codes(of)
-        l0 = float((codes > 0).sum(axis=1).mean())
-        k = layer.sae.k if layer.sae is not None else 0
-        what = {"kind": "latents", "name": layer.name, "state": layer.state, "l0": l0}
-        probed({**what, "sparsity": 1 - (k or l0) / codes.shape[1], **_known(layer)}, codes)
-    table = pd.DataFrame(rows)
-    more = [name for name in ("sae", "control", "seed") if name in table]
-    return Probed(table=table.reindex(columns=[*COLUMNS, *more]), notes=tuple(notes))
-
-
-def _known(layer: LatentLayer) -> dict[str, Any]:
-    """What the SAE's own folder says of it."""
-    if layer.sae is None:
-        return {}
-    recipe = layer.sae.about.get("config")
-    recipe = recipe if isinstance(recipe, dict) else {}  # of SAEs of other libraries there is none
-    return {"sae": layer.sae.name, "control": recipe.get("control", ""), "seed": recipe.get("seed")}
+        codes = layer.codes(of.at)
+        probed(LATENTS, layer.name, layer.state, codes, layer.known(codes))
+    return Probed(table=pd.DataFrame(rows).reindex(columns=COLUMNS), notes=tuple(notes))
 
 
 def _right(

@@ -5,17 +5,17 @@ that are latents of that task's states, without layers all of them. A layer is a
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
-import xarray as xr
+from typing import Any
 
 from ..extract.models.dictionary import Dictionary, read_dictionary
 from ..extract.models.latents import state_of_site
-from ..store.group import open_root, open_task, task_names
-from ..store.reader import open_store
-from .labelled import Floats, Labelled
+from ..store.group import open_root, task_names
+from ..store.provenance import digest_of
+from ..store.schema import OK
+from ..store.stored_task import StoredTask
+from .stored_values import Floats, Positions, finished_task, means_of
 from .table import dictionary_folders
 
 
@@ -25,63 +25,86 @@ class LatentLayer:
 
     name: str
     """Store, task and layer, in short."""
-    where: str
-    """Store and task, for messages."""
-    ds: xr.Dataset
+    task: StoredTask
     layer: int
     """Its number, from 0."""
     state: int
     """The hidden state that the SAE is of."""
     digest: str
     """Of the SAE."""
-    sae: Dictionary | None = field(default=None)
+    sae: Dictionary | None = None
     """Itself, where its folder was given."""
 
-    def codes(self, of: Labelled) -> Floats:
-        """(clip, latent), mean codes of the labelled clips."""
-        return of.activations(self.ds, self.layer, self.where)
+    def codes(self, clips: Positions) -> Floats:
+        """(clip, latent), codes of clips by their positions in the task's plan, which is the source's."""
+        return means_of(self.task, [self.layer], clips)
+
+    def known(self, codes: Floats) -> dict[str, Any]:
+        """What is known of the SAE, codes (clip, latent) among it.
+
+        l0, the mean number of latents that fire in a clip; sparsity, 1 - k / latents where the SAE is known and has a
+        k, else 1 - l0 / latents; where it is known sae (its name), control and seed as its recipe says, and
+        unexplained, what it leaves of the variance of the rows held out in its training: squared error over variance.
+        """
+        l0 = float((codes > 0).sum(axis=1).mean())
+        if self.sae is None:
+            return {"l0": l0, "sparsity": 1 - l0 / codes.shape[1]}
+        recipe, measures = (self.sae.about.get(name) for name in ("config", "measures"))
+        recipe = recipe if isinstance(recipe, dict) else {}  # of SAEs of other libraries there is none
+        held_out = measures.get("held_out", {}) if isinstance(measures, dict) else {}
+        return {
+            "l0": l0, "sparsity": 1 - (self.sae.k or l0) / codes.shape[1], "sae": self.sae.name,
+            "control": recipe.get("control", ""), "seed": recipe.get("seed"),
+            "unexplained": 1 - held_out.get("fve", float("nan")),
+        }  # fmt: skip
 
 
-def find_latents(texts: Sequence[str], of: Labelled, saes: Mapping[str, Dictionary] | None = None) -> list[LatentLayer]:
-    """The layers that are named.
+def find_latents(
+    texts: Sequence[str], source: StoredTask, saes: Mapping[str, Dictionary] | None = None
+) -> list[LatentLayer]:
+    """The layers that are named, of latents of the states of `source`.
 
     saes: by digest, as of `read_saes`. Raises LookupError or FileNotFoundError for a store, task or layer that does not
-    exist, ValueError for latents of another task's states, or of other clips.
+    exist, ValueError for latents of another task's states, of other clips or other audio, and for a task that is not
+    finished.
     """
-    found = []
+    found: list[LatentLayer] = []
+    again = f"make them by `otoscope sae encode {source.url} --task {source.task}`"
+    base = digest_of(source.record.identity.to_json())
     for text in texts:
-        url, task, layers = _parts(text)
-        root = open_root(url, mode="r")
-        tree = open_store(url)
-        records = {name: open_task(root, name)[1] for name in ([task] if task else task_names(root))}
-        derived = {name: record.identity.derived_from or {} for name, record in records.items()}
-        ours = [name for name, about in derived.items() if about.get("identity") == of.base]
+        url, name, layers = _parts(text)
+        every = [StoredTask.at(url, each) for each in ([name] if name else task_names(open_root(url, mode="r")))]
+        derived = {task.task: task.record.identity.derived_from or {} for task in every}
+        ours = [task for task in every if derived[task.task].get("identity") == base]
         if not ours:
             what = "latents of the states of another task" if any(derived.values()) else "no latents"
-            raise ValueError(
-                f"{url}{f' task {task}' if task else ''} holds {what}; expected those of {of.where}: make them by "
-                "`otoscope sae encode`"
-            )
-        for name in ours:
-            ds, here = tree[name].to_dataset(), f"{url} task {name}"
-            if not np.array_equal(ds["clip"].values.astype(str), of.ds["clip"].values.astype(str)):
-                raise ValueError(
-                    f"{here} has {ds.sizes['clip']} clips, not the same as the {of.ds.sizes['clip']} of {of.where}; "
-                    "expected latents of all of them: run its `otoscope sae encode` again"
-                )
-            n_layers = ds.sizes["layer"]
-            for layer in layers or range(n_layers):
-                if layer >= n_layers:
-                    raise LookupError(f"{here} has no layer {layer}; expected 0 to {n_layers - 1}")
-                digest = derived[name]["dictionaries"][layer]
+            where = f"{url} task {name}" if name else url
+            raise ValueError(f"{where} holds {what}; expected those of {source}: {again}")
+        for task in ours:
+            _check_clips(finished_task(task), source, again)
+            sites = task.record.identity.sites
+            for layer in layers or range(len(sites)):
+                if layer >= len(sites):
+                    raise LookupError(f"{task} has no layer {layer}; expected 0 to {len(sites) - 1}")
+                digest = derived[task.task]["dictionaries"][layer]
                 found.append(
                     LatentLayer(
-                        name=f"{Path(url.rstrip('/')).name}:{name}@{layer}", where=here, ds=ds, layer=layer,
-                        state=state_of_site(str(ds["site"].values[layer])), digest=digest,
-                        sae=(saes or {}).get(digest),
+                        name=f"{Path(url.rstrip('/')).name}:{task.task}@{layer}", task=task, layer=layer,
+                        state=state_of_site(sites[layer][0]), digest=digest, sae=(saes or {}).get(digest),
                     )
                 )  # fmt: skip
     return found
+
+
+def _check_clips(task: StoredTask, source: StoredTask, again: str) -> None:
+    """Raise ValueError for latents of other clips than the source's, or of other audio than these have by now."""
+    if task.clips.name != source.clips.name or ((task.status == OK) != (source.status == OK)).any():
+        n, wanted = (int((each.status == OK).sum()) for each in (task, source))
+        raise ValueError(
+            f"{task} has {n} clips, not the same as the {wanted} of {source}; expected latents of all of them: {again}"
+        )
+    if (task.values("audio_digest") != source.values("audio_digest")).any():
+        raise ValueError(f"{task} holds latents of other audio than {source} has by now; expected the same: {again}")
 
 
 def read_saes(folders: Sequence[str]) -> dict[str, Dictionary]:

@@ -63,7 +63,7 @@ def to_dictionary(
     trained: Trained, *, state: int, base: str = "", rows: str = "clip", name: str = "",
     about: Mapping[str, Any] | None = None,
 ) -> Dictionary:  # fmt: skip
-    """A dictionary, with its config, measures, the latents that fire in training rows and `about` in its document.
+    """A dictionary, with config, measures, in how many training rows latents fire and `about` in its document.
 
     state, base, rows, name: as Dictionary has them. Raises ValueError for weights that are not numbers.
     """
@@ -71,7 +71,7 @@ def to_dictionary(
         "config": {**trained.recipe.to_json(), **trained.about},
         "epoch": trained.epoch, "history": list(trained.history),
         "measures": {side: measures.to_json() for side, measures in trained.measures.items()},
-        **({"firing": trained.measures["train"].firing} if "train" in trained.measures else {}),
+        **({"fired": trained.measures["train"].fired} if "train" in trained.measures else {}),
         **(about or {}),
     }  # fmt: skip
     return Dictionary(

@@ -22,8 +22,10 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from .labelled import Floats, Labelled
+from ..store.stored_task import StoredTask
+from .labelled import Labelled
 from .stored_latents import LatentLayer
+from .stored_values import Floats, Positions, means_of, n_states
 
 LATENTS, NEURONS, DIMENSIONS, COMPONENTS = "latents", "neurons", "dimensions", "principal components"
 OTHERS = (NEURONS, DIMENSIONS, COMPONENTS)
@@ -67,7 +69,7 @@ def units_of(
         if not own:
             states = ", ".join(str(number) for number in sorted({layer.state for layer in offered}))
             raise ValueError(f"the control {kind} has latents of state {states}; expected some of state {state}")
-        codes = [layer.codes(of) for layer in own]
+        codes = [layer.codes(of.at) for layer in own]
         fire = [float((values > 0).sum(axis=1).mean()) for values in codes]
         if len({values.shape[1] for values in codes}) > 1 or max(fire) > MAX_UNLIKE * min(fire):
             listed = ", ".join(
@@ -79,14 +81,17 @@ def units_of(
                 "layers, as LATENTS@0,2"
             )
         found.append(Units(kind=kind, values=[values[:, (values > 0).any(axis=0)] for values in codes]))
-    values = of.state(state)
-    n_sites = of.ds.sizes["layer"]
-    layers = [max(state - 1, 0)] if n_sites == of.n_states - 1 else list(range(n_sites))
-    neurons = np.concatenate([of.activations(of.ds, layer, of.where) for layer in layers], axis=1)
-    found.append(Units(kind=NEURONS, values=[_changing(neurons)]))
-    found.append(Units(kind=DIMENSIONS, values=[_changing(values)]))
-    found.append(Units(kind=COMPONENTS, values=[signed_components(values)], ordered=True))
+    dimensions = of.state(state)
+    found.append(Units(kind=NEURONS, values=[_changing(neurons_before(of.source, state, of.at))]))
+    found.append(Units(kind=DIMENSIONS, values=[_changing(dimensions)]))
+    found.append(Units(kind=COMPONENTS, values=[signed_components(dimensions)], ordered=True))
     return found
+
+
+def neurons_before(source: StoredTask, state: int, clips: Positions) -> Floats:
+    """Means (clip, neuron) of the neurons of the layer before a state, or of all layers. Raises as `means_of`."""
+    n_layers = len(source.record.identity.sites)
+    return means_of(source, [max(state - 1, 0)] if n_layers == n_states(source) - 1 else range(n_layers), clips)
 
 
 def signed_components(values: Floats) -> Floats:

@@ -14,6 +14,7 @@ from otoscope.sae.against_factors import sae_disentangle
 from otoscope.sae.disentanglement import disentangle
 from otoscope.sae.encoding import encode
 from otoscope.sae.entropy import histogram_entropy
+from otoscope.sae.units import signed_components
 
 from ..support.commands import done, refused
 from ..support.stored_states import FAILED_CLIPS, N_CLIPS, States, codes_in_numpy, make_states, write_dictionaries
@@ -61,14 +62,17 @@ def test_rows_are_those_of_the_core_on_plain_arrays(
     done(*command(folder, folder / "l", "-o", tmp_path / "d.parquet"))
     found = pd.read_parquet(tmp_path / "d.parquet")
     clips = np.setdiff1d(np.arange(N_CLIPS), [*FAILED_CLIPS, SHORT])
-    values = table.sort_index().loc[clips, list(FACTORS)].to_numpy(float)
+    factors = table.sort_index().loc[clips, list(FACTORS)].to_numpy(float)
     groups = np.array(states.clips.labels["singer"])[clips]
     saes = [read_dictionary(folder / name) for name in ("topk", "threshold")]
-    expected = [("state", 1, "", states.hidden[1, clips]), ("state", 2, "", states.hidden[2, clips])]
+    expected = []
+    for state in (1, 2):
+        values = states.hidden[state, clips]
+        expected += [("state", state, "", values), ("principal components", state, "", signed_components(values))]
     expected += [
         ("latents", sae.state, sae.digest, codes_in_numpy(sae, states.hidden[sae.state, clips])) for sae in saes
     ]
-    assert len(found) == 3 * 4
+    assert len(found) == 3 * 6
     for i, (of, state, digest, codes) in enumerate(expected):
         own = found.iloc[3 * i : 3 * i + 3].reset_index(drop=True)
         assert set(zip(own["of"], own["state"], own["digest"], own["codes"], strict=True)) == {
@@ -76,12 +80,13 @@ def test_rows_are_those_of_the_core_on_plain_arrays(
         }
         assert own["factor"].tolist() == list(FACTORS)
         assert own["family"].tolist() == ["pitch", "mfcc", ""]
-        assert own["firing"][0] == pytest.approx((codes > 0).sum(axis=1).mean())
-        core = disentangle(codes, values, groups)
+        l0 = (codes > 0).sum(axis=1).mean()
+        assert own["l0"][0] == pytest.approx(l0 if digest else np.nan, nan_ok=True)
+        core = disentangle(codes, factors, groups)
         for name in ("r2", "r2_se", "predicted", "codes_until", "effective_codes", "published_completeness"):
             np.testing.assert_array_equal(own[name], core[name])
         assert own["published_average"][0] == pytest.approx(float(core["published_average"]))
-        np.testing.assert_allclose(own["histogram_entropy"], [histogram_entropy(v) for v in values.T])
+        np.testing.assert_allclose(own["histogram_entropy"], [histogram_entropy(v) for v in factors.T])
         assert own["entropy"].notna().all()
         assert (own["tied"] == 0).all()
     assert found["predicted"].tolist()[:3] == [True, True, False]
@@ -90,8 +95,8 @@ def test_rows_are_those_of_the_core_on_plain_arrays(
 def test_states_alone_and_clips_for_themselves(folder: Path, table: pd.DataFrame) -> None:
     """Of a table that was never written."""
     found = sae_disentangle(str(folder / "s"), [], table, task="t", states=[2, 0], folds=3)
-    assert found["state"].tolist() == [0, 0, 0, 2, 2, 2]
-    assert set(found["of"]) == {"state"}
+    assert found["state"].tolist() == [0] * 6 + [2] * 6
+    assert set(found["of"]) == {"state", "principal components"}
 
 
 def test_what_does_not_belong_together_is_a_line(
@@ -130,14 +135,18 @@ def test_what_does_not_belong_together_is_a_line(
     refused("has no hidden state 3; expected 0 to 2", *command(here, "--state", 3), watched=tmp_path)
     refused("--state is 'a'; expected numbers", *command(here, "--state", "a"), watched=tmp_path)
     refused("no hidden state was asked for", *command(here), watched=tmp_path)
-    refused("holds no latents of those states; expected latents of all", *command(here, here / "s"), watched=tmp_path)
+    refused("holds no latents; expected those of", *command(here, here / "s"), watched=tmp_path)
     fewer = states.head(64)
     fewer.write(str(here / "fewer"))
     encode(str(here / "fewer"), "t", [str(here / "topk")], str(here / "lf"))
-    refused("holds latents of other clips .*; expected latents of all", *command(here, here / "lf"), watched=tmp_path)
+    refused(
+        "has 62 clips, not the same as the 103 of .*; expected latents of all",
+        *command(here, here / "lf"),
+        watched=tmp_path,
+    )
     states.write(str(here / "open"), [0])
     asked = ("sae", "disentangle", here / "open", "--task", "t", "--factors", here / "F.parquet", "--state", 1)
     refused("is not finished, .* clips are pending; expected none", *asked, watched=tmp_path)
     make_states(hidden=False).write(str(here / "bare"))
     asked = ("sae", "disentangle", here / "bare", "--task", "t", "--factors", here / "F.parquet", "--state", 1)
-    refused("keeps no hidden states; expected a task", *asked, watched=tmp_path)
+    refused("keeps no hidden states; expected them", *asked, watched=tmp_path)

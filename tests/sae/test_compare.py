@@ -60,7 +60,7 @@ def test_the_order_of_clips_is_nothing(folder: Path, tmp_path: Path) -> None:
     found = []
     for where in (folder, tmp_path):
         of = find_labelled(str(where / "s"), "t:kind", group="singer")
-        found.append(compare_units(of, find_latents([str(where / "l0")], of), unit_draws=1))
+        found.append(compare_units(of, find_latents([str(where / "l0")], of.source), unit_draws=1))
     pd.testing.assert_frame_equal(found[0].table, found[1].table, check_exact=True)
     assert found[0].answers == found[1].answers
 

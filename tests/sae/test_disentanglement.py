@@ -236,6 +236,7 @@ def test_published_completeness_depends_on_the_width(n_codes: int, expected: flo
     ("given", "message"),
     [
         ({"groups": np.arange(N) % 4}, "4 groups for 5 folds; expected as many at least"),
+        ({"groups": np.arange(N) % 4, "folds": 3}, "4 groups in 3 folds leave 2 to fit to; expected at least 3"),
         ({"folds": 2}, "2 folds; expected at least 3"),
         ({"groups": np.arange(N - 1)}, r"codes \(150, 80\), factors \(150, 4\) and groups \(149,\); expected as many"),
         ({"factors": np.full((N, 4), np.nan), "names": list("abcd")}, "factor a holds NaN or infinity"),

@@ -36,32 +36,21 @@ def asked(folder: Path, *more: object, group: str = "singer") -> list[object]:
 
 def test_a_label_is_found_in_the_state_that_holds_it_and_in_its_latents(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "p.csv"
-    figure = tmp_path / "p.svg"
-    done(
-        *asked(folder, folder / "l0", folder / "u"),
-        "--saes",
-        folder / "saes",
-        "--folds",
-        2,
-        "--figure",
-        figure,
-        "-o",
-        out,
-    )
-    table = pd.read_csv(out)
-    assert table["kind"].tolist() == ["state"] * 2 + ["latents"] * 2
+    done(*asked(folder, folder / "l0", folder / "u"), "--saes", folder / "saes", "--folds", 2, "-o", out)
+    table = pd.read_csv(out, keep_default_na=False, na_values=[""])
+    assert table["kind"].tolist() == ["state", "state", "neurons", "principal components", "latents", "latents"]
     accuracy = table["accuracy"].tolist()
-    assert accuracy[1] == accuracy[2] == 1
-    assert accuracy[0] < 0.5
+    assert accuracy[1] == accuracy[3] == accuracy[4] == 1
+    assert max(accuracy[0], accuracy[2]) < 0.5
     assert (table["low"] <= table["accuracy"]).all()
     assert (table["accuracy"] <= table["high"]).all()
     assert (table["chance"] == 1 / 3).all()
     assert (table["clips"] == N_CLIPS).all()
     assert (table["groups"] == 6).all()
-    assert table["control"].tolist()[2:] == ["none", "untrained"]
-    assert table["width"].tolist() == [24, 24, 20, 20]
-    np.testing.assert_allclose(table["sparsity"][2:], 1 - table["l0"][2:] / 20)
-    assert "sparsity" in figure.read_text()
+    assert table["control"].tolist()[4:] == ["none", "untrained"]
+    assert table["width"].tolist() == [24, 24, 30, 2 * 23, 20, 20]  # in one direction nothing changes
+    np.testing.assert_allclose(table["sparsity"][4:], 1 - table["l0"][4:] / 20)
+    assert set(table["how"]) == {"t:kind; logistic probe; 2 folds by singer"}
 
 
 @pytest.mark.parametrize("recipe", [pytest.param("logistic", marks=pytest.mark.slow), "published"])
@@ -82,7 +71,7 @@ def test_no_singer_is_on_both_sides(tmp_path: Path, group: str, splits: str) -> 
         labels["fold"] = [str(i % 3) for i in range(n)]
     write_states(tmp_path / "s", states, block=32, labels=labels)
     of = find_labelled(str(tmp_path / "s"), "t:kind", group=group, splits=splits)
-    names = np.array([of.ds.otoscope.label("singer").values[i] for i in of.at])
+    names = np.array(of.source.labels["singer"])[of.at]
     for head in range(len(of.splits.heads)):
         sides = [of.splits.train[head], of.splits.test_fold == head]
         assert not {*names[sides[0]]} & {*names[sides[1]]}
@@ -139,6 +128,6 @@ def test_without_hidden_states_there_is_nothing_to_probe(folder: Path) -> None:
 def test_layers_of_latents_are_found_by_their_names(folder: Path) -> None:
     of = find_labelled(str(folder / "s"), "t:kind", group="singer")
     for text in ("l0", "l0:t", "l0@0", "l0:t@0"):
-        (layer,) = find_latents([str(folder / text)], of)
+        (layer,) = find_latents([str(folder / text)], of.source)
         assert (layer.state, layer.layer, layer.name) == (1, 0, "l0:t@0")
-        assert layer.codes(of).shape == (N_CLIPS, 20)
+        assert layer.codes(of.at).shape == (N_CLIPS, 20)

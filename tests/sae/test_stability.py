@@ -1,6 +1,5 @@
 """Laws of stability: a permutation is no change, what does not fire does not count, and chance is shown beside it."""
 
-import json
 import re
 from itertools import permutations
 from pathlib import Path
@@ -11,7 +10,7 @@ import pytest
 import torch
 
 from otoscope.extract.models.dictionary import Dictionary, read_dictionary, write_dictionary
-from otoscope.sae.measures import firing_latents
+from otoscope.sae.measures import rates_of
 from otoscope.sae.recipe import recipe_named
 from otoscope.sae.rows import HeldRows
 from otoscope.sae.stability import Match, latent_stability, sae_stability
@@ -24,8 +23,13 @@ from ..support.planted_rows import planted_rows
 WIDTH, LATENTS = 6, 12
 
 
-def firing(latents: list[int], n: int = LATENTS) -> str:
-    return np.packbits(np.isin(np.arange(n), latents), bitorder="little").tobytes().hex()
+N_ROWS = 4000
+
+
+def fired(latents: list[int], n: int = LATENTS) -> str:
+    """Those often enough, to the row; the next one a row too rarely."""
+    counts = np.where(np.isin(np.arange(n), latents), 4, np.where(np.isin(np.arange(n) - 1, latents), 3, 0))
+    return " ".join(map(str, counts.tolist()))
 
 
 def dictionary(
@@ -33,7 +37,10 @@ def dictionary(
 ) -> Dictionary:
     rows = torch.tensor(decoder, dtype=torch.float32)
     bias, centre = torch.zeros(len(rows)), torch.zeros(rows.shape[1])
-    about = {} if fires is None else {"firing": firing(fires, len(decoder)), "config": {"seed": seed, "lr": 1e-3}}
+    about = {} if fires is None else {
+        "fired": fired(fires, len(decoder)), "measures": {"train": {"rows": N_ROWS}},
+        "config": {"seed": seed, "lr": 1e-3},
+    }  # fmt: skip
     return Dictionary(
         encoder=rows.clone(), bias=bias, decoder=rows, centre=centre, k=2, state=state, base=base, name=name,
         about=about,
@@ -42,7 +49,7 @@ def dictionary(
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Three of state 1, of which "b" is "a" shuffled, with other latents among those that fire; one of state 2."""
+    """Three of state 1, of which "b" is "a" shuffled, with another latent among those that fire; one of state 2."""
     rng = np.random.default_rng(0)
     a = rng.normal(size=(LATENTS, WIDTH))
     b = rng.normal(size=(LATENTS, WIDTH))
@@ -103,7 +110,11 @@ def test_pairs_are_those_of_one_state_and_latents_those_that_fire(folder: Path) 
     assert row[[f"chance_{name}" for name in chance]].tolist() == list(chance.values())
     assert sae_stability(folder, seed=1)["chance_pw_mcc"][0] != row["chance_pw_mcc"]
     assert table.loc[1:, ["pw_mcc", "chance_pw_mcc"]].isna().all(axis=None)
+    rarer = sae_stability(folder, min_rate=0).iloc[0]
+    assert (rarer["firing_a"], rarer["firing_b"]) == (5, 6)
+    assert rarer["pw_mcc"] < 1
     latents = latent_stability(folder)
+    assert (latents["rate"] == 4 / N_ROWS).all()
     of_a = latents[(latents["sae"] == "a") & (latents["other"] == "b")]
     assert of_a[["latent", "match", "best"]].to_numpy().tolist() == [[i, 9 - i, 9 - i] for i in range(4)]
     np.testing.assert_allclose(of_a[["cosine", "best_cosine"]], 1)
@@ -123,32 +134,40 @@ def test_the_commands(folder: Path, tmp_path: Path) -> None:
     )
     refused("no SAE in .*; expected folders", "sae", "stability", tmp_path, watched=tmp_path)
     about = folder / "a" / "sae.json"
-    about.write_text(re.sub(r'"firing": "\w+"', '"firing": "ff"', about.read_text()))
-    refused("firing latents of SAE a are not 12 bits", "sae", "stability", folder, watched=tmp_path)
+    whole = about.read_text()
+    for damaged in ('"4 4"', '"x"', "7", f'"{fired([0]).replace("4", "4001")}"', f'"-{fired([0])}"'):
+        about.write_text(re.sub(r'"fired": "[\d ]+"', f'"fired": {damaged}', whole))
+        refused("latents of SAE a fire is not 12 counts", "sae", "stability", folder, watched=tmp_path)
 
 
-def test_training_says_which_latents_fire(tmp_path: Path) -> None:
+def test_training_says_how_often_latents_fire(tmp_path: Path) -> None:
     """Also across the file; of one that does not say, all count."""
     values, _ = planted_rows(300, 8, 10, 2)
     recipe = recipe_named(latents=200, sparsity="0.995", batch=64, epochs=2)
     (trained,) = train(HeldRows(values[:250]), HeldRows(values[250:]), [recipe])
     write_dictionary(to_dictionary(trained, state=0), tmp_path / "saes" / "one")
     found = read_dictionary(tmp_path / "saes" / "one")
-    fires = (found.encode(values[:250]) > 0).any(dim=0)
-    assert 0 < fires.sum() < 200
-    np.testing.assert_array_equal(firing_latents(found), np.flatnonzero(fires.numpy()))
-    assert not any("firing" in name and "firing_rates" not in name for name in sae_table(tmp_path / "saes"))
-    about = json.loads((tmp_path / "saes" / "one" / "sae.json").read_text())
-    assert len(about["firing"]) == 2 * 25
-    assert len(firing_latents(dictionary("x", np.ones((5, 3)), None))) == 5
+    fires = (found.encode(values[:250]) > 0).double().mean(dim=0).numpy()
+    assert 0 < (fires > 0).sum() < 200
+    np.testing.assert_allclose(rates_of(found), fires)
+    assert "fired" not in sae_table(tmp_path / "saes")
+    assert np.isnan(rates_of(dictionary("x", np.ones((5, 3)), None))).all()
+    for name in ("x", "y"):
+        write_dictionary(dictionary(name, np.eye(5), None), tmp_path / "bare" / name)
+    assert sae_stability(tmp_path / "bare")["firing_a"].tolist() == [5]
 
 
 @pytest.mark.slow
-def test_latents_of_planted_features_come_back() -> None:
+def test_latents_of_planted_features_come_back(tmp_path: Path) -> None:
     values, _ = planted_rows(20_000, 64, 128, 5)
     rows = HeldRows(values[:18_000]), HeldRows(values[18_000:])
     recipes = [recipe_named(latents=256, sparsity="0.98", epochs=8, seed=seed) for seed in (0, 1)]
-    found = [to_dictionary(one, state=0) for one in train(*rows, recipes)]
-    every = Match.of(*(each.decoder.double().numpy() for each in found)).measures()
-    alive = Match.of(*(each.decoder.double().numpy()[firing_latents(each)] for each in found)).measures()
-    assert alive["pw_mcc"] > max(0.6, every["pw_mcc"])  # by chance 0.34; latents that fire for few rows differ
+    for i, one in enumerate(train(*rows, recipes)):
+        write_dictionary(to_dictionary(one, state=0), tmp_path / str(i))
+    (row,) = sae_stability(tmp_path).to_dict("records")
+    (ever,) = sae_stability(tmp_path, min_rate=0).to_dict("records")
+    assert row["pw_mcc"] > 0.95
+    assert row["chance_pw_mcc"] < 0.34
+    assert 128 <= row["firing_a"] < 140
+    assert ever["firing_a"] > 150
+    assert ever["pw_mcc"] < 0.9

@@ -4,14 +4,15 @@ Conventions: labellings are named TASK:LABEL; a task that is not finished is ref
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from ..analysis.kinds import COMPARISONS, NULL_ROWS, SHOWN, SIDES, TABLES
+from ..analysis.kinds import COMPARISONS, FIGURES, NULL_ROWS, OF_RESULTS, SHOWN, SIDES, TABLES
 from ..analysis.selection.selection import Selection
 from ..files import check_target
 from ..messages import quoted
+from .drawing import figure_of_result, put_figure
 from .errors import Mistake
 from .options import (
     TESTING,
@@ -125,11 +126,11 @@ caption = click.option(
 
 
 OVERLAP = ("balanced", "side", "show")  # options of overlaps against shuffled labels
-OF_RESULTS = {"kind", "stores", "caption", "output"}  # all that a figure of a result takes
+OF_RESULT = {"kind", "stores", "caption", "output"}  # all that the figure of a result takes
 
 
 @click.command()
-@click.argument("kind", type=click.Choice(["overlap", "depth", "selectivity", "ablation", "grounding"]))
+@click.argument("kind", type=click.Choice(FIGURES))
 @asking(many=True, against=True, shuffles=True)
 @click.option(
     "--arrange", metavar="FILE",
@@ -157,7 +158,8 @@ def figure(
 ) -> None:
     """Kinds: overlap (common neuron ratios), depth (neurons per layer), selectivity (AAPE against probability).
 
-    And in the place of a STORE what a command wrote: ablation (`ablate run`), grounding (`grounding`). With
+    And of what a command wrote, in the place of a STORE: ablation of `ablate run`; `grounding`; probes of `sae probe`;
+    disentanglement (R2, completeness), families and entropy of `sae disentangle`, with controls as dashed lines. With
     --permutations, overlap marks the cells that lie above shuffled labels and those that lie below, and strikes out
     those that do neither.
     """
@@ -172,8 +174,13 @@ def figure(
     from ..analysis.selection.labellings import notes_on, select_against, select_each
     from ..analysis.selection.rules import depth_histogram
 
-    if kind in ("ablation", "grounding"):
-        put_figure(figure_of_result(kind, asked.stores, caption == "line"), output)
+    if kind in OF_RESULTS:
+        if len(asked.stores) != 1:
+            raise ValueError(f"found {len(asked.stores)} results; expected one, as its command writes it with -o")
+        unused = {str(option.name) for option in click.get_current_context().command.params} - OF_RESULT
+        check_not_given(unused, f"for the figure {kind}, which shows a result as it is")
+        check_target(output, FORMATS)
+        put_figure(figure_of_result(kind, asked.stores[0], caption == "line"), output)
         return
     if kind != "overlap":
         check_not_given((*OVERLAP, "against", "arrange"), f"for the figure {kind}; expected it for overlap")
@@ -207,38 +214,6 @@ def figure(
     else:
         drawn = selectivity_figure(titled, text)
     put_figure(drawn, output)
-
-
-def figure_of_result(kind: str, paths: tuple[str, ...], with_caption: bool) -> Any:
-    """The figure of what `ablate run` or `grounding` wrote."""
-    command = "ablate run" if kind == "ablation" else kind
-    if len(paths) != 1:
-        raise ValueError(f"found {len(paths)} results; expected one, as `otoscope {command} -o` writes it")
-    unused = {str(option.name) for option in click.get_current_context().command.params} - OF_RESULTS
-    check_not_given(unused, f"for the figure {kind}, which shows a result as it is")
-    if kind == "ablation":
-        from ..ablate.result import read_result
-        from ..analysis.figures.ablation import ablation_figure
-        from ..analysis.figures.captions import ablation_caption
-
-        result = read_result(paths[0])
-        return ablation_figure(result, caption=ablation_caption(result) if with_caption else "")
-    from ..analysis.crossed.table import read_grounding
-    from ..analysis.figures.captions import grounding_caption
-    from ..analysis.figures.grounding import grounding_figure
-
-    table = read_grounding(paths[0])
-    return grounding_figure(table, grounding_caption(table) if with_caption else "")
-
-
-def put_figure(drawn: Any, path: str) -> None:
-    """Write a figure, print where, and on standard error what it cannot say by itself."""
-    from ..analysis.figures.save import save_figure
-
-    note = save_figure(drawn, path)
-    echo(path)
-    if note:
-        echo(note, err=True)
 
 
 @click.command()

@@ -67,6 +67,9 @@ output = click.option(
 incomplete = click.option(
     "--incomplete", is_flag=True, help="Go by the committed clips of tasks that are not finished."
 )
+known_saes = click.option(
+    "--saes", multiple=True, metavar="DIR", help="Folder of the SAEs, for their names, k, seeds and controls."
+)
 
 
 # Options of records

@@ -4,7 +4,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..files import check_target
 from . import options
 from .printing import echo
 
@@ -49,39 +48,30 @@ labelling = options.gathered(
     "--recipe", type=click.Choice(["logistic", "published"]), default="logistic", show_default=True,
     help="published: the linear layer of the paper, as printed.",
 )  # fmt: skip
-@click.option(
-    "--saes", multiple=True, metavar="DIR", help="Folder of the SAEs, for their names, k, seeds and controls."
-)
-@click.option("--figure", metavar="FILE", help="Accuracy by state, and of latents by sparsity; PDF, PNG or SVG.")
+@options.known_saes
 @options.output
 def probe(
     labelled: "Labelled",
     latents: tuple[str, ...],
     recipe: str,
     saes: tuple[str, ...],
-    figure: str | None,
     output: str | None,
 ) -> None:
     """One row per hidden state, and per layer of latents: accuracy of a linear probe on clips that are tested.
 
+    Beside latents the neurons before their state, where means are kept, and its principal components in signed halves.
+    `otoscope figure probes` draws the table.
+
     Intervals, of 95 %, draw groups of tested clips anew. Chance is to answer the most frequent category.
     """
-    from ..analysis.figures.save import FORMATS
     from ..analysis.tables import put_table
     from ..sae.probes import probe_states
     from ..sae.stored_latents import find_latents, read_saes
 
-    if figure:
-        check_target(figure, FORMATS)
-    layers = find_latents(latents, labelled, read_saes(saes))
+    layers = find_latents(latents, labelled.source, read_saes(saes))
     found = probe_states(labelled, layers, recipe=recipe)
     for note in (str(labelled), *found.notes):
         echo(note, err=True)
-    if figure:
-        from ..analysis.figures.probes import probes_figure
-        from .ask import put_figure
-
-        put_figure(probes_figure(found.table, caption=f"{labelled.name}; {recipe} probe; {labelled.parted}"), figure)
     echo(put_table(found.table, output))
 
 
@@ -122,8 +112,8 @@ def compare(
             raise ValueError(f"--control is {text!r}; expected NAME=LATENTS, as untrained=STORE")
         named.setdefault(name.strip(), []).append(of)
     found = compare_units(
-        labelled, find_latents(latents, labelled),
-        {name: find_latents(texts, labelled) for name, texts in named.items()},
+        labelled, find_latents(latents, labelled.source),
+        {name: find_latents(texts, labelled.source) for name, texts in named.items()},
         unit_draws=unit_draws,
     )  # fmt: skip
     for line in (str(labelled), *found.answers):
