@@ -140,7 +140,9 @@ def test_balanced_categories_are_as_large_as_the_smallest(codes):
 
 
 def test_what_cannot_be_shuffled(codes):
-    with pytest.raises(ValueError, match="within each value of `within` there is one category only; .* between: leave"):
+    with pytest.raises(
+        ValueError, match=r"within each value of `within` there is one category only; .* between: leave"
+    ):
         shuffle_labels(sample_of(codes, within=[column(codes)])[0], 0, 0)
     with pytest.raises(ValueError, match="8 groups lie in more than one split; expected each group in one"):
         sample_of(codes, groups=column(np.arange(N) % 8), within=[column(np.arange(N) % 3)])
