@@ -21,9 +21,10 @@ from ..store.group import check_task_name, nothing_at, open_root, read_record
 from ..store.provenance import PRECISIONS, Identity, Plan, digest_of, kept
 from ..store.schema import sizes
 from ..store.status import TaskStatus, task_status
+from .audio.clip import AUDIO
 from .audio.corpus import Clips, Corpus
 from .audio.decoding import DEFAULT_LIMITS, Limits
-from .models.encoder import AUDIO, LOWER, Anatomy, Encoder, is_foreign, weights_digest
+from .models.encoder import LOWER, Anatomy, Encoder, is_foreign, weights_digest
 from .models.registry import load_encoder
 from .models.tap import match_sites
 

@@ -21,13 +21,12 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from ...store.changes.staged import Origin
 from ...store.provenance import PRECISIONS
+from ..audio.clip import AUDIO
 from .edit import why_fixed
 from .tap import match_sites, tap
 
 MAX_SAMPLE_RATE = 1_000_000  # in Hz: bats are recorded at 500 kHz
 MAX_SHORTEST_SECONDS = 600  # that a clip must have
-AUDIO = "{audio}"
-"""Where the sound stands in a prompt."""
 FIXED_PROMPT = f"What is heard in {AUDIO} is"
 """What a prompted encoder is asked about sounds that are nobody's clips."""
 LOWER = {"bfloat16": torch.bfloat16, "float16": torch.float16}

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from otoscope.extract.models.encoder import AUDIO, Encoder
+from otoscope.extract.audio.clip import AUDIO
+from otoscope.extract.models.encoder import Encoder
 
 RATE, HOP, NEURONS = 1000, 10, 7
 WEIGHT = np.random.default_rng(0).integers(-2, 3, (NEURONS, HOP))
