@@ -136,9 +136,9 @@ def measure(scratch: Path, size: Size) -> Measured:
     each = [whole / size.whole * block for whole in seconds["bare"]]
     how = (
         f"{len(corpus) // 24} sounds of {size.seconds:g} s x 24 prompts through a tower of 30 s and a decoder of "
-        f"random weights, from WAV files to a committed store in blocks of {block} pairs, batches of {size.batch}; speed "
-        "against one whole forward pass per pair, over what the tower's passes (one for each sound) and the decoder's "
-        f"alone would allow; median of {size.blocks} ratios, block by block in turn"
+        f"random weights, from WAV files to a committed store in blocks of {block} pairs, batches of {size.batch}: "
+        "speed against one whole forward pass per pair, over what the tower's passes (one for each sound) and the "
+        f"decoder's alone would allow; median of {size.blocks} ratios, block by block in turn"
     )
     name = "pairs of sounds and prompts: speed against the limit from the parts' own times"
     figure = Figure(name=name, value=share, unit="", bound=0.85, at_least=True, how=how)
