@@ -227,6 +227,9 @@ def test_bfloat16_is_recorded_and_near(folder: Path, tmp_path: Path) -> None:
     assert stored_origin(str(tmp_path / "s"), "t").identity.precision == "bfloat16"
     exact = encoder(as_tensor(sounds(LENGTHS[1:2])[0]), PROMPTS[:1])[0]
     found = ds["embedding"].values[0]
+    wave = as_tensor(sounds((5000,))[0])  # what is kept of a sound is of one precision
+    inputs, rounded = (encoder.at(name).inputs(wave, PROMPTS[:1]) for name in ("float32", "bfloat16"))
+    assert not torch.equal(inputs, rounded)
     assert 1e-4 < np.abs(found - exact.numpy()).max() / np.abs(exact.numpy()).max() < 0.1
 
 

@@ -100,6 +100,7 @@ def test_the_same_speaker_and_sentence_in_every_category(tmp_path: Path) -> None
     texts(tmp_path)
     table = crossed(tmp_path, same=("speaker", "sentence"), clips=10)
     first = table["replicate"].str.partition("-")[0]
+    assert len(table) == 10 * 3 * 4
     assert (table.groupby(first)[["speaker", "sentence"]].nunique() == 1).all(axis=None)
     assert (table.groupby(first)["audio_class"].nunique() == 3).all()
     assert "u" not in set(table["speaker"])
