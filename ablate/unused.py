@@ -40,7 +40,7 @@ def check_used(study: Study, encoder: Encoder, corpus: Corpus) -> None:
         clips = load_clips(loader, corpus, study.clips[[at]], study.audio[[at]])
 
         def left(clips: list[LoadedClip], inputs: Any, n_samples: int, asked: list[int] = layers) -> list[int]:
-            with encoder.counted(n_samples, forward.seconds(clips), study.identity.frames):
+            with encoder.counted(n_samples, forward.seconds(clips), study.identity.frames, clips[0].prompt):
                 return unused_layers(encoder, inputs, asked)
 
         with arithmetic(study.plan.threads):

@@ -158,14 +158,16 @@ class AblationWorker:
         scores = np.empty((len(MEASURES) - (study.target is None) * len(TARGET_MEASURES), *shape))
         predicted, moved = np.empty(shape, np.int32), np.empty(shape, bool)
         base = np.empty((len(piece), study.identity.embedding), np.float32)
-        alone = donors and self.loader.unit is None  # donors of one batch may be of unequal length
+        # Donors of one batch may be of unequal length or layout.
+        alone = donors and (self.loader.unit is None or self.encoder.prompted)
 
         def rerun(part: list[LoadedClip], inputs: Any, n_samples: int) -> tuple[list[LoadedClip], NDArray[np.float32]]:
             theirs, given, seconds = [donors[clip.index] for clip in part] if donors else [], None, self.forward.seconds
             if theirs:
                 prepared, length = self.forward.prepare(theirs), self.forward.longest(theirs)
-                given = Batch(inputs=prepared, n_samples=length, seconds=seconds(theirs))
-            batch = Batch(inputs=inputs, n_samples=n_samples, seconds=seconds(part), donors=given)
+                given = Batch(inputs=prepared, n_samples=length, seconds=seconds(theirs), prompt=theirs[0].prompt)
+            prompt = part[0].prompt
+            batch = Batch(inputs=inputs, n_samples=n_samples, seconds=seconds(part), donors=given, prompt=prompt)
             embeddings = self.rerunner(batch, self._check_running)
             for intervention, changed in zip(study.interventions, embeddings[1:], strict=True):
                 if not np.isfinite(changed).all():  # no probe can be asked about them

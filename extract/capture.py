@@ -93,7 +93,7 @@ def capture(
         current one. A Corpus has its own.
     unit_sec: seconds that clips are cropped or zero-padded to, or "native".
     frames: "audio" (frames that start before the clip's end; default), "published" (padding too), "all" (CLS too) or
-        "last" (the last of "audio").
+        "last" (the last of "audio"; of a prompted encoder the last token of all, and then the default).
     keep: variables to store, of `otoscope.store.provenance.VARIABLES`.
     mean_dtype: "float16" (default) or "float32".
     block, batch, threads: clips per block, clips per forward pass, threads of the arithmetic. batch is 32 by default,
@@ -147,7 +147,7 @@ def capture(
         url=url, clips=corpus.clips, plan=plan, code=code, allow_missing=allow_missing, limits=limits,
         model=Model(encoder=encoder, device=device, precision=precision or _stored_precision(origin)),
     )  # fmt: skip
-    preflight = partial(Preflight, extraction, frames or (origin.identity.frames if origin else "audio"))
+    preflight = partial(Preflight, extraction, frames or (origin.identity.frames if origin else None))
     if finished and origin is not None and isinstance(encoder, str) and not dry_run:
         check_options(
             origin.identity, family=encoder.partition(":")[0], frames=frames, device=device, precision=precision

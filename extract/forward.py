@@ -106,12 +106,16 @@ class Forward:
     def run(self, batch: list[LoadedClip]) -> list[Tensor]:
         """What a batch gives, on the device: embedding, frames, hidden, the layers' means and positive frames."""
         sizes = np.array([len(clip.samples) for clip in batch])
-        return self.reduced(self.prepare(batch), self.longest(batch), sizes)
+        return self.reduced(self.prepare(batch), self.longest(batch), sizes, batch[0].prompt)
 
-    def reduced(self, inputs: Any, n_samples: int, sizes: np.ndarray) -> list[Tensor]:
-        """The same of the module's input for clips of `n_samples` samples, of which `sizes` (clip) are their own."""
+    def reduced(self, inputs: Any, n_samples: int, sizes: np.ndarray, prompt: str | None = None) -> list[Tensor]:
+        """The same of the module's input for clips of `n_samples` samples, of which `sizes` (clip) are their own.
+
+        prompt: of one of the clips, all of which have its layout.
+        """
         seconds = np.minimum(sizes, n_samples) / self.encoder.sample_rate
-        weights = counted_frames(self._spans(n_samples), seconds, self.frames)
+        spans = self._spans(n_samples, prompt)
+        weights = counted_frames(spans, seconds, self.frames, prompted=self.encoder.prompted)
         summaries = Summaries(
             self.sites,
             self.to_device(torch.from_numpy(weights)),
@@ -120,7 +124,7 @@ class Forward:
             transformer_layers=self.transformer_layers,
         )
         with (
-            self.encoder.counted(n_samples, seconds, self.frames),
+            self.encoder.counted(n_samples, seconds, self.frames, prompt),
             tap(self.encoder.module, summaries.sites, read=summaries.read, read_inputs=summaries.read_inputs),
         ):
             embedding = self.encoder.run(inputs)
@@ -157,9 +161,10 @@ class Forward:
     def prepare(self, batch: list[LoadedClip]) -> Any:
         """The module's input for a batch, of which clips of equal length stand together."""
         parts = []
-        for size, clips in groupby(batch, key=lambda clip: self.unit or len(clip.samples)):
+        for size, group in groupby(batch, key=lambda clip: self.unit or len(clip.samples)):
+            clips = list(group)
             waveforms = self._stacked([clip.samples[:size] for clip in clips], size)
-            parts.append(self.encoder.prepare(self.to_device(waveforms)))
+            parts.append(self.encoder.inputs(self.to_device(waveforms), [clip.prompt for clip in clips]))
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def _stacked(self, waveforms: list[np.ndarray], size: int) -> Tensor:

@@ -5,7 +5,7 @@ alone, never on time or threads, because the last bits of a float32 result depen
 Conventions: samples float32 (sample,) at the encoder's rate; lengths in samples.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,7 @@ from .audio.decoding import ABSENT, DEFAULT_LIMITS, BadAudio, Limits, read_clip
 from .models.encoder import Encoder
 
 DECODERS = 2  # threads that read ahead; results do not depend on it
+FAILED = "failed"  # instead of a layout
 MAX_WAITING_BATCHES = 4  # clips held back to find others of equal length, in batches
 MAX_SAMPLES = 2**26  # decoded samples held back at a time: 256 MB, 70 minutes at 16 kHz
 MAX_SAMPLES_AHEAD = MAX_SAMPLES // 2  # of one block that no batch has asked for yet; two blocks are under way
@@ -35,6 +36,7 @@ class LoadedClip:
     samples: np.ndarray
     digest: int
     reason: str = ""
+    prompt: str | None = None
 
     @property
     def is_silent(self) -> bool:
@@ -64,22 +66,27 @@ class Loader:
 
         Raises UnreadableAudio for files that are gone, unless missing ones are allowed, or cannot be read.
         """
-        rate, min_samples = self.encoder.sample_rate, self.encoder.min_samples
+        rate, min_samples, max_samples = (
+            self.encoder.sample_rate, self.encoder.min_samples, self.encoder.max_samples,
+        )  # fmt: skip
         try:
             audio = read_clip(self.clips.root, clip, rate, seconds=self.seconds, limits=self.limits)
             if self.unit is None and len(audio.samples) < min_samples:
                 short = f"too short: {len(audio.samples)} samples at {rate} Hz, the encoder needs {min_samples}"
                 raise BadAudio(short, audio.digest)
+            if self.unit is None and max_samples is not None and len(audio.samples) > max_samples:
+                long = f"too long: {len(audio.samples)} samples at {rate} Hz, the encoder takes at most {max_samples}"
+                raise BadAudio(long, audio.digest)
         except BadAudio as bad:
-            return failed_clip(index, str(bad), bad.digest)
+            return failed_clip(index, str(bad), bad.digest, clip.prompt)
         except FileNotFoundError as absent:
             if not self.allow_missing:
                 raise UnreadableAudio(f"{clip.path} has gone since the run began") from absent
-            return failed_clip(index, ABSENT)
+            return failed_clip(index, ABSENT, prompt=clip.prompt)
         except OSError as error:
             raise UnreadableAudio(f"{clip.path} could not be read ({error})") from error
         self._longest = max(self._longest, len(audio.samples))
-        return LoadedClip(index=index, samples=audio.samples, digest=audio.digest)
+        return LoadedClip(index=index, samples=audio.samples, digest=audio.digest, prompt=clip.prompt)
 
     def depth(self) -> int:
         """How many clips to decode ahead: two batches, or as many as `MAX_SAMPLES_AHEAD` allows; at first, two."""
@@ -90,35 +97,42 @@ class Loader:
     def batches(self, clips: Iterable[LoadedClip]) -> Iterator[list[LoadedClip]]:
         """Clips in batches of equal input length; which clips meet depends on their order and lengths only.
 
-        At a fixed length a failed clip keeps its place, as zeros, so that its neighbours' results do not depend on it.
+        At a fixed length a failed clip keeps its place, as zeros, so that its neighbours' results do not depend on it:
+        not even through how many samples wait.
         Otherwise failed clips come in batches of their own, and clips of one length stand together.
         """
-        waiting: dict[int, list[LoadedClip]] = {}
+        waiting: dict[Hashable, list[LoadedClip]] = {}
         n_waiting = n_samples = 0
 
-        def take(length: int) -> list[LoadedClip]:
+        def take(layout: Hashable) -> list[LoadedClip]:
             nonlocal n_waiting, n_samples
-            batch = waiting.pop(length)
+            batch = waiting.pop(layout)
             n_waiting -= len(batch)
             n_samples -= sum(len(clip.samples) for clip in batch)
             # Stable, so that clips of one length, which are prepared together, keep their order.
             return batch if self.unit is not None else sorted(batch, key=lambda clip: len(clip.samples))
 
         for clip in clips:
-            if self.unit is not None:
-                length = self.unit
-            else:
-                length = -1 if clip.reason else self.encoder.input_length(len(clip.samples))
-            waiting.setdefault(length, []).append(clip)
+            layout = self.layout(clip)
+            waiting.setdefault(layout, []).append(clip)
             n_waiting, n_samples = n_waiting + 1, n_samples + len(clip.samples)
-            if len(waiting[length]) == self.batch:
-                yield take(length)
-            elif self.unit is None and (n_waiting >= MAX_WAITING_BATCHES * self.batch or n_samples >= MAX_SAMPLES):
+            if len(waiting[layout]) == self.batch:
+                yield take(layout)
+            elif n_waiting >= MAX_WAITING_BATCHES * self.batch or (self.unit is None and n_samples >= MAX_SAMPLES):
                 yield take(max(waiting, key=lambda n: len(waiting[n])))
-        for length in sorted(waiting):
-            yield take(length)
+        for layout in list(waiting):
+            yield take(layout)
+
+    def layout(self, clip: LoadedClip) -> Hashable:
+        """What the clips of a batch have in common."""
+        if self.unit is None and clip.reason:
+            return FAILED
+        if self.unit is not None and not self.encoder.prompted:
+            return self.unit
+        return self.encoder.layout(self.unit or len(clip.samples), clip.prompt)
 
 
-def failed_clip(index: int, reason: str, digest: int = 0) -> LoadedClip:
+def failed_clip(index: int, reason: str, digest: int = 0, prompt: str | None = None) -> LoadedClip:
     """A clip without samples; digest 0 where its file was not read."""
-    return LoadedClip(index=index, samples=np.zeros(0, dtype=np.float32), digest=digest, reason=reason)
+    samples = np.zeros(0, dtype=np.float32)
+    return LoadedClip(index=index, samples=samples, digest=digest, reason=reason, prompt=prompt)

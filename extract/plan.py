@@ -21,6 +21,7 @@ from ..store.group import check_task_name, nothing_at, open_root, read_record
 from ..store.provenance import PRECISIONS, Identity, Plan, digest_of, kept
 from ..store.schema import sizes
 from ..store.status import TaskStatus, task_status
+from .audio.clip import AUDIO
 from .audio.corpus import Clips, Corpus
 from .audio.decoding import DEFAULT_LIMITS, Limits
 from .models.encoder import LOWER, Anatomy, Encoder, is_foreign, weights_digest
@@ -304,12 +305,35 @@ def check_plan(encoder: Encoder, identity: Identity, plan: Plan, precision: str 
             f"{encoder.sample_rate} Hz; encoder {encoder.name} needs at least {encoder.min_samples}: "
             "choose a longer unit"
         )
+    if (
+        plan.unit_sec is not None
+        and encoder.max_samples is not None
+        and plan.unit_sec * encoder.sample_rate > encoder.max_samples
+    ):
+        raise ValueError(
+            f"--unit-sec {plan.unit_sec:g} is more than the {encoder.max_samples / encoder.sample_rate:g} s that "
+            f"encoder {encoder.name} takes; expected at most that: choose a shorter unit"
+        )
     if plan.unit_sec is not None and plan.batch * plan.unit_sec * encoder.sample_rate > MAX_BATCH_SAMPLES:
         raise ValueError(
             f"--batch {plan.batch} of --unit-sec {plan.unit_sec:g} is "
             f"{in_bytes(4 * plan.batch * plan.unit_sec * encoder.sample_rate)} of samples; expected at most "
             f"{in_bytes(4 * MAX_BATCH_SAMPLES)}: choose a smaller batch or a shorter unit"
         )
+
+
+def check_prompts(encoder: Encoder, clips: Clips) -> None:
+    """Raise ValueError for a prompted encoder and clips without prompts, or with one that it does not take."""
+    if not encoder.prompted:
+        return
+    if "prompt" not in clips.table:
+        raise ValueError(
+            f"encoder {encoder.name} is asked something about each clip, and these have no prompts; expected a column "
+            f"'prompt' in the manifest, with {AUDIO} where the sound stands: otoscope corpus cross makes one"
+        )
+    n_samples = max(encoder.sample_rate, encoder.min_samples)
+    for prompt in clips.table["prompt"].unique().tolist():
+        encoder.layout(n_samples, prompt)
 
 
 def check_precision(precision: str | None) -> None:

@@ -26,7 +26,7 @@ from .forward import arithmetic, hardware_of
 from .loader import LoadedClip, Loader, UnreadableAudio
 from .models.encoder import LOWER
 from .models.latents import check_lengths
-from .plan import MAX_BATCH_SAMPLES, Extraction, anatomy_of, check_plan, in_bytes, origin_of
+from .plan import MAX_BATCH_SAMPLES, Extraction, anatomy_of, check_plan, check_prompts, in_bytes, origin_of
 from .throughput import Throughput, measure_throughput
 from .worker import BATCHES_AHEAD, CALLS, Worker
 
@@ -65,7 +65,8 @@ class Preflight:
 
     extraction: Extraction
     """Without its origin."""
-    frames: str
+    frames: str | None
+    """None for the encoder's default."""
     parity: str | None
     """What to do about a model without parity; None leaves the check out."""
     calibrate: bool = False
@@ -82,9 +83,10 @@ class Preflight:
         encoder = self.extraction.model.load()
         began = time.perf_counter()
         anatomy = anatomy_of(encoder)
-        origin = origin_of(encoder, self.frames, anatomy=anatomy)
+        origin = origin_of(encoder, self.frames or encoder.default_frames, anatomy=anatomy)
         extraction = replace(self.extraction, origin=origin)
         check_plan(encoder, origin.identity, extraction.plan, extraction.model.precision)
+        check_prompts(encoder, extraction.clips)
         loader = Loader(
             extraction.clips, encoder, extraction.plan, allow_missing=extraction.allow_missing, limits=extraction.limits
         )
@@ -232,7 +234,8 @@ def check_parity(worker: Worker, choice: str) -> str:
 def _few(worker: Worker) -> list[LoadedClip]:
     """The corpus's first readable clips, up to `PARITY_CLIPS`, such that they share a batch: too long ones are cut.
 
-    The first, because they stay the first when clips are appended.
+    The first, because they stay the first when clips are appended. Where prompts are laid out otherwise, they are one
+    clip's for all.
     """
     few: list[LoadedClip] = []
     clips = worker.extraction.clips
@@ -245,16 +248,18 @@ def _few(worker: Worker) -> list[LoadedClip]:
             few.append(clip)
         if len(few) == min(PARITY_CLIPS, worker.plan.batch):
             break
-    if worker.loader.unit is not None or len(few) < 2:
+    if len(few) < 2:
         return few
-    shortest = min(len(clip.samples) for clip in few)
-    length = worker.encoder.input_length
+    shortest = min(few, key=lambda clip: len(clip.samples))
+    layout, n_samples = worker.loader.layout, len(shortest.samples)
     alike = [
         clip
-        if length(len(clip.samples)) == length(shortest)
-        else replace(clip, samples=np.ascontiguousarray(clip.samples[:shortest]))
+        if layout(clip) == layout(shortest)
+        else replace(clip, samples=np.ascontiguousarray(clip.samples[:n_samples]), prompt=shortest.prompt)
         for clip in few
     ]
+    if worker.loader.unit is not None:
+        return alike
     return sorted(alike, key=lambda clip: len(clip.samples))  # clips of one length are prepared together
 
 

@@ -24,16 +24,19 @@ log = logging.getLogger(__name__)
 PART_VALUES = 2**22  # of activations that are added up at a time on a processor: 16 MB in float32
 
 
-def counted_frames(spans: np.ndarray, seconds: np.ndarray, frames: str) -> np.ndarray:
+def counted_frames(spans: np.ndarray, seconds: np.ndarray, frames: str, *, prompted: bool = False) -> np.ndarray:
     """Which frames count, float32 (clip, frame).
 
     spans: (frame, 4), t0 in column 0, NaN for special frames. seconds: each clip's own length (clip), before padding.
     frames: "audio" counts frames that start before the clip's own end; "published" all but special frames, padding
         included; "all" every frame; "last" the last of those that "audio" counts.
+    prompted: whether frames are tokens of a prompt around the sound: "last" is then the last token of all.
     """
     t0 = spans[:, 0]
     if frames == "audio":
         counted = t0 < seconds[:, None]  # NaN compares as False
+    elif frames == "last" and prompted:
+        counted = np.broadcast_to(np.arange(len(t0)) == len(t0) - 1, (len(seconds), len(t0)))
     elif frames == "last":
         inside = t0 < seconds[:, None]
         counted = inside & (np.cumsum(inside, axis=1) == inside.sum(axis=1, keepdims=True))

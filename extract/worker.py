@@ -113,7 +113,8 @@ class Worker:
 
         def load(number: int) -> LoadedClip:
             if number in crashing:
-                return failed_clip(number - block.start, crashing[number])
+                prompt = self.extraction.clips.clip(number).prompt
+                return failed_clip(number - block.start, crashing[number], prompt=prompt)
             with clock.on("decode"):
                 return self.loader.load(number - block.start, self.extraction.clips.clip(number))
 

@@ -36,16 +36,16 @@ class Donors:
 
     @staticmethod
     def record(
-        encoder: Encoder, inputs: Any, n_samples: int, *, n_samples_of_clips: int, sites: Mapping[int, str],
+        encoder: Encoder, inputs: Any, spans: np.ndarray, *, spans_of_clips: np.ndarray, sites: Mapping[int, str],
         columns: Mapping[int, Tensor],
     ) -> "Donors":  # fmt: skip
         """Run the donors, unedited.
 
-        inputs: what the module takes, made from donors of `n_samples`, for clips of `n_samples_of_clips`.
+        inputs: what the module takes, made from donors. spans, spans_of_clips: (frame, 4) of theirs and of the clips'.
         sites, columns: by layer, the module's name and the neurons to keep, sorted.
         """
-        special = np.isnan(encoder.spans(n_samples)[:, 0])
-        is_mean = not np.array_equal(special, np.isnan(encoder.spans(n_samples_of_clips)[:, 0]))
+        special = np.isnan(spans[:, 0])
+        is_mean = not np.array_equal(special, np.isnan(spans_of_clips[:, 0]))
         layers = {name: layer for layer, name in sites.items()}
         runs: dict[int, list[Tensor]] = {layer: [] for layer in columns}
 

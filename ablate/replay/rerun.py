@@ -45,35 +45,43 @@ Edits = tuple[Edit | None, ...]
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """Clips of one length, as the encoder's module takes them."""
+    """Clips of one length and layout, as the encoder's module takes them."""
 
     inputs: Tensor
-    """`encoder.prepare(waveforms)`, clip first."""
+    """`encoder.inputs(waveforms, prompts)`, clip first."""
     n_samples: int
     """Length of the waveforms, padding included."""
     seconds: NDArray[np.float64] | None = None
     """Each clip's own length, before padding; None for `n_samples`."""
     donors: "Batch | None" = None
     """For patches: one donor for each clip, in the same order."""
+    prompt: str | None = None
+    """Of one of the clips, where the encoder is prompted."""
 
     @staticmethod
-    def of(encoder: Encoder, waveforms: Tensor, donors: Tensor | None = None) -> "Batch":
-        """Waveforms (clip, sample), and those of their donors, as a batch."""
-        theirs = None if donors is None else Batch.of(encoder, donors)
-        return Batch(inputs=encoder.prepare(waveforms), n_samples=waveforms.shape[1], donors=theirs)
+    def of(
+        encoder: Encoder, waveforms: Tensor, donors: Tensor | None = None, *, prompts: Sequence[str] | None = None
+    ) -> "Batch":
+        """Waveforms (clip, sample), and those of their donors, as a batch; of a prompted encoder with prompts (clip).
+
+        Donors are asked what their clips are.
+        """
+        theirs = None if donors is None else Batch.of(encoder, donors, prompts=prompts)
+        inputs, prompt = encoder.inputs(waveforms, prompts), prompts[0] if prompts else None
+        return Batch(inputs=inputs, n_samples=waveforms.shape[1], donors=theirs, prompt=prompt)
 
     def first(self, n: int) -> "Batch":
         """Its first clips."""
         donors = None if self.donors is None else self.donors.first(n)
         seconds = None if self.seconds is None else self.seconds[:n]
-        return Batch(inputs=self.inputs[:n], n_samples=self.n_samples, seconds=seconds, donors=donors)
+        return replace(self, inputs=self.inputs[:n], seconds=seconds, donors=donors)
 
     def counted(self, encoder: Encoder, frames: str) -> AbstractContextManager[object]:
         """What passes over these clips are to run in: see `Encoder.counted`."""
         seconds = self.seconds
         if seconds is None:
             seconds = np.full(len(self.inputs), self.n_samples / encoder.sample_rate)
-        return encoder.counted(self.n_samples, seconds, frames)
+        return encoder.counted(self.n_samples, seconds, frames, self.prompt)
 
 
 class Rerunner:
@@ -257,7 +265,8 @@ class Rerunner:
             )
         with batch.donors.counted(self.encoder, self.frames):
             return Donors.record(
-                self.encoder, batch.donors.inputs, batch.donors.n_samples, n_samples_of_clips=batch.n_samples,
+                self.encoder, batch.donors.inputs, self.encoder.spans(batch.donors.n_samples, batch.donors.prompt),
+                spans_of_clips=self.encoder.spans(batch.n_samples, batch.prompt),
                 sites={layer: self.sites[layer] for layer in patches},
                 columns={layer: union(edits) for layer, edits in patches.items()},
             ).donated  # fmt: skip

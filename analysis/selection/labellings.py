@@ -31,7 +31,7 @@ from .check import (
 )
 from .selection import Selection, Selections
 
-GROUPINGS = ("speaker", "source", "tone", "instrument")
+GROUPINGS = ("speaker", "source", "tone", "instrument", "audio", "wording", "replicate", "sentence")
 """As the data sets' manifests call them; see `extract/audio/corpora`."""
 
 

@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+AUDIO = "{audio}"
+"""Where the sound stands in a prompt."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Clip:
@@ -16,4 +19,4 @@ class Clip:
     stop: float | None = None
     """Seconds; None is the end of the file."""
     prompt: str | None = None
-    """What a model is asked about it, where it is asked anything."""
+    """What a model is asked about it, where it is asked anything: a text with AUDIO in it."""

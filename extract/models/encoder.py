@@ -8,7 +8,7 @@ encoder's output; where its input is cut into patches, a patch. CLS and its like
 """
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from numbers import Integral
@@ -21,11 +21,14 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from ...store.changes.staged import Origin
 from ...store.provenance import PRECISIONS
+from ..audio.clip import AUDIO
 from .edit import why_fixed
 from .tap import match_sites, tap
 
 MAX_SAMPLE_RATE = 1_000_000  # in Hz: bats are recorded at 500 kHz
 MAX_SHORTEST_SECONDS = 600  # that a clip must have
+FIXED_PROMPT = f"What is heard in {AUDIO} is"
+"""What a prompted encoder is asked about sounds that are nobody's clips."""
 LOWER = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -128,18 +131,23 @@ class Encoder:
     """In Hz; clips are resampled to it."""
     sites: Sequence[str]
     """Module names or glob patterns; the modules that match, in the model's order, are the layers."""
-    prepare: Callable[[Tensor], Any] = same
+    prepare: Callable[..., Any] = same
     """(clip, sample) -> what the module takes, clip first; no clip's preparation may depend on its batch."""
+    prompted: bool = False
+    """Whether each clip comes with a prompt, a text in which AUDIO stands where the sound is. Then `prepare` takes the
+    prompts (clip) too, `frame_spans`, `input_length` and `counting` one as their last argument, and `prepare` runs in
+    the encoder's precision. Frames are tokens; those of text have no time."""
     embed: Callable[[Any], Tensor] = mean_over_frames
     """Module output -> one embedding per clip (clip, embedding)."""
     neurons: Callable[[Any], Tensor] = as_frames
     """Site output -> (clip, frame, neuron)."""
-    frame_spans: Callable[[int], np.ndarray] | None = None
+    frame_spans: Callable[..., np.ndarray] | None = None
     """Samples -> float64 (frame, 4): t0, t1 in seconds, f0, f1 in Hz, in the order in which a site gives its
     frames (over all its calls in one forward pass). NaN times mark special frames such as CLS. By default
     frames divide the input evenly, their number found by a pass over silence."""
-    input_length: Callable[[int], int] = int
-    """Samples -> length of the module's input. Clips of equal length are batched together."""
+    input_length: Callable[..., Hashable] = int
+    """Samples -> length of the module's input. Clips of equal length are batched together. Of a prompted encoder,
+    anything that is equal where tokens are laid out alike."""
     transformer_layers: Sequence[str] = ()
     """Modules (or patterns) whose hidden states are offered: the first one's input and each one's output."""
     maps: Sequence[str] = ()
@@ -147,6 +155,8 @@ class Encoder:
     else takes. Reruns with edited neurons then start there; without them they are whole passes."""
     min_samples: int = 1
     """Shortest waveform that the front end takes."""
+    max_samples: int | None = None
+    """Longest one; None for any."""
     name: str = "module"
     """Family, recorded in the identity."""
     front_end: Mapping[str, Any] = field(default_factory=dict)
@@ -158,8 +168,11 @@ class Encoder:
     leaves them to the types of their weights."""
     longest: int | None = None
     """Samples of the longest clip that the module takes at once, where it cuts longer ones into pieces."""
-    counting: Callable[[int, np.ndarray, str], AbstractContextManager[object]] | None = None
+    counting: Callable[..., AbstractContextManager[object]] | None = None
     """For a module that must know which frames of its clips count: what `counted` gives."""
+    answers: Callable[[Mapping[str, str], Iterable[str]], np.ndarray] | None = None
+    """Of a prompted encoder with a head of its own: (answers by category, prompts) -> its rows, float32 (answer,
+    embedding), that score the answers' first tokens behind the prompts. ValueError where these do not tell."""
     base: "Encoder | None" = None
     """The encoder that this one was made from, where its identity follows from that one's; it shares its modules."""
     derive: Callable[[Origin], Origin] | None = None
@@ -178,6 +191,11 @@ class Encoder:
                 f"min_samples is {self.min_samples} at {self.sample_rate} Hz; expected at most "
                 f"{MAX_SHORTEST_SECONDS} s: no corpus has only clips of that length"
             )
+        if self.max_samples is not None and self.max_samples < max(self.sample_rate, self.min_samples):
+            raise ValueError(
+                f"max_samples is {self.max_samples} at {self.sample_rate} Hz; expected a second at least, by which an "
+                "encoder is looked at, and no less than min_samples"
+            )
         if not isinstance(self.module, torch.nn.Module):
             raise ValueError(f"module is {type(self.module).__name__}; expected a torch.nn.Module")
         object.__setattr__(self, "module", unwrapped(self.module))
@@ -185,18 +203,46 @@ class Encoder:
             if isinstance(getattr(self, name), str):
                 raise ValueError(f"{name} is {getattr(self, name)!r}; expected a list of names or patterns")
 
-    def __call__(self, waveforms: Tensor) -> Tensor:
-        """Embeddings (clip, embedding) of waveforms (clip, sample), all of whose samples are the clips' own."""
-        n_clips, n_samples = waveforms.shape
-        with self.counted(n_samples, np.full(n_clips, n_samples / self.sample_rate), "published"):
-            return self.run(self.prepare(waveforms))
+    def __call__(self, waveforms: Tensor, prompts: Sequence[str] | None = None) -> Tensor:
+        """Embeddings (clip, embedding) of waveforms (clip, sample), all of whose samples are the clips' own.
 
-    def counted(self, n_samples: int, seconds: np.ndarray, frames: str) -> AbstractContextManager[object]:
+        prompts: (clip) of a prompted encoder, of one layout; FIXED_PROMPT for all where there are none.
+        """
+        n_clips, n_samples = waveforms.shape
+        seconds, prompt = np.full(n_clips, n_samples / self.sample_rate), prompts[0] if prompts else None
+        with self.counted(n_samples, seconds, "published", prompt):
+            return self.run(self.inputs(waveforms, prompts))
+
+    def inputs(self, waveforms: Tensor, prompts: Sequence[str | None] | None = None) -> Any:
+        """What the module takes, clip first, for waveforms (clip, sample) and prompts (clip), as of `__call__`."""
+        if not self.prompted:
+            return self.prepare(waveforms)
+        with self.autocast():
+            return self.prepare(waveforms, prompts or [FIXED_PROMPT] * len(waveforms))
+
+    def layout(self, n_samples: int, prompt: str | None = None) -> Hashable:
+        """What clips that meet in a batch have in common: see `input_length`."""
+        return self.input_length(n_samples, *self._asked(prompt))
+
+    def _asked(self, prompt: str | None) -> tuple[str, ...]:
+        """What functions of a length are given beside it."""
+        return (FIXED_PROMPT if prompt is None else prompt,) if self.prompted else ()
+
+    @property
+    def default_frames(self) -> str:
+        """The rule by which frames count where none is asked for."""
+        return "last" if self.prompted else "audio"
+
+    def counted(
+        self, n_samples: int, seconds: np.ndarray, frames: str, prompt: str | None = None
+    ) -> AbstractContextManager[object]:
         """What passes are to run in over clips of `n_samples` samples, of which `seconds` (clip) are each one's own.
 
-        frames: rule by which frames count, as of `summarise.counted_frames`.
+        frames: rule by which frames count, as of `summarise.counted_frames`. prompt: of a clip, see `prompted`.
         """
-        return nullcontext() if self.counting is None else self.counting(n_samples, seconds, frames)
+        if self.counting is None:
+            return nullcontext()
+        return self.counting(n_samples, seconds, frames, *self._asked(prompt))
 
     def run(self, inputs: Any) -> Tensor:
         """Embeddings (clip, embedding) of what `prepare` gave, in the encoder's precision."""
@@ -298,9 +344,10 @@ class Encoder:
                     "y.transpose(1, 2)"
                 )
 
+        n_samples = 2 * max(self.sample_rate, self.min_samples)
         try:
             with tap(self.module, list(widths), read=read):
-                self(self.silence(2 * max(self.sample_rate, self.min_samples)))
+                self(self.silence(min(n_samples, self.max_samples or n_samples)))
         except Exception as error:
             if not is_foreign(error):
                 raise
@@ -378,19 +425,25 @@ class Encoder:
         return tuple(widths.values())
 
     @torch.inference_mode()
-    def spans(self, n_samples: int) -> np.ndarray:
+    def spans(self, n_samples: int, prompt: str | None = None) -> np.ndarray:
         """Where the frames of an input of `n_samples` lie: float64 (frame, 4) of t0, t1 (s), f0, f1 (Hz).
 
-        NaN times mark special frames (CLS). Without `frame_spans` the frames divide the input evenly.
+        NaN times mark special frames (CLS, text). Without `frame_spans` the frames divide the input evenly.
+        prompt: of a prompted encoder, see there.
         """
         if self.frame_spans is not None:
-            given = np.asarray(self.frame_spans(n_samples), np.float64)
+            given = np.asarray(self.frame_spans(n_samples, *self._asked(prompt)), np.float64)
             if given.ndim != 2 or given.shape[1] != 4:
                 raise ValueError(
                     f"`frame_spans` gave {given.shape} for {n_samples} samples; expected (frame, 4): t0, t1 in "
                     "seconds, f0, f1 in Hz"
                 )
             return given
+        if self.prompted:
+            raise ValueError(
+                f"encoder {self.name} is prompted and says nothing of its tokens; expected `frame_spans=`, which gives "
+                "text NaN times"
+            )
         site = match_sites(self.module, self.sites)[0]
         with tap(self.module, [site]) as seen:
             self(self.silence(n_samples))

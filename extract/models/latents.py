@@ -112,7 +112,7 @@ def check_lengths(encoder: Encoder, unit: int | None, lengths: Iterable[int]) ->
         )
 
 
-def _whole_clip(n_samples: int, *, sample_rate: int) -> np.ndarray:
+def _whole_clip(n_samples: int, *_prompt: str, sample_rate: int) -> np.ndarray:
     """Spans (frame, 4) of the one frame that a clip of so many samples is."""
     return spans_of_all_bands(np.zeros(1), np.array([n_samples / sample_rate]), sample_rate)
 

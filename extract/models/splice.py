@@ -85,14 +85,15 @@ class Splice(nn.Module):
             self.names.setdefault(dictionary.state, []).append(name)
         self.layers = match_sites(base.module, base.transformer_layers)
         self._encoder = base
-        self._spans: dict[int, np.ndarray] = {}
+        self._spans: dict[tuple[Any, ...], np.ndarray] = {}
 
     @contextmanager
-    def counting(self, n_samples: int, seconds: np.ndarray, frames: str) -> Iterator[None]:
+    def counting(self, n_samples: int, seconds: np.ndarray, frames: str, *prompt: str) -> Iterator[None]:
         """What passes over clips are to run in: see `Encoder.counting`."""
-        if n_samples not in self._spans:
-            self._spans[n_samples] = self._encoder.spans(n_samples)
-        counted = counted_frames(self._spans[n_samples], seconds, frames)
+        if (n_samples, *prompt) not in self._spans:
+            self._spans[n_samples, *prompt] = self._encoder.spans(n_samples, *prompt)
+        spans = self._spans[n_samples, *prompt]
+        counted = counted_frames(spans, seconds, frames, prompted=self._encoder.prompted)
         with torch.inference_mode(False):  # a pass with gradients may use it
             weights = torch.from_numpy(counted).to(self._encoder.device)
         before, self.weights = self.weights, weights

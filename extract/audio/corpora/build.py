@@ -135,7 +135,7 @@ def build(
             notes.append(f"the paper says how many clips, not which: drawn by a rule of ours, seed {seed}")
     if known.unit_sec is not None:
         clips = clips.assign(unit_sec=f"{known.unit_sec:g}")
-    _write(clips, root, output)
+    write_manifest(clips, str(root), output)
     counts = {label: len(set(clips[label]) - {""}) for label in known.labels}
     return Built(manifest=output, n_clips=len(clips), categories=counts, notes=tuple(notes))
 
@@ -149,11 +149,17 @@ def _present(paths: "pd.Series[str]", root: Path) -> "pd.Series[bool]":
     return paths.isin(there)
 
 
-def _write(clips: pd.DataFrame, root: Path, output: Path) -> None:
-    """The manifest, at once or not at all, and only if it reads back."""
-    if output.parent != root:
-        clips = clips.assign(id=clips["path"], path=f"{root.as_posix().rstrip('/')}/" + clips["path"])
-        clips = clips[["path", "id", *clips.columns.difference(["path", "id"], sort=False)]]
+def write_manifest(clips: pd.DataFrame, root: str, output: Path) -> None:
+    """The manifest, at once or not at all, and only if it reads back.
+
+    clips: their `path` from the audio root, or absolute; their `id`, if they have one, else that is the path.
+    Raises ValueError where the file exists with other content.
+    """
+    if str(output.parent) != root:
+        given = clips if "id" in clips else clips.assign(id=clips["path"])
+        absolute = given["path"].str.startswith("/")
+        given = given.assign(path=given["path"].where(absolute, f"{root.rstrip('/')}/" + given["path"]))
+        clips = given[["path", "id", *given.columns.difference(["path", "id"], sort=False)]]
     content = clips.to_csv(index=False, lineterminator="\n").encode()
     if output.exists():
         if output.read_bytes() == content:
@@ -162,4 +168,6 @@ def _write(clips: pd.DataFrame, root: Path, output: Path) -> None:
     output.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(output) as unfinished:
         unfinished.write_bytes(content)
-        corpus_of(pd.read_csv(unfinished, dtype=str, keep_default_na=False), root)
+        # A folder of files that lie elsewhere is found from their absolute paths.
+        known = str(output.parent) == root or "://" in root
+        corpus_of(pd.read_csv(unfinished, dtype=str, keep_default_na=False), root if known else None)

@@ -13,11 +13,11 @@ from .layout import DataSet, files, folder, of_speakers, parse_paths, with_split
 
 EMOTIONS = ("ANG", "DIS", "FEA", "HAP", "NEU", "SAD")
 GENDERS = ("Female", "Male")
-PATH = r"(?i:(.*/)?(?P<speaker>\d{4})_[A-Z]{3}_(?P<emotion>[A-Z]{3})_\w+\.wav)"
+PATH = r"(?i:(.*/)?(?P<speaker>\d{4})_(?P<sentence>[A-Z]{3})_(?P<emotion>[A-Z]{3})_\w+\.wav)"
 
 
 def table(root: Path, *, splits: Path | None = None) -> pd.DataFrame:
-    """Clips with emotion, gender and speaker, and their split if a table of splits is given.
+    """Clips with emotion, gender, speaker and sentence, and their split if a table of splits is given.
 
     splits: a table with `file_name` (ending in the file's own name) and `split`.
     """
@@ -25,8 +25,8 @@ def table(root: Path, *, splits: Path | None = None) -> pd.DataFrame:
     clips = parse_paths(root, files(root, (".wav",), example, within=folder(root, "AudioWAV")), PATH, example)
     demographics, what = root / "VideoDemographics.csv", "the table of actors that comes with CREMA-D"
     (gender,) = of_speakers(clips["speaker"], demographics, ("ActorID", "Sex"), what)
-    clips = clips.assign(emotion=clips["emotion"].str.upper(), gender=gender)
-    return with_splits(clips[["path", "emotion", "gender", "speaker"]], splits, 1)
+    clips = clips.assign(emotion=clips["emotion"].str.upper(), sentence=clips["sentence"].str.upper(), gender=gender)
+    return with_splits(clips[["path", "emotion", "gender", "speaker", "sentence"]], splits, 1)
 
 
 DATA_SET = DataSet(

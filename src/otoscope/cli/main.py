@@ -21,6 +21,7 @@ COMMANDS = {
     "Make a store": {
         "quickstart": ("make:quickstart", "The whole method on bundled parts, without a download."),
         "corpus build": ("make:build", "Write the manifest of a public data set, from its download."),
+        "corpus cross": ("make:cross", "Every chosen clip with every prompt, for audio language models."),
         "corpus list": ("make:list_data_sets", "The data sets that are known, and what each must hold."),
         "extract": ("make:extract", "Run an encoder over a corpus; store what every neuron did."),
         "status": ("make:status", "How far each task has come."),
@@ -68,7 +69,7 @@ COMMANDS = {
 """By group: name, where it is ("module:attribute" of this folder), and what it does, in a line that fits a terminal."""
 
 GROUPS = {
-    "corpus": "Manifests of public data sets, from their downloads as they are unpacked.",
+    "corpus": "Manifests: of public data sets, from their downloads, and of sounds crossed with prompts.",
     "sae": "Sparse autoencoders of stored states, and their latents as neurons.",
     "ablate": "Rerun an encoder with some of its neurons edited, and compare with chance.",
 }

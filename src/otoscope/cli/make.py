@@ -67,6 +67,32 @@ def build(name: str, root: str, output: str, **options: Any) -> None:
     echo(f"{built.manifest}: {built.n_clips} clips; {labels}")
 
 
+@click.command()
+@click.argument("manifest", metavar="MANIFEST")
+@click.argument("prompts", metavar="PROMPTS.csv")
+@click.option("--label", required=True, metavar="COLUMN", help="Column of MANIFEST that sorts its clips.")
+@click.option(
+    "--clips", required=True, type=int, callback=within(1), metavar="J",
+    help="Clips of each category; of each split, where there are any.",
+)  # fmt: skip
+@click.option("--seed", default=0, show_default=True, callback=SEED, help="Which clips are drawn.")
+@click.option(
+    "--same", callback=several, metavar="COLUMN,COLUMN",
+    help="Clip j of every category has the same of these, as speaker,sentence.",
+)  # fmt: skip
+@click.option("--silence", type=float, metavar="S", help="Control: S seconds of silence with every prompt.")
+@click.option("--neutral", metavar="TEXT", help="Control: every clip with this prompt, too.")
+@click.option("--audio-root", metavar="DIR", help="Where relative paths of MANIFEST start [its own folder].")
+@click.option("-o", "--output", required=True, metavar="CROSS.csv", help="Manifest to write.")
+def cross(manifest: str, prompts: str, output: str, same: tuple[str, ...] | None, **options: Any) -> None:
+    """PROMPTS.csv has `prompt`, a text with one {audio}, and `text_class`; maybe `wording`, a name."""
+    from ..extract.audio.corpora.cross import cross as crossed
+
+    built = crossed(manifest, prompts, output, same=same or (), **options)
+    labels = ", ".join(f"{label} ({count} categories)" for label, count in built.categories.items())
+    echo(f"{built.manifest}: {built.n_clips} clips, {built.notes[0]}; {labels}")
+
+
 @click.command("list")
 def list_data_sets() -> None:
     """A line for each: name, title, labels, length of clips, and what the folder ROOT holds."""

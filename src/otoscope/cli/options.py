@@ -300,7 +300,7 @@ def asking(*, many: bool = False, against: bool = False, shuffles: bool = False,
     many: several stores, and any number of labellings. against: also --against. shuffles: the command shuffles labels
     itself. confirms: also --confirm.
     """
-    groupings = "Labellings [all; columns that only group clips (speaker, source, tone, instrument) by name alone]."
+    groupings = "Labellings [all; columns that only group clips (speaker, source, ...) by name alone]."
     other = {"metavar": "TASK:LABEL", "help": "Overlaps with the categories of another labelling [its own]."}
     percentile = {
         "multiple": True, "metavar": "P|TASK=P|paper",

@@ -250,4 +250,4 @@ def test_manifest_is_what_extract_takes(tmp_path):
     assert (extracted.n_ok, extracted.n_failed) == (12, 0)
     ds = otoscope.open(url)["cremad"].ds
     assert ds["clip"].values.tolist() == sorted(f"AudioWAV/{path.name}" for path in tmp_path.rglob("1*.wav"))
-    assert ds.otoscope.labels == ["emotion", "gender", "speaker"]
+    assert ds.otoscope.labels == ["emotion", "gender", "sentence", "speaker"]
