@@ -7,6 +7,7 @@ features, each in 4 % of 20,000 rows, none is among them. Of an imported diction
 that all count.
 """
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -22,6 +23,8 @@ from scipy.optimize import linear_sum_assignment
 from ..extract.models.dictionary import Dictionary, read_dictionary
 from .measures import rates_of
 from .table import dictionary_folders
+
+log = logging.getLogger(__name__)
 
 SIMILAR = 0.7
 """Cosine above which a latent counts as one that came back."""
@@ -122,6 +125,9 @@ def _pairs(folder: str | Path) -> Iterator[tuple[Dictionary, Dictionary]]:
     Raises FileNotFoundError for a folder without SAEs, ValueError where no two go together, or one is damaged.
     """
     found = [read_dictionary(path) for path in dictionary_folders(folder)]
+    for sae in found:
+        if np.isnan(rates_of(sae)).any():
+            log.warning("%s does not say how often its latents fire: all of them count", sae.label)
     of = [(each.state, each.rows, each.width, each.base) for each in found]
     together = [(i, j) for i, j in combinations(range(len(found)), 2) if of[i] == of[j]]
     if not together:

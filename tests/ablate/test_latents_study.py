@@ -113,15 +113,16 @@ def test_wrong_latents_and_clips_too_long_for_them_are_refused_before_anything_i
     spec, url, manifest = here
     study, corpus = look_up(Request(**ASKED, controls=0), url), read_manifest(manifest)
     latents = load_encoder(spec)
+    assert latents.base is not None
+    cuts = [replace(latents, base=replace(latents.base, longest=longest)) for longest in (8 * HOP - 1, 8 * HOP)]
     runs = count_calls(monkeypatch, "otoscope.ablate.study.AblationWorker")
-    cut = replace(latents, base=replace(latents.base, longest=8 * HOP - 1))
     caplog.set_level("INFO")
     if "clip" in url:
         with pytest.raises(ValueError, match=r"encoder module runs its layers several times in a pass over clips"):
-            run_study(study, cut, corpus, device="cpu")
+            run_study(study, cuts[0], corpus, device="cpu")
         assert not runs
         assert study.summary() not in caplog.text
-    run_study(study, replace(cut, base=replace(cut.base, longest=8 * HOP)), corpus, device="cpu")
+    run_study(study, cuts[1], corpus, device="cpu")
     assert runs
     assert study.summary() in caplog.text
     other = planted_dictionary("clip" if "clip" in url else "frame")

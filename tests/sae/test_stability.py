@@ -140,7 +140,7 @@ def test_the_commands(folder: Path, tmp_path: Path) -> None:
         refused("latents of SAE a fire is not 12 counts", "sae", "stability", folder, watched=tmp_path)
 
 
-def test_training_says_how_often_latents_fire(tmp_path: Path) -> None:
+def test_training_says_how_often_latents_fire(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Also across the file; of one that does not say, all count."""
     values, _ = planted_rows(300, 8, 10, 2)
     recipe = recipe_named(latents=200, sparsity="0.995", batch=64, epochs=2)
@@ -155,6 +155,7 @@ def test_training_says_how_often_latents_fire(tmp_path: Path) -> None:
     for name in ("x", "y"):
         write_dictionary(dictionary(name, np.eye(5), None), tmp_path / "bare" / name)
     assert sae_stability(tmp_path / "bare")["firing_a"].tolist() == [5]
+    assert caplog.text.count("does not say how often its latents fire: all of them count") == 2
 
 
 @pytest.mark.slow
