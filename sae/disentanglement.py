@@ -18,7 +18,7 @@ from threadpoolctl import threadpool_limits
 
 from .lasso import Floats, Side, Standardised, as_codes, chosen_path
 
-FOLDS, INNER_FOLDS = 5, 3
+FOLDS, INNER_FOLDS, MIN_FOLDS = 5, 5, 3  # inner folds: fewer where a fold has fewer groups to fit to
 SHARE = 0.9  # of R2, until which codes are counted
 ERRORS = 2  # standard errors by which R2 must exceed 0
 PENALTY, MAX_ITERATIONS, EPSILON = 0.1, 10_000, 1e-6  # published
@@ -53,20 +53,21 @@ def disentangle(
     if not np.isfinite(y).all():
         name = listed[int(np.flatnonzero(~np.isfinite(y).all(axis=0))[0])]
         raise ValueError(f"factor {name} holds NaN or infinity; expected numbers: leave those clips out")
-    if folds < INNER_FOLDS:
-        raise ValueError(f"{folds} folds; expected at least {INNER_FOLDS}")
+    if folds < MIN_FOLDS:
+        raise ValueError(f"{folds} folds; expected at least {MIN_FOLDS}")
     fold = folds_of(of, folds)
     found = np.full((3, y.shape[1], folds), np.nan)
     with threadpool_limits(1):
         for i in range(folds):
             fit, held_out = np.flatnonzero(fold != i), np.flatnonzero(fold == i)
-            if (n_groups := len(set(of[fit].tolist()))) < INNER_FOLDS:
+            if (n_groups := len(set(of[fit].tolist()))) < MIN_FOLDS:
                 raise ValueError(
                     f"{len(set(of.tolist()))} groups in {folds} folds leave {n_groups} to fit to; expected at least "
-                    f"{INNER_FOLDS}, by which the penalty is chosen: choose another column, or more folds"
+                    f"{MIN_FOLDS}, by which the penalty is chosen: choose another column, or more folds"
                 )
-            parts = folds_of(of[fit], INNER_FOLDS)
-            inner = [Side.of(x, fit[parts != j], fit[parts == j]) for j in range(INNER_FOLDS)]
+            n_inner = min(INNER_FOLDS, n_groups)
+            parts = folds_of(of[fit], n_inner)
+            inner = [Side.of(x, fit[parts != j], fit[parts == j]) for j in range(n_inner)]
             outer = Side.of(x, fit, held_out)
             for j, values in enumerate(y.T):
                 found[:, j, i] = _of_fold(outer, inner, values)
