@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from .conditions import clips_where
     from .contrast.hold_up import hold_up
     from .contrast.rank_tests import contrast_specific, contrast_tests
+    from .crossed.coefficient import grounding
+    from .crossed.layout import crossed_layout
     from .exemplars import exemplar_clips
     from .overlap import common_neuron_ratio
     from .own_thresholds import neuron_thresholds
@@ -27,6 +29,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "conditions": ["clips_where"],
         "contrast.hold_up": ["hold_up"],
         "contrast.rank_tests": ["contrast_specific", "contrast_tests"],
+        "crossed.coefficient": ["grounding"],
+        "crossed.layout": ["crossed_layout"],
         "exemplars": ["exemplar_clips"],
         "overlap": ["common_neuron_ratio"],
         "own_thresholds": ["neuron_thresholds"],

@@ -25,6 +25,7 @@ from .selection import rules, selectivity
 from .selection.selection import Selection, selection_of, threshold_text
 
 if TYPE_CHECKING:
+    from .crossed.layout import Layout
     from .null.resampling import Arrangement, Sample
 
 NO_LABELS = (
@@ -87,9 +88,7 @@ class OtoscopeAccessor:
         selection: only clips that its `where` admits, and that do not confirm, count; so it is in every method that
             takes one.
         """
-        if name not in self.labels:
-            known = f"those that exist: {', '.join(self.labels)}" if self.labels else NO_LABELS
-            raise LookupError(f"no label column {name!r} in this task; {known}")
+        self._check_label(name)
         counted = self.counted.values
         if selection is not None and selection.where:
             counted = counted & clips_where(self._ds, selection.where)
@@ -98,6 +97,11 @@ class OtoscopeAccessor:
         column = np.where(counted, self._read(name).astype(object), np.nan)
         codes, categories = encode(column)
         return self._of_clips(codes, name).assign_attrs(categories=categories)
+
+    def _check_label(self, name: str) -> None:
+        if name not in self.labels:
+            known = f"those that exist: {', '.join(self.labels)}" if self.labels else NO_LABELS
+            raise LookupError(f"no label column {name!r} in this task; {known}")
 
     def _of_clips(self, values: np.ndarray, name: str | None = None) -> xr.DataArray:
         """Values (clip) by the clips' names; no other coordinate, for to copy those is to read them."""
@@ -302,6 +306,78 @@ class OtoscopeAccessor:
         mean = self._variable("mean", "ranks")
         exists = sample.neurons.transpose("layer", "neuron").values
         return replace(sample, ranked=take_ranks(mean, sample.clips, sample.codes, exists, found))
+
+    def crossed_layout(
+        self,
+        audio_class: str = "audio_class",
+        text_class: str = "text_class",
+        *,
+        audio: str = "audio",
+        wording: str = "wording",
+        replicate: str | None = None,
+        where: Sequence[str] = (),
+    ) -> "Layout":
+        """Which clip is which sound with which text, by these label columns; see `crossed.layout.crossed_layout`.
+
+        Failed clips are looked for among those shown (`otoscope.open(url, failed="keep")`); where they are hidden, a
+        pair that failed is one that is not there.
+        """
+        from .crossed.layout import crossed_layout
+
+        self._check_clips()
+        names = [audio_class, text_class, audio, wording]
+        if replicate or "replicate" in self.labels:
+            names.append(replicate or "replicate")
+        there = clips_where(self._ds.drop_vars("status", errors="ignore"), where)
+        try:
+            return crossed_layout(*(self._strings(name, there) for name in names), extracted=self.counted)
+        except ValueError as error:
+            if "status" in self._ds or not self._ds.attrs.get("n_failed"):
+                raise
+            hidden = f"{self._ds.attrs['n_failed']} clips of this task failed and are hidden"
+            raise ValueError(f'{error}; or, as {hidden}, open the store with failed="keep"') from error
+
+    def _strings(self, name: str, there: np.ndarray) -> xr.DataArray:
+        """A label column as strings (clip), "" where there is none, and of clips that are not `there`."""
+        self._check_label(name)
+        column = self._read(name)
+        known = there & ~np.asarray(xr.DataArray(column).isnull())
+        return self._of_clips(np.array([str(x) if of else "" for x, of in zip(column, known, strict=True)], object))
+
+    def grounding(
+        self,
+        audio_class: str = "audio_class",
+        text_class: str = "text_class",
+        selection: Selection | None = None,
+        *,
+        aape: bool = False,
+        blind: str | None = None,
+        audio: str = "audio",
+        wording: str = "wording",
+        replicate: str | None = None,
+        **changes: Any,
+    ) -> xr.Dataset:
+        """Whether each neuron responds to the sound or to the words: GC, with its interval; see `analysis.grounding`.
+
+        Of a crossed corpus, by label columns: the sound's and the text's category, which sound it is (`audio`), which
+        `wording`, and the number of the sound (`replicate`, by default the column of this name, if there is one).
+        selection: of its fields count `where` and `seed`; with aape also `reading`, `threshold` (without a selection 0)
+            and `permutations`.
+        aape: also by AAPE: `aape_excess_A`, `aape_excess_T` and `gc_aape`; see `crossed.aape.aape_excess`. At once.
+        Lazy but for the columns. Raises ValueError for clips that are not crossed, and as `codes` does.
+        """
+        from .crossed.coefficient import grounding
+
+        how = self._checked(selection, changes if selection else {"rule": "lape", **changes})
+        columns = {"audio": audio, "wording": wording, "replicate": replicate}
+        layout = self.crossed_layout(audio_class, text_class, **columns, where=how.where)
+        mean, valid = self._variable("mean", "effects of sound and text"), self._ds.get("neuron_valid")
+        found = grounding(mean, layout, valid=valid, blind=blind, seed=how.seed)
+        if not aape:
+            return found
+        from .crossed.aape import with_aape
+
+        return with_aape(found, self._ds, layout, how)
 
     def _check_clips(self) -> None:
         if self._given:

@@ -9,3 +9,7 @@ SHOWN = ("observed", "ratio", "difference")
 """What a heat map shows of an overlap: itself, or beside what shuffled labels give."""
 NULL_ROWS = {"cells": "common_neuron_ratio", "categories": "neurons", "neurons": "aape"}
 """What a table of a null has a row for, and the statistic that it is about."""
+STATES = ("audio", "text", "both", "interaction", "construction", "none")
+"""What a neuron responds to, by the test of a crossed corpus."""
+BLIND = ("audio", "text", "none")
+"""What a site may be unable to see, by construction."""

@@ -8,8 +8,10 @@ of clips.
 from collections.abc import Iterable, Sequence
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
+from ..crossed.coefficient import LEVEL
 from ..selection.labellings import SelectedLabelling
 from ..selection.selection import PERCENTILE, Selection
 
@@ -80,3 +82,13 @@ def ablation_caption(result: xr.Dataset) -> str:
     if "selection" in request:
         parts.append(caption_of([Selection.from_json(request["selection"])]))
     return "; ".join(parts)
+
+
+def grounding_caption(table: pd.DataFrame) -> str:
+    """Layout, gate and numbers of neurons of a table of grounding."""
+    K, J, L, M = (f"{table[name].iloc[0]:.0f}" for name in "KJLM")
+    found = int((~table["state"].isin(["none", "construction"])).sum())
+    return (
+        f"{K} sound categories of {J} sounds x {L} text categories of {M} wordings; an effect has q at most {LEVEL:g} "
+        f"in {found:,} of {len(table):,} neurons"
+    )

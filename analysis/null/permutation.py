@@ -190,10 +190,10 @@ def bootstrap(
     for name, value in found.items():
         parts = intervals(value, drawn[name], confidence, highest.get(name, 1.0))
         result = result.assign(_variables(sample, name, parts))
-    stability = _over_neurons(sample, times / draws, np.nan).assign_attrs(
+    stability = over_neurons(sample, times / draws, np.nan).assign_attrs(
         long_name="share of draws in which the neuron is class-specific", units="1"
     )
-    selected_stability = _over_neurons(sample, times_selected / draws, np.nan).assign_attrs(
+    selected_stability = over_neurons(sample, times_selected / draws, np.nan).assign_attrs(
         long_name="share of draws in which the neuron is selected", units="1"
     )
     result = result.assign(stability=stability, selected_stability=selected_stability)
@@ -308,8 +308,8 @@ def _result(
     """What was selected, every statistic as found (AAPE exactly), and what was exchanged."""
     counts, of = sample.counts(sample.codes, len(sample.categories))
     exact = entropy_of((counts / of[:, None]).T)
-    member = _over_neurons(sample, chosen.dense(sample.existing.size), False)
-    selected = _over_neurons(sample, np.isin(np.arange(sample.existing.size), chosen.neurons), False)
+    member = over_neurons(sample, chosen.dense(sample.existing.size), False)
+    selected = over_neurons(sample, np.isin(np.arange(sample.existing.size), chosen.neurons), False)
     result = xr.Dataset(
         {
             "member": member.assign_attrs(long_name="class-specific"),
@@ -342,7 +342,7 @@ def _variables(sample: Sample, name: str, parts: Values) -> dict[str, xr.DataArr
     made = {}
     for part, values in parts.items():
         if name == "aape":
-            array = _over_neurons(sample, values, False if values.dtype == bool else np.nan)
+            array = over_neurons(sample, values, False if values.dtype == bool else np.nan)
         else:
             array = xr.DataArray(values, dims=dims)
         about = {"long_name": PARTS[part].format(long_name) if part else long_name}
@@ -352,8 +352,8 @@ def _variables(sample: Sample, name: str, parts: Values) -> dict[str, xr.DataArr
     return made
 
 
-def _over_neurons(sample: Sample, values: NDArray[Any], missing: Any) -> xr.DataArray:
-    """Values (..., existing neuron) as (layer, neuron, ...), `missing` where no neuron is."""
+def over_neurons(sample: Sample, values: NDArray[Any], missing: Any) -> xr.DataArray:
+    """Values (..., existing neuron) of a sample as (layer, neuron, ...), `missing` where no neuron is."""
     full = np.full((*values.shape[:-1], sample.neurons.size), missing, values.dtype)
     full[..., sample.neurons.values.ravel()] = values
     full = full.reshape(*values.shape[:-1], *sample.neurons.shape)

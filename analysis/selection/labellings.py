@@ -137,6 +137,16 @@ def command_of(ds: xr.Dataset | xr.DataTree) -> str:
     return "`otoscope sae encode` (or `extract`)" if ds.attrs.get("rows") == "clip" else "`otoscope extract`"
 
 
+def check_finished(about: xr.Dataset | xr.DataTree, store: str, task: str, incomplete: bool) -> None:
+    """Raise ValueError for a task that is not finished, unless it is to go by what is committed."""
+    pending = about.attrs["n_pending"]
+    if pending and not incomplete:
+        raise ValueError(
+            f"{store} task {task} is not finished, {pending} clips are pending; expected none: run its "
+            f"{command_of(about)} again, or give --incomplete to go by what is committed"
+        )
+
+
 def select_neurons(labelling: Labelling, how: Selection) -> SelectedLabelling:
     """Compute a selection, from the clips that the labelling's data set has, whatever `how.clips` says.
 
@@ -194,16 +204,17 @@ def select_against(
     return {name: select_neurons(others[name], selections.of(others[name].task)) for name in names}
 
 
-def open_stores(stores: Sequence[str]) -> dict[str, xr.DataTree]:
+def open_stores(stores: Sequence[str], failed: str = "hide") -> dict[str, xr.DataTree]:
     """Stores by a short name: the folder's, or the whole path where two are alike.
 
+    failed: as for `otoscope.open`.
     Published folders of one encoder, such as esc50_analysis and gtzan_analysis, are one store, "analysis".
     Raises what opening a store, or published files in the place of one, raises; ValueError for a task given twice.
     """
     short = {store: Path(store.rstrip("/")).stem for store in stores}
     opened: dict[str, xr.DataTree] = {}
     for store, name in short.items():
-        tree = open_given(store) if is_given(store) else open_store(store)
+        tree = open_given(store) if is_given(store) else open_store(store, failed)
         whole = published_store(store) if is_given(store) else None
         if whole is None:
             opened[store if list(short.values()).count(name) > 1 else name] = tree
@@ -230,13 +241,7 @@ def open_labellings(
     wanted = {name.partition(":")[0] for name in tasks}
     for store, tree in trees.items():
         for task in wanted & set(tree.children) or tree.children:
-            about = tree.children[task]
-            pending = about.attrs["n_pending"]
-            if pending and not incomplete:
-                raise ValueError(
-                    f"{store} task {task} is not finished, {pending} clips are pending; expected none: run its "
-                    f"{command_of(about)} again, or give --incomplete to go by what is committed"
-                )
+            check_finished(tree.children[task], store, task, incomplete)
     found = list(labellings(trees, tasks))
     if not found:
         raise LookupError(

@@ -125,11 +125,11 @@ caption = click.option(
 
 
 OVERLAP = ("balanced", "side", "show")  # options of overlaps against shuffled labels
-ABLATION = {"kind", "stores", "caption", "output"}  # all that the figure ablation takes
+OF_RESULTS = {"kind", "stores", "caption", "output"}  # all that a figure of a result takes
 
 
 @click.command()
-@click.argument("kind", type=click.Choice(["overlap", "depth", "selectivity", "ablation"]))
+@click.argument("kind", type=click.Choice(["overlap", "depth", "selectivity", "ablation", "grounding"]))
 @asking(many=True, against=True, shuffles=True)
 @click.option(
     "--arrange", metavar="FILE",
@@ -157,13 +157,12 @@ def figure(
 ) -> None:
     """Kinds: overlap (common neuron ratios), depth (neurons per layer), selectivity (AAPE against probability).
 
-    And ablation: what `ablate run` wrote, in the place of a STORE. With --permutations, overlap marks the cells that
-    lie above shuffled labels and those that lie below, and strikes out those that do neither.
+    And in the place of a STORE what a command wrote: ablation (`ablate run`), grounding (`grounding`). With
+    --permutations, overlap marks the cells that lie above shuffled labels and those that lie below, and strikes out
+    those that do neither.
     """
-    from ..ablate.result import read_result
     from ..analysis.asked import reasons
-    from ..analysis.figures.ablation import ablation_figure
-    from ..analysis.figures.captions import ablation_caption, caption_of_labellings
+    from ..analysis.figures.captions import caption_of_labellings
     from ..analysis.figures.neurons import depth_figure, selectivity_figure
     from ..analysis.figures.overlap import overlap_figure
     from ..analysis.figures.save import FORMATS
@@ -173,13 +172,8 @@ def figure(
     from ..analysis.selection.labellings import notes_on, select_against, select_each
     from ..analysis.selection.rules import depth_histogram
 
-    if kind == "ablation":
-        if len(asked.stores) != 1:
-            raise ValueError(f"found {len(asked.stores)} results; expected one, as `otoscope ablate run -o` writes it")
-        unused = {str(option.name) for option in click.get_current_context().command.params} - ABLATION
-        check_not_given(unused, "for the figure ablation, which shows a result as it is")
-        result = read_result(asked.stores[0])
-        put_figure(ablation_figure(result, caption=ablation_caption(result) if caption == "line" else ""), output)
+    if kind in ("ablation", "grounding"):
+        put_figure(figure_of_result(kind, asked.stores, caption == "line"), output)
         return
     if kind != "overlap":
         check_not_given((*OVERLAP, "against", "arrange"), f"for the figure {kind}; expected it for overlap")
@@ -213,6 +207,28 @@ def figure(
     else:
         drawn = selectivity_figure(titled, text)
     put_figure(drawn, output)
+
+
+def figure_of_result(kind: str, paths: tuple[str, ...], with_caption: bool) -> Any:
+    """The figure of what `ablate run` or `grounding` wrote."""
+    command = "ablate run" if kind == "ablation" else kind
+    if len(paths) != 1:
+        raise ValueError(f"found {len(paths)} results; expected one, as `otoscope {command} -o` writes it")
+    unused = {str(option.name) for option in click.get_current_context().command.params} - OF_RESULTS
+    check_not_given(unused, f"for the figure {kind}, which shows a result as it is")
+    if kind == "ablation":
+        from ..ablate.result import read_result
+        from ..analysis.figures.ablation import ablation_figure
+        from ..analysis.figures.captions import ablation_caption
+
+        result = read_result(paths[0])
+        return ablation_figure(result, caption=ablation_caption(result) if with_caption else "")
+    from ..analysis.crossed.table import read_grounding
+    from ..analysis.figures.captions import grounding_caption
+    from ..analysis.figures.grounding import grounding_figure
+
+    table = read_grounding(paths[0])
+    return grounding_figure(table, grounding_caption(table) if with_caption else "")
 
 
 def put_figure(drawn: Any, path: str) -> None:

@@ -32,7 +32,7 @@ COMMANDS = {
     "Ask it": {
         "neurons": ("ask:neurons", "Class-specific neurons, with probability and AAPE."),
         "table": ("ask:table", "Tables of selections, overlaps, probabilities, depth."),
-        "figure": ("ask:figure", "Figures of overlaps, depth, selectivity, an ablation."),
+        "figure": ("ask:figure", "Figures of overlaps, depth, selectivity, ablation, grounding."),
         "null": ("ask:null", "A selection and its overlaps against shuffled labels."),
         "selectors": ("ask:selectors", "How far other selectors agree with the selection."),
         "exemplars": ("ask:exemplars", "The clips that drive a neuron most."),
@@ -49,6 +49,9 @@ COMMANDS = {
         "sae disentangle": ("sae_measure:disentangle", "How well and by how few codes factors are told."),
         "sae export": ("sae_files:export", "Write an SAE as another library keeps it."),
         "sae import": ("sae_files:import_", "Make an SAE of another library's files."),
+    },
+    "Audio language models": {
+        "grounding": ("grounding:grounding", "Does a neuron respond to the sound or to the words?"),
     },
     "What breaks when neurons are silenced": {
         "ablate run": ("ablate:run", "Rerun a task's test clips without some neurons."),

@@ -1,0 +1,1 @@
+"""Every sound with every text: effects of the two, neuron by neuron."""
