@@ -8,7 +8,8 @@ import argparse
 import hashlib
 import re
 import zipfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError  # the name only: torch raises it for what it will not unpack
 from typing import Any, TypeVar
@@ -60,6 +61,65 @@ def read_checkpoint(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     return tensors, {}
 
 
+class Tensors(Mapping[str, Tensor]):
+    """Tensors of safetensors files by name, each read when it is asked for, and nothing kept.
+
+    names: what each file's tensor is called here, None for one that is not wanted.
+    Raises ValueError for files that are damaged.
+    """
+
+    def __init__(self, files: Iterable[Path], names: Callable[[str], str | None] = str) -> None:
+        self._at: dict[str, tuple[Path, str]] = {}
+        for file in files:
+            with self._open(file) as opened:
+                for key in opened.keys():  # noqa: SIM118
+                    if (name := names(key)) is not None:
+                        self._at[name] = file, key
+
+    @staticmethod
+    @contextmanager
+    def _open(file: Path) -> Iterator[Any]:
+        try:
+            _check_index(file)
+            with safetensors.safe_open(file, framework="pt") as opened:
+                yield opened
+        except (FileNotFoundError, PermissionError):
+            raise
+        except Exception as error:  # as in read_checkpoint
+            raise ValueError(_damage(file, error)) from error
+
+    def __getitem__(self, name: str) -> Tensor:
+        file, key = self._at[name]
+        with self._open(file) as opened:
+            tensor: Tensor = opened.get_tensor(key)
+        return tensor
+
+    def rows(self, name: str, numbers: Sequence[int]) -> Tensor:
+        """Some rows (row, ...) of a tensor, without the others."""
+        file, key = self._at[name]
+        with self._open(file) as opened:
+            part = opened.get_slice(key)
+            return torch.cat([part[number : number + 1] for number in numbers])
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """That of a tensor."""
+        file, key = self._at[name]
+        with self._open(file) as opened:
+            return tuple(opened.get_slice(key).get_shape())
+
+    def only(self, wanted: Callable[[str], bool]) -> "Tensors":
+        """Those with the names that are wanted."""
+        some = Tensors([])
+        some._at = {name: at for name, at in self._at.items() if wanted(name)}
+        return some
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._at)
+
+    def __len__(self) -> int:
+        return len(self._at)
+
+
 def digest_of_files(files: Iterable[Path], beside: str = "") -> str:
     """SHA-256 over some text, and names and contents of files in their order."""
     digest = hashlib.sha256(beside.encode())
@@ -84,6 +144,7 @@ class _Uninitialised(TorchFunctionMode):
 def filled(make: Callable[[], Model], tensors: Mapping[str, Tensor], where: str, remedy: str) -> Model:
     """The model that `make` builds, with these tensors in float32, in evaluation mode and without gradients.
 
+    Tensors are taken one at a time.
     Raises ValueError for a model that cannot be made, and naming the tensors that are missing, misshapen, of another
     kind, or unknown.
     """
@@ -96,25 +157,28 @@ def filled(make: Callable[[], Model], tensors: Mapping[str, Tensor], where: str,
         ) from error
     expected = model.state_dict()
     faults = [f"{key} {tuple(expected[key].shape)} is missing" for key in expected if key not in tensors]
-    faults += [
-        f"{key} is {tuple(tensors[key].shape)}, expected {tuple(value.shape)}"
-        for key, value in expected.items()
-        if key in tensors and tensors[key].shape != value.shape
-    ]
-    faults += [
-        f"{key} holds {tensors[key].dtype} ({tensors[key].layout}), expected dense floating-point values"
-        for key, value in expected.items()
-        if key in tensors and value.is_floating_point() and not is_plain(tensors[key])
-    ]
-    faults += [f"{shown(key)} is not part of this encoder" for key in tensors if key not in expected]
+    misshapen, odd = list[str](), list[str]()
+    unknown = [f"{shown(key)} is not part of this encoder" for key in tensors if key not in expected]
+    values: dict[str, Tensor] = {}
+    for key, value in expected.items():
+        if key not in tensors:
+            continue
+        found = tensors[key]
+        if found.shape != value.shape:
+            misshapen.append(f"{key} is {tuple(found.shape)}, expected {tuple(value.shape)}")
+        if value.is_floating_point() and not is_plain(found):
+            odd.append(f"{key} holds {found.dtype} ({found.layout}), expected dense floating-point values")
+        elif not (faults or misshapen or odd or unknown):
+            # Copied: a mapped file may change or vanish under a tensor that still points into it.
+            values[key] = found.to(torch.float32, copy=True)
+    faults += [*misshapen, *odd, *unknown]
     if faults:
         more = f" and {len(faults) - MAX_FAULTS} more" if len(faults) > MAX_FAULTS else ""
         raise ValueError(
             f"the weights in {where} do not fit {type(model).__name__}: {'; '.join(faults[:MAX_FAULTS])}{more}; "
             f"expected {remedy}"
         )
-    # Copied: a mapped file may change or vanish under a tensor that still points into it.
-    model.load_state_dict({k: value.to(torch.float32, copy=True) for k, value in tensors.items()}, assign=True)
+    model.load_state_dict(values, assign=True)
     return model.eval().requires_grad_(False)
 
 

@@ -8,7 +8,7 @@ encoder's output; where its input is cut into patches, a patch. CLS and its like
 """
 
 import hashlib
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from numbers import Integral
@@ -168,6 +168,9 @@ class Encoder:
     leaves them to the types of their weights."""
     counting: Callable[..., AbstractContextManager[object]] | None = None
     """For a module that must know which frames of its clips count: what `counted` gives."""
+    answers: Callable[[Mapping[str, str], Iterable[str]], np.ndarray] | None = None
+    """Of a prompted encoder with a head of its own: (answers by category, prompts) -> its rows, float32 (answer,
+    embedding), that score the answers' first tokens behind the prompts. ValueError where these do not tell."""
     base: "Encoder | None" = None
     """The encoder that this one was made from, where its identity follows from that one's; it shares its modules."""
     derive: Callable[[Origin], Origin] | None = None

@@ -17,7 +17,7 @@ from .checkpoint import digest_of_files
 from .dictionary import ABOUT, WEIGHTS, read_dictionary
 from .encoder import Encoder
 from .m2d_files import find_file
-from .transformers_files import files_in
+from .transformers_files import TOKENIZER, files_in
 
 FAMILIES = {
     "m2d": ("m2d", "a folder or checkpoint file of M2D, named as its authors name them"),
@@ -28,6 +28,8 @@ FAMILIES = {
     "data2vec": ("speech", "a folder of data2vec-audio, likewise"),
     "mert": ("speech", "a folder of MERT, likewise; the code in it is not run"),
     "whisper": ("whisper", "a folder of Whisper, likewise; its encoder"),
+    "qwen2audio": ("qwen2audio", "a folder of Qwen2-Audio, as it is published; clips need prompts"),
+    "qwen2audio-gate": ("qwen2audio", "the same; neurons are the gates' activations, not their products"),
     "module": ("module", "FILE.py:factory or pkg.mod:factory, a function that returns an otoscope Encoder"),
     "tiny-ssl": ("tiny", "bundled, self-supervised, 4 layers of 384 neurons"),
     "tiny-sl": ("tiny", "bundled, supervised, 4 layers of 384 neurons"),
@@ -101,6 +103,8 @@ def _files(family: str, path: str) -> list[Path]:
         return []
     if family == latents.FAMILY:
         return [Path(path) / WEIGHTS, Path(path) / ABOUT]
+    if family.startswith("qwen2audio"):
+        return files_in(path, also=[TOKENIZER])
     return [find_file(path)] if family == "m2d" else files_in(path)
 
 

@@ -10,7 +10,7 @@ import importlib
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from types import ModuleType
@@ -19,7 +19,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ...messages import one_line
-from .checkpoint import filled, read_checkpoint, shown
+from .checkpoint import Tensors, filled, read_checkpoint, shown
 
 # Model type in config.json by the name of our family.
 MODEL_TYPES = {
@@ -27,22 +27,27 @@ MODEL_TYPES = {
     "data2vec": "data2vec-audio",
     "hubert": "hubert",
     "mert": "mert_model",
+    "qwen2audio": "qwen2_audio",
     "wav2vec2": "wav2vec2",
     "wavlm": "wavlm",
     "whisper": "whisper",
 }
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 SETTINGS = ("config.json", "preprocessor_config.json")
+TOKENIZER = "tokenizer.json"
 MAX_JSON_BYTES = 10_000_000
 MAX_LAYERS = 1_000
 MAX_SIZE = 1_000_000
 MAX_SIZES = {
+    "rope_theta": 1e9,
     "num_conv_pos_embeddings": 1_000,
     "num_mel_bins": 1_000,
     "max_source_positions": 10_000,
     "max_length": 100_000,
 }
 """Largest numbers that a configuration may have, where it is not MAX_SIZE: some times any that is published."""
+ROTARY = {"rope_theta", "rope_scaling"}
+"""What older releases call parts of `rope_parameters`."""
 # What stands beside an encoder that has no prefix of its own: heads, quantiser, the mask of pre-training, the decoder.
 _BESIDE = re.compile(
     r"(lm_head|proj_out|projector|classifier|final_proj|quantizer|project_q|project_hid|decoder|model\.decoder)\..+"
@@ -94,6 +99,7 @@ class Folder:
         """
         common = {field.name for field in fields(transformers_part().PreTrainedConfig)}
         names = {field.name for field in fields(config_class)} - common
+        names |= ROTARY if "rope_parameters" in names else set()
         own = {name: value for name, value in self.config.items() if name in names and "token" not in name}
         file = self.path / "config.json"
         for name, value in own.items():
@@ -131,18 +137,34 @@ class Folder:
         Raises FileNotFoundError where there are none, ValueError for a file that is damaged or holds more than tensors.
         """
         for name in WEIGHTS:
-            index = self.path / f"{name}.index.json"
-            if (self.path / name).is_file():
-                return read_checkpoint(self.path / name)[0]
-            if index.is_file():
-                shards = _shards(index)
-                # Names from a file: only those of files in this folder are followed.
-                absent = [shard for shard in shards if Path(shard).name != shard or not (self.path / shard).is_file()]
-                if absent or not shards:
-                    listed = ", ".join(map(_short, absent[:3])) or "no files"
-                    raise FileNotFoundError(f"{index} lists {listed}; expected all shards beside it")
-                return {key: value for shard in shards for key, value in read_checkpoint(self.path / shard)[0].items()}
+            if files := self._weights(name):
+                return {key: value for file in files for key, value in read_checkpoint(file)[0].items()}
         raise FileNotFoundError(f"no weights in {self.path}; expected {' or '.join(WEIGHTS)}")
+
+    def lazy_tensors(self, names: Callable[[str], str | None]) -> Tensors:
+        """Tensors of the folder's safetensors files, read when they are asked for. Raises as `tensors`.
+
+        names: as of `Tensors`.
+        """
+        files = self._weights(WEIGHTS[0])
+        if not files:
+            raise FileNotFoundError(f"no weights in {self.path}; expected {WEIGHTS[0]}, or its index and shards")
+        return Tensors(files, names)
+
+    def _weights(self, name: str) -> list[Path]:
+        """The file of weights of this name, or the shards of its index; none where neither is there."""
+        index = self.path / f"{name}.index.json"
+        if (self.path / name).is_file():
+            return [self.path / name]
+        if not index.is_file():
+            return []
+        shards = _shards(index)
+        # Names from a file: only those of files in this folder are followed.
+        absent = [shard for shard in shards if Path(shard).name != shard or not (self.path / shard).is_file()]
+        if absent or not shards:
+            listed = ", ".join(map(_short, absent[:3])) or "no files"
+            raise FileNotFoundError(f"{index} lists {listed}; expected all shards beside it")
+        return [self.path / shard for shard in shards]
 
     def model(
         self,
@@ -196,15 +218,15 @@ def open_folder(path: str, family: str) -> Folder:
     return Folder(path=Path(path), config=config, front_end=_read_json(Path(path, "preprocessor_config.json")))
 
 
-def files_in(path: str) -> list[Path]:
-    """The files of a model folder that an encoder is made of, as far as they are there."""
+def files_in(path: str, also: Sequence[str] = ()) -> list[Path]:
+    """The files of a model folder that an encoder is made of, as far as they are there. also: further names."""
     folder = Path(path)
     for name in WEIGHTS:
         index = folder / f"{name}.index.json"
         weights = [name] if (folder / name).is_file() else [index.name, *_shards(index)] if index.is_file() else []
         if weights:
             break
-    names = [*SETTINGS, *(name for name in weights if Path(name).name == name)]
+    names = [*SETTINGS, *also, *(name for name in weights if Path(name).name == name)]
     return [folder / name for name in names if (folder / name).is_file()]
 
 

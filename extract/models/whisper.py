@@ -22,19 +22,15 @@ SAMPLE_RATE, N_FFT, HOP, FRAME = 16_000, 400, 160, 320
 FLOOR, RANGE = 1e-10, 8.0
 
 
-class Windows(nn.Module):
-    """Waveforms (clip, sample) through log-mel and encoder, window by window: frames (clip, frame, width).
-
-    A window's log-mel is log10 of the power in Slaney bands from 0 to 8000 Hz, at least 1e-10 and at least the window's
-    maximum less 8, then (value + 4) / 4. ceil(samples / 320) frames are kept.
-    """
+class Features(nn.Module):
+    """A window's log-mel: log10 of the power in Slaney bands from 0 to 8000 Hz, at least 1e-10 and at least the
+    window's maximum less 8, then (value + 4) / 4."""
 
     hann: Tensor
     filters: Tensor
 
-    def __init__(self, encoder: nn.Module, *, n_mels: int, frames: int) -> None:
+    def __init__(self, n_mels: int) -> None:
         super().__init__()
-        self.encoder, self.frames = encoder, frames
         filters = mel_filters(SAMPLE_RATE, N_FFT, n_mels, 0.0, 8000.0)
         # Constants of the front end, not weights: they stay out of the state dict and its digest.
         self.register_buffer("hann", torch.hann_window(N_FFT), persistent=False)
@@ -49,6 +45,17 @@ class Windows(nn.Module):
         spectrum = torch.stft(window, N_FFT, HOP, window=self.hann, return_complex=True)[..., :-1]
         log = (self.filters @ spectrum.abs().square()).clamp(min=FLOOR).log10()
         return (log.maximum(log.amax(dim=(1, 2), keepdim=True) - RANGE) + 4) / 4
+
+
+class Windows(Features):
+    """Waveforms (clip, sample) through log-mel and encoder, window by window: frames (clip, frame, width).
+
+    ceil(samples / 320) frames are kept.
+    """
+
+    def __init__(self, encoder: nn.Module, *, n_mels: int, frames: int) -> None:
+        super().__init__(n_mels)
+        self.encoder, self.frames = encoder, frames
 
     def forward(self, waveforms: Tensor) -> Tensor:
         """(clip, sample) -> (clip, frame, width), one window after another so that memory does not grow with length."""

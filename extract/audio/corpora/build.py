@@ -169,5 +169,5 @@ def write_manifest(clips: pd.DataFrame, root: str, output: Path) -> None:
     with whole_file(output) as unfinished:
         unfinished.write_bytes(content)
         # A folder of files that lie elsewhere is found from their absolute paths.
-        given = root if str(output.parent) == root or "://" in root else None
-        corpus_of(pd.read_csv(unfinished, dtype=str, keep_default_na=False), given)
+        known = str(output.parent) == root or "://" in root
+        corpus_of(pd.read_csv(unfinished, dtype=str, keep_default_na=False), root if known else None)
