@@ -35,10 +35,7 @@ class Donors:
     def donated(self, layer: int, run: int, edit: Edit) -> Tensor:
         """The donors' values of the edited neurons: (clip, frame, edited), or (clip, 1, edited) for means and for the
         last token."""
-        if edit.tokens == LAST:
-            values = self.last[layer]
-        else:
-            values = self.runs[layer][0 if self.is_mean else run]
+        values = self.last[layer] if edit.tokens == LAST else self.runs[layer][0 if self.is_mean else run]
         return values.index_select(-1, torch.searchsorted(self.columns[layer], edit.neurons))
 
     @staticmethod

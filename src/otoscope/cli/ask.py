@@ -125,11 +125,13 @@ caption = click.option(
 
 
 OVERLAP = ("balanced", "side", "show")  # options of overlaps against shuffled labels
+RESULTS = {"ablation": "ablate run", "grounding": "grounding", "swap": "ablate swap"}
+"""Kinds of figures of results, and the commands that write these."""
 OF_RESULTS = {"kind", "stores", "caption", "output"}  # all that a figure of a result takes
 
 
 @click.command()
-@click.argument("kind", type=click.Choice(["overlap", "depth", "selectivity", "ablation", "grounding"]))
+@click.argument("kind", type=click.Choice(["overlap", "depth", "selectivity", *RESULTS]))
 @asking(many=True, against=True, shuffles=True)
 @click.option(
     "--arrange", metavar="FILE",
@@ -157,9 +159,9 @@ def figure(
 ) -> None:
     """Kinds: overlap (common neuron ratios), depth (neurons per layer), selectivity (AAPE against probability).
 
-    And in the place of a STORE what a command wrote: ablation (`ablate run`), grounding (`grounding`). With
-    --permutations, overlap marks the cells that lie above shuffled labels and those that lie below, and strikes out
-    those that do neither.
+    And in the place of a STORE what a command wrote: ablation (`ablate run`), grounding (`grounding`), swap
+    (`ablate swap`). With --permutations, overlap marks the cells that lie above shuffled labels and those that lie
+    below, and strikes out those that do neither.
     """
     from ..analysis.asked import reasons
     from ..analysis.figures.captions import caption_of_labellings
@@ -172,7 +174,7 @@ def figure(
     from ..analysis.selection.labellings import notes_on, select_against, select_each
     from ..analysis.selection.rules import depth_histogram
 
-    if kind in ("ablation", "grounding"):
+    if kind in RESULTS:
         put_figure(figure_of_result(kind, asked.stores, caption == "line"), output)
         return
     if kind != "overlap":
@@ -210,10 +212,9 @@ def figure(
 
 
 def figure_of_result(kind: str, paths: tuple[str, ...], with_caption: bool) -> Any:
-    """The figure of what `ablate run` or `grounding` wrote."""
-    command = "ablate run" if kind == "ablation" else kind
+    """The figure of what a command of `RESULTS` wrote."""
     if len(paths) != 1:
-        raise ValueError(f"found {len(paths)} results; expected one, as `otoscope {command} -o` writes it")
+        raise ValueError(f"found {len(paths)} results; expected one, as `otoscope {RESULTS[kind]} -o` writes it")
     unused = {str(option.name) for option in click.get_current_context().command.params} - OF_RESULTS
     check_not_given(unused, f"for the figure {kind}, which shows a result as it is")
     if kind == "ablation":
@@ -223,6 +224,14 @@ def figure_of_result(kind: str, paths: tuple[str, ...], with_caption: bool) -> A
 
         result = read_result(paths[0])
         return ablation_figure(result, caption=ablation_caption(result) if with_caption else "")
+    if kind == "swap":
+        from ..ablate.swap.result import pair_table, read_swaps
+        from ..analysis.figures.captions import swaps_caption
+        from ..analysis.figures.swaps import swaps_figure
+
+        swaps = read_swaps(paths[0])
+        effects = pair_table(swaps, "E_A"), pair_table(swaps, "E_T")
+        return swaps_figure(effects, swaps_caption(swaps) if with_caption else "")
     from ..analysis.crossed.table import read_grounding
     from ..analysis.figures.captions import grounding_caption
     from ..analysis.figures.grounding import grounding_figure

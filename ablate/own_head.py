@@ -1,0 +1,36 @@
+"""A model's own head as probe, for ablations and swaps of audio language models."""
+
+from collections.abc import Iterable, Mapping
+
+from ..analysis.probe.head import head_probe
+from ..analysis.probe.probe import Probe
+from ..extract.models.encoder import Encoder
+from ..messages import quoted
+
+
+def own_head(
+    encoder: Encoder, answers: Mapping[str, str], prompts: Iterable[str], *, identity: str, labelling: str
+) -> Probe:
+    """A model's own head as a probe of answers, by category in their order, behind prompts.
+
+    identity: digest of the store's. labelling: as in "emotion:audio_class".
+    Raises ValueError for an encoder without a head, for fewer than two answers, and for answers that their first
+    tokens do not tell apart, or that change the prompt's own tokens.
+    """
+    if encoder.answers is None:
+        raise ValueError(
+            f"encoder {encoder.name} has no head that answers; expected an audio language model: leave --answer out"
+        )
+    rows = encoder.answers(answers, dict.fromkeys(prompts))
+    return head_probe(rows, tuple(answers), identity=identity, labelling=labelling)
+
+
+def check_answers(answers: Mapping[str, str], categories: Iterable[str]) -> dict[str, str]:
+    """The answers in the order of the categories. Raises ValueError where one is missing, or is nobody's."""
+    categories = list(categories)
+    unknown = [name for name in answers if name not in categories]
+    missing = [name for name in categories if name not in answers]
+    if unknown or missing:
+        found = f"an answer for {quoted(unknown[0])}" if unknown else f"no answer for {quoted(missing[0])}"
+        raise ValueError(f"{found}; expected one for each of {', '.join(map(quoted, categories))}: CATEGORY=TEXT")
+    return {name: answers[name] for name in categories}
