@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from ..analysis.conditions import clips_where, listed
 from ..analysis.probe.cautions import cautions, chance_test
+from ..analysis.probe.head import HEAD
 from ..analysis.probe.probe import Probe, Recipe, fit_probe, load_probe, save_probe
 from ..analysis.probe.splits import PARTS, Splits, make_splits, splits_column
 from ..analysis.selection.check import NothingSelected
@@ -44,7 +45,7 @@ from ..store.reader import open_store
 from .controls import different_controls, neuron_features, published_control
 from .effects import compare
 from .intervention import Intervention, frame_mean
-from .request import Request
+from .request import OWN_HEAD, Request
 from .running import check_corpus, check_deviation, deviation, model_of_store, run_pieces
 from .running import check_encoder as check_encoder  # for the service
 from .unused import check_used
@@ -102,6 +103,10 @@ def look_up(request: Request, store: OpenStore | str, probe: Probe | None = None
     used = splits.train | splits.valid
     train_digest = digest_of([[[names[i], int(codes.values[i])] for i in np.flatnonzero(own).tolist()] for own in used])
     if probe is None:
+        if request.probe == OWN_HEAD:
+            raise ValueError(
+                "the model's own head is no probe that is fitted; expected it beside the request: give answers"
+            )
         probe = _fit(request, ds, codes, splits, record.identity)
         probe = replace(probe, about={**probe.about, "train_digest": train_digest})
     probe.require(identity, request.labelling)
@@ -110,7 +115,8 @@ def look_up(request: Request, store: OpenStore | str, probe: Probe | None = None
             f"the probe of {probe.labelling} was trained on other clips than those that the store now has for "
             "training, perhaps on some that are tested; expected the same clips, splits and labels: fit another"
         )
-    if (probe.categories, probe.heads) != (categories, splits.heads):
+    own = probe.heads == (HEAD,)  # which was trained on no clip, and answers about all
+    if (probe.categories, probe.heads) != (categories, probe.heads if own else splits.heads):
         raise ValueError(
             f"the probe of {probe.labelling} knows {len(probe.categories)} categories by {', '.join(probe.heads)}; "
             f"expected {len(categories)} by {', '.join(splits.heads)}: fit one to the store as it is now"
@@ -120,7 +126,10 @@ def look_up(request: Request, store: OpenStore | str, probe: Probe | None = None
     donors = draw_donors(request, codes.values, categories, names, tested)
     donor_audio = ds["audio_digest"].isel(clip=donors).compute(scheduler="synchronous").values
     position = ds["position"].values
-    heads, truth = splits.test_fold[tested], codes.values[tested].astype(np.int64)
+    heads, truth = (
+        np.zeros(len(tested), np.int64) if own else splits.test_fold[tested],
+        codes.values[tested].astype(np.int64),
+    )
     chance = chance_test(probe, stored["embedding"].values, heads, truth)
     notes += cautions(probe, chance)
     selected = "" if used_to_select is None else _selected_note(neurons, used_to_select, splits)

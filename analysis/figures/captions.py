@@ -77,8 +77,9 @@ def ablation_caption(result: xr.Dataset) -> str:
         parts.append(f"mode {request['mode']}{gain}{category}")
     accuracy = float(result["overall_before"].sel(measure="accuracy"))
     if np.isfinite(accuracy):
-        kind = f"{request['probe']} " if "probe" in request else ""
-        parts.append(f"{kind}probe, accuracy {accuracy:.3g} on {int(result['n_clips'].sum()):,} test clips")
+        kind = str(request.get("probe", ""))
+        kind = f"the model's {kind}" if kind == "own head" else f"{kind} probe".lstrip()
+        parts.append(f"{kind}, accuracy {accuracy:.3g} on {int(result['n_clips'].sum()):,} test clips")
     if "selection" in request:
         parts.append(caption_of([Selection.from_json(request["selection"])]))
     return "; ".join(parts)
