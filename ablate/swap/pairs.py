@@ -73,28 +73,27 @@ def aligned_pairs(layout: Layout, replicate: NDArray[np.object_]) -> tuple[Posit
     """
     pairs = layout.pairs
     names = replicate[pairs]
-    texts = _shared(pairs, [names[0, 0, t] for t in range(pairs.shape[2])], 3, 2)
+    texts = _shared(pairs, [names[0, 0, t] for t in range(pairs.shape[2])], 3, 2, "wording")
     names = replicate[texts]
-    sounds = _shared(texts, [names[a, :, 0, 0] for a in range(pairs.shape[0])], 1, 0)
+    sounds = _shared(texts, [names[a, :, 0, 0] for a in range(pairs.shape[0])], 1, 0, "sound")
     names = replicate[sounds]
-    n = sounds.shape[1] * sounds.shape[3]
-    if n and ((names != names[:1, :, :1]).any() or len(set(names[0, :, 0].ravel())) < n or "" in set(names.ravel())):
+    if (names != names[:1, :, :1]).any() or len({*names[0, :, 0].flat} - {""}) < names[0, :, 0].size:
         raise ValueError(
             "the numbers of replicates do not say which clips are partners; expected equal ones for sounds (and "
             "wordings) that match across categories, and for no others: make the corpus by `otoscope corpus cross`"
-        )
-    if min(sounds.shape[1], sounds.shape[3]) < FEWEST:
-        raise ValueError(
-            f"{sounds.shape[1]} sounds and {sounds.shape[3]} wordings have a partner in every other category; expected "
-            f"at least {FEWEST} of each, of equal replicate: make the corpus by `otoscope corpus cross`"
         )
     lost = pairs.size - sounds.size
     return sounds, (f"{lost} pairs are left out, which have no partner in some category",) if lost else ()
 
 
-def _shared(pairs: Positions, names: list[NDArray[np.object_]], axis: int, by: int) -> Positions:
+def _shared(pairs: Positions, names: list[NDArray[np.object_]], axis: int, by: int, kind: str) -> Positions:
     """The pairs along an axis whose names all categories along `by` have, in one order."""
     common = [name for name in names[0] if all(name in set(of) for of in names)]
+    if len(common) < FEWEST:
+        raise ValueError(
+            f"{len(common)} {kind}s of each category have a partner in every other one; expected at least {FEWEST}, of "
+            "equal replicate: make the corpus by `otoscope corpus cross`"
+        )
     order = [[of.tolist().index(name) for name in common] for of in names]
     parts = [np.take(np.take(pairs, [i], by), own, axis) for i, own in enumerate(order)]
     return np.concatenate(parts, axis=by)

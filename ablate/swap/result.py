@@ -23,15 +23,47 @@ from ...messages import one_line
 from ...store.frames import read_parquet
 from ..result import ENDINGS, KEY
 from .effects import LEVEL, PARTS, Floats, causal_share, estimates, parts_of, pooled, ranks, share_interval
-from .pairs import MODALITIES
+from .pairs import MODALITIES, Swaps
 
 FORMAT = "swap 1"
+UNSEEN = 1e-5  # of the largest margin, in float32: smaller changes are rounding
 STATES = ("audio", "text", "both", "none", "construction", "untested")
 OF_MODALITY = ("E", "se", "low", "high", "TE", "TE_se", "share", "p_rank", "p_corrected")
 COLUMNS = (
     "part", "category", "other", "gc_causal", "gc_low", "gc_high", "state", "opposite",
     *(f"{name}_{modality}" for modality in MODALITIES for name in OF_MODALITY),
 )  # fmt: skip
+
+
+def table_of_margins(
+    margins: Floats,
+    swaps: Swaps,
+    categories: Sequence[str],
+    *,
+    keep: bool = False,
+    rounding: float = UNSEEN,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """What the margins of swaps say, as of `swap_table`.
+
+    margins: (1 + intervention, swap) of a clip's category over its partner's: without intervention, with the set's
+        swap, with those of its controls, and, with `keep`, with all neurons swapped.
+    keep: the interventions swap all neurons but the set's. An effect then is the margin above that with all of them
+        swapped; else what the swap takes from the margin.
+    rounding: share of the largest margin up to which a change is none. A modality is not seen where no whole input
+        changes more, or no intervention anything, though there are controls.
+    """
+    base = margins[0]
+    effects = margins[1:-1] - margins[-1] if keep else base - margins[1:]
+    whole = base + base[swaps.reverse]  # the partner's own margin of c over c' is the reverse's, negative
+    limit = rounding * np.abs(base).max()
+    seen, tables = [], []
+    for modality in range(2):
+        mine = swaps.modality == modality
+        moved = len(effects) == 1 or bool((effects[:, mine] != 0).any())
+        seen.append(moved and bool((np.abs(whole[mine]) > limit).any()))
+        tables.append((swaps.table(effects, modality), swaps.table(whole, modality)))
+    return swap_table(tables, categories, seen=seen, seed=seed)
 
 
 def swap_table(

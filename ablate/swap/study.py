@@ -29,14 +29,13 @@ from ..study import OpenStore, named_neurons
 from ..unused import check_used
 from .pairs import aligned_pairs, check_sides, swaps_of
 from .request import Swap
-from .result import swap_table
+from .result import UNSEEN, table_of_margins
 from .worker import Margins, SwapStudy, SwapWorker
 
 log = logging.getLogger(__name__)
 
 TEST, SPLIT, SPEAKER = "test", "split", "speaker"
 BATCHES = 4  # of swaps in a piece: partners come in several layouts
-UNSEEN = 1e-5  # of the largest margin, in float32: smaller changes are rounding
 
 
 def look_up_swaps(request: Swap, store: OpenStore | str) -> SwapStudy:
@@ -139,7 +138,7 @@ def run_swaps(
     identity: Identity | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> pd.DataFrame:
-    """Rerun clips with a set's values, and its controls', from their partners, and compare: see `swap_table`.
+    """Rerun clips with a set's values, and its controls', from their partners, and compare: see `result.swap_table`.
 
         run_swaps(look_up_swaps(request, url), encoder, corpus)
 
@@ -155,7 +154,7 @@ def run_swaps(
     }
     probe = own_head(model, study.answers, study.prompts, **about)
     check_used(study, model, corpus)
-    make_worker = partial(SwapWorker, study, probe, encoder if executor.remote else model, device, corpus)
+    make_worker = partial(SwapWorker, study, probe.weight[0], encoder if executor.remote else model, device, corpus)
 
     def check(_piece: range, found: Margins) -> None:
         check_deviation(found.embedding, study.embedding[found.clips], study.identity.precision)
@@ -163,7 +162,10 @@ def run_swaps(
     parts = run_pieces(executor, make_worker, len(study.swaps.clip), BATCHES * study.plan.batch, check, progress)
     margins = np.concatenate([part.margins for part in parts], axis=1)
     moved = np.concatenate([part.moved for part in parts], axis=1)
-    table = table_of_margins(study, margins)
+    table = table_of_margins(
+        margins, study.swaps, study.categories, keep=study.request.keep, seed=study.request.seed,
+        rounding=tolerance(study.identity.precision, UNSEEN),
+    )  # fmt: skip
     table.attrs |= {
         "request": {**study.request.to_json(), "set": study.neurons.name}, "digest": study.digest,
         "identity": about["identity"], "neurons": study.neurons.to_json(), "probe": probe.digest,
@@ -172,23 +174,3 @@ def run_swaps(
         "n_moved": int(moved[0].sum()),
     }  # fmt: skip
     return table
-
-
-def table_of_margins(study: SwapStudy, margins: NDArray[np.float64]) -> pd.DataFrame:
-    """What margins (1 + intervention, swap) of a study's swaps say, as of `swap_table`.
-
-    Without keep, an effect is what the set's swap takes from the margin; with it, what the margin with all other
-    neurons swapped has above that with all of them swapped.
-    """
-    base = margins[0]
-    effects = margins[1:-1] - margins[-1] if study.request.keep else base - margins[1:]
-    whole = base + base[study.swaps.reverse]  # the partner's own margin of c over c' is the reverse's, negative
-    limit = tolerance(study.identity.precision, UNSEEN) * np.abs(base).max()
-    seen, tables = [], []
-    for modality in range(2):
-        mine = study.swaps.modality == modality
-        seen.append(
-            bool((np.abs(whole[mine]) > limit).any() and ((effects[:, mine] != 0).any() or not study.n_controls))
-        )
-        tables.append((study.swaps.table(effects, modality), study.swaps.table(whole, modality)))
-    return swap_table(tables, study.categories, seen=seen, seed=study.request.seed)

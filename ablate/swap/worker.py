@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ...analysis.probe.probe import Probe
 from ...extract.audio.corpus import Corpus
 from ...extract.models.encoder import Encoder
 from ...store.neurons import NeuronSet
@@ -97,13 +96,21 @@ class Margins:
 
 
 class SwapWorker(Reruns):
-    """Margins of ranges of swaps: `worker(piece)`. probe: of the answers. Otherwise made as `Reruns`."""
+    """Margins of ranges of swaps: `worker(piece)`. Otherwise made as `Reruns`.
+
+    head: (category, embedding), rows of the model's own head that score the answers; margins are float64.
+    """
 
     def __init__(
-        self, study: SwapStudy, probe: Probe, encoder: Encoder | str, device: str | None, corpus: Corpus
+        self,
+        study: SwapStudy,
+        head: NDArray[np.float32],
+        encoder: Encoder | str,
+        device: str | None,
+        corpus: Corpus,
     ) -> None:
         super().__init__(study, encoder, device, corpus)
-        self.study, self.probe = study, probe
+        self.study, self.head = study, head.astype(np.float64)
 
     def __call__(self, piece: range) -> Margins:
         """Raises as `AblationWorker`, and ValueError where all tokens are swapped of prompts of unequal layout."""
@@ -133,7 +140,7 @@ class SwapWorker(Reruns):
                 batch.sort(key=lambda one: len(one.samples))
                 for part, found in self.rerun(batch, donors):
                     these = np.array([one.index for one in part])
-                    logits = self.probe.logits(found, np.zeros(len(these), np.int64)).astype(np.float64)
+                    logits = found.astype(np.float64) @ self.head.T
                     each = np.arange(len(these))
                     margins[:, these] = logits[:, each, own[these]] - logits[:, each, other[these]]
                     moved[:, these] = (found[1:] != found[0]).any(axis=-1)

@@ -40,17 +40,20 @@ def values(encoder, inputs):
 
 
 @pytest.mark.parametrize("replay", [True, False])
+@pytest.mark.parametrize("keep", [False, True])
 @pytest.mark.parametrize("donors", [("so {audio} x", "so {audio} y"), ("so long {audio} x", "so much {audio} y")])
-def test_a_patch_of_the_last_token_takes_the_donor_s_last(donors, replay):
+def test_a_patch_of_the_last_token_takes_the_donor_s_last(donors, keep, replay):
     encoder = prompted()
     clips = batch(encoder, donors, tokens=6 if len(donors[0]) < 14 else 9)
     theirs = values(encoder, clips.donors.inputs)
 
+    touched = [0, 2, 3, 5, 6] if keep else [1, 4]
+
     def change(output):
-        output[:, -1, [1, 4]] = theirs[:, -1, [1, 4]]
+        output[:, -1, touched] = theirs[:, -1, touched]
         return output
 
-    rerunner = Rerunner(encoder, [Intervention(neurons=SET, mode="patch", tokens="last")], replay=replay)
+    rerunner = Rerunner(encoder, [Intervention(neurons=SET, mode="patch", tokens="last", keep=keep)], replay=replay)
     found = rerunner(batch(encoder, donors, tokens=clips.donors.n_samples // HOP))
     assert (rerunner.method == REPLAY) == replay
     np.testing.assert_allclose(found[1], by_hooks(encoder, clips, change), rtol=1e-6)
