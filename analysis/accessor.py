@@ -330,7 +330,8 @@ class OtoscopeAccessor:
             names.append(replicate or "replicate")
         there = clips_where(self._ds.drop_vars("status", errors="ignore"), where)
         try:
-            return crossed_layout(*(self._strings(name, there) for name in names), extracted=self.counted)
+            a, t, sound, text, *number = (self._strings(name, there) for name in names)
+            return crossed_layout(a, t, sound, text, number[0] if number else None, self.counted)
         except ValueError as error:
             if "status" in self._ds or not self._ds.attrs.get("n_failed"):
                 raise
@@ -369,8 +370,9 @@ class OtoscopeAccessor:
         from .crossed.coefficient import grounding
 
         how = self._checked(selection, changes if selection else {"rule": "lape", **changes})
-        columns = {"audio": audio, "wording": wording, "replicate": replicate}
-        layout = self.crossed_layout(audio_class, text_class, **columns, where=how.where)
+        layout = self.crossed_layout(
+            audio_class, text_class, audio=audio, wording=wording, replicate=replicate, where=how.where
+        )
         mean, valid = self._variable("mean", "effects of sound and text"), self._ds.get("neuron_valid")
         found = grounding(mean, layout, valid=valid, blind=blind, seed=how.seed)
         if not aape:

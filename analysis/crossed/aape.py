@@ -28,7 +28,7 @@ def with_aape(found: xr.Dataset, ds: xr.Dataset, layout: Layout, how: Selection)
     Sounds exchange their categories, with all their pairs, and wordings theirs. Computed at once.
     """
     excess = {name: aape_excess(_sample(ds, layout, name, how), how.permutations, how.seed) for name in ("A", "T")}
-    gc = ratio_of(*(np.maximum(each, 0) for each in excess.values())).where(found["q"] <= LEVEL)
+    gc = ratio_of(excess["A"].clip(min=0), excess["T"].clip(min=0)).where(found["q"] <= LEVEL)
     words = {"A": "sound", "T": "text"}
     variables = {
         f"aape_excess_{name}": each.assign_attrs(

@@ -27,7 +27,7 @@ from .power import smallest_effect
 
 LEVEL = 0.05  # share of false findings that is allowed
 LOW_CUT, HIGH_CUT = 0.3, 0.7  # of the note that asked
-READ_BYTES = 32 << 20  # of responses at once, in a thread
+READ_BYTES = 8 << 20  # of responses at once, in a thread
 ALIKE = 1e-10  # share of a neuron's squares: what batches of other shapes leave is no response
 BLIND_SHARE = 0.5  # of a layer's neurons: of one that sees what is swapped not one is alike, but for rounding
 
@@ -97,13 +97,13 @@ def grounding(
     either = np.minimum(2 * np.fmin(of["p_A"], of["p_T"]), 1).where(sees)
     q, threshold = _corrected(either)
     q_interaction, _ = _corrected(of["p_AT"].where(sees))
-    d = {name: np.sqrt(np.maximum(of[f"s_{name}"], 0)) for name in ("A", "T")}
+    d: dict[str, xr.DataArray] = {name: of[f"s_{name}"].clip(min=0) ** 0.5 for name in ("A", "T")}
     passes = q <= LEVEL
     gc = ratio_of(d["A"], d["T"]).where(passes)
     low, high = of["low"].where(passes), of["high"].where(passes)
     mixed = (q_interaction <= LEVEL) & (of["s_AT"] > d["A"] ** 2 + d["T"] ** 2)
     squares = computed.isel(computed=slice(len(effects.TERMS))).rename(computed="term")
-    found = {
+    found: dict[str, xr.DataArray] = {
         "gc": gc,
         "gc_low": low,
         "gc_high": high,
@@ -112,7 +112,7 @@ def grounding(
             ("construction", "interaction", "none", "audio", "text", "both"),
         ),
         "cut": _of_codes(
-            _first_of(np.isnan(gc), gc > HIGH_CUT, gc < LOW_CUT), ("", "audio-grounded", "text-grounded", "between")
+            _first_of(gc.isnull(), gc > HIGH_CUT, gc < LOW_CUT), ("", "audio-grounded", "text-grounded", "between")
         ),
         "d_A": d["A"],
         "d_T": d["T"],
@@ -188,16 +188,23 @@ def _blind(of: dict[str, xr.DataArray], given: str | None) -> xr.DataArray:
     squares = of["MS_A"]
     if given is not None:
         return xr.full_like(squares.isel(neuron=0, drop=True), given, dtype=object)
-    total = sum(of[f"MS_{term}"] for term in effects.TERMS)
-    varies = total > 0
+    total = _sum_of(of, *effects.TERMS)
+    varies: xr.DataArray = total > 0
     n_vary = varies.sum("neuron")
-    of_text = sum(of[f"MS_{term}"] for term in ("T", "W", "AT", "AW", "CT", "E"))
-    of_audio = sum(of[f"MS_{term}"] for term in ("A", "C", "AT", "AW", "CT", "E"))
+    of_text, of_audio = (_sum_of(of, *own, "AT", "AW", "CT", "E") for own in (("T", "W"), ("A", "C")))
     to_text, to_audio = (
         ((part <= ALIKE * total) & varies).sum("neuron") >= np.maximum(BLIND_SHARE * n_vary, 1)
         for part in (of_text, of_audio)
     )
     return _of_codes(_first_of(to_text, to_audio), ("text", "audio", "none"))
+
+
+def _sum_of(of: dict[str, xr.DataArray], *terms: str) -> xr.DataArray:
+    """Sum of mean squares (layer, neuron), 0 only where all of them are."""
+    first, *others = (of[f"MS_{term}"] for term in terms)
+    for each in others:
+        first = first + each
+    return first
 
 
 def _first_of(*conditions: xr.DataArray) -> xr.DataArray:
@@ -210,7 +217,8 @@ def _first_of(*conditions: xr.DataArray) -> xr.DataArray:
 
 def _of_codes(codes: xr.DataArray, names: tuple[str, ...]) -> xr.DataArray:
     table = np.array(names, object)
-    return xr.apply_ufunc(table.__getitem__, codes, dask="parallelized", output_dtypes=[object])
+    named: xr.DataArray = xr.apply_ufunc(table.__getitem__, codes, dask="parallelized", output_dtypes=[object])
+    return named
 
 
 def _corrected(p: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray]:
@@ -240,7 +248,8 @@ def _smallest(squares: xr.DataArray, threshold: xr.DataArray, layout: Layout, ef
         flat = np.moveaxis(own, -1, 0).reshape(own.shape[-1], -1)
         return smallest_effect(flat, layout.pairs.shape, effect, float(level) / 2).reshape(own.shape[:-1])
 
-    return xr.apply_ufunc(
+    found: xr.DataArray = xr.apply_ufunc(
         of_block, squares, threshold, input_core_dims=[["term"], []], dask="parallelized", output_dtypes=[np.float64],
         dask_gufunc_kwargs={"allow_rechunk": True},
     )  # fmt: skip
+    return found

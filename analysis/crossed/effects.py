@@ -163,8 +163,9 @@ def p_values(squares: Floats, sizes: Sizes) -> Floats:
 def satterthwaite(squares: Floats, df: Floats, terms: tuple[int, int]) -> Floats:
     """Degrees of freedom (neuron) of the sum of two mean squares; NaN where both are 0."""
     one, other = terms
-    both: Floats = (squares[one] + squares[other]) ** 2
-    return both / (squares[one] ** 2 / df[one] + squares[other] ** 2 / df[other])
+    of_both = (squares[one] + squares[other]) ** 2
+    found: Floats = of_both / (squares[one] ** 2 / df[one] + squares[other] ** 2 / df[other])
+    return found
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -209,7 +210,7 @@ def intervals(squares: Floats, sizes: Sizes, seed: int) -> Floats:
 
 
 @compiled
-def _drawn(square: float, noise: float, z: float, df: int, n: int) -> float:
+def _drawn(square: Any, noise: Any, z: Any, df: int, n: int) -> Any:
     """d of an effect of one draw."""
     if noise <= 0:
         return np.sqrt(square / n)

@@ -74,7 +74,7 @@ def crossed_layout(
             "no clip has an audio class, a text class, a sound and a wording; expected every sound with every text: "
             "make the manifest by `otoscope corpus cross`, or leave a condition out"
         )
-    a, t, s, w = (of[clips] for of in values.values())
+    a, t, s, w = (of[clips].tolist() for of in values.values())
     sounds = _members(a, s, "sound", "audio class")
     wordings = _members(t, _in_class(t, w), "wording", "text class")
     _check_equal(sounds, "sounds", "audio class")
@@ -119,14 +119,14 @@ def crossed_layout(
     )
 
 
-def _in_class(classes: NDArray[np.object_], names: NDArray[np.object_]) -> list[tuple[str, str]]:
-    return list(zip(classes.tolist(), names.tolist(), strict=True))
+def _in_class(classes: Sequence[str], names: Sequence[str]) -> list[tuple[str, str]]:
+    return list(zip(classes, names, strict=True))
 
 
-def _members(classes: NDArray[np.object_], names: Sequence[Any], kind: str, of: str) -> Members:
+def _members(classes: Sequence[str], names: Sequence[Any], kind: str, of: str) -> Members:
     """Names by class, both in order. Raises ValueError for a name of two classes."""
     class_of: dict[Any, str] = {}
-    for name, one in zip(names, classes.tolist(), strict=True):
+    for name, one in zip(names, classes, strict=True):
         if class_of.setdefault(name, one) != one:
             raise ValueError(
                 f"{kind} {quoted(name)} is of {of} {quoted(class_of[name])} and of {quoted(one)}; expected one {of} "

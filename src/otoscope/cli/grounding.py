@@ -4,14 +4,14 @@ import click
 
 from ..analysis.kinds import BLIND
 from ..analysis.selection.selection import Selection
-from .options import check_not_given, incomplete, options_of, output, record_of
+from .options import Decorator, check_not_given, incomplete, options_of, output, record_of
 from .printing import echo
 
 ENTROPY = ("reading", "threshold", "permutations")  # fields of a selection that AAPE alone needs
 OPTIONS = options_of(Selection, "where", "seed", *ENTROPY)
 
 
-def column(name: str, default: str | None, help: str) -> "click.decorators.FC":  # type: ignore[name-defined]
+def column(name: str, default: str | None, help: str) -> Decorator:
     """An option that names a label column."""
     return click.option(f"--{name}", default=default, metavar="COLUMN", show_default=default is not None, help=help)
 
