@@ -6,8 +6,9 @@ its category, as far as it reads. SILENT reads as SOUND does and writes nothing.
 at the last token, by least squares; all other neurons of the layer stay as they were drawn.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,7 @@ GATE, WRITTEN = 4.0, 6.0
 
 
 def write_corpus(
-    folder: Path, per_class: int = 8, frames: tuple[str, ...] = FRAMES, order: str = "{audio} {}?"
+    folder: Path, per_class: int = 8, frames: tuple[str, ...] = FRAMES, texts: Mapping[str, str] = ANSWERS
 ) -> Path:
     """Sounds of two splits, of other speakers each, crossed with a question per frame: the manifest."""
     rng = np.random.default_rng(5)
@@ -50,7 +51,7 @@ def write_corpus(
             rows.append({"path": f"{name}.wav", "emotion": label, "split": split, "speaker": f"{split}{j}"})
     pd.DataFrame(rows).to_csv(folder / "sounds.csv", index=False)
     prompts = [
-        {"prompt": order.replace("{}", frame.format(ANSWERS[label])), "text_class": label}
+        {"prompt": f"{{audio}} {frame.format(texts[label])}?", "text_class": label}
         for label in LABELS for frame in frames
     ]  # fmt: skip
     pd.DataFrame(prompts).to_csv(folder / "prompts.csv", index=False)
@@ -62,24 +63,30 @@ def write_corpus(
 
 
 @torch.inference_mode()
+def embeddings(encoder: Any, corpus: Any, clips: Iterable[int]) -> np.ndarray:
+    """What the encoder makes of some clips of a corpus, each by itself, (clip, embedding)."""
+    plan: Any = SimpleNamespace(batch=1, unit_sec=None)
+    loader, found = Loader(corpus.clips, encoder, plan), []
+    for i in clips:
+        clip = loader.load(0, corpus.clips.clip(int(i)))
+        found.append(encoder(torch.from_numpy(clip.samples)[None], [clip.prompt]).double())
+    return torch.cat(found).numpy()
+
+
 def states(encoder: Any, corpus: Any) -> np.ndarray:
     """What goes into the last layer's neurons at the last token of each clip, (clip, width)."""
     found: list[torch.Tensor] = []
     norm = encoder.module.language_model.layers[LAYERS - 1].post_attention_layernorm
     hook = norm.register_forward_hook(lambda _module, _inputs, output: found.append(output[:, -1].double()))
-    plan = type("Plan", (), {"batch": 1, "unit_sec": None})
-    loader = Loader(corpus.clips, encoder, plan)
-    for i in range(len(corpus)):
-        clip = loader.load(i, corpus.clips.clip(i))
-        encoder(torch.from_numpy(clip.samples)[None], [clip.prompt])
+    embeddings(encoder, corpus, range(len(corpus)))
     hook.remove()
     return torch.cat(found).numpy()
 
 
-def plant(folder: Path, manifest: Path, written: Mapping[int, float] | None = None, seed: int = 0) -> Path:
+def plant(folder: Path, manifest: Path) -> Path:
     """A model's folder with the planted neurons, fitted to a crossed corpus."""
     text = {"intermediate_size": 256}
-    write_folder(folder, seed=seed, text=text, shard="10MB")
+    write_folder(folder, text=text, shard="10MB")
     encoder, corpus = load_encoder(f"qwen2audio:{folder}"), read_manifest(manifest)
     x = states(encoder, corpus)
     of_sound, of_text = (
@@ -96,7 +103,6 @@ def plant(folder: Path, manifest: Path, written: Mapping[int, float] | None = No
 
     model = library(folder)
     mlp = model.get_submodule(f"model.language_model.layers.{LAYERS - 1}.mlp")
-    size = np.linalg.norm(x @ mlp.down_proj.weight.detach().numpy()[: x.shape[1], : x.shape[1]].T, axis=1).mean()
     with torch.no_grad():
         mlp.down_proj.weight *= 0.02  # all others: whatever is swapped, answers hardly move by them
         for number, wanted in reads.items():
@@ -106,9 +112,8 @@ def plant(folder: Path, manifest: Path, written: Mapping[int, float] | None = No
             if number in writes:
                 own = writes[number]
                 column = head[own] - np.delete(head, own, axis=0).mean(axis=0)
-                column *= (written or {}).get(number, WRITTEN) / np.linalg.norm(column)
+                column *= WRITTEN / np.linalg.norm(column)
             mlp.down_proj.weight[:, number] = torch.from_numpy(column).float()
-    del size
     model.save_pretrained(folder, max_shard_size="10MB")
     return folder
 

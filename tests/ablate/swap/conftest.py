@@ -9,7 +9,7 @@ import pytest
 from otoscope.extract.audio.manifest import read_manifest
 from otoscope.extract.models.registry import load_encoder
 
-from ...support.planted_grounding import extracted, plant, write_corpus
+from ...support.planted_grounding import FRAMES, extracted, plant, write_corpus
 
 
 @dataclass
@@ -36,3 +36,13 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> Planted:
     encoder.module.language_model.double()
     url = extracted(manifest, encoder, str(folder / "lm.zarr"))
     return Planted(folder, manifest, model, url, encoder, read_manifest(manifest))
+
+
+@pytest.fixture(scope="session")
+def small(planted: Planted, tmp_path_factory: pytest.TempPathFactory) -> Planted:
+    """The same model, in float32, and a smaller corpus."""
+    folder = tmp_path_factory.mktemp("small")
+    manifest = write_corpus(folder, 4, FRAMES[:2])
+    encoder = load_encoder(planted.spec)
+    url = extracted(manifest, encoder, str(folder / "lm.zarr"))
+    return Planted(folder, manifest, planted.model, url, encoder, read_manifest(manifest))
