@@ -102,7 +102,8 @@ def estimates(values: Floats) -> Estimate:
 def causal_share(of_sound: Floats, of_text: Floats) -> Floats:
     """GC_causal of magnitudes: that of the sound in both; NaN where both are 0."""
     both = of_sound + of_text
-    return np.divide(of_sound, both, out=np.full(both.shape, np.nan), where=both > 0)
+    found: Floats = np.divide(of_sound, both, out=np.full(both.shape, np.nan), where=both > 0)
+    return found
 
 
 def share_interval(of_sound: Estimate, of_text: Estimate, seed: int = 0) -> tuple[Floats, Floats]:

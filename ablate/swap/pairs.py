@@ -116,10 +116,10 @@ def swaps_of(pairs: Positions) -> Swaps:
                 np.repeat(other, each), cells.ravel(),
             ]
         )  # fmt: skip
-    clip, donor, modality, own, other, at = (np.concatenate(both) for both in zip(*parts, strict=True))
-    order = np.lexsort((at, modality, clip))
+    clip, donor, of, own, other, at = (np.concatenate(both) for both in zip(*parts, strict=True))
+    order = np.lexsort((at, of, clip))
     return Swaps(
-        pairs=pairs, clip=clip[order], donor=donor[order], modality=modality[order], own=own[order],
+        pairs=pairs, clip=clip[order], donor=donor[order], modality=of[order], own=own[order],
         other=other[order], at=at[order],
     )  # fmt: skip
 

@@ -185,4 +185,5 @@ def pair_table(table: pd.DataFrame, name: str) -> pd.DataFrame:
     """A column of the pairs as a table of c by c', NaN on its diagonal."""
     categories = table.attrs["categories"]
     pairs = table[table["part"] == PARTS[-1]]
-    return pairs.pivot(index="category", columns="other", values=name).reindex(index=categories, columns=categories)
+    table_of: pd.DataFrame = pairs.pivot(index="category", columns="other", values=name)
+    return table_of.reindex(index=categories, columns=categories)

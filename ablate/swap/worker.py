@@ -124,9 +124,9 @@ class SwapWorker(Reruns):
         for i, number in enumerate(clip.tolist()):
             layouts = self.loader.layout(at[number]), self.loader.layout(donors[i])
             if study.request.at == ALL and layouts[0] != layouts[1]:
-                one, other = (study.names[k] for k in (number, int(donor[i])))
+                names = [study.names[k] for k in (number, int(donor[i]))]
                 raise ValueError(
-                    f"{one} and {other} have tokens of other layouts; expected one layout of all prompts and sounds "
+                    f"{names[0]} and {names[1]} have tokens of other layouts; expected one layout of all prompts and sounds "
                     "where all tokens are swapped: give --at last, or prompts of equally many tokens and --unit-sec"
                 )
             alike.setdefault(layouts, []).append(i)

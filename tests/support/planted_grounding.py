@@ -95,6 +95,7 @@ def plant(folder: Path, manifest: Path) -> Path:
     )
     reads = {SOUND: of_sound[0], TEXT: of_text[1], HALF: of_sound[2] + of_text[2], SILENT: of_sound[0]}
     prompts = corpus.clips.table["prompt"].unique().tolist()
+    assert encoder.answers is not None
     head = encoder.answers(ANSWERS, prompts).astype(float)
     writes = {SOUND: 0, TEXT: 1, HALF: 2}
 

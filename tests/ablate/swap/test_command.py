@@ -66,7 +66,7 @@ def test_a_figure_shows_both_tables(result, tmp_path):
     assert "text swapped, E_T" in drawn
     table = read_swaps(result[0])
     assert f"GC_causal {table['gc_causal'][0]:.2f}" in drawn
-    assert f"{pair_table(table, 'E_A').iloc[0, 1]:.2g}" in drawn
+    assert f"{float(pair_table(table, 'E_A').to_numpy()[0, 1]):.2g}" in drawn
     assert "GC_causal" not in done("figure", "swap", result[0], "-o", tmp_path / "bare.svg", "--caption", "none")
     assert "GC_causal" not in (tmp_path / "bare.svg").read_text()
 

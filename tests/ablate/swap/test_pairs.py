@@ -25,8 +25,8 @@ def corpus(sizes=SIZES, seed=0):
 
 
 def swaps(columns, extracted=None):
-    arrays = [xr.DataArray(values, dims="clip") for values in columns.values()]
-    layout = crossed_layout(*arrays, extracted=None if extracted is None else xr.DataArray(extracted, dims="clip"))
+    arrays = {name: xr.DataArray(values, dims="clip") for name, values in columns.items()}
+    layout = crossed_layout(**arrays, extracted=None if extracted is None else xr.DataArray(extracted, dims="clip"))
     pairs, notes = aligned_pairs(layout, columns["replicate"])
     return swaps_of(pairs), notes
 
