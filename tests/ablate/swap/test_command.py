@@ -77,7 +77,7 @@ def test_neurons_are_chosen_on_training_clips_and_swapped_in_test_clips(small):
         set="all(emotion:audio_class:ANG)",
         answers=ANSWERS,
         controls=0,
-        selection=Selection(percentile=5, threshold="median"),
+        selection=Selection(permutations=200),
     )
     study = look_up_swaps(request, small.url)
     assert set(small.corpus.labels["split"].iloc[study.clips]) == {"test"}
