@@ -71,8 +71,8 @@ def test_the_documented_walk_ends_in_tables_of_emotions_by_emotions(
         line = ["2" if before == "--clips" else part for before, part in zip(["", *line], line, strict=False)]
         if "--group" in line:
             at = line.index("--group")
-            line[at : at + 2] = [*SMALL, *["--controls", "39"] * ("--set" in line)]
-        done(*line)
+            line[at : at + 2] = [*SMALL, *["--controls", "39" if line[1] == "swap" else "2"] * ("--set" in line)]
+        done(*line, *["--batch", "144"] * (line[0] == "extract"))
 
     for line in written:
         run(line)
