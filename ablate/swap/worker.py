@@ -127,7 +127,8 @@ class SwapWorker(Reruns):
                 names = [study.names[k] for k in (number, int(donor[i]))]
                 raise ValueError(
                     f"{names[0]} and {names[1]} have tokens of other layouts; expected one "
-                    "layout of all prompts and sounds where all tokens are swapped: give --at last, or prompts of equally many tokens and --unit-sec"
+                    "layout of all prompts and sounds where all tokens are swapped: give --at last, or prompts of "
+                    "equally many tokens and --unit-sec"
                 )
             alike.setdefault(layouts, []).append(i)
         shape = len(study.interventions), len(piece)
