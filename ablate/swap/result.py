@@ -158,9 +158,9 @@ def read_swaps(path: str | os.PathLike[str]) -> pd.DataFrame:
         if not set(table["state"]) <= {*STATES}:
             raise ValueError("it has a state that is none")
         numbers = table.columns.drop(["part", "category", "other", "state", "opposite"])
-        table = table.astype({name: float for name in numbers} | {"opposite": bool})
-        table.attrs = dict(about["attrs"])
-        return table
+        typed: pd.DataFrame = table.astype({name: float for name in numbers} | {"opposite": bool})
+        typed.attrs = dict(about["attrs"])
+        return typed
     except (LookupError, TypeError, ValueError, OSError, AttributeError, ArithmeticError, pa.ArrowException) as error:
         raise ValueError(
             f"{path} is not a valid result of swaps ({one_line(error)}); expected a file as `otoscope ablate swap -o` "
