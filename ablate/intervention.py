@@ -3,12 +3,13 @@
 Goal: switching off, weakening, amplifying, replacing and transplanting neurons in one small noun, to the set itself
 (is it necessary?) or to everything else (is it sufficient?).
 Conventions: an edit acts on the output of a site, on every frame, CLS and padding included, and in every run of the
-site (chunks of long audio), as the published ablation does. Layers and neurons are counted from 0.
+site (chunks of long audio), as the published ablation does; or on the last token alone, of encoders that read clips
+token by token. Layers and neurons are counted from 0.
 """
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -22,6 +23,8 @@ from ..extract.models.edit import writable
 from ..store.neurons import NeuronSet
 
 MODES = ("gain", "mean", "patch")
+ALL, LAST = "all", "last"
+TOKENS = (LAST, ALL)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -35,11 +38,13 @@ class Edit:
     gain: float = 0.0
     constants: Tensor | None = None
     """float32 (edited) for "mean"."""
+    tokens: str = ALL
+    """"all", or "last": the last token of every clip alone, from a donor that of its own."""
 
     @cached_property
     def key(self) -> bytes:
         """Digest of all that the edit does."""
-        digest = hashlib.sha256(f"{self.mode} {self.gain}".encode())
+        digest = hashlib.sha256(f"{self.mode} {self.gain} {self.tokens}".encode())
         for values in (self.neurons, self.constants):
             digest.update(b"" if values is None else values.cpu().numpy().tobytes())
         return digest.digest()
@@ -47,10 +52,23 @@ class Edit:
     def to_device(self, device: torch.device | str) -> "Edit":
         """The same edit with its tensors on a device."""
         constants = None if self.constants is None else self.constants.to(device)
-        return Edit(neurons=self.neurons.to(device), mode=self.mode, gain=self.gain, constants=constants)
+        return replace(self, neurons=self.neurons.to(device), constants=constants)
 
     def new(self, old: Tensor, donated: Tensor | None = None) -> Tensor:
-        """The edited neurons' new values (..., edited), from their old ones and what the donor has there."""
+        """The edited neurons' new values (..., edited), from their old ones and what the donor has there.
+
+        Raises ValueError for a patch without donors, and for the last token where clips and tokens are in one row.
+        """
+        if self.tokens == LAST:
+            if old.ndim < 3:
+                raise ValueError(
+                    f"a site's output has {old.ndim} dimensions; expected (clip, token, neuron), of which the last "
+                    "token is edited: edit all tokens"
+                )
+            return torch.cat([old[..., :-1, :], self._new(old[..., -1:, :], donated)], dim=-2)
+        return self._new(old, donated)
+
+    def _new(self, old: Tensor, donated: Tensor | None) -> Tensor:
         if self.mode == "gain":
             return self.gain * old
         source = self.constants if self.mode == "mean" else donated
@@ -63,7 +81,7 @@ class Edit:
 
 def edited(activation: Tensor, edit: Edit, donated: Tensor | None = None) -> Tensor:
     """A copy of the activation (..., neuron) in which the edit's neurons have their new values."""
-    if edit.mode == "patch":
+    if edit.mode == "patch" or edit.tokens == LAST:
         old = activation.index_select(-1, edit.neurons)
         return activation.index_copy(-1, edit.neurons, edit.new(old, donated))
     # Otherwise new = factor * old + offset, a tenth of the time of copying columns where most neurons are edited.
@@ -119,8 +137,12 @@ class Intervention:
     """Edit every neuron outside of the set in place of those in it."""
     name: str = ""
     """How a person calls it."""
+    tokens: str = ALL
+    """"all" tokens (frames), or the "last" of every clip alone, as of `Edit`."""
 
     def __post_init__(self) -> None:
+        if self.tokens not in TOKENS:
+            raise ValueError(f"tokens are {self.tokens!r}; expected one of {', '.join(TOKENS)}")
         if self.mode not in MODES:
             raise ValueError(f"no intervention {self.mode!r}; expected one of {', '.join(MODES)}")
         if not np.isfinite(self.gain) or (self.mode != "gain" and self.gain != 0):
@@ -162,7 +184,9 @@ class Intervention:
                     "means over at least one clip"
                 )
             constants = torch.from_numpy(values)
-        return Edit(neurons=torch.from_numpy(neurons), mode=self.mode, gain=self.gain, constants=constants)
+        return Edit(
+            neurons=torch.from_numpy(neurons), mode=self.mode, gain=self.gain, constants=constants, tokens=self.tokens
+        )
 
 
 def frame_mean(mean: xr.DataArray, frame_count: xr.DataArray, clips: xr.DataArray | None = None) -> NDArray[np.float32]:

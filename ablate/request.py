@@ -23,6 +23,7 @@ TARGETED_MODES = ("category-mean", "transplant")
 SIDES = ("harm", "help", "either")
 CONTROLS = ("matched", "published")
 PROBES = ("logistic", "published")
+OWN_HEAD = "own head"  # of the model, as of `own_head`; no kind that is fitted
 FEATURES = ("rate", "mean")
 MAX_CONTROLS = 100_000
 
@@ -70,6 +71,8 @@ class Request(Record):
         for each in fields(self):
             value, choices = getattr(self, each.name), each.metadata.get("choices")
             values = (value,) if isinstance(value, str) else value
+            if each.name == "probe" and value == OWN_HEAD:
+                continue
             if choices and value != each.default and not all(one in choices for one in values):
                 raise ValueError(f"{each.name} is {value!r}; expected one of {', '.join(choices)}")
         if not isinstance(self.selection, Selection):

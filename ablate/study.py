@@ -9,7 +9,6 @@ agree to the last bit where the machines do.
 
 import logging
 from collections.abc import Callable
-from contextlib import closing
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
@@ -21,6 +20,7 @@ from numpy.typing import NDArray
 
 from ..analysis.conditions import clips_where, listed
 from ..analysis.probe.cautions import cautions, chance_test
+from ..analysis.probe.head import HEAD
 from ..analysis.probe.probe import Probe, Recipe, fit_probe, load_probe, save_probe
 from ..analysis.probe.splits import PARTS, Splits, make_splits, splits_column
 from ..analysis.selection.check import NothingSelected
@@ -36,31 +36,28 @@ from ..analysis.selection.labellings import (
 )
 from ..analysis.selection.selection import Selection
 from ..analysis.selection.sets import find_set
-from ..cluster.executor import Done, Executor, Failed, SerialExecutor
+from ..cluster.executor import Executor, SerialExecutor
 from ..extract.audio.corpus import Corpus
 from ..extract.audio.decoding import NO_LIMITS
 from ..extract.loader import Loader
 from ..extract.models.encoder import Encoder
 from ..extract.models.latents import check_lengths
-from ..extract.models.registry import load_encoder
-from ..extract.plan import clip_table, origin_of, to_device
 from ..extract.preflight import clip_lengths
 from ..store.group import open_root, open_task
 from ..store.neurons import NeuronSet
-from ..store.provenance import Identity, TaskRecord, digest_of, tolerance
+from ..store.provenance import Identity, TaskRecord, digest_of
 from ..store.reader import open_store
 from .controls import different_controls, neuron_features, published_control
 from .effects import compare
 from .intervention import Intervention, frame_mean
-from .request import Request
+from .request import OWN_HEAD, Request
+from .running import check_corpus, check_deviation, deviation, model_of_store, run_pieces
+from .running import check_encoder as check_encoder  # for the service
 from .unused import check_used
 from .worker import AblationWorker, Scores, Study
 
 log = logging.getLogger(__name__)
 
-MAX_DEVIATION = (
-    1e-3  # of the largest value, in float32: embeddings differ by more only if the encoder or its input does
-)
 LEARNING_RATES = {"m2d": 3e-5}  # of the published evaluation
 LEARNING_RATE = 3e-4  # of all its other encoders
 
@@ -100,7 +97,7 @@ def look_up(request: Request, store: OpenStore | str, probe: Probe | None = None
     if request.category and request.category not in categories:
         raise LookupError(f"no category {request.category!r} in {request.labelling}; expected {', '.join(categories)}")
     splits, names = _splits(request, ds, codes)
-    neurons, gain, used_to_select, notes = _neurons(request, store)
+    neurons, gain, used_to_select, notes = named_neurons(request, store)
     widths = [width for _, width in record.identity.sites]
     if request.control == "published":
         controls = published_control(neurons, widths)
@@ -111,6 +108,10 @@ def look_up(request: Request, store: OpenStore | str, probe: Probe | None = None
     used = splits.train | splits.valid
     train_digest = digest_of([[[names[i], int(codes.values[i])] for i in np.flatnonzero(own).tolist()] for own in used])
     if probe is None:
+        if request.probe == OWN_HEAD:
+            raise ValueError(
+                "the model's own head is no probe that is fitted; expected it beside the request: give answers"
+            )
         probe = _fit(request, ds, codes, splits, record.identity)
         probe = replace(probe, about={**probe.about, "train_digest": train_digest})
     probe.require(identity, request.labelling)
@@ -119,7 +120,8 @@ def look_up(request: Request, store: OpenStore | str, probe: Probe | None = None
             f"the probe of {probe.labelling} was trained on other clips than those that the store now has for "
             "training, perhaps on some that are tested; expected the same clips, splits and labels: fit another"
         )
-    if (probe.categories, probe.heads) != (categories, splits.heads):
+    own = probe.heads == (HEAD,)  # which was trained on no clip, and answers about all
+    if (probe.categories, probe.heads) != (categories, probe.heads if own else splits.heads):
         raise ValueError(
             f"the probe of {probe.labelling} knows {len(probe.categories)} categories by {', '.join(probe.heads)}; "
             f"expected {len(categories)} by {', '.join(splits.heads)}: fit one to the store as it is now"
@@ -129,7 +131,10 @@ def look_up(request: Request, store: OpenStore | str, probe: Probe | None = None
     donors = draw_donors(request, codes.values, categories, names, tested)
     donor_audio = ds["audio_digest"].isel(clip=donors).compute(scheduler="synchronous").values
     position = ds["position"].values
-    heads, truth = splits.test_fold[tested], codes.values[tested].astype(np.int64)
+    heads, truth = (
+        np.zeros(len(tested), np.int64) if own else splits.test_fold[tested],
+        codes.values[tested].astype(np.int64),
+    )
     chance = chance_test(probe, stored["embedding"].values, heads, truth)
     notes += cautions(probe, chance)
     selected = "" if used_to_select is None else _selected_note(neurons, used_to_select, splits)
@@ -159,7 +164,7 @@ def look_up_with_probe(request: Request, url: str, path: Path) -> Study:
 def find_neurons(request: Request, url: str) -> NeuronSet:
     """The neurons that a request names; what speaks against their selection is logged. Raises as `look_up` does."""
     store = OpenStore(url)
-    neurons, *_, notes = _neurons(request, store)
+    neurons, *_, notes = named_neurons(request, store)
     for note in notes:
         log.warning("%s", note)
     neurons.check([width for _, width in store.record(request.task).identity.sites])
@@ -239,7 +244,9 @@ def select_on(
     return found, counted
 
 
-def _neurons(request: Request, store: OpenStore) -> tuple[NeuronSet, float | None, NDArray[np.bool_] | None, list[str]]:
+def named_neurons(
+    request: Request, store: OpenStore
+) -> tuple[NeuronSet, float | None, NDArray[np.bool_] | None, list[str]]:
     """The set that a request names, a published list's gain, the clips (clip) of the task by which it was selected, and
     what speaks against the selections that were made.
 
@@ -372,17 +379,8 @@ def run_study(
     layer of the set, or where clips are too long for SAEs of clip rows; OSError where audio cannot be read.
     """
     executor = executor or SerialExecutor()
-    loaded = load_encoder(encoder) if isinstance(encoder, str) else encoder
-    model = to_device(loaded, "cpu" if executor.remote else device).at(study.identity.precision)
-    stored = study.identity
-    check_encoder(stored, identity or origin_of(model, stored.frames, stored.device).identity)
-    if model.device.type != stored.device and not executor.remote:  # then the devices are the workers'
-        log.info("the store was made on %s, the ablation runs on %s: last digits differ", stored.device, model.device)
-    if not clip_table(corpus).match(study.plan):
-        raise ValueError(
-            f"the corpus has not the clips that task {study.request.task} was extracted from ({len(corpus)} against "
-            f"{study.plan.n_clips}, or other names or paths); expected the same manifest"
-        )
+    model = model_of_store(encoder, study, executor, device, identity)
+    check_corpus(corpus, study)
     loader = Loader(corpus.clips, model, study.plan, limits=NO_LIMITS)
     check_lengths(model, loader.unit, clip_lengths(loader, [*study.clips.tolist(), *study.donors.tolist()]))
     check_used(study, model, corpus)
@@ -390,40 +388,11 @@ def run_study(
     light = replace(study, embedding=study.embedding[:0])  # workers need none
     make_worker = partial(AblationWorker, light, encoder if executor.remote else model, device, corpus)
     n, batch = len(study.clips), study.plan.batch
-    pieces = [range(start, min(start + batch, n)) for start in range(0, n, batch)]
-    max_off = tolerance(study.identity.precision, MAX_DEVIATION)
-    parts: dict[int, Scores] = {}
-    done = 0
-    with closing(executor.run(make_worker, pieces)) as events:  # an error ends what is under way
-        for event in events:
-            if isinstance(event, Failed):
-                raise event.error
-            if not isinstance(event, Done):
-                raise ValueError(f"clips {event.piece.start} to {event.piece.stop - 1} could not be rerun: {event.how}")
-            off = _deviation(event.result.embedding, study.embedding[event.piece])
-            if not off <= max_off:
-                raise ValueError(
-                    f"embeddings differ from the stored ones by {off:.2g} of the largest value; expected at most "
-                    f"{max_off:.2g}: use the encoder and the audio that the store was made from"
-                )
-            parts[event.piece.start] = event.result
-            done += len(event.piece)
-            if progress is not None:
-                progress(done, n)
-    return _result(study, [parts[piece.start] for piece in pieces])
 
+    def check(piece: range, found: Scores) -> None:
+        check_deviation(found.embedding, study.embedding[piece], study.identity.precision)
 
-def check_encoder(stored: Identity, found: Identity) -> None:
-    """Raise ValueError for another encoder than the store's.
-
-    found: as of `origin_of` for the store's kind of device, by which latents are told apart too.
-    """
-    if differences := stored.differences(found):
-        raise ValueError(f"the encoder is not the store's ({'; '.join(differences)}); expected the same: use it")
-
-
-def _deviation(found: NDArray[np.float32], stored: NDArray[np.float32]) -> float:
-    return float(np.abs(found - stored).max() / max(float(np.abs(stored).max()), 1e-30))
+    return _result(study, run_pieces(executor, make_worker, n, batch, check, progress))
 
 
 def changed_note(result: xr.Dataset) -> str:
@@ -454,6 +423,6 @@ def _result(study: Study, parts: list[Scores]) -> xr.Dataset:
         "probe": {"digest": study.probe.digest, **study.probe.about, "chance": study.chance},
         "notes": [changed_note(result), *filter(None, [study.selected]), *study.notes],
         "controls": [list(map(list, control.pairs)) for control in study.controls],
-        "method": sorted({part.method for part in parts}), "base_deviation": _deviation(base, study.embedding),
+        "method": sorted({part.method for part in parts}), "base_deviation": deviation(base, study.embedding),
     }  # fmt: skip
     return result.assign(per_clip).assign_coords(clip=np.array(study.names, object)).assign_attrs(**about)

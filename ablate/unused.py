@@ -8,10 +8,11 @@ which is seen in a second pass without any change.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ..extract.audio.corpus import Corpus
@@ -19,9 +20,10 @@ from ..extract.forward import Forward, arithmetic
 from ..extract.loader import LoadedClip, Loader
 from ..extract.models.encoder import Encoder, is_foreign
 from ..extract.models.tap import match_sites, tap
+from ..store.neurons import NeuronSet
 from .intervention import Edit
 from .replay.rerun import whole_pass
-from .worker import Study, load_clips
+from .worker import Interventions, load_clips
 
 CLIPS = 3  # that a layer must leave alone to be unused; one suffices to show that it is used
 FACTORS = (1.0, 1e3)  # of a layer's largest value
@@ -29,7 +31,23 @@ MAX_VALUE = 1e4  # float16 ends at 6.5e4
 ROUNDING = 10  # times the difference of two passes without any change, which is 0 on most devices
 
 
-def check_used(study: Study, encoder: Encoder, corpus: Corpus) -> None:
+class Tested(Interventions, Protocol):
+    """What is asked of a study here."""
+
+    @property
+    def neurons(self) -> NeuronSet:
+        """The set in question."""
+
+    @property
+    def clips(self) -> NDArray[np.int64]:
+        """Numbers of the tested clips."""
+
+    @property
+    def audio(self) -> NDArray[np.uint64]:
+        """Digests of their audio."""
+
+
+def check_used(study: Tested, encoder: Encoder, corpus: Corpus) -> None:
     """Raise ValueError, naming them, if the set has neurons in layers that the embedding is not computed from.
 
     encoder: on its device. Raises as a worker does for audio that is not what the store was made from.

@@ -6,9 +6,9 @@ decoded side by side, the encoder takes one batch at a time.
 """
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -126,15 +126,32 @@ class Scores:
     """How the encoder was rerun, as in `Rerunner.method`."""
 
 
-class AblationWorker:
-    """Scores ranges of a study's clips: `worker(piece)`.
+class Interventions(Protocol):
+    """What a worker needs to know of a study to rerun its clips."""
+
+    @property
+    def identity(self) -> Identity:
+        """The store's."""
+
+    @property
+    def plan(self) -> Plan:
+        """The task's."""
+
+    @property
+    def interventions(self) -> tuple[Intervention, ...]:
+        """What is done to the encoder."""
+
+
+class Reruns:
+    """An encoder that reruns clips of a corpus under a study's interventions, a batch at a time.
 
     encoder: or its name: then every worker loads it itself. device: as of `to_device`. corpus: the task's clips.
     """
 
-    def __init__(self, study: Study, encoder: Encoder | str, device: str | None, corpus: Corpus) -> None:
+    def __init__(self, study: Interventions, encoder: Encoder | str, device: str | None, corpus: Corpus) -> None:
         loaded = load_encoder(encoder) if isinstance(encoder, str) else encoder
-        self.study, self.corpus, self.encoder = study, corpus, to_device(loaded, device).at(study.identity.precision)
+        self.corpus, self.encoder = corpus, to_device(loaded, device).at(study.identity.precision)
+        self.interventions, self.threads = study.interventions, study.plan.threads
         self.loader = Loader(corpus.clips, self.encoder, study.plan, limits=NO_LIMITS)  # they were extracted
         self.forward = Forward(self.encoder, study.identity, study.plan)
         self.rerunner = Rerunner(self.encoder, study.interventions, frames=study.identity.frames)
@@ -143,6 +160,46 @@ class AblationWorker:
     def close(self) -> None:
         """Make calls under way end soon."""
         self._ended = True
+
+    def rerun(
+        self, batch: list[LoadedClip], donors: Sequence[LoadedClip] = ()
+    ) -> list[tuple[list[LoadedClip], NDArray[np.float32]]]:
+        """Clips of one layout, as `Forward.prepared` divides them, with embeddings as of `Rerunner`.
+
+        donors: by `index` of the clips, where there are patches; those of a batch are of one layout.
+        Raises ValueError for interventions that leave no numbers, as a huge gain does.
+        """
+
+        def embeddings_of(part: list[LoadedClip], inputs: Any, n_samples: int) -> NDArray[np.float32]:
+            theirs, given, seconds = [donors[clip.index] for clip in part] if donors else [], None, self.forward.seconds
+            if theirs:
+                prepared, length = self.forward.prepare(theirs), self.forward.longest(theirs)
+                given = Batch(inputs=prepared, n_samples=length, seconds=seconds(theirs), prompt=theirs[0].prompt)
+            prompt = part[0].prompt
+            batch = Batch(inputs=inputs, n_samples=n_samples, seconds=seconds(part), donors=given, prompt=prompt)
+            embeddings = self.rerunner(batch, self._check_running)
+            for intervention, changed in zip(self.interventions, embeddings[1:], strict=True):
+                if not np.isfinite(changed).all():  # no probe can be asked about them
+                    raise ValueError(
+                        f"embeddings under {intervention.name or 'an intervention'} (gain {intervention.gain:g}) hold "
+                        "NaN or infinity; expected numbers: use a gain nearer to 1"
+                    )
+            return embeddings
+
+        with self._one_at_a_time, arithmetic(self.threads):
+            return self.forward.prepared(batch, lambda part, *of: (part, embeddings_of(part, *of)))
+
+    def _check_running(self, _done: int) -> None:
+        if self._ended:
+            raise Cancelled("the run was ended")
+
+
+class AblationWorker(Reruns):
+    """Scores ranges of a study's clips: `worker(piece)`. Made as `Reruns`."""
+
+    def __init__(self, study: Study, encoder: Encoder | str, device: str | None, corpus: Corpus) -> None:
+        super().__init__(study, encoder, device, corpus)
+        self.study = study
 
     def __call__(self, piece: range) -> Scores:
         """Scores of the clips at these positions.
@@ -160,37 +217,14 @@ class AblationWorker:
         base = np.empty((len(piece), study.identity.embedding), np.float32)
         # Donors of one batch may be of unequal length or layout.
         alone = donors and (self.loader.unit is None or self.encoder.prompted)
-
-        def rerun(part: list[LoadedClip], inputs: Any, n_samples: int) -> tuple[list[LoadedClip], NDArray[np.float32]]:
-            theirs, given, seconds = [donors[clip.index] for clip in part] if donors else [], None, self.forward.seconds
-            if theirs:
-                prepared, length = self.forward.prepare(theirs), self.forward.longest(theirs)
-                given = Batch(inputs=prepared, n_samples=length, seconds=seconds(theirs), prompt=theirs[0].prompt)
-            prompt = part[0].prompt
-            batch = Batch(inputs=inputs, n_samples=n_samples, seconds=seconds(part), donors=given, prompt=prompt)
-            embeddings = self.rerunner(batch, self._check_running)
-            for intervention, changed in zip(study.interventions, embeddings[1:], strict=True):
-                if not np.isfinite(changed).all():  # no probe can be asked about them
-                    raise ValueError(
-                        f"embeddings under {intervention.name or 'an intervention'} (gain {intervention.gain:g}) hold "
-                        "NaN or infinity; expected numbers: use a gain nearer to 1"
-                    )
-            return part, embeddings
-
         for batch in [[clip] for clip in clips] if alone else list(self.loader.batches(clips)):
-            with self._one_at_a_time, arithmetic(study.plan.threads):
-                parts = self.forward.prepared(batch, rerun)
-            for part, embeddings in parts:
+            for part, embeddings in self.rerun(batch, donors):
                 at = np.array([clip.index for clip in part])
                 logits = study.probe.logits(embeddings, heads[at])
                 scores[..., at], predicted[:, at] = clip_scores(logits, truth[at], study.target)
                 base[at], moved[:, at] = embeddings[0], (embeddings != embeddings[0]).any(axis=-1)
         method = self.rerunner.method
         return Scores(scores=scores, predicted=predicted, changed=moved, embedding=base, method=method)
-
-    def _check_running(self, _done: int) -> None:
-        if self._ended:
-            raise Cancelled("the run was ended")
 
 
 def load_clips(

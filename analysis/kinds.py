@@ -2,7 +2,7 @@
 
 TABLES = ("stats", "paper", "overlap", "probability", "aape", "thresholds", "neuron-thresholds", "depth")
 THRESHOLD_ENDINGS = (".csv", ".parquet")  # of files of thresholds, one per neuron
-OF_RESULTS = ("ablation", "grounding", "probes", "disentanglement", "families", "entropy")
+OF_RESULTS = ("ablation", "grounding", "swap", "probes", "disentanglement", "families", "entropy")
 """Figures of what a command wrote, in the place of a store."""
 FIGURES = ("overlap", "depth", "selectivity", *OF_RESULTS)
 COMPARISONS = ("labelling", "layer", "category", "neuron")

@@ -77,10 +77,28 @@ def ablation_caption(result: xr.Dataset) -> str:
         parts.append(f"mode {request['mode']}{gain}{category}")
     accuracy = float(result["overall_before"].sel(measure="accuracy"))
     if np.isfinite(accuracy):
-        kind = f"{request['probe']} " if "probe" in request else ""
-        parts.append(f"{kind}probe, accuracy {accuracy:.3g} on {int(result['n_clips'].sum()):,} test clips")
+        kind = str(request.get("probe", ""))
+        kind = f"the model's {kind}" if kind == "own head" else f"{kind} probe".lstrip()
+        parts.append(f"{kind}, accuracy {accuracy:.3g} on {int(result['n_clips'].sum()):,} test clips")
     if "selection" in request:
         parts.append(caption_of([Selection.from_json(request["selection"])]))
+    return "; ".join(parts)
+
+
+def swaps_caption(table: pd.DataFrame) -> str:
+    """Set, GC_causal with its interval or why there is none, and how much of the whole inputs' effects it is.
+
+    table: of `ablate.swap.result`, whose first row is over all pairs of categories.
+    """
+    whole, request = table.iloc[0], table.attrs.get("request", {})
+    name = str(request.get("set", ""))
+    parts = [f"set {name if len(name) <= MAX_SET else f'{name[:MAX_SET]}…'}"] if name else []
+    parts += ["all other neurons swapped"] * (request.get("keep") is True)
+    found = f"GC_causal {whole['gc_causal']:.2f} ({whole['gc_low']:.2f} to {whole['gc_high']:.2f}), "
+    parts.append(f"{found if np.isfinite(whole['gc_causal']) else ''}state {whole['state']}")
+    for modality, what in (("A", "sound"), ("T", "text")):
+        parts.append(f"{what}: E {whole[f'E_{modality}']:.3g} of {whole[f'TE_{modality}']:.3g}")
+    parts += ["effects of opposite signs"] * bool(whole["opposite"])
     return "; ".join(parts)
 
 

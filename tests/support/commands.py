@@ -19,7 +19,9 @@ from .stored_files import tree_of
 
 CLOSED_FORM = f"module:{closed_form.__file__}:closed_form"
 NOTES = re.compile(
-    r"[\d,]+/[\d,]+ clips .*|[\d,/]+ clips in .*|failed: .*|\.\.\. and \d+ more: .*|.* neurons \(.*\); \d+ controls; .*"
+    r"[\d,]+/[\d,]+ clips .*|[\d,/]+ (clips|swaps) in .*|failed: .*"
+    r"|\.\.\. and \d+ more: .*|.* neurons \(.*\); \d+ controls; .*"
+    r"|.* neurons; \d+ controls; .* swaps among .*|.* was not selected here: .*|no clip is of .*: all clips are swapped"
     r"|.*: the selected neurons \(\d+\) are .*"
 )
 LABELS = {

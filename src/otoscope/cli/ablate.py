@@ -1,5 +1,6 @@
 """The commands of ablation: run, set, table."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,9 +11,11 @@ from ..ablate.request import PROBES, Request, labelling_parts
 from ..analysis.selection.selection import Selection
 from . import options
 from .printing import echo, log_progress
+from .swap import answers
 
 if TYPE_CHECKING:
     from ..extract.audio.corpus import Corpus
+    from ..extract.models.encoder import Encoder
     from .options import Workers
 
 SETS = 'shared(A,B) | only(A) | all(A) | "(9,347) (10,393)" | @FILE; A is a category, or TASK:LABEL:A'
@@ -69,6 +72,7 @@ def requesting(*names: str) -> options.Decorator:
     "--probe", default=PROBES[0], show_default=True, metavar=f"{'|'.join(PROBES)}|PATH",
     help="Fitted to the store's embeddings; PATH is one that was saved, or is to be saved.",
 )  # fmt: skip
+@answers
 @click.option("--device", metavar="D", help="cpu, cuda, cuda:1, ... [cuda where there is one].")
 @options.on_workers
 @click.option("--clip-table", metavar="FILE", help="Also a table of every tested clip before and after.")
@@ -81,6 +85,7 @@ def run(
     encoder: str,
     corpus: "Corpus",
     probe: str,
+    answers: Mapping[str, str],
     device: str | None,
     clip_table: str | None,
     output: str,
@@ -90,16 +95,23 @@ def run(
 
     A FILE that holds the result of the same request is left as it is.
     """
+    from ..ablate.own_head import look_up_with_answers
     from ..ablate.result import check_writable, clips_table, holds, result_table, write_result
     from ..ablate.study import look_up, look_up_with_probe, run_study
     from ..analysis.tables import WRITERS, markdown, write_table
     from ..cluster.progress import Progress
+    from ..extract.models.registry import load_encoder
 
     log_progress()
     check_writable(output)
     if clip_table is not None:
         check_writable(clip_table, WRITERS)
-    if probe in PROBES:
+    model: Encoder | str = encoder
+    if answers:
+        options.check_not_given(("probe",), "with --answer, by which the model's own head is the probe")
+        model = load_encoder(encoder)
+        study = look_up_with_answers(request, store, model, answers)
+    elif probe in PROBES:
         study = look_up(replace(request, probe=probe), store)
     else:
         study = look_up_with_probe(request, store, Path(probe))
@@ -109,7 +121,7 @@ def run(
         return
     with workers() as executor, Progress(len(study.clips), unit="clips") as shown:
         result = run_study(
-            study, encoder, corpus, executor=executor, device=device,
+            study, encoder if executor.remote else model, corpus, executor=executor, device=device,
             progress=lambda done, _total: shown.advance(done - shown.done),
         )  # fmt: skip
     write_result(result, output)

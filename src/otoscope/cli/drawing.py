@@ -14,6 +14,15 @@ def figure_of_result(kind: str, path: str, caption: bool) -> Any:
 
         table = read_grounding(path)
         return grounding_figure(table, grounding_caption(table) if caption else "")
+    if kind == "swap":
+        from ..ablate.swap.result import pair_table, read_swaps
+        from ..analysis.figures.captions import swaps_caption
+        from ..analysis.figures.swaps import swaps_figure
+
+        swaps = read_swaps(path)
+        return swaps_figure(
+            (pair_table(swaps, "E_A"), pair_table(swaps, "E_T")), swaps_caption(swaps) if caption else ""
+        )
     if kind != "ablation":
         from ..analysis.figures.of_tables import figure_of_table
 

@@ -32,7 +32,7 @@ COMMANDS = {
     "Ask it": {
         "neurons": ("ask:neurons", "Class-specific neurons, with probability and AAPE."),
         "table": ("ask:table", "Tables of selections, overlaps, probabilities, depth."),
-        "figure": ("ask:figure", "Figures of overlaps, depth, selectivity, ablation, grounding."),
+        "figure": ("ask:figure", "Figures of overlaps, depth, selectivity, and of results."),
         "null": ("ask:null", "A selection and its overlaps against shuffled labels."),
         "selectors": ("ask:selectors", "How far other selectors agree with the selection."),
         "exemplars": ("ask:exemplars", "The clips that drive a neuron most."),
@@ -55,6 +55,7 @@ COMMANDS = {
     },
     "What breaks when neurons are silenced": {
         "ablate run": ("ablate:run", "Rerun a task's test clips without some neurons."),
+        "ablate swap": ("swap:swap", "Swap neurons between clips: is it the sound, or the words?"),
         "ablate set": ("ablate:neuron_set", "List a set of neurons by its name, or write it to a file."),
         "ablate table": ("ablate:table", "All numbers of the result of an ablation."),
     },

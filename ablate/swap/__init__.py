@@ -1,0 +1,1 @@
+"""Swaps: whether an answer depends on what some neurons carry of the sound, or of the words."""
