@@ -158,10 +158,10 @@ def figure(
 ) -> None:
     """Kinds: overlap (common neuron ratios), depth (neurons per layer), selectivity (AAPE against probability).
 
-    And of what a command wrote, in the place of a STORE: ablation of `ablate run`; swap of `ablate swap`; `grounding`; probes of
-    `sae probe`; disentanglement (R2, completeness), families and entropy of `sae disentangle`, with controls as dashed lines. With
-    --permutations, overlap marks the cells that lie above shuffled labels and those that lie below, and strikes out
-    those that do neither.
+    And of what a command wrote, in the place of a STORE: ablation of `ablate run`; swap of `ablate swap`; `grounding`;
+    probes of `sae probe`; disentanglement (R2, completeness), families and entropy of `sae disentangle`, with controls
+    as dashed lines. With --permutations, overlap marks the cells that lie above shuffled labels and those that lie
+    below, and strikes out those that do neither.
     """
     from ..analysis.asked import reasons
     from ..analysis.figures.captions import caption_of_labellings
