@@ -2,9 +2,9 @@
 
 from typing import Any
 
+from ..ablate.jobs.runner import PROBES, probe_at
 from ..ablate.offer import Offer
 from ..ablate.request import Request
-from .job_runner import probe_at
 from .settings import Settings
 
 
@@ -36,7 +36,7 @@ class Catalogue:
     def probes(self) -> list[dict[str, Any]]:
         """Probes that were fitted for jobs: labelling, categories, heads, how."""
         found = []
-        for path in sorted((self.settings.state / "probes").glob("*.json")):
+        for path in sorted((self.settings.state / PROBES).glob("*.json")):
             if (probe := probe_at(path.with_suffix(""))) is not None:
                 accuracy = [head.get("valid_accuracy") for head in probe.about.get("heads", [])]
                 how = {"heads": list(probe.heads), "recipe": probe.about.get("recipe", {}), "valid_accuracy": accuracy}

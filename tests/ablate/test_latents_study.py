@@ -22,9 +22,8 @@ from otoscope.extract.capture import capture
 from otoscope.extract.models.dictionary import write_dictionary
 from otoscope.extract.models.registry import load_encoder
 from otoscope.extract.plan import origin_of
-from otoscope.serve.app import Settings, build
 from otoscope.serve.client import Client
-from otoscope.serve.security import Limits
+from otoscope.serve.routes import make_app
 from otoscope.store.provenance import digest_of
 
 from ..support import planted_encoder as planted
@@ -34,7 +33,7 @@ from ..support.dictionaries import by_hooks
 from ..support.planted_corpus import write_sounds
 from ..support.planted_encoder import HOP, RATE
 from ..support.planted_latents import LATENTS, PLANTED_LATENT, planted_dictionary
-from ..support.running_service import listening
+from ..support.running_service import HereProcess, ServedStore, listening
 
 BASE = f"module:{planted.__file__}:planted"
 ASKED: dict = {"task": "t", "label": "letter", "set": "only(d)", "selection": Selection(percentile=2.5, clips="all")}
@@ -153,12 +152,9 @@ def test_named_sets_of_latents_are_made_and_removed_by_commands(here, tmp_path):
 
 def test_a_service_gives_what_the_study_gives(here, tmp_path):
     spec, url, manifest = here
-    settings = Settings(
-        store=url, encoder=spec, corpora={"t": (str(manifest), None)}, state=str(tmp_path / "state"), device="cpu",
-        limits=Limits(hosts=("127.0.0.1",)),
-    )  # fmt: skip
+    settings = ServedStore(url=url, manifest=manifest).settings(tmp_path / "state", encoder=spec)
     asked = Request(**ASKED, controls=3)
-    with listening(build(settings)) as address:
+    with listening(make_app(settings, HereProcess(settings))) as address:
         found = Client(address).run(asked, timeout=300)
     write_result(run(here, controls=3), tmp_path / "r.parquet")
     xr.testing.assert_identical(found, read_result(tmp_path / "r.parquet"))

@@ -14,8 +14,8 @@ from hypothesis.errors import Unsatisfiable
 from schemathesis import GenerationMode
 from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
 
-from otoscope.serve.app import make_app
 from otoscope.serve.client import Client
+from otoscope.serve.routes import make_app
 
 from ..support.running_service import HereProcess, ServedStore, asked, listening
 

@@ -7,8 +7,8 @@ import pyarrow as pa
 import pytest
 from fastapi.testclient import TestClient
 
-from otoscope.serve.app import make_app
-from otoscope.serve.client import ARROW
+from otoscope.ablate.jobs.results import ARROW
+from otoscope.serve.routes import make_app
 
 from ..support.running_service import ASKED, HereProcess, ServedStore, client_of, done
 from .test_jobs import damaged
