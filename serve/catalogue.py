@@ -11,14 +11,12 @@ from .settings import Settings
 class Catalogue:
     """Stores as they were when this was made, and again whenever a job finds them changed.
 
-    Raises what opening the stores raises, LookupError for a corpus of a task that they do not have.
+    Raises what opening the stores raises. That they have the tasks of the corpora is for the process of jobs to check.
     """
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.open_again()
-        for task in settings.corpora:
-            self.now.task(task)
 
     def open_again(self) -> None:
         """Show the stores as they are now."""

@@ -7,6 +7,7 @@ version, and tests/serve/test_connections.py tells whether they are still there.
 
 import asyncio
 import math
+from typing import cast
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -30,7 +31,7 @@ class BoundedProtocol(H11Protocol):
         super().connection_made(transport)  # type: ignore[arg-type]
         self._wait()
         if len(self.connections) > MAX_CONNECTIONS:
-            oldest: BoundedProtocol = min(self.connections, key=lambda each: each.waiting_since)
+            oldest = min(cast("set[BoundedProtocol]", self.connections), key=lambda each: each.waiting_since)
             self.connections.discard(oldest)
             oldest._abort()
 

@@ -26,6 +26,8 @@ from ..store.provenance import digest_of
 log = logging.getLogger(__name__)
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
+# Not damage; a file that is read only may be, by a flipped bit: where it is, says the disk.
+OF_THE_DISK = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_BUSY)
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS jobs (
     id TEXT PRIMARY KEY, state TEXT, request TEXT, submitted REAL, changed REAL, error TEXT, done INTEGER,
@@ -135,8 +137,9 @@ class JobTable:
                 try:
                     return action()
                 except (sqlite3.DatabaseError, Damaged) as error:
-                    if isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode != sqlite3.SQLITE_ERROR:
-                        raise  # of the disk: full, not readable, locked
+                    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+                    if code in OF_THE_DISK or not os.access(self.path, os.W_OK):
+                        raise
                     self._set_aside(error)
                     return action()
             except sqlite3.Error as error:

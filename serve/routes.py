@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, FastAPI, Header, Path, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, PlainTextResponse
+from fastapi.responses import JSONResponse
 from fastapi.security import HTTPBearer
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
@@ -30,8 +30,8 @@ from .security import MAX_BYTES, Guard
 from .settings import Settings
 from .worker_loop import QueueFull, WorkerLoop
 
-MAX_LISTED = 1000
 JobId = Annotated[str, Path(pattern="^[0-9a-f]{64}$", description="Id of a job.")]
+TEXT = {"text/plain": {"schema": {"type": "string"}}}
 
 
 def errors(*codes: int) -> dict[int | str, dict[str, Any]]:
@@ -40,7 +40,7 @@ def errors(*codes: int) -> dict[int | str, dict[str, Any]]:
 
 
 def make_app(settings: Settings, process: JobProcess | None = None) -> FastAPI:
-    """The server as an ASGI application; its worker loop, `state.loop`, starts and stops with its lifespan.
+    """The server as an ASGI application; its worker loop starts and stops with its lifespan.
 
     process: does the jobs [a `JobProcess`, started with the first of them].
     Raises what opening stores or state folder raises. The folder is to be locked.
@@ -64,7 +64,6 @@ def make_app(settings: Settings, process: JobProcess | None = None) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
     )
-    app.state.loop = loop
     app.add_middleware(RequestBodyLimitMiddleware, max_body_size=MAX_BYTES)
     app.add_middleware(Guard, settings=settings, metrics=loop.metrics)
     _add_error_handlers(app, settings.redact)
@@ -102,7 +101,7 @@ def _add_job_routes(api: APIRouter, loop: WorkerLoop, catalogue: Catalogue) -> N
 
     @api.get("/ablations", response_model=JobList, responses=errors(422))
     def jobs(
-        state: Annotated[State | None, Query()] = None, limit: Annotated[int, Query(ge=1, le=MAX_LISTED)] = 100
+        state: Annotated[State | None, Query()] = None, limit: Annotated[int, Query(ge=1, le=1000)] = 100
     ) -> JobList:
         """Jobs, those first whose state changed last."""
         return JobList(jobs=[loop.shown(job) for job in loop.table.latest(limit, state)])
@@ -173,7 +172,7 @@ def _add_server_routes(app: FastAPI, api: APIRouter, loop: WorkerLoop) -> None:
             raise HTTPException(503, "no jobs are taken; expected a server that runs: see its log")
         return Health(live=True, ready=True)
 
-    @api.get("/metrics", response_class=PlainTextResponse)
+    @api.get("/metrics", response_class=Response, responses={200: {"content": TEXT}})
     def metrics() -> Response:
         """Counts of jobs and answers, and the length of the queue, for Prometheus."""
         found, unfinished = loop.metrics, [job.state for job in loop.table.unfinished()]

@@ -112,6 +112,7 @@ def test_wrong_latents_and_clips_too_long_for_them_are_refused_before_anything_i
     spec, url, manifest = here
     study, corpus = look_up(Request(**ASKED, controls=0), url), read_manifest(manifest)
     latents = load_encoder(spec)
+    assert latents.base is not None
     runs = count_calls(monkeypatch, "otoscope.ablate.study.AblationWorker")
     cut = replace(latents, base=replace(latents.base, longest=8 * HOP - 1))
     caplog.set_level("INFO")

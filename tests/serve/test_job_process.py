@@ -17,6 +17,7 @@ from ..support.running_service import ServedStore, asked
 LONG = asked(controls=10_000, match=("rate",))
 
 
+@pytest.mark.slow
 def test_a_job_is_left_at_once_and_a_process_that_dies_is_replaced(stored: ServedStore, tmp_path: Path) -> None:
     settings = stored.settings(tmp_path / "s")
     process, offer = JobProcess(settings), Offer(settings.stores)

@@ -12,6 +12,8 @@ from ..ablate import test_unused
 from ..support.planted_corpus import write_sounds
 from ..support.running_service import HereProcess, ServedStore, asked, listening
 
+pytestmark = pytest.mark.slow
+
 
 def unused_after() -> object:
     """For `module:`: an encoder whose second site comes after the embedding."""

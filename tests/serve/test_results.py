@@ -37,7 +37,7 @@ def check_damage(client: TestClient, state: Path, rounds: int, seed: int) -> Non
 def test_a_damaged_result_is_done_again(stored: ServedStore, tmp_path: Path) -> None:
     settings = stored.settings(tmp_path / "s")
     with client_of(make_app(settings, HereProcess(settings))) as client:
-        check_damage(client, settings.state, rounds=12, seed=0)
+        check_damage(client, settings.state, rounds=6, seed=0)
 
 
 @pytest.mark.slow

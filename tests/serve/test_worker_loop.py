@@ -170,15 +170,17 @@ def test_what_was_running_is_queued_again_at_the_start(loops: Callable[..., Work
 def test_a_loop_that_cannot_use_its_disk_says_so_and_goes_on(
     loops: Callable[..., WorkerLoop], work: Work, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    work.may_go_on.clear()
     loop = loops()
-    until(lambda: not loop.problem)
+    ask(loop, 0), ask(loop, 1)
+    until(lambda: now(loop, 0).state == "running")
 
     def full() -> None:
         raise OSError("disk full")
 
     with monkeypatch.context() as broken:
         broken.setattr(loop.table, "unfinished", full)
-        ask(loop, 0)
+        work.may_go_on.set()
         until(lambda: loop.problem == "disk full")
-    ended(loop, 0)
+    ended(loop, 0), ended(loop, 1)
     until(lambda: not loop.problem)

@@ -14,8 +14,6 @@ from ..serve.settings import LOOPBACK, MAX_QUEUED, TOKEN
 from . import options
 from .printing import echo, log_progress
 
-ANYWHERE = ("0.0.0.0", "::")
-
 
 @click.command(epilog=f"Encoders: {options.ENCODERS}")
 @click.argument("stores", nargs=-1, required=True, metavar="STORE...")
@@ -101,7 +99,7 @@ def serve(
         settings = Settings(
             stores=stores, state=Path(folder).absolute(), workers=workers, prepare=log_progress, **chosen,
             corpora={task: (manifest, root_of.get(task)) for task, manifest in manifest_of.items()},
-            hosts=(*LOOPBACK, *map(host_of, names), *(() if host in ANYWHERE else (own,))),
+            hosts=(*LOOPBACK, *map(host_of, names), *(() if host in ("0.0.0.0", "::") else (own,))),
             token=token and token_digest(token),
         )  # fmt: skip
         query = f"/?token={drawn}" if drawn else ""
