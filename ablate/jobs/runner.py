@@ -33,7 +33,6 @@ class JobRunner:
 
     def __init__(self, setup: Setup, executor: Executor) -> None:
         self.setup, self.executor, self.results = setup, executor, Results(setup.state / "results")
-        (setup.state / PROBES).mkdir(exist_ok=True)
         encoder = to_device(load_encoder(setup.encoder), "cpu" if executor.remote else setup.device)
         self.encoder = setup.encoder if executor.remote else encoder  # workers elsewhere load it themselves
         self.corpora = {task: read_manifest(*given) for task, given in setup.corpora.items()}
@@ -57,6 +56,7 @@ class JobRunner:
         known = probe_at(path)
         study = look_up(request, offer, known)
         if known is None:
+            path.parent.mkdir(exist_ok=True)
             save_probe(study.probe, path)
         result = run_study(
             study, self.encoder, self.corpora[request.task], executor=self.executor, device=self.setup.device,

@@ -108,6 +108,7 @@ def test_a_server_that_is_busy_refuses_all_but_health(
     stored: ServedStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     app = make_app(stored.settings(tmp_path / "s", corpora={}))
+    assert security.MAX_ANSWERING < connections.MAX_CONNECTIONS  # or there is no connection left for health
     monkeypatch.setattr(security, "MAX_ANSWERING", 1)
     began, go_on = threading.Event(), threading.Event()
 

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from otoscope.ablate.jobs.process import JobProcess, Outcome, Progress, outcome_of
+from otoscope.ablate.jobs.results import Results
 from otoscope.ablate.jobs.runner import JobRunner
 from otoscope.ablate.request import Request
 from otoscope.analysis.selection.selection import Selection
@@ -62,12 +64,26 @@ def made(folder: Path, per_category: int = 15) -> ServedStore:
     return ServedStore(url=url, manifest=manifest)
 
 
+RUNNERS: dict[str, JobRunner] = {}
+"""By what they were made of, since loading and comparing an encoder takes longer than most jobs here."""
+
+
+def runner_of(settings: Settings) -> JobRunner:
+    """One for a service, which shares encoder and corpora with those of other services."""
+    made_of = repr((settings.stores, settings.encoder, settings.corpora, settings.device))
+    if made_of not in RUNNERS:
+        RUNNERS[made_of] = JobRunner(settings, SerialExecutor())
+    runner = copy(RUNNERS[made_of])
+    runner.setup, runner.results = settings, Results(settings.state / "results")
+    return runner
+
+
 class HereProcess(JobProcess):
     """Does jobs in a thread of this process, which starts at once; they cannot be cancelled while they run."""
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
-        self.runner = JobRunner(settings, SerialExecutor())
+        self.runner = runner_of(settings)
         self.may_begin = threading.Event()
         self.may_begin.set()
 
