@@ -121,7 +121,7 @@ def test_wrong_latents_and_clips_too_long_for_them_are_refused_before_anything_i
             run_study(study, cut, corpus, device="cpu")
         assert not runs
         assert study.summary() not in caplog.text
-    run_study(study, replace(cut, base=replace(cut.base, longest=8 * HOP)), corpus, device="cpu")
+    run_study(study, replace(cut, base=replace(latents.base, longest=8 * HOP)), corpus, device="cpu")
     assert runs
     assert study.summary() in caplog.text
     other = planted_dictionary("clip" if "clip" in url else "frame")
