@@ -188,7 +188,7 @@ def seconds_with(actors: int, store: str, manifest: Path, state: Path, asked: Re
     server = Server(store, manifest, state, "--executor", "ray", "--actors", actors)
     try:
         client = Client(server.url, "")
-        client.run(replace(asked, controls=1))
+        client.run(replace(asked, controls=1, seed=1))
         began = time.perf_counter()
         client.run(asked)
         return time.perf_counter() - began

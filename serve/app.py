@@ -7,35 +7,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import uvicorn
-from fastapi import FastAPI
 
+from ..ablate.jobs.process import JobProcess
 from ..messages import one_line
-from .catalogue import Catalogue
-from .connections import bounded
-from .job_process import JobProcess
-from .jobs import JobTable
-from .metrics import Metrics
-from .results import Results
-from .routes import make_routes
+from .connections import BoundedProtocol
+from .routes import make_app
 from .security import bracketed
 from .settings import Settings
-from .worker_loop import WorkerLoop
-
-
-def make_app(settings: Settings, process: JobProcess | None = None) -> FastAPI:
-    """The application; its worker loop starts with it, and is its `state.loop`.
-
-    process: does the jobs [a `JobProcess`, started with the first of them].
-    Raises what opening stores or state folder raises. The folder is to be locked.
-    """
-    (settings.state / "probes").mkdir(exist_ok=True)
-    catalogue, results, metrics = Catalogue(settings), Results(settings.state / "results"), Metrics()
-    results.clear()
-    loop = WorkerLoop(
-        JobTable(settings.state / "jobs.sqlite", results.jobs), results, process or JobProcess(settings), metrics,
-        settings.max_queued, catalogue.open_again, settings.redact,
-    )  # fmt: skip
-    return make_routes(loop, catalogue, settings)
 
 
 def run_server(settings: Settings, host: str, port: int, ready: Callable[[str], None] = lambda url: None) -> None:
@@ -51,7 +29,7 @@ def run_server(settings: Settings, host: str, port: int, ready: Callable[[str], 
         app = make_app(settings, process)
         ready(f"http://{bracketed(host)}:{listening.getsockname()[1]}")
         config = uvicorn.Config(
-            app, http=bounded(), log_config=None, access_log=False, server_header=False, proxy_headers=False,
+            app, http=BoundedProtocol, log_config=None, access_log=False, server_header=False, proxy_headers=False,
             lifespan="on", timeout_graceful_shutdown=5, ws="none", h11_max_incomplete_event_size=16_384,
         )  # fmt: skip
         uvicorn.Server(config).run(sockets=[listening])

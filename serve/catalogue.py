@@ -2,23 +2,21 @@
 
 from typing import Any
 
+from ..ablate.jobs.runner import PROBES, probe_at
 from ..ablate.offer import Offer
 from ..ablate.request import Request
-from .job_runner import probe_at
 from .settings import Settings
 
 
 class Catalogue:
     """Stores as they were when this was made, and again whenever a job finds them changed.
 
-    Raises what opening the stores raises, LookupError for a corpus of a task that they do not have.
+    Raises what opening the stores raises. That they have the tasks of the corpora is for the process of jobs to check.
     """
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.open_again()
-        for task in settings.corpora:
-            self.now.task(task)
 
     def open_again(self) -> None:
         """Show the stores as they are now."""
@@ -36,7 +34,7 @@ class Catalogue:
     def probes(self) -> list[dict[str, Any]]:
         """Probes that were fitted for jobs: labelling, categories, heads, how."""
         found = []
-        for path in sorted((self.settings.state / "probes").glob("*.json")):
+        for path in sorted((self.settings.state / PROBES).glob("*.json")):
             if (probe := probe_at(path.with_suffix(""))) is not None:
                 accuracy = [head.get("valid_accuracy") for head in probe.about.get("heads", [])]
                 how = {"heads": list(probe.heads), "recipe": probe.about.get("recipe", {}), "valid_accuracy": accuracy}

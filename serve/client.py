@@ -17,19 +17,18 @@ import httpx
 import pyarrow as pa
 import xarray as xr
 
+from ..ablate.jobs.results import ARROW
 from ..ablate.request import Request
 from ..ablate.result import result_of_table
 from ..analysis.selection.selection import Selection, selection_of
-from ..documents import check_size, parse_json
+from ..documents import parse_json
 from ..messages import visible
+from .settings import LOOPBACK, TOKEN
 
-ARROW = "application/vnd.apache.arrow.stream"
-TOKEN = "OTOSCOPE_TOKEN"  # environment variable
-LOCAL = ("127.0.0.1", "localhost", "::1")
-TRANSIENT = (500, 502, 503, 504)
+TRANSIENT = (429, 500, 502, 503, 504)
 ERRORS: dict[int, type[Exception]] = {401: PermissionError, 404: LookupError}
 ERRORS |= dict.fromkeys((400, 409, 413, 422), ValueError)
-MAX_ANSWER_BYTES, MAX_JSON_BYTES = 2**28, 2**26
+MAX_JSON_BYTES = 2**26
 MAX_POLL_SECONDS = 2.0
 MIN_PAUSE_SECONDS = 0.05
 
@@ -54,8 +53,8 @@ class Client:
             token = asked["token"][0] if asked else os.environ.get(TOKEN, "")
         self._http = httpx.Client(
             base_url=f"{self.url}/api", headers={"Authorization": f"Bearer {token}"} if token else {},
-            timeout=max(1.0, timeout), trust_env=parts.hostname not in LOCAL,  # or a proxy would be asked for them
-            limits=httpx.Limits(max_keepalive_connections=0),
+            limits=httpx.Limits(max_keepalive_connections=0), timeout=max(1.0, timeout),
+            trust_env=parts.hostname not in (*LOOPBACK, "::1"),  # or a proxy would be asked for them
         )  # fmt: skip
 
     def submit(self, request: Request) -> str:
@@ -110,8 +109,7 @@ class Client:
 
     def sets(self, task: str, label: str, selection: Selection | None = None) -> dict[str, int]:
         """Names of the sets that a selection offers an ablation of its labelling, and how many neurons each has."""
-        how = selection_of(selection)
-        asked = {"task": task, "label": label, **how.to_json()}
+        asked = {"task": task, "label": label, **selection_of(selection).to_json()}
         asked = {name: value for name, value in asked.items() if value is not None}
         return dict(self._json("GET", "/selections", asked))
 
@@ -131,20 +129,14 @@ class Client:
         while True:
             wait = pause
             try:
-                headers = {"Accept": accept}
-                with self._http.stream(method, path, params=query, json=body, headers=headers) as answer:
-                    content = bytearray()
-                    for part in answer.iter_bytes():
-                        content += part
-                        check_size(len(content), MAX_ANSWER_BYTES)
+                answer = self._http.request(method, path, params=query, json=body, headers={"Accept": accept})
                 if answer.is_success:
-                    return bytes(content)
-                problem = _problem(answer.status_code, bytes(content))
-                if answer.status_code == 429:
-                    after = answer.headers.get("Retry-After", "")
-                    wait = float(after) if after.isdecimal() else pause
-                elif answer.status_code not in TRANSIENT:
+                    return answer.content
+                problem = _problem(answer)
+                if answer.status_code not in TRANSIENT:
                     raise problem from None
+                after = answer.headers.get("Retry-After", "")
+                wait = float(after) if after.isdecimal() else pause
             except httpx.TransportError as error:
                 reason = str(error) or type(error).__name__
                 problem = OSError(f"no answer from {self.url} ({reason}); expected a server that runs there")
@@ -155,10 +147,10 @@ class Client:
             pause = min(2 * pause, MAX_POLL_SECONDS)
 
 
-def _problem(status: int, content: bytes) -> Exception:
+def _problem(answer: httpx.Response) -> Exception:
     """What the server said, as the exception that a function of ours would raise."""
     try:
-        reason = visible(str(parse_json(content)["error"]))
+        reason = visible(str(parse_json(answer.content)["error"]))
     except (ValueError, LookupError, TypeError):
-        reason = f"answer {status} without a reason"
-    return ERRORS.get(status, OSError)(reason)
+        reason = f"answer {answer.status_code} without a reason"
+    return ERRORS.get(answer.status_code, OSError)(reason)

@@ -6,7 +6,8 @@ version, and tests/serve/test_connections.py tells whether they are still there.
 """
 
 import asyncio
-from typing import Any
+import math
+from typing import cast
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -21,23 +22,16 @@ class BoundedProtocol(H11Protocol):
     Where there are too many, the one that has been without a request for longest is closed.
     """
 
-    waiting: "dict[BoundedProtocol, None]"
-    """Connections of a server without a whole request, the oldest first."""
-
-    def __init_subclass__(cls) -> None:
-        """A server's own."""
-        cls.waiting = {}
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._timer: asyncio.TimerHandle | None = None
+    waiting_since = math.inf
+    """By the loop's clock; infinite while there is a whole request."""
+    _timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin to wait for a request; end another connection where there are too many."""
         super().connection_made(transport)  # type: ignore[arg-type]
         self._wait()
         if len(self.connections) > MAX_CONNECTIONS:
-            oldest = next(iter(self.waiting))
+            oldest = min(cast("set[BoundedProtocol]", self.connections), key=lambda each: each.waiting_since)
             self.connections.discard(oldest)
             oldest._abort()
 
@@ -65,15 +59,14 @@ class BoundedProtocol(H11Protocol):
     def resume_writing(self) -> None:
         """It has."""
         super().resume_writing()
-        self._arm(REQUEST_SECONDS if self in self.waiting else None)
+        self._arm(REQUEST_SECONDS if self.waiting_since < math.inf else None)
 
     def _wait(self) -> None:
-        self._end_wait()
-        self.waiting[self] = None
+        self.waiting_since = self.loop.time()
         self._arm(READ_SECONDS if self.flow.write_paused else REQUEST_SECONDS)
 
     def _end_wait(self) -> None:
-        self.waiting.pop(self, None)
+        self.waiting_since = math.inf
         self._arm(READ_SECONDS if self.flow.write_paused else None)
 
     def _arm(self, seconds: float | None) -> None:
@@ -84,8 +77,3 @@ class BoundedProtocol(H11Protocol):
     def _abort(self) -> None:
         self._end_wait()
         self.transport.abort()
-
-
-def bounded() -> type[BoundedProtocol]:
-    """The protocol for one server."""
-    return type("Bounded", (BoundedProtocol,), {})

@@ -11,13 +11,14 @@ import logging
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from ..ablate.jobs.results import Results, about_of
 from ..documents import parse_json
 from ..messages import one_line
 from ..store.provenance import digest_of
@@ -25,10 +26,8 @@ from ..store.provenance import digest_of
 log = logging.getLogger(__name__)
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
-OF_THE_DISK = {  # not damage: full, not readable, locked
-    sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_BUSY,
-    sqlite3.SQLITE_PERM, sqlite3.SQLITE_NOMEM,
-}  # fmt: skip
+# Not damage; a file that is read only may be, by a flipped bit: where it is, says the disk.
+OF_THE_DISK = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_BUSY)
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS jobs (
     id TEXT PRIMARY KEY, state TEXT, request TEXT, submitted REAL, changed REAL, error TEXT, done INTEGER,
@@ -36,7 +35,6 @@ CREATE TABLE IF NOT EXISTS jobs (
 );
 CREATE INDEX IF NOT EXISTS unfinished ON jobs (submitted) WHERE state IN ('queued', 'running');
 """
-UNFINISHED = "WHERE state IN ('queued', 'running') ORDER BY submitted"
 Found = TypeVar("Found")
 
 
@@ -66,6 +64,21 @@ class Job:
         return self.state in ("queued", "running")
 
 
+def job_of(results: Results, id_: str) -> Job | None:
+    """The job of a result on disk, as far as that tells, or None."""
+    when, table = results.written(id_), results.read(id_)
+    if table is None:
+        return None
+    about = about_of(table)["attrs"]
+    n = int(about["n_clips"])
+    return Job(id=id_, state="done", request=about["request"], submitted=when, changed=when, done=n, total=n)
+
+
+def jobs_of(results: Results) -> Iterator[Job]:
+    """The jobs of all results on disk."""
+    return filter(None, (job_of(results, id_) for id_ in results.ids()))
+
+
 class Damaged(ValueError):
     """A row is not what was written."""
 
@@ -92,11 +105,7 @@ class JobTable:
 
     def unfinished(self) -> list[Job]:
         """Queued and running jobs, oldest first."""
-        return self._select(UNFINISHED)
-
-    def next_queued(self) -> Job | None:
-        """The oldest queued job, or None."""
-        return next(iter(self._select("WHERE state = 'queued' ORDER BY submitted LIMIT 1")), None)
+        return self._select("WHERE state IN ('queued', 'running') ORDER BY submitted")
 
     def latest(self, limit: int, state: str | None = None) -> list[Job]:
         """Jobs whose state changed last, the latest first; of one state, if one is named."""
@@ -111,8 +120,9 @@ class JobTable:
         return self._try(lambda: [_job(row) for row in self._db.execute(f"SELECT * FROM jobs {which}", values)])
 
     def _write(self, job: Job) -> None:
-        row = _row(job)
-        self._db.execute(f"REPLACE INTO jobs VALUES ({','.join('?' * len(row))})", row)
+        values = list((vars(job) | {"request": json.dumps(job.request)}).values())
+        marks = ",".join("?" * len(values))
+        self._db.execute(f"REPLACE INTO jobs VALUES ({marks},?)", [*values, digest_of(values)])
 
     def _check(self) -> None:
         self._db.executescript(SCHEMA)
@@ -127,7 +137,8 @@ class JobTable:
                 try:
                     return action()
                 except (sqlite3.DatabaseError, Damaged) as error:
-                    if getattr(error, "sqlite_errorcode", 0) & 0xFF in OF_THE_DISK:
+                    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+                    if code in OF_THE_DISK or not os.access(self.path, os.W_OK):
                         raise
                     self._set_aside(error)
                     return action()
@@ -164,17 +175,11 @@ class JobTable:
         return list(found.values())
 
 
-def _row(job: Job) -> list[Any]:
-    values = list(asdict(replace(job, request={})).values())
-    values[2] = json.dumps(job.request)
-    return [*values, digest_of(values)]
-
-
 def _job(row: Sequence[Any]) -> Job:
     """Raises Damaged for a row that is not as it was written."""
     *values, digest = row
     with suppress(TypeError, ValueError):
         if digest_of(values) == digest:
-            names = Job.__dataclass_fields__
-            return Job(**{**dict(zip(names, values, strict=True)), "request": parse_json(values[2].encode())})
+            named = dict(zip(Job.__dataclass_fields__, values, strict=True))
+            return Job(**named | {"request": parse_json(values[2].encode())})
     raise Damaged("a row is unlike its digest")

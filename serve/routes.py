@@ -5,14 +5,10 @@ Conventions: ids of jobs are digests, so that every request may be repeated safe
 client accepts it.
 """
 
-import io
-import json
-import math
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
-import pyarrow as pa
 from fastapi import APIRouter, Depends, FastAPI, Header, Path, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
@@ -21,48 +17,36 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
 from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 
+from ..ablate.jobs.process import JobProcess
+from ..ablate.jobs.results import ARROW, about_of, arrow_stream
 from ..ablate.request import Request as AblationRequest
 from ..analysis.selection.selection import Selection
 from ..documents import parse_json
 from ..messages import one_line, visible
 from .catalogue import Catalogue
 from .jobs import Job, State
-from .results import about_of
-from .schemas import MAX_NAME, Ask, Health, JobList, ProbeView, Problem, ResultView, SelectionQuery, TaskView
-from .security import Guard
+from .schemas import Ask, Health, JobList, Problem, ResultView, SelectionQuery, TaskView
+from .security import MAX_BYTES, Guard
 from .settings import Settings
 from .worker_loop import QueueFull, WorkerLoop
 
-ARROW = "application/vnd.apache.arrow.stream"
-MAX_LISTED = 1000
 JobId = Annotated[str, Path(pattern="^[0-9a-f]{64}$", description="Id of a job.")]
-TaskName = Annotated[str, Path(max_length=MAX_NAME, description="Task of a store.")]
-LabelName = Annotated[str, Query(max_length=MAX_NAME, description="Label column.")]
-
-Answers = dict[int | str, dict[str, Any]]
-ERRORS = {
-    400: "The host is unknown, or the body cannot be read.",
-    401: "The token is missing or wrong.",
-    404: "There is no such thing.",
-    405: "There is no such method here; those that there are, are in Allow.",
-    409: "The job is not in a state for this.",
-    413: "The body is too large.",
-    415: "The body is not application/json.",
-    422: "The request names what does not exist, or does not fit together.",
-    429: "The queue is full: ask again after Retry-After seconds.",
-    503: "The state of the server cannot be read or written now, or too much is asked at a time.",
-}
 TEXT = {"text/plain": {"schema": {"type": "string"}}}
-EVERYWHERE = (400, 401, 405, 413, 503)
 
 
-def errors(*codes: int) -> Answers:
-    """Documentation of errors."""
-    return {code: {"model": Problem, "description": ERRORS[code]} for code in codes}
+def errors(*codes: int) -> dict[int | str, dict[str, Any]]:
+    """Documentation of refusals; each says in its `error` what was found and what is expected."""
+    return {code: {"model": Problem} for code in codes}
 
 
-def make_routes(loop: WorkerLoop, catalogue: Catalogue, settings: Settings) -> FastAPI:
-    """The server as an ASGI application, whose `state.loop` its lifespan starts and stops."""
+def make_app(settings: Settings, process: JobProcess | None = None) -> FastAPI:
+    """The server as an ASGI application; its worker loop starts and stops with its lifespan.
+
+    process: does the jobs [a `JobProcess`, started with the first of them].
+    Raises what opening stores or state folder raises. The folder is to be locked.
+    """
+    catalogue = Catalogue(settings)
+    loop = WorkerLoop(settings, process or JobProcess(settings), catalogue.open_again)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -75,15 +59,16 @@ def make_routes(loop: WorkerLoop, catalogue: Catalogue, settings: Settings) -> F
         version="1",
         description="Switches neurons of an audio encoder off and says what breaks, beside matched random controls.",
         lifespan=lifespan,
-        openapi_url=None,
+        openapi_url="/api/openapi.json",
+        docs_url=None,
+        redoc_url=None,
         redirect_slashes=False,
     )
-    app.state.loop = loop
-    app.add_middleware(RequestBodyLimitMiddleware, max_body_size=settings.limits.max_bytes)
-    app.add_middleware(Guard, limits=settings.limits, metrics=loop.metrics)
+    app.add_middleware(RequestBodyLimitMiddleware, max_body_size=MAX_BYTES)
+    app.add_middleware(Guard, settings=settings, metrics=loop.metrics)
     _add_error_handlers(app, settings.redact)
-    bearer = [Depends(HTTPBearer(auto_error=False))] if settings.limits.token else []  # documents what `Guard` demands
-    api = APIRouter(prefix="/api", responses=errors(*EVERYWHERE), dependencies=bearer)
+    bearer = [Depends(HTTPBearer(auto_error=False))] if settings.token else []  # documents what `Guard` demands
+    api = APIRouter(prefix="/api", responses=errors(400, 401, 405, 413, 503), dependencies=bearer)
     _add_job_routes(api, loop, catalogue)
     _add_store_routes(api, catalogue)
     _add_server_routes(app, api, loop)
@@ -100,12 +85,6 @@ async def _strict_json(request: Request) -> None:
 
 
 def _add_job_routes(api: APIRouter, loop: WorkerLoop, catalogue: Catalogue) -> None:
-    def found(job: str) -> Job:
-        state = loop.job(job)
-        if state is None:
-            raise HTTPException(404, f"no job {job}; expected an id that POST /api/ablations gave")
-        return state
-
     @api.post(
         "/ablations", status_code=202, response_model=Job, dependencies=[Depends(_strict_json)], responses={
             200: {"model": Job, "description": "The same was asked before: its job as it stands."},
@@ -122,7 +101,7 @@ def _add_job_routes(api: APIRouter, loop: WorkerLoop, catalogue: Catalogue) -> N
 
     @api.get("/ablations", response_model=JobList, responses=errors(422))
     def jobs(
-        state: Annotated[State | None, Query()] = None, limit: Annotated[int, Query(ge=1, le=MAX_LISTED)] = 100
+        state: Annotated[State | None, Query()] = None, limit: Annotated[int, Query(ge=1, le=1000)] = 100
     ) -> JobList:
         """Jobs, those first whose state changed last."""
         return JobList(jobs=[loop.shown(job) for job in loop.table.latest(limit, state)])
@@ -130,32 +109,31 @@ def _add_job_routes(api: APIRouter, loop: WorkerLoop, catalogue: Catalogue) -> N
     @api.get("/ablations/{job}", response_model=Job, responses=errors(404, 422))
     def job(job: JobId) -> Job:
         """State and progress of a job."""
-        return found(job)
+        return loop.job(job)
 
     @api.get(
         "/ablations/{job}/result", response_model=ResultView, responses={
             200: {"content": {ARROW: {"schema": {"type": "string", "format": "binary"}}}}, **errors(404, 409, 422),
         },
     )  # fmt: skip
-    def result(job: JobId, accept: Annotated[str, Header()] = "application/json") -> Response:
+    def result(job: JobId, accept: Annotated[str, Header()] = "application/json") -> Any:
         """Result of a job that is done: JSON, or an Arrow stream where that is accepted."""
-        state, table = found(job), loop.results.read(job)
-        if state.state == "done" and table is None:
-            state = loop.put(state, "failed", "its result on disk was damaged or deleted: ask again")
-        if state.state != "done" or table is None:
-            why = f"{state.state}: {state.error}" if state.error else state.state
+        found, table = loop.result(job)
+        if table is None:
+            why = f"{found.state}: {found.error}" if found.error else found.state
             raise HTTPException(409, f"the job is {why}; expected one that is done")
         if ARROW in accept:
             return Response(arrow_stream(table), media_type=ARROW)
-        return Response(result_json(job, table), media_type="application/json")
+        about = about_of(table)
+        return ResultView(id=job, notes=about["attrs"]["notes"], rows=table.to_pylist(), about=about)
 
     @api.delete("/ablations/{job}", response_model=Job, responses=errors(404, 409, 422))
     def cancel(job: JobId) -> Job:
         """Cancel a job that is queued or running. What one that is done found is kept."""
-        state = loop.cancel(found(job))
-        if state.state == "done":
+        found = loop.cancel(job)
+        if found.state == "done":
             raise HTTPException(409, "the job is done; expected one that is queued or running")
-        return state
+        return found
 
 
 def _add_store_routes(api: APIRouter, catalogue: Catalogue) -> None:
@@ -165,7 +143,7 @@ def _add_store_routes(api: APIRouter, catalogue: Catalogue) -> None:
         return catalogue.tasks()
 
     @api.get("/tasks/{task}/categories", responses=errors(404, 422))
-    def categories(task: TaskName, label: LabelName) -> dict[str, int]:
+    def categories(task: str, label: str) -> dict[str, int]:
         """Categories of a label column, and how many clips each has."""
         return catalogue.now.categories(task, label)
 
@@ -175,7 +153,7 @@ def _add_store_routes(api: APIRouter, catalogue: Catalogue) -> None:
         how = query.model_dump()
         return catalogue.now.sets(how.pop("task"), how.pop("label"), Selection(**how))
 
-    @api.get("/probes", response_model=list[ProbeView])
+    @api.get("/probes")
     def probes() -> list[dict[str, Any]]:
         """Probes that were fitted for jobs."""
         return catalogue.probes()
@@ -202,11 +180,6 @@ def _add_server_routes(app: FastAPI, api: APIRouter, loop: WorkerLoop) -> None:
             found.unfinished.labels(state).set(unfinished.count(state))
         found.ready.set(not loop.problem)
         return Response(generate_latest(found.registry), media_type=CONTENT_TYPE_LATEST)
-
-    @api.get("/openapi.json", include_in_schema=False)
-    def description() -> dict[str, Any]:
-        """This description."""
-        return app.openapi()
 
     @app.get("/", include_in_schema=False)
     def index() -> dict[str, str]:
@@ -235,35 +208,10 @@ def _add_error_handlers(app: FastAPI, redact: Callable[[str], str]) -> None:
         return answer(429, str(error), **{"Retry-After": str(error.retry_after)})
 
     @app.exception_handler(ValueError)
-    def unfit(_: Request, error: ValueError) -> JSONResponse:
-        return answer(422, redact(one_line(error, whole=True)))
-
     @app.exception_handler(LookupError)
-    def unknown(request: Request, error: LookupError) -> JSONResponse:
-        return answer(422 if request.method == "POST" else 404, redact(one_line(error, whole=True)))
+    def unfit(request: Request, error: ValueError | LookupError) -> JSONResponse:
+        absent = isinstance(error, LookupError) and request.method != "POST"
+        return answer(404 if absent else 422, redact(one_line(error, whole=True)))
 
     app.add_exception_handler(OSError, lambda _, error: answer(503, "the state of the server cannot be used now"))
     app.add_exception_handler(Exception, lambda _, error: answer(500, "a fault of the server; see its log"))
-
-
-def arrow_stream(table: pa.Table) -> bytes:
-    """A result as an Arrow stream; its schema's metadata hold all that is no row."""
-    sink = io.BytesIO()
-    with pa.ipc.new_stream(sink, table.schema) as writer:
-        writer.write_table(table)
-    return sink.getvalue()
-
-
-def result_json(job: str, table: pa.Table) -> bytes:
-    """A result as JSON, numbers that are not finite as null."""
-    about = about_of(table)
-    found = _finite({"id": job, "notes": about["attrs"]["notes"], "rows": table.to_pylist(), "about": about})
-    return json.dumps(found, ensure_ascii=False, allow_nan=False).encode()
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: _finite(each) for key, each in value.items()}
-    return [_finite(each) for each in value] if isinstance(value, list | tuple) else value

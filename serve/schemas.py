@@ -13,29 +13,20 @@ from ..ablate.request import Request
 from ..analysis.selection.selection import Selection
 from .jobs import Job
 
-MAX_NAME = 200  # characters
 SEED = {"ge": 0, "lt": 2**48}
 BOUNDS: Mapping[str, Mapping[str, Any]] = {
-    "task": {"min_length": 1, "max_length": MAX_NAME},
-    "label": {"min_length": 1, "max_length": MAX_NAME},
     "set": {"min_length": 1, "max_length": 20_000, "examples": ["shared(4,5)", "only(dog)", "(9,347) (10,393)"]},
     "gain": {"ge": -1e6, "le": 1e6, "allow_inf_nan": False},
-    "category": {"max_length": MAX_NAME},
     "controls": {"ge": 0, "le": 10_000},
     "match": {"max_length": 2},
     "seed": SEED,
     "probe_seed": SEED,
-    "splits": {"max_length": MAX_NAME},
     "threshold": {"union_mode": "left_to_right"},  # in a query a number is text
     "permutations": {"ge": 1, "le": 10_000},
-    "where": {"max_length": 100},
-    "confirm": {"max_length": 100},
-    "within": {"max_length": 100},
-    "group": {"max_length": MAX_NAME},
     "percentile": {"gt": 0, "le": 100, "allow_inf_nan": False},
 }
-"""Of the fields of requests and selections, beside what the records themselves check."""
-THRESHOLD = Annotated[float, Field(allow_inf_nan=False)] | Annotated[str, Field(max_length=MAX_NAME)] | None
+"""Of the fields of requests and selections, beside what the records check; bodies and URLs are bounded as such."""
+THRESHOLD = Annotated[float, Field(allow_inf_nan=False)] | str | None
 
 
 def model_of(record: type[Any], *, strict: bool) -> type[BaseModel]:
@@ -49,8 +40,7 @@ def model_of(record: type[Any], *, strict: bool) -> type[BaseModel]:
         else:
             about["default"] = ... if each.default is MISSING else each.default
         if isinstance(each.default, tuple):
-            one = Literal[choices] if choices else Annotated[str, Field(max_length=MAX_NAME)]
-            kind, about["default"] = list[one], list(each.default)  # type: ignore[valid-type]
+            kind, about["default"] = list[Literal[choices] if choices else str], list(each.default)  # type: ignore[misc]
         elif choices:
             kind = Literal[(each.default, *choices)]
         made[each.name] = kind, Field(**about)
@@ -65,8 +55,8 @@ class Ask(model_of(Request, strict=True)):  # type: ignore[misc]
 class SelectionQuery(model_of(Selection, strict=False)):  # type: ignore[misc]
     """Whose neurons, and how they are selected: as for an ablation of the same labelling."""
 
-    task: str = Field(max_length=MAX_NAME, description="Task of a store.")
-    label: str = Field(max_length=MAX_NAME, description="Label column.")
+    task: str = Field(description="Task of a store.")
+    label: str = Field(description="Label column.")
 
 
 class Problem(BaseModel):
@@ -100,16 +90,6 @@ class TaskView(BaseModel):
     labels: list[str]
     pending: int = Field(description="Clips that are not extracted yet.")
     rerun: bool = Field(description="Whether its audio is here.")
-
-
-class ProbeView(BaseModel):
-    """A probe that was fitted for a job."""
-
-    probe: str
-    labelling: str
-    heads: list[str]
-    recipe: dict[str, Any]
-    valid_accuracy: list[float | None]
 
 
 class Health(BaseModel):

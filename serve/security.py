@@ -17,21 +17,22 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..files import whole_file
+from .connections import MAX_CONNECTIONS
 from .metrics import Metrics
-from .settings import Limits
+from .settings import TOKEN, Settings
 
-METHODS = ("GET", "POST", "DELETE", "PUT", "PATCH", "HEAD", "OPTIONS")
 HEALTH = ("/api/health/live", "/api/health/ready")
-TOKEN = "OTOSCOPE_TOKEN"  # environment variable
 MIN_TOKEN = 16  # characters
+MAX_BYTES = 65_536  # of a request's body
+MAX_ANSWERING = MAX_CONNECTIONS // 2  # requests at a time; health is answered beyond that
 HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^\s:/@\[\]]+)(:\d{1,5})?")
 
 
 class Guard:
     """Passes requests within the limits on to an application, and counts all by method and status."""
 
-    def __init__(self, app: ASGIApp, limits: Limits, metrics: Metrics) -> None:
-        self.app, self.limits, self.metrics, self.answering = app, limits, metrics, 0
+    def __init__(self, app: ASGIApp, settings: Settings, metrics: Metrics) -> None:
+        self.app, self.settings, self.metrics, self.answering = app, settings, metrics, 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
@@ -50,29 +51,27 @@ class Guard:
             await (refused or self.app)(scope, receive, counted)
         finally:
             self.answering -= 1
-            method = scope["method"] if scope["method"] in METHODS else "other"
+            method = scope["method"] if scope["method"] in ("GET", "POST", "DELETE") else "other"
             self.metrics.answers.labels(method, status).inc()
 
     def _refusal(self, scope: Scope, headers: Headers) -> JSONResponse | None:
         path, length = scope["path"], headers.get("content-length", "0")
-        if host_of(headers.get("host", "")) not in self.limits.hosts:
+        if host_of(headers.get("host", "")) not in self.settings.hosts:
             return _problem(400, "unknown host; expected a name that the server was started for: see --allow-host")
         if path in HEALTH:
             return None
-        if self.limits.token and not self._is_token(_token_in(scope, headers)):
+        given = token_digest(_token_in(scope, headers))
+        if self.settings.token and not hmac.compare_digest(given, self.settings.token):
             error = "no valid token; expected the header Authorization: Bearer TOKEN"
             return _problem(401, error, {"WWW-Authenticate": "Bearer"})
-        if self.answering >= self.limits.max_answering:
+        if self.answering >= MAX_ANSWERING:
             return _problem(503, "too many requests at a time; expected fewer: ask again", {"Retry-After": "1"})
-        if not length.isdecimal() or len(length) > 18 or int(length) > self.limits.max_bytes:
-            return _problem(413, f"the body is too large; expected at most {self.limits.max_bytes} bytes")
+        if not length.isdecimal() or len(length) > 18 or int(length) > MAX_BYTES:
+            return _problem(413, f"the body is too large; expected at most {MAX_BYTES} bytes")
         kind = headers.get("content-type", "").partition(";")[0].strip().lower()
         if scope["method"] == "POST" and kind != "application/json":
             return _problem(415, "expected a body of Content-Type application/json")
         return None
-
-    def _is_token(self, given: str) -> bool:
-        return hmac.compare_digest(token_digest(given).encode(), self.limits.token.encode())
 
 
 def _token_in(scope: Scope, headers: Headers) -> str:

@@ -12,11 +12,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+import pyarrow as pa
+
+from ..ablate.jobs.process import JobProcess
+from ..ablate.jobs.results import Results
 from ..messages import one_line
-from .job_process import JobProcess
-from .jobs import Job, JobTable, State
+from .jobs import Job, JobTable, State, job_of, jobs_of
 from .metrics import Metrics
-from .results import Results
+from .settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -36,15 +39,15 @@ class QueueFull(RuntimeError):
 class WorkerLoop:
     """Jobs of a table, done one at a time; use `start` and `stop`.
 
-    on_stale: called when a job found the stores changed. redact: what error messages pass.
+    on_stale: called when a job found the stores changed.
+    Raises OSError where the folder of the settings cannot be used.
     """
 
-    def __init__(
-        self, table: JobTable, results: Results, process: JobProcess, metrics: Metrics, max_queued: int,
-        on_stale: Callable[[], object], redact: Callable[[str], str],
-    ) -> None:  # fmt: skip
-        self.table, self.results, self.process, self.metrics = table, results, process, metrics
-        self.max_queued, self.on_stale, self.redact = max_queued, on_stale, redact
+    def __init__(self, settings: Settings, process: JobProcess, on_stale: Callable[[], object]) -> None:
+        self.settings, self.process, self.on_stale, self.metrics = settings, process, on_stale, Metrics()
+        self.results = Results(settings.state / "results")
+        self.results.clear()
+        self.table = JobTable(settings.state / "jobs.sqlite", lambda: jobs_of(self.results))
         self.problem = "it was not started"
         """Why no jobs are taken, or ""."""
         self._wake, self._cancelled, self._stopping = threading.Event(), threading.Event(), threading.Event()
@@ -76,7 +79,7 @@ class WorkerLoop:
         """
         with self._lock:
             row, now = self.table.get(id_), time.time()
-            known = row if row and row.unfinished else self.results.job(id_)
+            known = row if row and row.unfinished else job_of(self.results, id_)
             if known is not None:
                 if row is None or row.state in ("failed", "cancelled"):
                     row = replace(known, request=dict(request))
@@ -84,7 +87,7 @@ class WorkerLoop:
                 self.metrics.jobs.labels("known").inc()
                 return row, False
             n_queued = sum(each.state == "queued" for each in self.table.unfinished())
-            if n_queued >= self.max_queued:
+            if n_queued >= self.settings.max_queued:
                 self.metrics.jobs.labels("refused").inc()
                 raise QueueFull(n_queued, int(min(max(self._seconds, 1.0), 600.0) + 0.5))
             job = Job(id=id_, state="queued", request=dict(request), submitted=now, changed=now)
@@ -93,20 +96,30 @@ class WorkerLoop:
             self._wake.set()
             return job, True
 
-    def job(self, id_: str) -> Job | None:
-        """A job as it stands, or None."""
-        found = self.table.get(id_) or self.results.job(id_)
-        return found and self.shown(found)
+    def job(self, id_: str) -> Job:
+        """A job as it stands. Raises LookupError where there is none."""
+        found = self.table.get(id_) or job_of(self.results, id_)
+        if found is None:
+            raise LookupError(f"no job {id_}; expected an id that POST /api/ablations gave")
+        return self.shown(found)
+
+    def result(self, id_: str) -> tuple[Job, pa.Table | None]:
+        """A job and, if it is done, its result; one whose result is not whole has failed. Raises as `job`."""
+        with self._lock:  # or a job that is asked for again meanwhile would fail
+            job, table = self.job(id_), self.results.read(id_)
+            if job.state == "done" and table is None:
+                job = self.put(job, "failed", "its result on disk was damaged or deleted: ask again")
+            return job, table if job.state == "done" else None
 
     def shown(self, job: Job) -> Job:
         """A job of the table with what is done of it by now."""
         done, total = self._progress if job.state == "running" else (job.done, job.total)
         return replace(job, done=done, total=total)
 
-    def cancel(self, job: Job) -> Job:
-        """The job, cancelled unless it ended before. The process stops working on it within seconds."""
+    def cancel(self, id_: str) -> Job:
+        """A job, cancelled unless it ended before. The process stops working on it within seconds. Raises as `job`."""
         with self._lock:
-            job = self.table.get(job.id) or job
+            job = self.job(id_)
             if job.unfinished:
                 if job.state == "running":
                     self._cancelled.set()
@@ -128,9 +141,8 @@ class WorkerLoop:
         if job.losses < MAX_LOSSES:
             self.put(job, "queued")
         else:
-            self.put(
-                job, "failed", f"{job.losses} processes that worked on it died; see the log, and ask for less at once"
-            )
+            died = f"{job.losses} processes that worked on it died"
+            self.put(job, "failed", f"{died}; see the log, and ask for less at once")
 
     def _work(self) -> None:
         while not self._stopping.is_set():
@@ -139,19 +151,16 @@ class WorkerLoop:
                 if self._do_next():
                     continue
                 self.problem = ""
-            except OSError as error:  # of the disk; jobs are not lost by it
+            except Exception as error:  # of the disk, or a fault of ours; jobs are not lost by it
                 self.problem = one_line(error)
-                log.error("no jobs are taken: %s", self.problem)
-            except Exception:
-                self.problem = "a fault of ours"
-                log.exception("a fault of the server")
+                log.exception("no jobs are taken")
             self._wake.wait(RETRY_SECONDS)
         self.problem = "it was stopped"
 
     def _do_next(self) -> bool:
         """Do the oldest queued job; False where there is none."""
         with self._lock:
-            job = self.table.next_queued()
+            job = next((each for each in self.table.unfinished() if each.state == "queued"), None)
             if job is None:
                 return False
             self._cancelled.clear()
@@ -177,7 +186,7 @@ class WorkerLoop:
             else:
                 if outcome == "stale":
                     self.on_stale()
-                self.put(job, "failed", self.redact(error))
+                self.put(job, "failed", self.settings.redact(error))
         return True
 
     def _follow(self, done: int, total: int) -> None:

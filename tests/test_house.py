@@ -205,7 +205,7 @@ DOORS = {
     "sklearn": r"analysis/probe/probe\.py|sae/lasso\.py",
     "numba": r"analysis/adders\.py",
     "opensmile": r"sae/factors\.py",
-    "fastapi": r"serve/(app|routes)\.py",
+    "fastapi": r"serve/routes\.py",
     "uvicorn": r"serve/(app|connections)\.py",
     "sqlite3": r"serve/jobs\.py",
     "httpx": r"serve/client\.py",

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 import pytest
 import torch
 import xarray as xr
@@ -14,7 +13,7 @@ import xarray as xr
 import otoscope
 from otoscope.ablate.effects import clip_scores
 from otoscope.ablate.request import Request
-from otoscope.ablate.result import read_result, result_of_table, write_result
+from otoscope.ablate.result import read_result, write_result
 from otoscope.ablate.study import LEARNING_RATES, OpenStore, look_up, run_study
 from otoscope.analysis.selection.selection import Selection
 from otoscope.extract.audio.decoding import read_clip
@@ -23,7 +22,8 @@ from otoscope.extract.capture import capture
 from otoscope.extract.models.dictionary import write_dictionary
 from otoscope.extract.models.registry import load_encoder
 from otoscope.extract.plan import origin_of
-from otoscope.serve.client import ARROW
+from otoscope.serve.client import Client
+from otoscope.serve.routes import make_app
 from otoscope.store.provenance import digest_of
 
 from ..support import planted_encoder as planted
@@ -33,8 +33,7 @@ from ..support.dictionaries import by_hooks
 from ..support.planted_corpus import write_sounds
 from ..support.planted_encoder import HOP, RATE
 from ..support.planted_latents import LATENTS, PLANTED_LATENT, planted_dictionary
-from ..support.running_service import ServedStore, serving
-from ..support.running_service import done as service_did
+from ..support.running_service import HereProcess, ServedStore, listening
 
 BASE = f"module:{planted.__file__}:planted"
 ASKED: dict = {"task": "t", "label": "letter", "set": "only(d)", "selection": Selection(percentile=2.5, clips="all")}
@@ -154,14 +153,11 @@ def test_named_sets_of_latents_are_made_and_removed_by_commands(here, tmp_path):
 
 def test_a_service_gives_what_the_study_gives(here, tmp_path):
     spec, url, manifest = here
+    settings = ServedStore(url=url, manifest=manifest).settings(tmp_path / "state", encoder=spec)
     asked = Request(**ASKED, controls=3)
-    stored = ServedStore(url=url, manifest=manifest)
-    with serving(stored, tmp_path / "state", encoder=spec) as client:
-        job = service_did(client, **asked.to_json())
-        answer = client.get(f"/ablations/{job}/result", headers={"Accept": ARROW})
+    with listening(make_app(settings, HereProcess(settings))) as address:
+        found = Client(address).run(asked, timeout=300)
     write_result(run(here, controls=3), tmp_path / "r.parquet")
-    with pa.ipc.open_stream(answer.content) as stream:
-        found = result_of_table(stream.read_all())
     xr.testing.assert_identical(found, read_result(tmp_path / "r.parquet"))
 
 

@@ -14,15 +14,16 @@ from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 import otoscope
+from otoscope.ablate.jobs.results import ARROW
 from otoscope.ablate.request import Request
 from otoscope.ablate.result import result_of_table, write_result
 from otoscope.ablate.study import look_up, run_study
 from otoscope.analysis.selection.selection import Selection
 from otoscope.extract.audio.manifest import read_manifest
 from otoscope.extract.models.registry import load_encoder
-from otoscope.serve.app import make_app
 from otoscope.serve.catalogue import Catalogue
-from otoscope.serve.client import ARROW
+from otoscope.serve.jobs import JobTable
+from otoscope.serve.routes import make_app
 from otoscope.serve.schemas import Ask
 from otoscope.store.changes.tasks import add_labels
 
@@ -197,7 +198,6 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"selection": {"where": ["nope=1"]}}, "no label column 'nope'"),
     ({"selection": {"where": ["split="]}}, "expected COLUMN=VALUE or COLUMN!=VALUE"),
     ({"selection": {"permutations": 10_001}}, "selection.permutations: Input should be less than or equal to 10000"),
-    ({"selection": {"where": ["a=b"] * 101}}, "selection.where: List should have at most 100 items"),
     ({"selection": {"rule": "best"}}, "selection.rule: Input should be '', 'lape', 'paper' or 'contrast'"),
     ({"selection": {"reading": "any", "threshold": 1.0}}, "expected reading 'clip' for it"),
     ({"selection": {"threshold": "q101"}}, "expected a percentile from q0 to q100"),
@@ -274,7 +274,7 @@ def test_what_is_not_there_is_said_in_one_line(client: TestClient, method: str, 
     assert set(answer.json()) == {"error"}
 
 
-@pytest.mark.parametrize("threshold", ["q80", "median", "z0.5", "0.001"])
+@pytest.mark.parametrize("threshold", ["q80", "0.001"])
 def test_thresholds_by_name(client: TestClient, stored: ServedStore, threshold: str) -> None:
     answer = client.get(f"/selections?task=t&label=letter&percentile=50&clips=all&threshold={threshold}")
     assert answer.status_code == 200, answer.text
@@ -325,7 +325,7 @@ def test_faults_show_nothing_of_the_inside(
         monkeypatch.setattr(Catalogue, "tasks", broken)
         answer = client.get("/tasks")
         assert (answer.status_code, answer.json()) == (500, {"error": "a fault of the server; see its log"})
-        monkeypatch.setattr(app.state.loop.table, "put", full)
+        monkeypatch.setattr(JobTable, "put", full)
         answer = client.post("/ablations", json=ASKED)
         assert (answer.status_code, answer.json()) == (503, {"error": "the state of the server cannot be used now"})
         assert str(tmp_path) not in client.get("/selections?task=t&label=split&percentile=1").text
@@ -371,7 +371,7 @@ fields = {
 }  # fmt: skip
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.fixed_dictionaries({}, optional=fields))
 def test_no_body_makes_it_fail(client: TestClient, change: dict[str, Any]) -> None:
     body = {**ASKED, "controls": 0, "set": "only(zzz)", **change}  # most of them name nothing, so that little is run

@@ -17,8 +17,8 @@ from otoscope.ablate.study import look_up, run_study
 from otoscope.analysis.selection.selection import Selection
 from otoscope.extract.audio.manifest import read_manifest
 from otoscope.extract.models.registry import load_encoder
-from otoscope.serve.app import make_app
 from otoscope.serve.client import Client
+from otoscope.serve.routes import make_app
 from otoscope.serve.security import token_digest
 
 from ..support.running_service import ENCODER, NOBODY, SELECTION, HereProcess, ServedStore, asked, listening
@@ -29,7 +29,7 @@ TOKEN = "correct-horse-battery-staple"
 @pytest.fixture(scope="module")
 def url(stored: ServedStore, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A service that knows a token."""
-    settings = stored.settings(tmp_path_factory.mktemp("service") / "s", limits={"token": token_digest(TOKEN)})
+    settings = stored.settings(tmp_path_factory.mktemp("service") / "s", token=token_digest(TOKEN))
     with listening(make_app(settings, HereProcess(settings))) as url:
         yield url
 

@@ -12,6 +12,7 @@ import httpx
 import pytest
 from fastapi.testclient import TestClient
 
+from otoscope.ablate.jobs.runner import JobRunner
 from otoscope.ablate.offer import Offer
 from otoscope.ablate.request import Request
 from otoscope.cli.main import cli
@@ -19,7 +20,6 @@ from otoscope.cli.serve import serve
 from otoscope.cluster.executor import SerialExecutor
 from otoscope.serve.app import locked
 from otoscope.serve.client import Client
-from otoscope.serve.job_runner import JobRunner
 from otoscope.serve.schemas import Ask
 from otoscope.serve.security import draw_token, read_token
 

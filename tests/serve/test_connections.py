@@ -11,9 +11,9 @@ from urllib.parse import urlsplit
 import pytest
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from otoscope.serve import connections
-from otoscope.serve.app import make_app
+from otoscope.serve import connections, security
 from otoscope.serve.client import Client
+from otoscope.serve.routes import make_app
 from otoscope.serve.security import token_digest
 
 from ..support.running_service import ServedStore, listening
@@ -26,8 +26,7 @@ DRIPS += (BODY + b"\r\n{", BODY + b"Authorization: Bearer " + TOKEN.encode() + b
 
 @pytest.fixture
 def url(stored: ServedStore, tmp_path: Path) -> Iterator[str]:
-    limits = {"token": token_digest(TOKEN)}
-    with listening(make_app(stored.settings(tmp_path / "s", limits=limits, corpora={}))) as url:
+    with listening(make_app(stored.settings(tmp_path / "s", token=token_digest(TOKEN), corpora={}))) as url:
         yield url
 
 
@@ -108,7 +107,9 @@ def test_a_client_that_does_not_read_is_ended(url: str, monkeypatch: pytest.Monk
 def test_a_server_that_is_busy_refuses_all_but_health(
     stored: ServedStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    app = make_app(stored.settings(tmp_path / "s", corpora={}, limits={"max_answering": 1}))
+    app = make_app(stored.settings(tmp_path / "s", corpora={}))
+    assert security.MAX_ANSWERING < connections.MAX_CONNECTIONS  # or there is no connection left for health
+    monkeypatch.setattr(security, "MAX_ANSWERING", 1)
     began, go_on = threading.Event(), threading.Event()
 
     def slow(*_: object) -> dict[str, int]:

@@ -14,8 +14,8 @@ from hypothesis.errors import Unsatisfiable
 from schemathesis import GenerationMode
 from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
 
-from otoscope.serve.app import make_app
 from otoscope.serve.client import Client
+from otoscope.serve.routes import make_app
 
 from ..support.running_service import HereProcess, ServedStore, asked, listening
 
@@ -62,13 +62,13 @@ def fuzz(service: tuple[Any, str], examples: int, derandomize: bool = True) -> i
 
 
 def test_every_answer_is_as_described(service: tuple[Any, str]) -> None:
-    assert fuzz(service, 6) > 80
+    assert fuzz(service, 4) > 50
 
 
 @pytest.mark.slow
 def test_every_answer_is_as_described_at_length(service: tuple[Any, str]) -> None:
     """OTOSCOPE_FUZZ_SECONDS=300 goes on, with other cases each time, for that long."""
     deadline = time.monotonic() + float(os.environ.get("OTOSCOPE_FUZZ_SECONDS", "0"))
-    assert fuzz(service, 60) > 800
+    assert fuzz(service, 30) > 400
     while time.monotonic() < deadline:
-        fuzz(service, 60, derandomize=False)
+        fuzz(service, 30, derandomize=False)

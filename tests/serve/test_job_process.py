@@ -8,18 +8,18 @@ from pathlib import Path
 
 import pytest
 
+from otoscope.ablate.jobs.process import CANCEL_SECONDS, JobProcess
+from otoscope.ablate.jobs.results import Results
 from otoscope.ablate.offer import Offer
-from otoscope.serve.job_process import CANCEL_SECONDS, JobProcess
-from otoscope.serve.results import Results
 
 from ..support.running_service import ServedStore, asked
 
 LONG = asked(controls=10_000, match=("rate",))
 
 
+@pytest.mark.slow
 def test_a_job_is_left_at_once_and_a_process_that_dies_is_replaced(stored: ServedStore, tmp_path: Path) -> None:
     settings = stored.settings(tmp_path / "s")
-    (settings.state / "probes").mkdir()
     process, offer = JobProcess(settings), Offer(settings.stores)
     cancelled, seen = threading.Event(), list[tuple[int, int]]()
 
@@ -51,7 +51,6 @@ def test_a_job_is_left_at_once_and_a_process_that_dies_is_replaced(stored: Serve
 @pytest.mark.slow
 def test_a_job_that_cannot_be_interrupted_is_ended_with_its_process(stored: ServedStore, tmp_path: Path) -> None:
     settings = stored.settings(tmp_path / "s")
-    (settings.state / "probes").mkdir()
     process, offer, cancelled = JobProcess(settings), Offer(settings.stores), threading.Event()
     process.start()
     os.kill(process._process.pid, signal.SIGSTOP)  # it hears nothing

@@ -15,7 +15,7 @@ from otoscope.extract.models.registry import load_encoder
 
 from ..support.running_service import ENCODER, Served, ServedStore, asked, free_port
 
-CLIENTS, SECONDS = 16, 30.0
+CLIENTS, SECONDS = 8, 12.0
 
 
 @pytest.mark.slow

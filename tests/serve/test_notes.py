@@ -4,13 +4,15 @@ import numpy as np
 import pytest
 
 from otoscope.extract.capture import capture
-from otoscope.serve.app import make_app
 from otoscope.serve.client import Client
+from otoscope.serve.routes import make_app
 from otoscope.store.changes.tasks import add_labels
 
 from ..ablate import test_unused
 from ..support.planted_corpus import write_sounds
 from ..support.running_service import HereProcess, ServedStore, asked, listening
+
+pytestmark = pytest.mark.slow
 
 
 def unused_after() -> object:

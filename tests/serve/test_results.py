@@ -7,8 +7,8 @@ import pyarrow as pa
 import pytest
 from fastapi.testclient import TestClient
 
-from otoscope.serve.app import make_app
-from otoscope.serve.client import ARROW
+from otoscope.ablate.jobs.results import ARROW
+from otoscope.serve.routes import make_app
 
 from ..support.running_service import ASKED, HereProcess, ServedStore, client_of, done
 from .test_jobs import damaged
@@ -37,7 +37,7 @@ def check_damage(client: TestClient, state: Path, rounds: int, seed: int) -> Non
 def test_a_damaged_result_is_done_again(stored: ServedStore, tmp_path: Path) -> None:
     settings = stored.settings(tmp_path / "s")
     with client_of(make_app(settings, HereProcess(settings))) as client:
-        check_damage(client, settings.state, rounds=12, seed=0)
+        check_damage(client, settings.state, rounds=6, seed=0)
 
 
 @pytest.mark.slow

@@ -42,7 +42,7 @@ TOKEN = "correct-horse-battery-staple"
 def test_a_token_is_demanded_everywhere_but_for_health(
     stored: ServedStore, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with serving(stored, tmp_path / "s", limits={"token": token_digest(TOKEN)}) as client:
+    with serving(stored, tmp_path / "s", token=token_digest(TOKEN)) as client:
         close = ("/health/live/", "//health/live", "/health/%2e%2e/tasks")
         for path in ("/tasks", "/metrics", "/openapi.json", "/nowhere", "/?token=x", f"/ablations/{NOBODY}", *close):
             for wrong in (None, "Bearer ", "Bearer x", f"Basic {TOKEN}", TOKEN, f"Bearer {TOKEN}x"):

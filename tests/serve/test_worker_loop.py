@@ -4,15 +4,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from otoscope.serve.job_process import JobProcess, Outcome, Progress
-from otoscope.serve.jobs import Job, JobTable
-from otoscope.serve.metrics import Metrics
-from otoscope.serve.results import Results
+from otoscope.ablate.jobs.process import JobProcess, Outcome, Progress
+from otoscope.serve.jobs import Job
+from otoscope.serve.settings import Settings
 from otoscope.serve.worker_loop import MAX_LOSSES, QueueFull, WorkerLoop
 from otoscope.store.provenance import digest_of
 
@@ -48,9 +48,8 @@ def loops(tmp_path: Path, work: Work) -> Iterator[Callable[..., WorkerLoop]]:
     made: list[WorkerLoop] = []
 
     def make(start: bool = True, max_queued: int = 64) -> WorkerLoop:
-        results = Results(tmp_path / "results")
-        table = JobTable(tmp_path / "jobs.sqlite", results.jobs)
-        loop = WorkerLoop(table, results, work, Metrics(), max_queued, lambda: work.began.append(-1), str.upper)
+        settings = Settings(stores=("/stores/s.zarr",), state=tmp_path, workers=nullcontext, max_queued=max_queued)
+        loop = WorkerLoop(settings, work, lambda: work.began.append(-1))
         made.append(loop)
         if start:
             loop.start()
@@ -76,9 +75,7 @@ def ask(loop: WorkerLoop, i: int, **more: Any) -> Job:
 
 
 def now(loop: WorkerLoop, i: int) -> Job:
-    job = loop.job(digest_of(i))
-    assert job is not None
-    return job
+    return loop.job(digest_of(i))
 
 
 def ended(loop: WorkerLoop, i: int, how: str = "done") -> Job:
@@ -116,7 +113,7 @@ def test_a_full_queue_refuses_until_there_is_room(loops: Callable[..., WorkerLoo
     with pytest.raises(QueueFull, match="2 jobs are waiting") as refused:
         ask(loop, 3)
     assert refused.value.retry_after >= 1
-    loop.cancel(now(loop, 1))
+    loop.cancel(digest_of(1))
     assert ask(loop, 3).state == "queued"
 
 
@@ -126,7 +123,7 @@ def test_progress_is_shown_and_cancelling_ends_the_work(loops: Callable[..., Wor
     ask(loop, 0), ask(loop, 1)
     until(lambda: now(loop, 0).total == 10)
     assert (now(loop, 0).state, now(loop, 0).done, now(loop, 1).total) == ("running", 1, 0)
-    assert loop.cancel(now(loop, 0)).state == "cancelled"
+    assert loop.cancel(digest_of(0)).state == "cancelled"
     until(lambda: work.began == [0, 1])  # it was left, though it may not go on
     assert now(loop, 0).state == "cancelled"
     assert ask(loop, 0).state == "queued"  # asked for again
@@ -137,12 +134,12 @@ def test_progress_is_shown_and_cancelling_ends_the_work(loops: Callable[..., Wor
 
 def test_a_job_that_fails_says_why_and_the_next_one_is_done(loops: Callable[..., WorkerLoop], work: Work) -> None:
     loop = loops()
-    ask(loop, 0, outcome="failed", error="no such thing")
+    ask(loop, 0, outcome="failed", error="no /stores/s.zarr/zarr.json")
     ask(loop, 1, outcome="stale", error="changed")
     ask(loop, 2)
     ended(loop, 2)
-    assert ended(loop, 0, "failed").error == "NO SUCH THING"  # as it was redacted
-    assert ended(loop, 1, "failed").error == "CHANGED"
+    assert ended(loop, 0, "failed").error == "no the store/zarr.json"  # redacted
+    assert ended(loop, 1, "failed").error == "changed"
     assert work.began == [0, 1, -1, 2]
 
 
@@ -173,15 +170,17 @@ def test_what_was_running_is_queued_again_at_the_start(loops: Callable[..., Work
 def test_a_loop_that_cannot_use_its_disk_says_so_and_goes_on(
     loops: Callable[..., WorkerLoop], work: Work, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    work.may_go_on.clear()
     loop = loops()
-    until(lambda: not loop.problem)
+    ask(loop, 0), ask(loop, 1)
+    until(lambda: now(loop, 0).state == "running")
 
     def full() -> None:
         raise OSError("disk full")
 
     with monkeypatch.context() as broken:
-        broken.setattr(loop.table, "next_queued", full)
-        ask(loop, 0)
+        broken.setattr(loop.table, "unfinished", full)
+        work.may_go_on.set()
         until(lambda: loop.problem == "disk full")
-    ended(loop, 0)
+    ended(loop, 0), ended(loop, 1)
     until(lambda: not loop.problem)

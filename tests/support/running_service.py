@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,16 +18,17 @@ import uvicorn
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
+from otoscope.ablate.jobs.process import JobProcess, Outcome, Progress, outcome_of
+from otoscope.ablate.jobs.results import Results
+from otoscope.ablate.jobs.runner import JobRunner
 from otoscope.ablate.request import Request
 from otoscope.analysis.selection.selection import Selection
 from otoscope.cli.options import executor_of
 from otoscope.cluster.executor import SerialExecutor
 from otoscope.extract.capture import capture
-from otoscope.serve.app import make_app
-from otoscope.serve.connections import bounded
-from otoscope.serve.job_process import JobProcess, Outcome, Progress, outcome_of
-from otoscope.serve.job_runner import JobRunner
-from otoscope.serve.settings import Limits, Settings
+from otoscope.serve.connections import BoundedProtocol
+from otoscope.serve.routes import make_app
+from otoscope.serve.settings import Settings
 
 from . import planted_encoder as planted
 from .commands import command
@@ -50,10 +52,9 @@ class ServedStore:
     def settings(self, state: Path, **more: Any) -> Settings:
         """Of a service on it."""
         state.mkdir(parents=True, exist_ok=True)
-        limits = Limits(**{"hosts": ("testserver", "localhost", "127.0.0.1"), **more.pop("limits", {})})
         given = {"corpora": {"t": (str(self.manifest), None)}, "encoder": ENCODER, "device": "cpu", **more}
-        workers = partial(executor_of, "serial")
-        return Settings(stores=(self.url,), state=state, workers=workers, limits=limits, **given)
+        workers, hosts = partial(executor_of, "serial"), ("testserver", "localhost", "127.0.0.1")
+        return Settings(stores=(self.url,), state=state, workers=workers, hosts=hosts, **given)
 
 
 def made(folder: Path, per_category: int = 15) -> ServedStore:
@@ -63,12 +64,26 @@ def made(folder: Path, per_category: int = 15) -> ServedStore:
     return ServedStore(url=url, manifest=manifest)
 
 
+RUNNERS: dict[str, JobRunner] = {}
+"""By what they were made of, since loading and comparing an encoder takes longer than most jobs here."""
+
+
+def runner_of(settings: Settings) -> JobRunner:
+    """One for a service, which shares encoder and corpora with those of other services."""
+    made_of = repr((settings.stores, settings.encoder, settings.corpora, settings.device))
+    if made_of not in RUNNERS:
+        RUNNERS[made_of] = JobRunner(settings, SerialExecutor())
+    runner = copy(RUNNERS[made_of])
+    runner.setup, runner.results = settings, Results(settings.state / "results")
+    return runner
+
+
 class HereProcess(JobProcess):
     """Does jobs in a thread of this process, which starts at once; they cannot be cancelled while they run."""
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
-        self.runner = JobRunner(settings, SerialExecutor())
+        self.runner = runner_of(settings)
         self.may_begin = threading.Event()
         self.may_begin.set()
 
@@ -160,7 +175,7 @@ def free_port() -> int:
 @contextmanager
 def listening(app: FastAPI) -> Iterator[str]:
     """An application on a free port of loopback, in a thread of this process: its URL."""
-    config = uvicorn.Config(app, http=bounded(), log_config=None, access_log=False, lifespan="on", ws="none")
+    config = uvicorn.Config(app, http=BoundedProtocol, log_config=None, access_log=False, lifespan="on", ws="none")
     server = uvicorn.Server(config)
     with socket.create_server(("127.0.0.1", 0)) as port:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [port]})

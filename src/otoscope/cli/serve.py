@@ -3,18 +3,16 @@
 import os
 import secrets
 from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import click
 
-from ..serve.settings import LOOPBACK, MAX_QUEUED
+from ..serve.settings import LOOPBACK, MAX_QUEUED, TOKEN
 from . import options
 from .printing import echo, log_progress
-
-ANYWHERE = ("0.0.0.0", "::")
 
 
 @click.command(epilog=f"Encoders: {options.ENCODERS}")
@@ -62,8 +60,8 @@ def serve(
 ) -> None:
     """Submit, follow, fetch, cancel; see /api/openapi.json there."""
     from ..serve.app import run_server
-    from ..serve.security import TOKEN, bracketed, draw_token, host_of, read_token, token_digest
-    from ..serve.settings import Limits, Settings
+    from ..serve.security import bracketed, draw_token, host_of, read_token, token_digest
+    from ..serve.settings import Settings
     from ..store.group import open_root, task_names
 
     if bool(manifests) != bool(chosen["encoder"]):
@@ -97,15 +95,12 @@ def serve(
     if workers.keywords["address"] is None:
         os.environ.setdefault("RAY_AUTH_MODE", "token")
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-    with ExitStack() as stack:
-        folder = state or stack.enter_context(TemporaryDirectory(prefix="otoscope-"))
+    with nullcontext(state) if state else TemporaryDirectory(prefix="otoscope-") as folder:
         settings = Settings(
             stores=stores, state=Path(folder).absolute(), workers=workers, prepare=log_progress, **chosen,
             corpora={task: (manifest, root_of.get(task)) for task, manifest in manifest_of.items()},
-            limits=Limits(
-                hosts=(*LOOPBACK, *map(host_of, names), *(() if host in ANYWHERE else (own,))),
-                token=token and token_digest(token),
-            ),
+            hosts=(*LOOPBACK, *map(host_of, names), *(() if host in ("0.0.0.0", "::") else (own,))),
+            token=token and token_digest(token),
         )  # fmt: skip
         query = f"/?token={drawn}" if drawn else ""
         with suppress(KeyboardInterrupt):

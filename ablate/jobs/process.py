@@ -15,9 +15,9 @@ from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
 from typing import Any
 
-from ..messages import one_line
-from .job_runner import JobRunner, Stale
-from .settings import Settings
+from ...messages import one_line
+from .runner import JobRunner, Stale
+from .setup import Setup
 
 log = logging.getLogger(__name__)
 
@@ -31,8 +31,8 @@ Progress = Callable[[int, int], None]
 class JobProcess:
     """Does jobs one at a time in a process of its own, which is started when it is needed."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+    def __init__(self, setup: Setup) -> None:
+        self._setup = setup
         self._process: Any = None
         self._connection: Any = None
 
@@ -42,7 +42,7 @@ class JobProcess:
             return
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
-        self._process = context.Process(target=_main, args=(theirs, self._settings), daemon=True, name="jobs")
+        self._process = context.Process(target=_main, args=(theirs, self._setup), daemon=True, name="jobs")
         self._process.start()
         theirs.close()
         try:
@@ -92,7 +92,7 @@ class JobProcess:
         return f"ended with status {code}" if code >= 0 else f"was ended by {signal.Signals(-code).name}"
 
 
-def _main(connection: Connection, settings: Settings) -> None:
+def _main(connection: Connection, setup: Setup) -> None:
     """The process."""
     os.setsid()  # Control-C is for the server, which then sees to it that this ends
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -111,10 +111,10 @@ def _main(connection: Connection, settings: Settings) -> None:
             at_work.clear()
 
     signal.signal(signal.SIGINT, interrupt)
-    settings.prepare()
+    setup.prepare()
     try:
-        with settings.workers() as executor:
-            runner = JobRunner(settings, executor)
+        with setup.workers() as executor:
+            runner = JobRunner(setup, executor)
             connection.send(("ready", ""))
             while True:
                 task = connection.recv()

@@ -6,18 +6,18 @@ Conventions: ID.DIGEST.parquet. A file that is unlike its name is deleted when i
 
 import hashlib
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..ablate.result import KEY
-from ..documents import parse_json
-from .jobs import Job
+from ...documents import parse_json
+from ..result import KEY
 
 log = logging.getLogger(__name__)
+
+ARROW = "application/vnd.apache.arrow.stream"  # content type
 
 
 class Results:
@@ -51,27 +51,27 @@ class Results:
             path.unlink(missing_ok=True)
         return None
 
-    def job(self, job: str) -> Job | None:
-        """The job of a result on disk, as far as that tells, or None."""
-        table = self.read(job)
-        if table is None:
-            return None
-        (path, *_) = self.folder.glob(f"{job}.*.parquet")
-        when, about = path.stat().st_mtime, about_of(table)["attrs"]
-        n = int(about["n_clips"])
-        return Job(id=job, state="done", request=about["request"], submitted=when, changed=when, done=n, total=n)
+    def written(self, job: str) -> float:
+        """When the result of a job was written, in seconds since 1970; 0 where there is none."""
+        return max((path.stat().st_mtime for path in self.folder.glob(f"{job}.*.parquet")), default=0.0)
 
-    def jobs(self) -> Iterator[Job]:
-        """The jobs of all results."""
-        for name in sorted({path.name.split(".")[0] for path in self.folder.glob("[!.]*.parquet")}):
-            if (found := self.job(name)) is not None:
-                yield found
+    def ids(self) -> list[str]:
+        """The jobs that have results, in order."""
+        return sorted({path.name.split(".")[0] for path in self.folder.glob("[!.]*.parquet")})
 
 
 def about_of(table: pa.Table) -> dict[str, Any]:
     """All in a result that is no row."""
     found: dict[str, Any] = parse_json((table.schema.metadata or {})[KEY])
     return found
+
+
+def arrow_stream(table: pa.Table) -> bytes:
+    """A result as an Arrow stream; its schema's metadata hold all that is no row."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return bytes(sink.getvalue())
 
 
 def _digest(content: bytes) -> str:

@@ -1,21 +1,23 @@
-"""Job runner: from a request to a result on disk, in the process of jobs, where nothing else uses the encoder."""
+"""Runner: from a request to a result on disk, in the process of jobs, where nothing else uses the encoder."""
 
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from ..ablate.offer import Offer
-from ..ablate.request import Request
-from ..ablate.result import write_result
-from ..ablate.study import check_encoder, look_up, run_study
-from ..analysis.probe.probe import Probe, load_probe, save_probe
-from ..cluster.executor import Executor
-from ..extract.audio.manifest import read_manifest
-from ..extract.models.registry import load_encoder
-from ..extract.plan import clip_table, origin_of, to_device
+from ...analysis.probe.probe import Probe, load_probe, save_probe
+from ...cluster.executor import Executor
+from ...extract.audio.manifest import read_manifest
+from ...extract.models.registry import load_encoder
+from ...extract.plan import clip_table, origin_of, to_device
+from ..offer import Offer
+from ..request import Request
+from ..result import write_result
+from ..study import check_encoder, look_up, run_study
 from .results import Results
-from .settings import Settings
+from .setup import Setup
+
+PROBES = "probes"  # folder of those that were fitted
 
 
 class Stale(ValueError):
@@ -29,13 +31,13 @@ class JobRunner:
     made from.
     """
 
-    def __init__(self, settings: Settings, executor: Executor) -> None:
-        self.settings, self.executor, self.results = settings, executor, Results(settings.state / "results")
-        encoder = to_device(load_encoder(settings.encoder), "cpu" if executor.remote else settings.device)
-        self.encoder = settings.encoder if executor.remote else encoder  # workers elsewhere load it themselves
-        self.corpora = {task: read_manifest(*given) for task, given in settings.corpora.items()}
+    def __init__(self, setup: Setup, executor: Executor) -> None:
+        self.setup, self.executor, self.results = setup, executor, Results(setup.state / "results")
+        encoder = to_device(load_encoder(setup.encoder), "cpu" if executor.remote else setup.device)
+        self.encoder = setup.encoder if executor.remote else encoder  # workers elsewhere load it themselves
+        self.corpora = {task: read_manifest(*given) for task, given in setup.corpora.items()}
         identity_in = cache(lambda precision, *how: origin_of(encoder.at(precision), *how).identity)
-        self.identities, offer = {}, Offer(settings.stores)
+        self.identities, offer = {}, Offer(setup.stores)
         for task, corpus in self.corpora.items():
             record = offer.record(task)
             stored = record.identity
@@ -47,16 +49,17 @@ class JobRunner:
 
     def __call__(self, job: str, asked: Mapping[str, Any], progress: Callable[[int, int], None]) -> None:
         """Do a job and keep its result. Raises Stale, and as `run_study` does."""
-        request, offer = Request.from_json(asked), Offer(self.settings.stores)
+        request, offer = Request.from_json(asked), Offer(self.setup.stores)
         if offer.id_of(request) != job:
             raise Stale("the store is no longer as it was when this was asked; expected no change: ask again")
-        path = self.settings.state / "probes" / offer.probe_of(request)
+        path = self.setup.state / PROBES / offer.probe_of(request)
         known = probe_at(path)
         study = look_up(request, offer, known)
         if known is None:
+            path.parent.mkdir(exist_ok=True)
             save_probe(study.probe, path)
         result = run_study(
-            study, self.encoder, self.corpora[request.task], executor=self.executor, device=self.settings.device,
+            study, self.encoder, self.corpora[request.task], executor=self.executor, device=self.setup.device,
             identity=self.identities[request.task], progress=progress,
         )  # fmt: skip
         write_result(result, self.results.partial(job))
