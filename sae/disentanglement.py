@@ -18,7 +18,8 @@ from threadpoolctl import threadpool_limits
 
 from .lasso import Floats, Side, Standardised, as_codes, chosen_path
 
-FOLDS, INNER_FOLDS, MIN_FOLDS = 5, 5, 3  # inner folds: fewer where a fold has fewer groups to fit to
+FOLDS, MIN_FOLDS = 5, 3
+INNER_FOLDS = 10  # or as many as there are groups to fit to: a penalty chosen on much smaller parts is too strong
 SHARE = 0.9  # of R2, until which codes are counted
 ERRORS = 2  # standard errors by which R2 must exceed 0
 PENALTY, MAX_ITERATIONS, EPSILON = 0.1, 10_000, 1e-6  # published
