@@ -47,7 +47,7 @@ FULL = Size(
     load=os.cpu_count() or 1,
 )  # fmt: skip
 SMALL = Size(
-    blocks=2, block=2, seconds=0.5, depth=1, window_seconds=0.5, whisper=(1, 64), files=20, repetitions=1, load=1
+    blocks=2, block=2, seconds=0.5, depth=1, window_seconds=0.5, whisper=(1, 64), files=20, repetitions=1, load=0
 )  # fmt: skip
 
 
