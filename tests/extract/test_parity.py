@@ -56,7 +56,8 @@ def recorded(folder: Path) -> set[str]:
 def test_a_model_that_keeps_clips_apart_runs_and_the_tolerance_is_recorded(tmp_path: Path) -> None:
     module = Leaky()
     assert run(tmp_path, module, [40] * 9, batch=3).n_ok == 9
-    assert module.shapes[:3] == [(2, 4), (1, 4), (3, 4)]
+    assert module.shapes[:2] == [(2, 4), (1, 4)]
+    assert sorted(module.shapes[2:]) == [(1, 4), (2, 4), (3, 4), (3, 4)]  # of two blocks, whichever is decoded first
     (version,) = recorded(tmp_path)
     assert " parity within 0.0001 on " in version
     module.shapes.clear()
