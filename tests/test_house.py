@@ -23,8 +23,6 @@ from otoscope.extract.models.m2d import M2D
 from otoscope.extract.models.registry import load_encoder
 from otoscope.extract.models.tap import tap
 
-from .vocabulary import FOLDERS, unwanted_names
-
 ROOT = Path(__file__).parents[1]
 PACKAGE = Path(otoscope.__file__).parent
 ROOMS = ("store", "cluster", "extract", "analysis", "sae", "ablate", "serve")
@@ -151,11 +149,6 @@ def test_no_docstring_lists_what_the_file_holds(folder: str) -> None:
     """Such lists rot."""
     trees = {path.relative_to(ROOT): parsed(path) for path in (ROOT / folder).resolve().rglob("*.py")}
     assert [str(path) for path, tree in trees.items() if "\nContents:" in (ast.get_docstring(tree) or "")] == []
-
-
-@pytest.mark.parametrize("folder", FOLDERS)
-def test_names_are_in_the_words_of_the_house(folder: str) -> None:
-    assert "\n".join(map(str, unwanted_names(folder))) == ""
 
 
 def test_no_file_of_the_package_imports_itself_by_way_of_others() -> None:

@@ -218,6 +218,7 @@ def test_results_do_not_say_where_files_lie(here, removed, tmp_path):
     assert row(removed, "margin", "d")["change"] < row(back, "margin", "d")["change"] < -1  # half of it, as it says
 
 
+@pytest.mark.slow
 def test_folds_and_clips_of_unequal_length(tmp_path):
     """Every clip is tested, by the probe of its fold; transplants between clips of unequal length take means."""
     there = planted_task(tmp_path, 24, lengths=(8, 5, 13), fold=True)

@@ -141,6 +141,7 @@ def test_silent_neurons_and_a_gain_of_1_are_a_zero_and_told(sounds: str, tmp_pat
         assert bool((result["change"] == 0).all())
 
 
+@pytest.mark.slow
 def test_clips_changed_are_those_whose_embeddings_by_plain_torch_differ(sounds: str, tmp_path: object) -> None:
     """One neuron of layer 0 that fires in some clips only: by replay, and by whole passes."""
     corpus = read_manifest(sounds)

@@ -178,7 +178,7 @@ def test_every_method_that_counts_clips_is_asked():
     assert counting == {name.partition(",")[0] for name in ASK}
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(n, marks=pytest.mark.slow) for n in range(1, 6))])
 def test_to_ask_with_conditions_is_to_ask_of_the_clips_chosen_by_hand(task, seed):
     where, by_hand = asked(task, seed)
     if not by_hand.sizes["clip"]:
@@ -214,7 +214,7 @@ def tables(ds, how):
     yield "exemplars", lambda: exemplars_table(ds, [(0, 1), (2, 3)], 3, where=how.where)
 
 
-@pytest.mark.parametrize("seed", [1, 4, 8])
+@pytest.mark.parametrize("seed", [4, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 8))])
 def test_every_kind_of_table_is_that_of_the_clips_chosen_by_hand(task, seed):
     where, by_hand = asked(task, seed, ("url", ODD))
     assert len(by_hand.otoscope.categories("animal")) > 1  # else the next test but one

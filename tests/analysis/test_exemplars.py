@@ -108,6 +108,7 @@ def test_mistakes_are_named(task):
         exemplar_clips(task["mean"], task["status"].isel(clip=slice(3)) == 1)
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_clips():
     code = """
 import sys, tracemalloc, dask.array as da, numpy as np, xarray as xr

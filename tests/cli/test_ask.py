@@ -166,6 +166,7 @@ def test_overlap_of_two_labellings_and_a_percentile_of_one_task(original: str, t
     done("figure", "overlap", original, *options, "-o", tmp_path / "x.png")
 
 
+@pytest.mark.slow
 def test_a_selection_that_means_little_is_warned_of_in_one_line_by_every_command(original: str, tmp_path: Path) -> None:
     """And the remedy that the line names is one that works."""
     ask = (original, "--task", "t:kind", "--percentile", 40)

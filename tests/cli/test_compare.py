@@ -60,6 +60,7 @@ def uneven(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_what_cannot_be_selected_from_is_left_out_and_said(uneven: Path, tmp_path: Path) -> None:
     a, b, many = uneven / "a", uneven / "b", ("--task", "t", *HOW)
     for question, rows in (

@@ -15,7 +15,7 @@ from ..support.finished_store import Finished
 HOW = ("--task", "t:kind", "--percentile", 40)
 
 
-@pytest.mark.parametrize("how", ["q80", "median", "z0.5"])
+@pytest.mark.parametrize("how", ["q80", *(pytest.param(how, marks=pytest.mark.slow) for how in ("median", "z0.5"))])
 def test_a_file_gives_what_the_name_gives(original: str, tmp_path: Path, how: str) -> None:
     lines = otoscope.open(original)["t"].to_dataset().otoscope.neuron_thresholds("kind", threshold=how)
     named = done("table", "probability", original, *HOW, "--threshold", how)

@@ -78,7 +78,7 @@ def test_a_finished_store_has_nothing_to_do_and_needs_no_audio(finished: Finishe
 
 
 @pytest.mark.parametrize("encoder", ["closed form", "tiny-ssl"])
-@pytest.mark.parametrize("first", [1, 12, 30])
+@pytest.mark.parametrize("first", [1, *(pytest.param(n, marks=pytest.mark.slow) for n in (12, 30))])
 def test_a_grown_store_equals_one_built_at_once(tmp_path: Path, encoder: str, first: int) -> None:
     """Real audio, of which some does not decode; 9 blocks, the last of 1 clip."""
     real = encoder == "tiny-ssl"
@@ -329,6 +329,7 @@ print(json.dumps(opened))
 """
 
 
+@pytest.mark.slow
 def test_a_finished_store_is_done_with_by_its_status(tmp_path: Path) -> None:
     """In a fresh process, and without loading its encoder: no audio is opened, and what is opened of the store does not
     grow with its blocks, except for the status of each."""

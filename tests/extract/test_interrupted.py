@@ -57,6 +57,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     return tree_of(folder / "s")
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_what_is_committed(tmp_path: Path, uninterrupted: dict[str, bytes]) -> None:
     """No file may be larger than 100 bytes: the shards of the means are, the status is not."""
     manifest, url = corpus_of_blocks(tmp_path), tmp_path / "s"
@@ -102,7 +103,7 @@ def started(url: Path, manifest: Path) -> "subprocess.Popen[str]":
     return process
 
 
-@pytest.mark.parametrize("seed", [0, 1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(2, 9))])
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 9))])
 def test_killed_at_any_moment_the_same_command_finishes(
     tmp_path: Path, uninterrupted: dict[str, bytes], seed: int
 ) -> None:
@@ -134,7 +135,7 @@ def test_control_c_says_how_to_go_on(tmp_path: Path, uninterrupted: dict[str, by
     assert tree_of(url) == uninterrupted
 
 
-@pytest.mark.parametrize("after", ["begun", "two blocks"])
+@pytest.mark.parametrize("after", ["begun", pytest.param("two blocks", marks=pytest.mark.slow)])
 def test_told_to_stop_it_ends_after_the_batch_under_way_and_goes_on_from_there(tmp_path: Path, after: str) -> None:
     """SIGTERM, as a scheduler sends it that takes the machine away; batches take half a second, a block one."""
     shutil.copy(str(closed_form.__file__), tmp_path / "closed_form.py")

@@ -66,7 +66,7 @@ def test_folds_are_by_group_and_about_equal() -> None:
         np.testing.assert_array_equal(folds_of(groups[order], n), folds[order])
 
 
-@pytest.mark.parametrize("dense", [False, True])
+@pytest.mark.parametrize("dense", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_path_solves_what_it_says(codes: np.ndarray, factors: np.ndarray, dense: bool) -> None:
     """The conditions of optimality, of codes standardised by numpy: weights only where the gradient is the penalty."""
     x = codes + 0.01 * np.random.default_rng(1).normal(size=codes.shape) * dense
@@ -183,6 +183,7 @@ def test_held_out_clips_are_not_learnt_from(codes: np.ndarray, factors: np.ndarr
     assert apart["published_r2"].item() > 0.5
 
 
+@pytest.mark.slow
 def test_noise_is_undefined() -> None:
     noise = np.random.default_rng(0).normal(size=(N, 40))
     found = disentangle(planted_codes(N, 200), noise, np.arange(N) % GROUPS)

@@ -68,6 +68,7 @@ def test_any_outer_selection_is_that_of_numpy(finished: str, known: Known, how: 
     np.testing.assert_array_equal(read, expected)
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(
     hidden=st.lists(st.integers(0, N_CLIPS - 1), max_size=12), first=st.integers(0, 99), name=st.sampled_from(SHARDED)

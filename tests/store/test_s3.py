@@ -117,6 +117,7 @@ def test_a_failure_that_passes_is_not_noticed(known: Known, url: str, bucket_url
     assert stored(bucket_url, s3) == files(url)
 
 
+@pytest.mark.slow
 def test_a_slow_answer_is_given_up_and_asked_for_again(
     known: Known, url: str, bucket_url: str, s3: ObjectServer, short_timeouts: None
 ) -> None:
@@ -139,6 +140,7 @@ def test_a_slow_answer_is_given_up_and_asked_for_again(
     assert stored(bucket_url, s3) == files(url)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "failing", ["t/mean/c/0/4/0", *(pytest.param(f"t/{n}/c/4", marks=pytest.mark.slow) for n in ("digest", "status"))]
 )
@@ -161,6 +163,7 @@ def test_a_failure_that_lasts_leaves_the_block_pending(
     assert stored(bucket_url, s3) == files(url)
 
 
+@pytest.mark.slow
 def test_what_cannot_be_reached_is_not_called_damaged(
     known: Known, bucket_url: str, s3: ObjectServer, short_timeouts: None
 ) -> None:

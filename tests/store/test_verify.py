@@ -29,6 +29,7 @@ def data_files(url: str) -> list[str]:
     return [name for name in files(url) if not name.endswith("zarr.json")]
 
 
+@pytest.mark.slow
 def test_every_flipped_byte_is_found(url: str) -> None:
     rng = np.random.default_rng(0)
     names = data_files(url)
@@ -45,6 +46,7 @@ def test_every_flipped_byte_is_found(url: str) -> None:
     assert damage(url) == []
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Object at")
 def test_a_flipped_byte_in_metadata_is_found_or_harmless(known: Known, url: str) -> None:
     """A change in white space changes nothing that is read; the root's copy is what plain xarray reads."""
@@ -118,6 +120,7 @@ def test_a_missing_check_is_an_error_that_names_it(known: Known, url: str) -> No
         known.begin(url)
 
 
+@pytest.mark.slow
 def test_every_missing_or_empty_object_is_found(url: str) -> None:
     kinds = {name.partition("/c/")[0]: name for name in data_files(url)}
     for kind, name in kinds.items():

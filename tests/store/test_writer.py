@@ -320,6 +320,7 @@ def with_prompt(known: Known, prompts: list[str]) -> Known:
     return replace(known, clips=clips, plan=replace(known.plan, n_clips=n, **clips.digests))
 
 
+@pytest.mark.slow
 def test_one_long_prompt_of_many_clips_is_kept_once(
     known: Known, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -43,7 +43,7 @@ def waveforms(kind: str, rate: int, seed: int) -> Tensor:
     return 0.1 * torch.randn(clips, round(SECONDS.get(kind, 0.3) * rate), generator=generator)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [pytest.param(k, marks=[pytest.mark.slow] * (k == "whisper")) for k in KINDS])
 def test_reruns_equal_whole_passes_with_hooks(kind: str, tmp_path: Path) -> None:
     encoder = encoder_of(kind, tmp_path)
     sites = [site.name for site in encoder.anatomy().sites]

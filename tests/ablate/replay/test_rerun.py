@@ -237,6 +237,7 @@ def test_every_pass_is_reported_and_can_stop_the_rest() -> None:
     assert all("forward" not in vars(part) for part in encoder.module.modules())
 
 
+@pytest.mark.slow
 def test_memory_holds_at_most_a_record_per_layer() -> None:
     encoder = toy_encoder("plain")
     rng = np.random.default_rng(0)

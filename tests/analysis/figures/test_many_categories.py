@@ -46,6 +46,7 @@ def test_a_heat_map_of_many_categories(rows: int, columns: int, step: int) -> No
         np.testing.assert_array_equal(ax.images[1].get_array()[..., 3] > 0, ratio["within_null"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n", "step"), [(200, 1), (500, 3)])
 def test_an_ablation_of_many_categories(n: int, step: int) -> None:
     result = made(4, n_interventions=5)
@@ -59,6 +60,7 @@ def test_an_ablation_of_many_categories(n: int, step: int) -> None:
     assert (f"one category in {step} is named" in words(figure)) == (step > 1)
 
 
+@pytest.mark.slow
 def test_many_panels_are_a_grid_and_a_figure_of_too_many_has_fewer_dots_per_inch(tmp_path: Path) -> None:
     ratio = make_ratio(["a", "b"], ["a", "b"])
     figure = overlap_figure([(f"panel {i} {'of a long title' * 9}", ratio) for i in range(30)])

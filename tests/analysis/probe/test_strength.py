@@ -96,6 +96,7 @@ def test_the_strength_by_plain_scikit_learn(n_valid: int) -> None:
     assert head["edge"] == ""
 
 
+@pytest.mark.slow
 def test_with_few_clips_and_many_categories_it_is_near_the_best_strength() -> None:
     """126 training and 14 validation clips of 7 categories, of which three of ten have another label than they should.
 

@@ -50,6 +50,7 @@ def assert_close(found: torch.Tensor, expected: np.ndarray) -> None:
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 
+@pytest.mark.slow
 def test_vit_base_as_published(tmp_path: Path) -> None:
     state = encoder_state(depth=12, width=768, hidden=3072, n_patches=190, patch=(16, 16))
     assert (len(state), sum(tensor.numel() for tensor in state.values())) == (151, 85_400_834)
