@@ -175,7 +175,8 @@ def test_every_method_that_counts_clips_is_asked():
         name for name, method in inspect.getmembers(OtoscopeAccessor, inspect.isfunction)
         if not name.startswith("_") and {"selection", "where"} & {*inspect.signature(method).parameters}
     }  # fmt: skip
-    assert counting == {name.partition(",")[0] for name in ASK}
+    crossed = {"grounding", "crossed_layout"}  # of crossed corpora: `crossed/test_aape.py` asks them with conditions
+    assert counting - crossed == {name.partition(",")[0] for name in ASK}
 
 
 @pytest.mark.parametrize("seed", [0, *(pytest.param(n, marks=pytest.mark.slow) for n in range(1, 6))])

@@ -22,7 +22,7 @@ MEANT = {
 """What means something: no controls, no bootstrap, any free port, a factor that turns activations round, ..."""
 GIVEN = {
     "set": "all(a)", "output": "f.parquet", "kind": "overlap", "task": "t:kind", "tasks": "t:kind", "mode": "gain",
-    "library": "published",
+    "library": "published", "clips": "2",
 }  # fmt: skip
 
 

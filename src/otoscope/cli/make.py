@@ -80,7 +80,10 @@ def build(name: str, root: str, output: str, **options: Any) -> None:
     "--same", callback=several, metavar="COLUMN,COLUMN",
     help="Clip j of every category has the same of these, as speaker,sentence.",
 )  # fmt: skip
-@click.option("--silence", type=float, metavar="S", help="Control: S seconds of silence with every prompt.")
+@click.option(
+    "--silence", type=float, callback=within(0.001, 3600), metavar="S",
+    help="Control: S seconds of silence with every prompt.",
+)  # fmt: skip
 @click.option("--neutral", metavar="TEXT", help="Control: every clip with this prompt, too.")
 @click.option("--audio-root", metavar="DIR", help="Where relative paths of MANIFEST start [its own folder].")
 @click.option("-o", "--output", required=True, metavar="CROSS.csv", help="Manifest to write.")

@@ -111,9 +111,6 @@ def test_necessity_and_sufficiency_are_largest_for_the_category_that_is_written(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "modality"), [("sound", 0), ("half", 1)])
-    ("name", "modality"),
-    [pytest.param("sound", 0, marks=pytest.mark.slow), pytest.param("half", 1, marks=pytest.mark.slow)],
-)
 def test_denoising_by_its_own_runs_is_the_column(planted, study, tables, name, modality):
     """For c: in clips of c', one at a time, whose values come from c, how much the margin of c over c' gains."""
     swaps, table, c, d = study.swaps, pair_table(tables[name], f"E_{'AT'[modality]}"), 1, 0
