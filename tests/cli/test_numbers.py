@@ -15,7 +15,7 @@ AS_TEXT = {"percentile", "unit_sec"}  # numbers, and a word beside
 MEANT = {
     "0": {
         "seed", "probe_seed", "lowest", "max_failures", "gain", "threshold", "controls", "port", "cpus", "gpus",
-        "draws", "cpus_per_actor", "gpus_per_actor", "order_seed", "state", "sae",
+        "draws", "min_rate", "cpus_per_actor", "gpus_per_actor", "order_seed", "state", "sae",
     },
     "-1": {"gain", "threshold"},
 }  # fmt: skip
