@@ -81,7 +81,7 @@ def build(name: str, root: str, output: str, **options: Any) -> None:
     help="Clip j of every category has the same of these, as speaker,sentence.",
 )  # fmt: skip
 @click.option(
-    "--silence", type=float, callback=within(0.001, 3600), metavar="S",
+    "--silence", type=float, callback=within(0.001, 600), metavar="S",
     help="Control: S seconds of silence with every prompt.",
 )  # fmt: skip
 @click.option("--neutral", metavar="TEXT", help="Control: every clip with this prompt, too.")
