@@ -197,4 +197,4 @@ def test_workers_in_actors_give_the_serial_table(planted):
         by_actors = run_swaps(found, planted.spec, planted.corpus, executor=executor)
     assert serial.attrs == by_actors.attrs
     # To rounding: where the decoder's float32 lies in memory decides over the last bits of its products.
-    pd.testing.assert_frame_equal(serial, by_actors, rtol=1e-5, atol=1e-6)
+    pd.testing.assert_frame_equal(serial, by_actors, rtol=1e-4, atol=1e-5)
