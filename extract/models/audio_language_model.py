@@ -9,6 +9,7 @@ LAPE counts. The embedding is the last token's after the last norm: the head tak
 """
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
@@ -149,7 +150,7 @@ class Prompts:
         return list(shared)
 
 
-class AudioLanguageModel(nn.Module):
+class AudioLanguageModel(nn.Module, ABC):
     """Token embeddings (clip, token, width) to states after the last norm (clip, token, width).
 
     A family's own has `language_model`, a decoder of transformers without its head, and gives a sound's tokens by
@@ -168,9 +169,9 @@ class AudioLanguageModel(nn.Module):
         states: Tensor = self.language_model(inputs_embeds=embeddings, use_cache=False).last_hidden_state
         return states
 
+    @abstractmethod
     def encode(self, waveform: Tensor) -> Tensor:
         """Tokens (token, width) of one sound (1, sample)."""
-        raise NotImplementedError
 
     def prepare(self, waveforms: Tensor, prompts: Sequence[str]) -> Tensor:
         """Token embeddings (clip, token, width) of sounds (clip, sample) in prompts (clip) of one layout."""

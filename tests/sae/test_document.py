@@ -21,7 +21,6 @@ SMALLER = {
 
 def test_the_page_walks_from_recordings_to_figure_4(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Octaves for digits, and six parts of each for speakers; few epochs, controls and folds, small batches."""
-    pytest.importorskip("opensmile")
     monkeypatch.chdir(tmp_path)
     notes = pd.read_csv(synthesise(tmp_path, notes_per_octave=8)["fm"], dtype=str)
     speaker = [f"s{i}" for i in notes.groupby("octave").cumcount() % 6]

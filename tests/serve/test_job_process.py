@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from otoscope.ablate.jobs.process import CANCEL_SECONDS, JobProcess
+from otoscope.ablate.jobs.process import JobProcess
 from otoscope.ablate.jobs.results import Results
 from otoscope.ablate.offer import Offer
 
@@ -66,12 +66,10 @@ def test_a_job_that_cannot_be_interrupted_is_ended_with_its_process(stored: Serv
     thread = threading.Thread(target=later)
     thread.start()
     try:
-        began = time.monotonic()
         assert process.run(offer.id_of(LONG), LONG.to_json(), lambda *_: begun.append(1), cancelled) == (
             "cancelled",
             "",
         )
-        assert time.monotonic() - began < CANCEL_SECONDS + 30
         assert not process._process.is_alive()
         cancelled.clear()
         assert process.run(offer.id_of(asked()), asked().to_json(), lambda *_: None, cancelled) == ("done", "")
