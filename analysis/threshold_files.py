@@ -1,8 +1,8 @@
 """Files of thresholds, one per neuron: `otoscope table neuron-thresholds` writes them, `--threshold FILE` reads them.
 
 Conventions: CSV or Parquet with the columns layer, neuron, threshold and encoder; a row for each neuron that exists.
-`encoder` is the same in all rows, a digest of the weights and the sites: thresholds of one encoder's neurons mean
-nothing for another's. Infinities are thresholds; NaN is none.
+`encoder` is the same in all rows, a digest of the identity and the sites: thresholds of one encoder's neurons mean
+nothing for another's, nor those of means over other frames. Infinities are thresholds; NaN is none.
 """
 
 import os
@@ -23,9 +23,9 @@ REMEDY = "`otoscope table neuron-thresholds -o` makes one"
 
 
 def encoder_digest(ds: xr.Dataset) -> str:
-    """What tells the encoder of a data set from others: a digest of its weights and sites."""
+    """What tells the encoder of a data set from others: a digest of its task's identity and its sites."""
     sites = [str(site) for site in ds["site"].values] if "site" in ds.coords else None
-    return digest_of({"weights": ds.attrs.get("weights"), "sites": sites})[:DIGEST]
+    return digest_of({"identity": ds.attrs.get("identity"), "sites": sites})[:DIGEST]
 
 
 def neuron_thresholds_table(thresholds: xr.DataArray, ds: xr.Dataset) -> pd.DataFrame:
@@ -91,8 +91,8 @@ def fitted(thresholds: xr.DataArray, ds: xr.Dataset) -> xr.DataArray:
     name, task = thresholds.attrs["file"], ds.attrs.get("task")
     if thresholds.attrs["encoder"] != encoder_digest(ds):
         raise ValueError(
-            f"{name} has thresholds of another encoder than task {task} is of, with other weights or sites; expected "
-            f"those of its own neurons: {REMEDY}"
+            f"{name} has thresholds of another encoder than task {task} is of, with other weights, sites, frames or "
+            f"precision; expected those of its own neurons: {REMEDY}"
         )
     neurons = {dim: ds[dim] for dim in ("layer", "neuron")}
     found = thresholds.reindex(neurons)

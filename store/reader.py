@@ -37,7 +37,7 @@ from .group import (
     task_names,
 )
 from .labels import decode, encode
-from .provenance import StoredLabel
+from .provenance import StoredLabel, digest_of
 from .schema import FAILED, LONG_NAMES, OK, PENDING, anatomy_values
 from .selected import Selected, chunked
 
@@ -236,6 +236,7 @@ def read_task(url: str, task: str, failed: str = "hide") -> xr.Dataset:
         "task": task,
         "encoder": record.identity.encoder,
         "weights": record.identity.weights,
+        "identity": digest_of(record.identity.to_json()),
         "n_pending": int((status == PENDING).sum()),
         "n_failed": int((status == FAILED).sum()),
     }

@@ -9,7 +9,7 @@ import pytest
 import otoscope
 import otoscope.analysis.accessor
 
-from ..support.commands import done, refused
+from ..support.commands import CLOSED_FORM, done, refused
 from ..support.finished_store import Finished
 
 HOW = ("--task", "t:kind", "--percentile", 40)
@@ -48,7 +48,9 @@ CHANGES = {
     "has a neuron that is not a whole number": lambda t: t.assign(neuron=t["neuron"] + 0.5),
     "has a layer that is not a whole number": lambda t: t.assign(layer=-1),
     "it is of 2 encoders": lambda t: t.assign(encoder=np.where(t.index == 0, "0", t["encoder"])),
-    "of another encoder than task t is of, with other weights or sites": lambda t: t.assign(encoder="0" * 16),
+    "of another encoder than task t is of, with other weights, sites, frames or precision": lambda t: t.assign(
+        encoder="0" * 16
+    ),
     "expected up to .* neurons": lambda t: t.assign(layer=t.index * 10**6, neuron=t.index * 10**6),
     "it has no row": lambda t: t.iloc[:0],
 }
@@ -89,9 +91,10 @@ def test_what_is_no_file_of_thresholds(original: str, tmp_path: Path) -> None:
         )
 
 
-def test_a_file_of_another_store(finished: Finished, original: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("encoder", "frames"), [("tiny-sl", "audio"), (CLOSED_FORM, "last")])
+def test_a_file_of_another_store(finished: Finished, original: str, tmp_path: Path, encoder: str, frames: str) -> None:
     other = str(tmp_path / "other.zarr")
-    otoscope.capture("tiny-sl", finished.manifest, other, task="t", threads=1)
+    otoscope.capture(encoder, finished.manifest, other, task="t", threads=1, frames=frames)
     file = tmp_path / "t.csv"
     done("table", "neuron-thresholds", other, *HOW, "--threshold", "q80", "-o", file)
     refused("t.csv has thresholds of another encoder", "neurons", original, *HOW, "--threshold", file, watched=tmp_path)
