@@ -1,6 +1,7 @@
 """`module:` encoders: the example, the two ways to name a factory, and what goes wrong."""
 
 import hashlib
+import os
 import sys
 from pathlib import Path
 
@@ -91,6 +92,16 @@ def test_files_called_alike_stay_apart(source: Path) -> None:
     assert [encoder.sample_rate for encoder in encoders] == [8000, 4000, 8000]
     homes = [sys.modules[type(encoder.module).__module__].__file__ for encoder in encoders]
     assert homes == [str(source), str(other), str(source)]
+
+
+def test_the_source_runs_as_it_is_now(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    times = source.stat()
+    assert load(f"{source}:build").sample_rate == 8000
+    source.write_text(SOURCE.replace("8000", "4000"))
+    os.utime(source, (times.st_atime, times.st_mtime))
+    assert load(f"{source}:build").sample_rate == 4000
+    assert [file.name for file in source.parent.iterdir()] == [source.name]
 
 
 @pytest.mark.parametrize(
