@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-import ray
 import soundfile
 import torch
 
 from otoscope.extract.models.tap import tap
 from otoscope.store.blocks import blocks
+from tests.support.local_ray import local_ray
 
 from . import QUESTIONS, against_hooks
 from .synthetic import write_audio
@@ -29,16 +29,8 @@ def in_this_process(function: str, **arguments: Any) -> Any:
 
 @pytest.fixture
 def one_ray() -> Iterator[None]:
-    ray.init(
-        address="local",
-        num_cpus=2,
-        object_store_memory=100 * 2**20,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level="CRITICAL",
-    )
-    yield
-    ray.shutdown()
+    with local_ray():
+        yield
 
 
 @pytest.mark.filterwarnings("ignore:At least one mel filter has all zero values")  # the library's own front end

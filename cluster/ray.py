@@ -34,6 +34,7 @@ from ray.exceptions import (
 from ..messages import one_line
 from .executor import IN_FLIGHT, Event, Piece, Result, WorkerState, close, timed
 from .pool import POLL_SECONDS, Lost, Pool, Raised
+from .ray_token import make_token
 from .resources import this_machine
 
 LOST = (RayActorError, WorkerCrashedError, OutOfMemoryError, ObjectLostError, RuntimeEnvSetupError)
@@ -194,6 +195,7 @@ class RayExecutor:
             os.environ.setdefault(name, value)
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
         if self.address is None:
+            make_token()
             options |= {"address": "local", "include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
             options["num_cpus"] = max(this_machine(None).cores, math.ceil((self.actors or 0) * self.needs["CPU"]))
         else:

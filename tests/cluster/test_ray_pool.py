@@ -16,18 +16,15 @@ from otoscope.cluster import ray as ray_pool
 from otoscope.cluster.executor import Done, Failed, Killed, SerialExecutor
 from otoscope.cluster.ray import RayExecutor, _fit
 
+from ..support.local_ray import local_ray
 from ..support.marking_workers import Marking, alive, marks, pieces_until, wait_for
 
 
 @pytest.fixture(scope="module", autouse=True)
 def machine() -> Iterator[None]:
     """A cluster of one node with room for four actors, and two GPUs by word of mouth."""
-    ray.init(
-        address="local", num_cpus=4, num_gpus=2, object_store_memory=100 * 2**20, include_dashboard=False,
-        log_to_driver=False, logging_level="CRITICAL",
-    )  # fmt: skip
-    yield
-    ray.shutdown()
+    with local_ray(num_cpus=4, num_gpus=2):
+        yield
 
 
 @pytest.fixture

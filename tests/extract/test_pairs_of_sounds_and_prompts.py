@@ -5,7 +5,6 @@ from typing import Any
 
 import pandas as pd
 import pytest
-import ray
 
 from otoscope.cluster.executor import Executor
 from otoscope.cluster.ray import RayExecutor
@@ -16,6 +15,7 @@ from otoscope.store.verify import verify
 
 from ..support.audio_language_models import RATE, sounds, write_folder
 from ..support.interrupted_executor import After, interrupt
+from ..support.local_ray import local_ray
 from ..support.stored_files import tree_of
 from ..support.wav_corpora import write_wav_file
 
@@ -54,11 +54,5 @@ def test_serial_is_ray_and_stopped_and_resumed_is_built_at_once(tmp_path: Path) 
         with pytest.raises(KeyboardInterrupt):
             run("resumed", After(n, interrupt))
     assert run("resumed") == whole
-    ray.init(
-        address="local", num_cpus=2, object_store_memory=100 * 2**20, include_dashboard=False, log_to_driver=False,
-        logging_level="CRITICAL",
-    )  # fmt: skip
-    try:
+    with local_ray():
         assert run("ray", RayExecutor(actors=1)) == whole
-    finally:
-        ray.shutdown()

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import ray
 
 from otoscope.cluster.ray import RayExecutor
 from otoscope.extract.capture import capture
 from otoscope.store.verify import verify
 
 from ..support.commands import CLOSED_FORM
+from ..support.local_ray import local_ray
 from ..support.stored_files import tree_of
 from ..support.wav_corpora import LENGTHS, write_corpus
 
@@ -21,12 +21,8 @@ ALL = ("mean", "positive_frames", "embedding", "hidden")
 
 @pytest.fixture(scope="module", autouse=True)
 def machine() -> Iterator[None]:
-    ray.init(
-        address="local", num_cpus=2, object_store_memory=100 * 2**20, include_dashboard=False, log_to_driver=False,
-        logging_level="CRITICAL",
-    )  # fmt: skip
-    yield
-    ray.shutdown()
+    with local_ray():
+        yield
 
 
 def test_closed_form_at_native_lengths(tmp_path: Path) -> None:
