@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from tests.support.local_ray import local_ray
 
 from otoscope.extract.models.tap import tap
 from otoscope.store.blocks import blocks
-from tests.support.local_ray import local_ray
 
 from . import QUESTIONS, against_hooks
 from .synthetic import write_audio

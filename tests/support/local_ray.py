@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import ray
+
 from otoscope.cluster.ray_token import make_token
 
 
