@@ -2,7 +2,7 @@
 
 Goal: lazy totals in bounded memory. The clips are walked in steps; a step reads its blocks one at a time,
 inside itself, so that no scheduler can read ahead of the counting, and goes on from a copy of the totals of a step
-before it: a task never changes what it was given, and so may be done twice. Peak memory is a block and two totals per
+before it: a task never changes what it was given, and so may be done twice. Peak memory is a block and three totals per
 thread and a few totals, and does not grow with the number of clips.
 Conventions: arrays are (layer, clip, neuron or byte), totals (category, layer, neuron); category codes are
 integers (clip), negative for clips that count nowhere.
@@ -12,6 +12,7 @@ integers (clip), negative for clips that count nowhere.
 # (dask says that it is typed, but most of its array functions are not.)
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from itertools import product
 from typing import Any
@@ -27,9 +28,12 @@ from ..store.selected import Selected, selected_by
 Totals = NDArray[Any]
 Codes = NDArray[np.integer]
 AddBlock = Callable[..., None]
-"""Adds the totals of one block (layer, clip, ...) to totals (category, layer, neuron), in place: of (totals, first
-layer and neuron, block, clips of the block by category, those of category c from edges[c] to edges[c + 1]), and of
-floors (layer, neuron) where there are some.
+"""Adds one block (layer, clip, ...): of (first layer and neuron, block, clips of the block by category, those of
+category c from edges[c] to edges[c + 1]), and of floors (layer, neuron) where there are some.
+"""
+Adding = Callable[[Totals, int], AbstractContextManager[AddBlock]]
+"""Of totals (category, layer, neuron) and how many clips come at most: adds blocks to them, in place, which then hold
+all of them when the context ends.
 """
 
 STEP_BYTES = 256 << 20  # read in one step, a block at a time; or four times its totals, if that is more
@@ -52,7 +56,13 @@ def count_bits(bits: Any, codes: Any, n_categories: int, n_neurons: int) -> Any:
         bytes_per_clip = max(1, bits.shape[0] * bits.shape[2])
         limit = min(CLIPS_PER_CATEGORY * n_categories, JOINED_BYTES // bytes_per_clip)
         bits = bits.rechunk({0: -1, 1: tuple(_joined(bits.chunks[1], limit)), 2: -1})
-    return _total(bits, codes, _add_bits, (n_categories, bits.shape[0], n_neurons), np.dtype(np.int32))
+    return _total(
+        bits,
+        codes,
+        partial(_bits_to, -(-bits.shape[2] // 8)),
+        (n_categories, bits.shape[0], n_neurons),
+        np.dtype(np.int32),
+    )
 
 
 def sum_values(values: Any, codes: Any, n_categories: int) -> Any:
@@ -62,7 +72,9 @@ def sum_values(values: Any, codes: Any, n_categories: int) -> Any:
     """
     dtype = np.dtype({"b": np.int32, "f": np.float64}.get(values.dtype.kind, np.int64))
     values = _not_small(_stored(values, "neuron"))
-    return _total(values, codes, _add_values, (n_categories, values.shape[0], values.shape[2]), dtype)
+    return _total(
+        values, codes, partial(_values_to, _add_values), (n_categories, values.shape[0], values.shape[2]), dtype
+    )
 
 
 def count_above(values: Any, floors: Any, codes: Any, n_categories: int) -> Any:
@@ -74,7 +86,7 @@ def count_above(values: Any, floors: Any, codes: Any, n_categories: int) -> Any:
     values = _not_small(_stored(values, "neuron"))
     if isinstance(values, Selected) and values.dtype == np.float16:
         floors = da.map_blocks(_keys_of, floors, dtype=np.int16) if isinstance(floors, da.Array) else _keys_of(floors)
-    return _total(values, codes, _add_above, shape, np.dtype(np.int32), floors)
+    return _total(values, codes, partial(_values_to, _add_above), shape, np.dtype(np.int32), floors)
 
 
 def _keys_of(floors: NDArray[np.floating]) -> NDArray[np.int16]:
@@ -111,15 +123,28 @@ def _count_codes(codes: Codes, n_categories: int) -> NDArray[np.int64]:
     return np.bincount(codes[codes >= 0], minlength=n_categories)
 
 
-def _add_bits(
-    totals: Totals, layer: int, _: int, bits: NDArray[np.uint8], clips: NDArray[np.intp], edges: NDArray[np.intp]
-) -> None:
+@contextmanager
+def _bits_to(n_words: int, totals: Totals, n_clips: int) -> Iterator[AddBlock]:
+    """Bits are added up in bit planes, which become numbers once, at the end."""
     from . import adders  # machine code that takes half a second to load: who only opens a store never waits for it
 
-    for i, rows in enumerate(bits):
-        whole_words = np.pad(rows, ((0, 0), (0, -rows.shape[1] % 8))) if rows.shape[1] % 8 else rows
-        words = np.ascontiguousarray(whole_words).view("<u8").astype(np.uint64, copy=False)
-        adders.add_words(words, clips, edges, adders.SPREAD, totals, layer + i)
+    n_categories, n_layers, _ = totals.shape
+    planes = np.zeros((n_layers, n_categories, n_clips.bit_length(), n_words), np.uint64)
+
+    def add(layer: int, _: int, bits: NDArray[np.uint8], clips: NDArray[np.intp], edges: NDArray[np.intp]) -> None:
+        for i, rows in enumerate(bits):
+            whole_words = np.pad(rows, ((0, 0), (0, -rows.shape[1] % 8))) if rows.shape[1] % 8 else rows
+            words = np.ascontiguousarray(whole_words).view("<u8").astype(np.uint64, copy=False)
+            adders.add_words(words, clips, edges, planes[layer + i])
+
+    yield add
+    for layer, own in enumerate(planes):
+        adders.add_planes(own, adders.SPREAD, totals[:, layer])
+
+
+@contextmanager
+def _values_to(add: Callable[..., None], totals: Totals, _: int) -> Iterator[AddBlock]:
+    yield partial(add, totals)
 
 
 def _add_values(
@@ -165,12 +190,13 @@ def _by_category(codes: Codes, n_clips: int, n_categories: int) -> tuple[NDArray
 
 
 def _total(
-    array: Any, codes: Any, add: AddBlock, shape: tuple[int, int, int], dtype: np.dtype[Any], *floors: Any
+    array: Any, codes: Any, adding: Adding, shape: tuple[int, int, int], dtype: np.dtype[Any], *floors: Any
 ) -> Any:
-    """Totals by `add` over all blocks; numpy for numpy, else one lazy dask chunk. array: also what is stored."""
+    """Totals by `adding` over all blocks; numpy for numpy, else one lazy dask chunk. array: also what is stored."""
     if not any(isinstance(each, da.Array | Selected) for each in (array, codes, *floors)):
         totals = np.zeros(shape, dtype)
-        add(totals, 0, 0, np.asarray(array), *_by_category(codes, array.shape[1], len(totals)), *floors)
+        with adding(totals, array.shape[1]) as add:
+            add(0, 0, np.asarray(array), *_by_category(codes, array.shape[1], len(totals)), *floors)
         return totals
     if not isinstance(array, da.Array | Selected):
         array = da.from_array(array, chunks=-1)
@@ -185,7 +211,7 @@ def _total(
     rows = array.clips() if isinstance(array, Selected) else None
     lengths = [len(at) for _, _, at in rows] if rows is not None else array.chunks[1]
     # `partial` keeps the array out of the graph: a step computes its blocks by itself, one by one.
-    step = delayed(partial(_step if rows is None else _stored_step, array, add, shape, dtype), pure=True)
+    step = delayed(partial(_step if rows is None else _stored_step, array, adding, shape, dtype), pure=True)
     chains: list[Any] = []
     for number, numbers in enumerate(_steps(lengths, enough)):
         blocks = numbers if rows is None else [rows[i] for i in numbers]
@@ -201,7 +227,7 @@ def _total(
 
 def _step(
     array: da.Array,
-    add: AddBlock,
+    adding: Adding,
     shape: tuple[int, int, int],
     dtype: np.dtype[Any],
     codes: Codes,
@@ -213,18 +239,19 @@ def _step(
     totals = np.zeros(shape, dtype) if before is None else before.copy()
     layers, clips, neurons = (np.cumsum([0, *sizes]) for sizes in array.chunks)
     own = array.blocks[:, list(clip_blocks)].to_delayed()  # at once: slicing out each block costs a tenth of the time
-    for i, n, k in product(*map(range, own.shape)):
-        j = clip_blocks[n]
-        block = own[i, n, k].compute(scheduler="synchronous")
-        within = slice(layers[i], layers[i + 1]), slice(neurons[k], neurons[k + 1])
-        ordered = _by_category(codes[clips[j] : clips[j + 1]], block.shape[1], len(totals))
-        add(totals, layers[i], neurons[k], block, *ordered, *(floor[within] for floor in floors))
+    with adding(totals, sum(array.chunks[1][j] for j in clip_blocks)) as add:
+        for i, n, k in product(*map(range, own.shape)):
+            j = clip_blocks[n]
+            block = own[i, n, k].compute(scheduler="synchronous")
+            within = slice(layers[i], layers[i + 1]), slice(neurons[k], neurons[k + 1])
+            ordered = _by_category(codes[clips[j] : clips[j + 1]], block.shape[1], len(totals))
+            add(layers[i], neurons[k], block, *ordered, *(floor[within] for floor in floors))
     return totals
 
 
 def _stored_step(
     stored: Selected,
-    add: AddBlock,
+    adding: Adding,
     shape: tuple[int, int, int],
     dtype: np.dtype[Any],
     codes: Codes,
@@ -236,12 +263,13 @@ def _stored_step(
     totals = np.zeros(shape, dtype) if before is None else before.copy()
     _by_category(codes, stored.shape[1], len(totals))
     row = -1
-    for i, layer, neuron, block in stored.blocks(rows):
-        if i != row:
-            row, (_, inside, at) = i, rows[i]
-            order, edges = _by_category(codes[at], len(at), len(totals))
-            clips = inside[order]
-        add(totals, layer.start, neuron.start, block, clips, edges, *(floor[layer, neuron] for floor in floors))
+    with adding(totals, sum(len(at) for _, _, at in rows)) as add:
+        for i, layer, neuron, block in stored.blocks(rows):
+            if i != row:
+                row, (_, inside, at) = i, rows[i]
+                order, edges = _by_category(codes[at], len(at), len(totals))
+                clips = inside[order]
+            add(layer.start, neuron.start, block, clips, edges, *(floor[layer, neuron] for floor in floors))
     return totals
 
 

@@ -192,7 +192,10 @@ def check_parity(worker: Worker, choice: str) -> str:
     Raises ValueError for a model without parity unless `choice` is "warn", for one that fails on the clips, and where
     no clip's means can be stored.
     """
-    batch, plan = _few(worker), worker.plan
+    encoder, plan = worker.encoder, worker.plan
+    # A second tells as much as all of a clip, and takes less time.
+    fixed = encoder.prompted or worker.loader.unit is not None
+    batch = _few(worker, None if fixed else max(encoder.sample_rate, encoder.min_samples))
     with arithmetic(plan.threads):
         if batch:
             many = _summary(worker, batch)
@@ -231,7 +234,7 @@ def check_parity(worker: Worker, choice: str) -> str:
     return f" parity not within {max_difference:.2g}, accepted"
 
 
-def _few(worker: Worker) -> list[LoadedClip]:
+def _few(worker: Worker, max_samples: int | None = None) -> list[LoadedClip]:
     """The corpus's first readable clips, up to `PARITY_CLIPS`, such that they share a batch: too long ones are cut.
 
     The first, because they stay the first when clips are appended. Where prompts are laid out otherwise, they are one
@@ -252,9 +255,11 @@ def _few(worker: Worker) -> list[LoadedClip]:
         return few
     shortest = min(few, key=lambda clip: len(clip.samples))
     layout, n_samples = worker.loader.layout, len(shortest.samples)
+    if max_samples is not None:
+        n_samples = min(n_samples, max_samples)
     alike = [
         clip
-        if layout(clip) == layout(shortest)
+        if layout(clip) == layout(shortest) and len(shortest.samples) == n_samples
         else replace(clip, samples=np.ascontiguousarray(clip.samples[:n_samples]), prompt=shortest.prompt)
         for clip in few
     ]
