@@ -127,7 +127,7 @@ def test_a_process_serves_and_ends_when_told(stored: ServedStore, tmp_path: Path
     with Served(stored, state, "--no-token") as again:
         client = Client(again.url, "")
         assert client.job(long)["state"] in ("queued", "running")
-        assert client.run(asked(), timeout=10).attrs["request"]["set"] == "only(d)"
+        assert client.run(asked(), timeout=300).attrs["request"]["set"] == "only(d)"
         client.cancel(long)
 
 
