@@ -13,9 +13,17 @@ if TYPE_CHECKING:
     from .support.finished_store import Finished
     from .support.s3_server import ObjectServer
 
+LONGEST = ("tests/extract/test_kills.py",)
+"""Files of slow tests that take minutes: with these first, no worker begins one while the other has nothing left."""
+
 signal.signal(signal.SIGINT, signal.default_int_handler)  # started in the background, tests would have it ignored
 settings.register_profile("steady", deadline=None)  # how busy the machine is says nothing about the code
 settings.load_profile("steady")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    first = {name: i for i, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: first.get(item.nodeid.partition("::")[0], len(first)))
 
 
 @pytest.fixture(scope="session")
