@@ -14,7 +14,7 @@ test: .venv/dev lint
 	$(BIN)/pytest -n 2 --dist loadfile
 
 test-slow: .venv/triton
-	$(BIN)/pytest -m slow -n 2 --dist loadfile
+	$(BIN)/pytest -m slow -n 2 --dist loadfile --no-loadscope-reorder
 
 bench: .venv/dev
 	$(BIN)/python -m benchmarks

@@ -36,7 +36,7 @@ class Size:
 
 
 FULL = Size(few=4, many=40, block=512, categories=50, selections=7)
-SMALL = Size(few=1, many=2, block=64, categories=5, selections=1)
+SMALL = Size(few=1, many=2, block=16, categories=2, selections=1)
 
 
 class Layer(nn.Module):

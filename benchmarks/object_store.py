@@ -46,7 +46,7 @@ class Size:
 
 
 FULL = Size(blocks=4, block=1024, repetitions=7, far_blocks=64, far_block=64)
-SMALL = Size(blocks=2, block=64, repetitions=2, far_blocks=2, far_block=64)
+SMALL = Size(blocks=2, block=16, repetitions=1, far_blocks=2, far_block=16)
 LATENCY = 0.02  # seconds
 THREADS = 2
 

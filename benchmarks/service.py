@@ -42,7 +42,7 @@ class Size:
 
 
 FULL = Size(clients=32, seconds=90.0, notes_per_octave=20, controls=20, scaled_notes=100, scaled_controls=200)
-SMALL = Size(clients=2, seconds=2.0, notes_per_octave=2, controls=1, scaled_notes=2, scaled_controls=1)
+SMALL = Size(clients=4, seconds=6.0, notes_per_octave=2, controls=1, scaled_notes=2, scaled_controls=1)
 
 
 @dataclass(kw_only=True)

@@ -49,6 +49,7 @@ def test_question_can_be_measured(
     measured = module.measure(tmp_path, module.SMALL)
     assert measured.figures
     assert all(math.isfinite(figure.value) for figure in measured.figures)
+    assert all(figure.holds for figure in measured.figures if figure.name.startswith("server under load"))
 
 
 def test_every_token_is_kept_as_it_was(tmp_path: Path) -> None:

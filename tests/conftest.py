@@ -13,9 +13,24 @@ if TYPE_CHECKING:
     from .support.finished_store import Finished
     from .support.s3_server import ObjectServer
 
+LONGEST = (
+    "tests/extract/test_kills.py", "benchmarks/test_small.py", "tests/extract/test_storage_faults.py",
+    "tests/store/test_races.py", "tests/extract/test_faults.py", "tests/cli/test_hostile_stores.py",
+    "tests/sae/test_sweep.py", "tests/extract/test_triton_sums.py", "tests/ablate/swap/test_planted.py",
+    "tests/analysis/test_abused_tables.py", "tests/cli/test_hostile_files.py", "tests/ablate/test_study_ray.py",
+    "tests/serve/test_command.py", "tests/sae/test_document.py", "tests/sae/test_walk.py",
+    "tests/ablate/swap/test_walk.py", "benchmarks/test_gpu.py", "tests/ablate/test_abused_effects.py",
+)  # fmt: skip
+"""Files of slow tests that take minutes: with these first, no worker begins one while the other has nothing left."""
+
 signal.signal(signal.SIGINT, signal.default_int_handler)  # started in the background, tests would have it ignored
 settings.register_profile("steady", deadline=None)  # how busy the machine is says nothing about the code
 settings.load_profile("steady")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    first = {name: i for i, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: first.get(item.nodeid.partition("::")[0], len(first)))
 
 
 @pytest.fixture(scope="session")

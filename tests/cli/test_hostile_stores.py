@@ -14,6 +14,7 @@ import pytest
 from otoscope.store.group import record_in
 from otoscope.store.writer import write_block
 
+from ..support.amounts import some
 from ..support.bounded_process import Bounded
 from ..support.commands import extraction
 from ..support.hostile_stores import (
@@ -130,11 +131,11 @@ def test_some_hostile_stores(bounded: Bounded, small: tuple[Known, Path, Path], 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("part", range(8))
+@pytest.mark.parametrize("part", range(some(1, of=7)))  # a seventh has each value, and a value of each field
 def test_every_hostile_store(
     bounded: Bounded, small: tuple[Known, Path, Path], corpus: Path, tmp_path: Path, part: int
 ) -> None:
-    check(bounded, small, corpus, tmp_path, CASES[part::8], whole=True)
+    check(bounded, small, corpus, tmp_path, CASES[part::7], whole=True)
 
 
 def test_no_control_character_of_a_store_reaches_the_terminal(

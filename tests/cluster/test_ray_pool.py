@@ -57,11 +57,11 @@ def test_the_same_pieces_and_results_as_from_the_serial_executor(folder: Path) -
 
 @pytest.mark.slow
 def test_two_pieces_are_with_an_actor_at_a_time(folder: Path) -> None:
-    events = list(RayExecutor(actors=1).run(Marking(folder=folder, seconds=0.2), range(8)))
-    assert len(events) == 8
+    events = list(RayExecutor(actors=1).run(Marking(folder=folder, seconds=1.0), range(4)))
+    assert len(events) == 4
     begun = sorted(int(path.name.split(".")[3]) for path in folder.glob("begun.*"))
     ended = sorted(int(path.name.split(".")[3]) for path in folder.glob("ended.*"))
-    assert all(begun[i + 2] > ended[i] for i in range(6))  # never three
+    assert all(begun[i + 2] > ended[i] for i in range(2))  # never three
     assert begun[1] < ended[0]  # but two
 
 

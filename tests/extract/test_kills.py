@@ -18,13 +18,15 @@ import pytest
 
 from otoscope.store.verify import verify
 
+from ..support.amounts import some
 from ..support.marking_workers import alive, wait_for
 from ..support.ray_cluster import Job, end_commands, job, machines, uninterrupted, worker_hosts
 from ..support.stored_files import tree_of
 
 output = logging.getLogger(__name__)
 pytestmark = pytest.mark.slow
-KILLS = 30
+KILLS = some(10, of=30)
+BLOCKS = some(30, of=72)  # the last one of 3 clips
 AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")  # they do no work, and go a minute after their raylet
 
 
@@ -40,14 +42,14 @@ def until_at_work(work: Job, process: "subprocess.Popen[str]") -> None:
     wait_for(lambda: sum(work.runs_of_blocks().values()) > before or process.poll() is not None)
 
 
-def test_killed_thirty_times_at_random_nothing_is_lost_or_done_for_nothing(tmp_path: Path) -> None:
+def test_killed_again_and_again_at_random_nothing_is_lost_or_done_for_nothing(tmp_path: Path) -> None:
     """Actors, nodes and the command itself, by kill -9 at random moments; the command is run again where it died."""
     seed = int(os.environ.get("OTOSCOPE_SEED", time.time_ns() % 10**9))
     output.warning("seed %d: OTOSCOPE_SEED repeats it", seed)
     rng = np.random.default_rng(seed)
-    work = job(tmp_path / "job", 287, seconds=2.5)  # 71 blocks of 4 and one of 3
-    some = [*["actor"] * 17, *["node"] * 6, *["driver"] * 3]
-    kinds = [str(kind) for kind in rng.permutation(some)] + ["actor"] * (KILLS - len(some))
+    work = job(tmp_path / "job", 4 * BLOCKS - 1, seconds=2.5)
+    others = [*["node"] * (KILLS // 5), *["driver"] * (KILLS // 10)]
+    kinds = [*map(str, rng.permutation(["actor"] * (KILLS - 1 - len(others)) + others)), "actor"]
     kills: list[str] = []
     bound = 0  # blocks in flight on what was killed
     with machines(tmp_path, 2) as nodes:
@@ -76,15 +78,15 @@ def test_killed_thirty_times_at_random_nothing_is_lost_or_done_for_nothing(tmp_p
                 bound += 2
             kills.append(kind)
             output.warning("kill %d: %s, of %d actors; %d blocks", len(kills), kind, len(there), work.committed())
-        assert 0 < work.committed() < 72  # it was in the midst of it
+        assert 0 < work.committed() < BLOCKS  # it was in the midst of it
         work.take(0.1)
         process.communicate(timeout=300)
         assert process.returncode == 0, work.errors()
     assert tree_of(work.url) == uninterrupted(tmp_path / "twin", work)
     assert list(verify(str(work.url))) == []
     runs = work.runs_of_blocks()
-    assert sorted(runs) == list(range(1, 72))
-    repeated = sum(runs.values()) - 71
+    assert sorted(runs) == list(range(1, BLOCKS))
+    repeated = sum(runs.values()) - (BLOCKS - 1)
     output.warning("%d blocks begun again, of %d that were in flight at most", repeated, bound)
     assert repeated <= bound
     assert len(work.workers()) >= 2

@@ -24,6 +24,7 @@ from otoscope.store.status import failed_clips, task_status
 from otoscope.store.verify import verify
 from otoscope.store.writer import pending_blocks, reset_block, write_block
 
+from ..support.amounts import some
 from ..support.closed_form import closed_form
 from ..support.commands import CLOSED_FORM, call, done, refused
 from ..support.finished_store import Finished
@@ -163,7 +164,7 @@ def killed_at(n: int, states: States, folder: Path, tmp_path: Path) -> bool:
     return True
 
 
-@pytest.mark.parametrize("step", [29, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("step", [29, pytest.param(some(5, of=1), marks=pytest.mark.slow)])
 def test_killed_at_any_write_the_same_call_ends_in_the_same_bytes(
     states: States, folder: Path, tmp_path: Path, step: int
 ) -> None:

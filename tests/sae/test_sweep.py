@@ -31,6 +31,7 @@ from otoscope.sae.sweep import PARTIAL, SweepWorker, planned, run_sweep
 from otoscope.sae.table import sae_table
 from otoscope.store.state_rows import StateRows
 
+from ..support.amounts import some
 from ..support.commands import call, command, done
 from ..support.counting import count_calls
 from ..support.state_store import planted_states, write_states
@@ -454,11 +455,11 @@ def test_an_sae_that_is_damaged_is_refused(store: str, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_killed_at_random_instants_the_same_command_ends_in_the_same_files(store: str, tmp_path: Path) -> None:
-    """kill -9, twenty times over settings: held and streamed rows, one state and two."""
+    """kill -9, eight or twenty times over settings: held and streamed rows, thresholds, dead latents revived."""
     seed = int(os.environ.get("OTOSCOPE_SEED", time.time_ns() % 10**9))
     output.warning("seed %d: OTOSCOPE_SEED repeats it", seed)
     rng = np.random.default_rng(seed)
-    n_killed = 0
+    n_killed, each = 0, some(2, of=5)
     streamed = {"memory": STREAMED}
     settings: list[dict[str, Any]] = [
         {},
@@ -475,7 +476,7 @@ def test_killed_at_random_instants_the_same_command_ends_in_the_same_files(store
         done(*words, "-o", tmp_path / f"whole{turn}")
         took = time.monotonic() - began
         folder = tmp_path / f"killed{turn}"
-        for _ in range(5):
+        for _ in range(each):
             process = subprocess.Popen(command(*words, "-o", folder), stderr=subprocess.PIPE)
             wait_for_training(process, folder)
             time.sleep(rng.uniform(0, took / 3))
@@ -484,8 +485,8 @@ def test_killed_at_random_instants_the_same_command_ends_in_the_same_files(store
             process.communicate()
         done(*words, "-o", folder)
         assert files(folder) == files(tmp_path / f"whole{turn}")
-    output.warning("%d of 20 were killed at work", n_killed)
-    assert n_killed > 5
+    output.warning("%d of %d were killed at work", n_killed, each * len(settings))
+    assert n_killed > each
 
 
 def wait_for_training(process: "subprocess.Popen[bytes]", folder: Path) -> None:
@@ -495,12 +496,12 @@ def wait_for_training(process: "subprocess.Popen[bytes]", folder: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("memory", [10**9, STREAMED])
-def test_actors_end_in_the_serial_files(store: str, tmp_path: Path, memory: int) -> None:
+def test_actors_end_in_the_serial_files(store: str, tmp_path: Path) -> None:
     from otoscope.cluster.ray import RayExecutor
 
-    sweep = sweep_of({**TWO_STATES, "memory": memory})
-    run_sweep(store, sweep, tmp_path / "a", executor=SerialExecutor())
     with RayExecutor(actors=2, cpus_per_actor=0.5) as executor:
-        run_sweep(store, sweep, tmp_path / "b", executor=executor)
-    assert tree_of(tmp_path / "a") == tree_of(tmp_path / "b")
+        for name, memory in (("held", 10**9), ("streamed", STREAMED)):
+            sweep = sweep_of({**TWO_STATES, "memory": memory})
+            run_sweep(store, sweep, tmp_path / name, executor=SerialExecutor())
+            run_sweep(store, sweep, tmp_path / f"{name} in actors", executor=executor)
+            assert tree_of(tmp_path / f"{name} in actors") == tree_of(tmp_path / name)

@@ -10,14 +10,19 @@ from urllib.parse import urlsplit
 import click
 import httpx
 import pytest
+import xarray as xr
 from fastapi.testclient import TestClient
 
 from otoscope.ablate.jobs.runner import JobRunner
 from otoscope.ablate.offer import Offer
 from otoscope.ablate.request import Request
+from otoscope.ablate.result import read_result, write_result
+from otoscope.ablate.study import look_up, run_study
 from otoscope.cli.main import cli
 from otoscope.cli.serve import serve
 from otoscope.cluster.executor import SerialExecutor
+from otoscope.extract.audio.manifest import read_manifest
+from otoscope.extract.models.registry import load_encoder
 from otoscope.serve.app import locked
 from otoscope.serve.client import Client
 from otoscope.serve.schemas import Ask
@@ -107,6 +112,7 @@ def test_help_says_what_is_needed() -> None:
 
 @pytest.mark.slow
 def test_a_process_serves_and_ends_when_told(stored: ServedStore, tmp_path: Path) -> None:
+    """Another goes on where it ended, by two actors of Ray: results are those of a study that is run here."""
     state = tmp_path / "s"
     with Served(stored, state, "--write-token", tmp_path / "token") as served:
         client = Client(served.link)
@@ -124,11 +130,17 @@ def test_a_process_serves_and_ends_when_told(stored: ServedStore, tmp_path: Path
         assert written.splitlines()[-1] == "stopped; whatever is unfinished stays queued"
         assert token not in written
         assert "Traceback" not in written
-    with Served(stored, state, "--no-token") as again:
+    with Served(stored, state, "--no-token", "--executor", "ray", "--actors", 2) as again:
         client = Client(again.url, "")
         assert client.job(long)["state"] in ("queued", "running")
-        assert client.run(asked(), timeout=10).attrs["request"]["set"] == "only(d)"
+        assert client.run(asked(), timeout=300).attrs["request"]["set"] == "only(d)"
         client.cancel(long)
+        by_actors = client.run(asked(seed=1), timeout=300)
+    assert again.process.returncode == 0
+    study = look_up(asked(seed=1), stored.url)
+    whole = run_study(study, load_encoder(ENCODER), read_manifest(stored.manifest), device="cpu")
+    write_result(whole, tmp_path / "whole.parquet")
+    xr.testing.assert_identical(by_actors, read_result(tmp_path / "whole.parquet"))
 
 
 def test_the_guide_is_true(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from otoscope.ablate.jobs import process as job_process
 from otoscope.ablate.jobs.process import JobProcess
 from otoscope.ablate.jobs.results import Results
 from otoscope.ablate.offer import Offer
@@ -49,7 +50,10 @@ def test_a_job_is_left_at_once_and_a_process_that_dies_is_replaced(stored: Serve
 
 
 @pytest.mark.slow
-def test_a_job_that_cannot_be_interrupted_is_ended_with_its_process(stored: ServedStore, tmp_path: Path) -> None:
+def test_a_job_that_cannot_be_interrupted_is_ended_with_its_process(
+    stored: ServedStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job_process, "CANCEL_SECONDS", 0.2)
     settings = stored.settings(tmp_path / "s")
     process, offer, cancelled = JobProcess(settings), Offer(settings.stores), threading.Event()
     process.start()

@@ -167,11 +167,6 @@ class Served:
         self.process.communicate()
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as port:
-        return int(port.getsockname()[1])
-
-
 @contextmanager
 def listening(app: FastAPI) -> Iterator[str]:
     """An application on a free port of loopback, in a thread of this process: its URL."""
