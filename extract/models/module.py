@@ -99,7 +99,7 @@ def _from_file(path: Path) -> ModuleType:
 
 
 class _SourceLoader(SourceFileLoader):
-    """Runs the source as it is now: bytecode kept beside it is trusted by size and whole seconds, and leaves a folder."""
+    """Runs the source as it is now: bytecode beside it would be trusted by size and whole seconds, and leave a folder."""
 
     def get_code(self, fullname: str) -> CodeType:
         path = self.get_filename(fullname)

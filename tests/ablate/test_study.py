@@ -111,6 +111,7 @@ def test_their_removal_ruins_that_category_alone(removed):
     assert removed["control_change"].sel(measure="accuracy", category="d").min() > -0.3
 
 
+@pytest.mark.slow
 def test_they_suffice_to_make_a_clip_one_of_that_category(here):
     result = here.run(mode="transplant", category="d", controls=60)
     for other in "abc":
@@ -124,6 +125,7 @@ def test_they_suffice_to_make_a_clip_one_of_that_category(here):
     assert float(result["control_change"].sel(measure="predicted").max()) < 0.2
 
 
+@pytest.mark.slow
 def test_alone_they_keep_that_category_and_random_neurons_do_not(here):
     for mode, controls in (("keep", 200), ("keep-mean", 30)):
         result = here.run(mode=mode, controls=controls)

@@ -82,6 +82,7 @@ def test_a_full_disk_leaves_what_is_committed(tmp_path: Path, uninterrupted: dic
     assert tree_of(url) == uninterrupted
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_from_the_start(tmp_path: Path, uninterrupted: dict[str, bytes]) -> None:
     manifest, url = corpus_of_blocks(tmp_path), tmp_path / "s"
     full = otoscope("extract", url, "--corpus", manifest, *EXTRACT, preexec_fn=limited)
@@ -104,6 +105,7 @@ def started(url: Path, manifest: Path) -> "subprocess.Popen[str]":
     return process
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, some(3, of=9)))])
 def test_killed_at_any_moment_the_same_command_finishes(
     tmp_path: Path, uninterrupted: dict[str, bytes], seed: int
@@ -136,6 +138,7 @@ def test_control_c_says_how_to_go_on(tmp_path: Path, uninterrupted: dict[str, by
     assert tree_of(url) == uninterrupted
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", ["begun", pytest.param("two blocks", marks=pytest.mark.slow)])
 def test_told_to_stop_it_ends_after_the_batch_under_way_and_goes_on_from_there(tmp_path: Path, after: str) -> None:
     """SIGTERM, as a scheduler sends it that takes the machine away; batches take half a second, a block one."""

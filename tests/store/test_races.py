@@ -335,6 +335,7 @@ def test_columns_in_another_order_are_the_same_change(known: Known, url: str, mo
     assert list(verify(url)) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, *(pytest.param(n, marks=SLOW) for n in (1, 2, 4))])
 def test_killed_while_planning_growing_or_labelling(
     known: Known, tmp_path: Path, s3_server: ObjectServer, seed: int

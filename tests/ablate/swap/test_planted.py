@@ -68,6 +68,7 @@ def causal(table):
         return found[0] / (found[0] + found[1])
 
 
+@pytest.mark.slow
 def test_test_clips_alone_are_swapped_and_by_hand_made_sets_are_warned_of(study, planted):
     labels = planted.corpus.labels
     assert set(labels["split"].iloc[study.clips]) == {"test"}

@@ -56,6 +56,7 @@ def test_a_corpus_in_a_bucket_is_the_one_on_the_disk(corpus_url: str, tmp_path: 
     assert read_labels(corpus_url, here.clips.table["name"].tolist())["kind"].tolist() == here.labels["kind"].tolist()
 
 
+@pytest.mark.slow
 def test_store_audio_and_manifest_in_a_bucket(corpus_url: str, tmp_path: Path, s3: ObjectServer) -> None:
     url, options = f"{corpus_url}-store", {"task": "t", "block": 4, "batch": 3, "threads": 1}
     capture(closed_form(), corpus_url, url, **options)  # type: ignore[arg-type]

@@ -28,6 +28,7 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, An
     return {found.pop("case"): found for found in map(json.loads, done.stdout.splitlines())}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_a_hostile_manifest_is_refused_in_a_line_or_read_right(outcomes: dict[str, Any], case: str) -> None:
     hostile, found = CASES[case], outcomes[case]
