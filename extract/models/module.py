@@ -99,7 +99,7 @@ def _from_file(path: Path) -> ModuleType:
 
 
 class _SourceLoader(SourceFileLoader):
-    """Runs the source as it is now: bytecode beside it would be trusted by size and whole seconds, and leave a folder."""
+    """Runs the source as it is now: bytecode beside it would be trusted by its size and whole seconds."""
 
     def get_code(self, fullname: str) -> CodeType:
         path = self.get_filename(fullname)
