@@ -110,6 +110,7 @@ def test_told_to_stop_it_drops_what_is_under_way_and_goes_on_from_there(nodes: M
     """By each signal in turn; the command then says the same on standard output as a serial one, and nothing else."""
     work = job(tmp_path / "job", 95, seconds=0.5)
     stopped(work, nodes, signal.SIGTERM, 2)
+    work.take(3.0)  # nobody waits for the second worker of a second run, which is to find something left
     stopped(work, nodes, signal.SIGINT, 4)
     work.take(0.05)
     assert work.run(nodes) == f"{work.url} task t: 95 clips, 95 ok, 0 failed\n"
