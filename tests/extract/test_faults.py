@@ -21,7 +21,7 @@ from otoscope.store.verify import verify
 
 from ..support.faulty_encoder import CRASH
 from ..support.marking_workers import alive, wait_for
-from ..support.ray_cluster import Machines, end_commands, job, machines, uninterrupted, worker_hosts
+from ..support.ray_cluster import Job, Machines, end_commands, job, machines, uninterrupted, worker_hosts
 from ..support.stored_files import tree_of
 from ..support.wav_corpora import write_wav_file
 
@@ -89,23 +89,29 @@ def test_a_clip_that_crashes_and_one_that_is_corrupt_fail_alone(nodes: Machines,
             np.testing.assert_array_equal(mine, theirs, err_msg=str(name))
 
 
+def stopped(work: Job, nodes: Machines, stop: signal.Signals, n_busy: int) -> None:
+    """Run the command and stop it once so many processes, those of former runs included, have committed a block."""
+    process = work.start(nodes)
+    wait_for(lambda: len(work.busy()) >= n_busy)
+    workers = [host.pid for host in nodes.worker_hosts()]
+    assert workers
+    process.send_signal(stop)
+    process.communicate(timeout=600)
+    assert process.returncode not in (0, -stop), work.errors()
+    assert "Traceback" not in work.errors()
+    wait_for(lambda: not any(map(alive, workers)))
+    assert n_busy <= work.committed() < 24
+    assert len(work.workers()) >= 2
+    assert list(verify(str(work.url))) == []
+    assert json.loads(work.report.read_text())["state"] == "stopped"
+
+
 def test_told_to_stop_it_drops_what_is_under_way_and_goes_on_from_there(nodes: Machines, tmp_path: Path) -> None:
     """By each signal in turn; the command then says the same on standard output as a serial one, and nothing else."""
     work = job(tmp_path / "job", 95, seconds=0.5)
-    for turn, stop in enumerate((signal.SIGTERM, signal.SIGINT), 1):
-        process = work.start(nodes)
-        wait_for(lambda turn=turn: len(work.busy()) >= 2 * turn)
-        workers = [host.pid for host in nodes.worker_hosts()]
-        assert workers
-        process.send_signal(stop)
-        process.communicate(timeout=600)
-        assert process.returncode not in (0, -stop), work.errors()
-        assert "Traceback" not in work.errors()
-        wait_for(lambda workers=workers: not any(map(alive, workers)))
-        assert 2 * turn <= work.committed() < 24
-        assert len(work.workers()) >= 2
-        assert list(verify(str(work.url))) == []
-        assert json.loads(work.report.read_text())["state"] == "stopped"
+    stopped(work, nodes, signal.SIGTERM, 2)
+    work.take(3.0)  # nobody waits for the second worker of a second run, which is to find something left
+    stopped(work, nodes, signal.SIGINT, 4)
     work.take(0.05)
     assert work.run(nodes) == f"{work.url} task t: 95 clips, 95 ok, 0 failed\n"
     assert tree_of(work.url) == uninterrupted(tmp_path / "twin", work)
