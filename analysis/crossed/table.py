@@ -1,10 +1,18 @@
 """Grounding as a table, a row per neuron, and such a table read back."""
 
-from pathlib import Path
+# mypy: allow-untyped-calls
+# (dask says that it is typed, but most of its functions are not.)
 
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import dask
 import numpy as np
 import pandas as pd
 import xarray as xr
+from dask.delayed import delayed
+from numpy.typing import NDArray
 
 from ...messages import one_line, quoted
 from ...store.frames import ENDINGS, read_frame
@@ -23,20 +31,31 @@ REMEDY = "`otoscope grounding -o` makes one"
 def grounding_table(found: xr.Dataset, valid: xr.DataArray | None = None) -> pd.DataFrame:
     """One row per neuron that exists: layer, (site,) neuron, the variables of `grounding`, and K, J, L, M.
 
-    Computes. valid: bool (layer, neuron), False for neurons that do not exist.
+    Computes, chunk by chunk, of which nothing but rows is kept. valid: bool (layer, neuron), False for neurons that do
+    not exist.
     """
-    names = [name for name in COLUMNS if name in found]
-    computed = found[names].transpose("layer", "neuron").compute()
-    exists = np.ones((computed.sizes["layer"], computed.sizes["neuron"]), bool)
+    numbers = {name: np.arange(found.sizes[name]) for name in ("layer", "neuron") if name not in found.coords}
+    own = found[[name for name in COLUMNS if name in found]].transpose("layer", "neuron").assign_coords(numbers)
+    own = own.drop_vars({*own.coords} - {"layer", "site", "neuron"})
+    exists = np.ones((own.sizes["layer"], own.sizes["neuron"]), bool)
     if valid is not None:
         exists = valid.transpose("layer", "neuron").values
-    layer, neuron = np.nonzero(exists)
-    columns = {"layer": computed["layer"].values[layer]} if "layer" in computed.coords else {"layer": layer}
-    if "site" in found.coords:
-        columns["site"] = found["site"].values[layer]
-    columns["neuron"] = computed["neuron"].values[neuron] if "neuron" in computed.coords else neuron
-    columns |= {name: computed[name].values[exists] for name in names}
-    return pd.DataFrame(columns | {letter: found.attrs[letter] for letter in LETTERS})
+    ends = np.cumsum([0, *own.chunksizes.get("neuron", [own.sizes["neuron"]])]).tolist()
+    parts = [(layer, slice(*part)) for layer in range(len(exists)) for part in pairwise(ends)]
+    rows = dask.compute(
+        *(delayed(_rows, pure=False)(own.isel(layer=layer, neuron=part), exists[layer, part]) for layer, part in parts)
+    )
+    columns = {name: np.concatenate([some.pop(name) for some in rows]) for name in list(rows[0])}
+    return pd.DataFrame(columns | {letter: found.attrs[letter] for letter in LETTERS}, copy=False)
+
+
+def _rows(part: xr.Dataset, exists: NDArray[np.bool_]) -> dict[str, NDArray[Any]]:
+    """Columns of some neurons of a layer; copies, so that what they were computed with can go."""
+    columns: dict[str, NDArray[Any]] = {
+        str(name): np.full(np.count_nonzero(exists), part[name].item())
+        for name in ("layer", "site") if name in part.coords
+    }  # fmt: skip
+    return columns | {str(name): part[name].values[exists] for name in ("neuron", *part.data_vars)}
 
 
 def read_grounding(path: str) -> pd.DataFrame:

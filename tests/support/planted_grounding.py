@@ -35,23 +35,28 @@ GATE, WRITTEN = 4.0, 6.0
 
 
 def write_corpus(
-    folder: Path, per_class: int = 8, frames: tuple[str, ...] = FRAMES, texts: Mapping[str, str] = ANSWERS
-) -> Path:
-    """Sounds of two splits, of other speakers each, crossed with a question per frame: the manifest."""
+    folder: Path, per_class: int = 8, frames: tuple[str, ...] = FRAMES, samples: Mapping[str, int] | None = None,
+    prompt: str = "{audio} QUESTION?",
+) -> Path:  # fmt: skip
+    """Sounds of two splits, of other speakers each, crossed with a question per frame: the manifest.
+
+    samples: of sounds of a category, where they are not SAMPLES.
+    """
     rng = np.random.default_rng(5)
     rows = []
     for k, label in enumerate(LABELS):
         for j in range(per_class):
-            time = np.arange(SAMPLES) / RATE
+            n = (samples or {}).get(label, SAMPLES)
+            time = np.arange(n) / RATE
             tone = np.sin(2 * np.pi * (400 + 900 * k + 25 * rng.normal()) * time)
-            wave = (6000 + 600 * rng.normal()) * tone + 300 * rng.standard_normal(SAMPLES)
+            wave = (6000 + 600 * rng.normal()) * tone + 300 * rng.standard_normal(n)
             name = f"{label}{j}"
             write_wav_file(folder / f"{name}.wav", np.round(wave).astype("<i2"), RATE)
             split = "train" if j < per_class // 2 else "test"
             rows.append({"path": f"{name}.wav", "emotion": label, "split": split, "speaker": f"{split}{j}"})
     pd.DataFrame(rows).to_csv(folder / "sounds.csv", index=False)
     prompts = [
-        {"prompt": f"{{audio}} {frame.format(texts[label])}?", "text_class": label}
+        {"prompt": prompt.replace("QUESTION", frame.format(ANSWERS[label])), "text_class": label}
         for label in LABELS for frame in frames
     ]  # fmt: skip
     pd.DataFrame(prompts).to_csv(folder / "prompts.csv", index=False)
