@@ -3,7 +3,7 @@
 Conventions: sounds and texts have the categories CATEGORIES. Of the last layer neuron SOUND tells whether the sound is
 of the first category, TEXT whether the text is of the second, HALF sums both of the third; each writes the answer of
 its category, as far as it reads. SILENT reads as SOUND does and writes nothing. What they read is fitted to the states
-at the last token, by least squares; all other neurons of the layer stay as they were drawn.
+at the last token, by least squares; all other neurons, of all layers, read what was drawn and write hardly anything.
 """
 
 from collections.abc import Iterable, Mapping
@@ -27,7 +27,7 @@ from .wav_corpora import write_wav_file
 CATEGORIES = ("sad", "glad", "mad")
 ANSWERS = {"ANG": "mad", "HAP": "glad", "SAD": "sad"}
 LABELS = tuple(ANSWERS)
-FRAMES = ("he sounds {}", "she sounds {}", "What is {}", "heard {}")
+FRAMES = ("he sounds {}", "he is {}", "What is {}", "heard {}")
 SOUND, TEXT, HALF, SILENT = range(4)
 PLANTED = [(LAYERS - 1, number) for number in range(4)]
 SAMPLES = 4_000
@@ -92,6 +92,11 @@ def plant(folder: Path, manifest: Path) -> Path:
     """A model's folder with the planted neurons, fitted to a crossed corpus."""
     text = {"intermediate_size": 256}
     write_folder(folder, text=text, shard="10MB")
+    model = library(folder)
+    with torch.no_grad():
+        for layer in model.model.language_model.layers:
+            layer.mlp.down_proj.weight *= 0.02  # whatever is swapped, answers hardly move by them
+    model.save_pretrained(folder, max_shard_size="10MB")
     encoder, corpus = load_encoder(f"qwen2audio:{folder}"), read_manifest(manifest)
     x = states(encoder, corpus)
     of_sound, of_text = (
@@ -107,10 +112,8 @@ def plant(folder: Path, manifest: Path) -> Path:
     def fitted(wanted: np.ndarray) -> np.ndarray:
         return np.linalg.lstsq(x, wanted, rcond=1e-4)[0]
 
-    model = library(folder)
     mlp = model.get_submodule(f"model.language_model.layers.{LAYERS - 1}.mlp")
     with torch.no_grad():
-        mlp.down_proj.weight *= 0.02  # all others: whatever is swapped, answers hardly move by them
         for number, wanted in reads.items():
             mlp.gate_proj.weight[number] = torch.from_numpy(fitted(np.full(len(x), GATE))).float()
             mlp.up_proj.weight[number] = torch.from_numpy(fitted(wanted - wanted.mean())).float()

@@ -124,11 +124,11 @@ def test_what_cannot_be_is_a_line(small, tmp_path, how, message):
 def test_all_tokens_are_swapped_only_where_all_prompts_have_one_layout(small, tmp_path):
     done(*swap(small, tmp_path / "all.parquet", "--at", "all", controls=0))
     assert read_swaps(tmp_path / "all.parquet")["E_A"][0] > 1
-    manifest = write_corpus(tmp_path, 4, FRAMES[1:3])  # partners have one layout, and these wordings two
+    manifest = write_corpus(tmp_path, 4, FRAMES[2:])  # partners have one layout, and these wordings two
     url = extracted(manifest, small.encoder, str(tmp_path / "uneven.zarr"))
     other = replace(small, manifest=manifest, url=url)
     asked = swap(other, tmp_path / "x.parquet", "--at", "all", controls=0)
-    message = "prompts '{audio} she sounds mad?' and '{audio} What is mad?' have tokens of other layouts; expected one"
+    message = "prompts '{audio} What is mad?' and '{audio} heard mad?' have tokens of other layouts; expected one"
     refused(re.escape(message), *asked, watched=tmp_path)
     done(*swap(other, tmp_path / "last.parquet", controls=0))
 

@@ -1,5 +1,4 @@
-"""What the readout cannot see is construction: a tiny Qwen2-Audio that is read at the sound's last token, text after the
-sound and before it."""
+"""What the readout cannot see is construction: a tiny Qwen2-Audio read at the sound's last token, in both orders."""
 
 from dataclasses import replace
 
