@@ -100,8 +100,6 @@ def grounding(
     values, blinded = _computed(mean, layout, valid, blind, seed)
     of = xr.DataArray(values, coords, dims=("computed", "layer", "neuron"))
     numbers, codes = of.isel(computed=slice(len(NUMBERS))), of.isel(computed=slice(len(NUMBERS), None))
-    if valid is not None:
-        numbers = numbers.where(valid.reset_coords(drop=True))
     found = dict(zip(NUMBERS, numbers, strict=True)) | {
         name: _of_codes(code, names) for (name, names), code in zip(CODES.items(), codes, strict=True)
     }
@@ -136,6 +134,8 @@ def ratio_of(of_sound: xr.DataArray, of_text: xr.DataArray) -> xr.DataArray:
 class Gate:
     """What takes all neurons together: (layer, neuron), NaN for those that are not tested."""
 
+    exists: NDArray[np.bool_] | None
+    """Whether a neuron does; None where all do."""
     q: Floats
     q_interaction: Floats
     level: float
@@ -219,7 +219,7 @@ def _gate(parts: list[list[Floats]], exists: NDArray[np.bool_] | None, *, blind:
     q = _benjamini_hochberg(np.stack(either))
     n_tested, n_passing = np.count_nonzero(~np.isnan(q)), np.count_nonzero(q <= LEVEL)
     return Gate(
-        q=q, q_interaction=_benjamini_hochberg(np.stack(interaction)),
+        exists=exists, q=q, q_interaction=_benjamini_hochberg(np.stack(interaction)),
         level=LEVEL * max(n_passing, 1) / max(n_tested, 1), blind=np.array(sees, object),
     )  # fmt: skip
 
@@ -251,7 +251,10 @@ def _answers(sizes: effects.Sizes, seed: int, own: Floats, gate: Gate, layer: in
     state = np.select([cannot_see, mixed, ~passes, low > 0.5, high < 0.5], [0, 1, 2, 3, 4], 5)
     cut = np.select([np.isnan(gc), gc > HIGH_CUT, gc < LOW_CUT], [0, 1, 2], 3)
     numbers = (gc, low, high, d_a, d_t, s_a, s_t, s_both, p_a, p_t, p_both, q, q_interaction, *smallest)
-    return np.stack([*squares, *numbers, state, cut])[:, None]
+    found = np.stack([*squares, *numbers, state, cut])
+    if gate.exists is not None:
+        found[: len(NUMBERS), ~gate.exists[layer, neurons]] = np.nan
+    return found[:, None]
 
 
 def _of_codes(codes: xr.DataArray, names: tuple[str, ...]) -> xr.DataArray:

@@ -3,6 +3,7 @@
 # mypy: allow-untyped-calls
 # (dask says that it is typed, but most of its functions are not.)
 
+from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -36,26 +37,33 @@ def grounding_table(found: xr.Dataset, valid: xr.DataArray | None = None) -> pd.
     """
     numbers = {name: np.arange(found.sizes[name]) for name in ("layer", "neuron") if name not in found.coords}
     own = found[[name for name in COLUMNS if name in found]].transpose("layer", "neuron").assign_coords(numbers)
-    own = own.drop_vars({*own.coords} - {"layer", "site", "neuron"})
+    own = own.drop_vars({*own.coords} - {"layer", "site", "neuron"}).chunk(layer=1).unify_chunks()
     exists = np.ones((own.sizes["layer"], own.sizes["neuron"]), bool)
     if valid is not None:
         exists = valid.transpose("layer", "neuron").values
-    ends = np.cumsum([0, *own.chunksizes.get("neuron", [own.sizes["neuron"]])]).tolist()
-    parts = [(layer, slice(*part)) for layer in range(len(exists)) for part in pairwise(ends)]
+    # Not optimised, as those of one part would each be by itself, with all that comes before them.
+    blocks = {str(name): of.data.to_delayed(optimize_graph=False) for name, of in own.data_vars.items()}
+    about = {name: own[name].values for name in ("layer", "site") if name in own.coords}
+    parts = list(pairwise(np.cumsum([0, *own.chunksizes["neuron"]]).tolist()))
     rows = dask.compute(
-        *(delayed(_rows, pure=False)(own.isel(layer=layer, neuron=part), exists[layer, part]) for layer, part in parts)
-    )
+        *(
+            delayed(_rows, pure=False)(
+                {name: of[layer, i] for name, of in blocks.items()}, exists[layer, first:last],
+                own["neuron"].values[first:last], {name: of[layer] for name, of in about.items()},
+            )
+            for layer in range(len(exists)) for i, (first, last) in enumerate(parts)
+        )
+    )  # fmt: skip
     columns = {name: np.concatenate([some.pop(name) for some in rows]) for name in list(rows[0])}
     return pd.DataFrame(columns | {letter: found.attrs[letter] for letter in LETTERS}, copy=False)
 
 
-def _rows(part: xr.Dataset, exists: NDArray[np.bool_]) -> dict[str, NDArray[Any]]:
+def _rows(
+    parts: Mapping[str, NDArray[Any]], exists: NDArray[np.bool_], neuron: NDArray[Any], layer: Mapping[str, Any]
+) -> dict[str, NDArray[Any]]:
     """Columns of some neurons of a layer; copies, so that what they were computed with can go."""
-    columns: dict[str, NDArray[Any]] = {
-        str(name): np.full(np.count_nonzero(exists), part[name].item())
-        for name in ("layer", "site") if name in part.coords
-    }  # fmt: skip
-    return columns | {str(name): part[name].values[exists] for name in ("neuron", *part.data_vars)}
+    columns = {name: np.full(np.count_nonzero(exists), value) for name, value in layer.items()}
+    return columns | {"neuron": neuron[exists]} | {name: part[0, exists] for name, part in parts.items()}
 
 
 def read_grounding(path: str) -> pd.DataFrame:
