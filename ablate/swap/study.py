@@ -6,7 +6,7 @@ Conventions: the store is only read. Probes are the model's own head, on the ans
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 
 import numpy as np
@@ -18,11 +18,12 @@ from ...analysis.conditions import listed
 from ...cluster.executor import Executor, SerialExecutor
 from ...extract.audio.corpus import Corpus
 from ...extract.models.encoder import Encoder
+from ...messages import quoted
 from ...store.neurons import NeuronSet
 from ...store.provenance import Identity, digest_of, tolerance
 from ...store.reader import open_store
 from ..controls import different_controls, neuron_features
-from ..intervention import Intervention
+from ..intervention import ALL, Intervention
 from ..own_head import check_answers, own_head
 from ..running import check_corpus, check_deviation, model_of_store, run_pieces
 from ..study import OpenStore, named_neurons
@@ -128,6 +129,18 @@ def _used_before(
     return [f"neurons were selected on clips of {len(shared)} speakers that are swapped too ({some})"]
 
 
+def check_one_layout(prompts: Iterable[str], encoder: Encoder) -> None:
+    """Raise ValueError for prompts whose tokens are not laid out alike around one sound."""
+    n_samples, first = max(encoder.sample_rate, encoder.min_samples), ""
+    for prompt in dict.fromkeys(prompts):
+        first = first or prompt
+        if encoder.layout(n_samples, prompt) != encoder.layout(n_samples, first):
+            raise ValueError(
+                f"prompts {quoted(first)} and {quoted(prompt)} have tokens of other layouts; expected one layout of "
+                "all prompts where all tokens are swapped: give --at last, or prompts of equally many tokens"
+            )
+
+
 def run_swaps(
     study: SwapStudy,
     encoder: Encoder | str,
@@ -153,6 +166,8 @@ def run_swaps(
         "labelling": f"{study.request.task}:{study.request.audio_class}",
     }
     probe = own_head(model, study.answers, study.prompts, **about)
+    if study.request.at == ALL:
+        check_one_layout(study.prompts, model)
     check_used(study, model, corpus)
     make_worker = partial(SwapWorker, study, probe.weight[0], encoder if executor.remote else model, device, corpus)
 

@@ -113,7 +113,7 @@ class SwapWorker(Reruns):
         self.study, self.head = study, head.astype(np.float64)
 
     def __call__(self, piece: range) -> Margins:
-        """Raises as `AblationWorker`, and ValueError where all tokens are swapped of prompts of unequal layout."""
+        """Raises as `AblationWorker`, and ValueError where all tokens are swapped of partners of unequal length."""
         study, swaps, rows = self.study, self.study.swaps, slice(piece.start, piece.stop)
         clip, donor = swaps.clip[rows], swaps.donor[rows]
         used = np.union1d(clip, donor)
@@ -126,9 +126,8 @@ class SwapWorker(Reruns):
             if study.request.at == ALL and layouts[0] != layouts[1]:
                 names = [study.names[k] for k in (number, int(donor[i]))]
                 raise ValueError(
-                    f"{names[0]} and {names[1]} have tokens of other layouts; expected one "
-                    "layout of all prompts and sounds where all tokens are swapped: give --at last, or prompts of "
-                    "equally many tokens and --unit-sec"
+                    f"{names[0]} and {names[1]} have tokens of other layouts; expected sounds of one length where all "
+                    "tokens are swapped: give --at last, or extract with --unit-sec"
                 )
             alike.setdefault(layouts, []).append(i)
         shape = len(study.interventions), len(piece)

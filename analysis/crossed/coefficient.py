@@ -9,6 +9,7 @@ formulas in words. Memory: of a few thousand neurons the responses, and the resu
 # mypy: allow-untyped-calls
 # (dask says that it is typed, but most of its array functions are not.)
 
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -22,6 +23,7 @@ from ...messages import quoted
 from ..contrast.ranks import read_means
 from ..kinds import BLIND
 from . import effects
+from .effects import Floats
 from .layout import Layout
 from .power import smallest_effect
 
@@ -31,8 +33,15 @@ READ_BYTES = 8 << 20  # of responses at once, in a thread
 ALIKE = 1e-10  # share of a neuron's squares: what batches of other shapes leave is no response
 BLIND_SHARE = 0.5  # of a layer's neurons: of one that sees what is swapped not one is alike, but for rounding
 
-COMPUTED = (*(f"MS_{term}" for term in effects.TERMS), "s_A", "s_T", "s_AT", "p_A", "p_T", "p_AT", "low", "high")
-"""What is computed of a neuron by itself."""
+NUMBERS = (
+    *(f"MS_{term}" for term in effects.TERMS), "gc", "gc_low", "gc_high", "d_A", "d_T", "s_A", "s_T", "s_AT", "p_A",
+    "p_T", "p_AT", "q", "q_AT", "smallest_d_A", "smallest_d_T",
+)  # fmt: skip
+CODES = {
+    "state": ("construction", "interaction", "none", "audio", "text", "both"),
+    "cut": ("", "audio-grounded", "text-grounded", "between"),
+}
+"""What is computed of each neuron, in this order; of the latter numbers of their names."""
 
 LONG_NAMES = {
     "gc": ("grounding coefficient", "1"),
@@ -88,47 +97,21 @@ def grounding(
         )
     mean = mean.transpose("layer", "neuron", "clip")
     coords = {name: c for name, c in mean.coords.items() if "clip" not in c.dims}
-    computed = xr.DataArray(_computed(mean, layout, seed), coords, dims=("computed", "layer", "neuron"))
-    if valid is not None:
-        computed = computed.where(valid.reset_coords(drop=True))
-    of = {name: computed.isel(computed=i) for i, name in enumerate(COMPUTED)}
-    blinded = _blind(of, blind)
-    sees = blinded == "none"
-    either = np.minimum(2 * np.fmin(of["p_A"], of["p_T"]), 1).where(sees)
-    q, threshold = _corrected(either)
-    q_interaction, _ = _corrected(of["p_AT"].where(sees))
-    d: dict[str, xr.DataArray] = {name: of[f"s_{name}"].clip(min=0) ** 0.5 for name in ("A", "T")}
-    passes = q <= LEVEL
-    gc = ratio_of(d["A"], d["T"]).where(passes)
-    low, high = of["low"].where(passes), of["high"].where(passes)
-    mixed = (q_interaction <= LEVEL) & (of["s_AT"] > d["A"] ** 2 + d["T"] ** 2)
-    squares = computed.isel(computed=slice(len(effects.TERMS))).rename(computed="term")
-    found: dict[str, xr.DataArray] = {
-        "gc": gc,
-        "gc_low": low,
-        "gc_high": high,
-        "state": _of_codes(
-            _first_of(~sees, mixed, ~passes, low > 0.5, high < 0.5),
-            ("construction", "interaction", "none", "audio", "text", "both"),
-        ),
-        "cut": _of_codes(
-            _first_of(gc.isnull(), gc > HIGH_CUT, gc < LOW_CUT), ("", "audio-grounded", "text-grounded", "between")
-        ),
-        "d_A": d["A"],
-        "d_T": d["T"],
-        **{name: of[name] for name in ("s_A", "s_T", "s_AT", "p_A", "p_T", "p_AT")},
-        "q": q,
-        "q_AT": q_interaction,
-        **{f"smallest_d_{name}": _smallest(squares, threshold, layout, name) for name in ("A", "T")},
+    values, blinded = _computed(mean, layout, valid, blind, seed)
+    of = xr.DataArray(values, coords, dims=("computed", "layer", "neuron"))
+    numbers, codes = of.isel(computed=slice(len(NUMBERS))), of.isel(computed=slice(len(NUMBERS), None))
+    found = dict(zip(NUMBERS, numbers, strict=True)) | {
+        name: _of_codes(code, names) for (name, names), code in zip(CODES.items(), codes, strict=True)
     }
-    about = {name: {"long_name": text, "units": units} for name, (text, units) in LONG_NAMES.items()}
-    variables = {name: values.assign_attrs(about[name]) for name, values in found.items()}
+    squares = numbers.isel(computed=slice(len(effects.TERMS))).rename(computed="term")
     squares = squares.assign_coords(term=list(effects.TERMS)).assign_attrs(
         long_name="mean square", units="activation^2"
     )
+    about = {name: {"long_name": text, "units": units} for name, (text, units) in LONG_NAMES.items()}
+    seen = xr.DataArray(blinded, {name: c for name, c in coords.items() if "neuron" not in c.dims}, dims="layer")
     return xr.Dataset(
-        {**variables, "mean_square": squares},
-        coords={"blind": blinded.assign_attrs(long_name="what the layer cannot see")},
+        {**{name: found[name].assign_attrs(each) for name, each in about.items()}, "mean_square": squares},
+        coords={"blind": seen.assign_attrs(long_name="what the layer cannot see")},
         attrs={
             **layout.sizes,
             "audio_classes": layout.audio_classes,
@@ -147,109 +130,146 @@ def ratio_of(of_sound: xr.DataArray, of_text: xr.DataArray) -> xr.DataArray:
     return ratio
 
 
-def _computed(mean: xr.DataArray, layout: Layout, seed: int) -> Any:
-    """What is computed of each neuron by itself: (computed, layer, neuron); lazy for lazy means."""
-    pairs = layout.pairs.ravel()
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Gate:
+    """What takes all neurons together: (layer, neuron), NaN for those that are not tested."""
+
+    exists: NDArray[np.bool_] | None
+    """Whether a neuron does; None where all do."""
+    q: Floats
+    q_interaction: Floats
+    level: float
+    """The largest p of either effect that passes, or would."""
+    blind: NDArray[np.object_]
+    """What a layer cannot see (layer)."""
+
+
+def _computed(
+    mean: xr.DataArray, layout: Layout, valid: xr.DataArray | None, blind: str | None, seed: int
+) -> tuple[Any, Any]:
+    """`NUMBERS` and `CODES` of all neurons (computed, layer, neuron), and what layers cannot see (layer); lazy for lazy
+    means.
+
+    Some neurons at a time: first their mean squares and p, then, by the gate of all of them, the rest. What is held of
+    the others in between is less than their results.
+    """
+    pairs, sizes = layout.pairs.ravel(), layout.pairs.shape
     width = max(effects.TILE, READ_BYTES // (4 * len(pairs)) // effects.TILE * effects.TILE)
     n_layers, n_neurons, _ = mean.shape
-    step = partial(_of_neurons, mean, pairs, layout.pairs.shape, seed)
     parts = [slice(first, min(first + width, n_neurons)) for first in range(0, n_neurons, width)]
+    n_computed = len(NUMBERS) + len(CODES)
     if not n_layers or not parts:
-        return np.empty((len(COMPUTED), n_layers, n_neurons))
-    if not isinstance(mean.data, da.Array):
-        return np.concatenate(
-            [np.concatenate([step(layer, part) for part in parts], axis=2) for layer in range(n_layers)], axis=1
-        )
+        return np.empty((n_computed, n_layers, n_neurons)), np.full(n_layers, blind or "none", object)
+    lazy = isinstance(mean.data, da.Array)
+
+    def later(step: Any) -> Any:
+        return delayed(step, pure=False) if lazy else step
+
     # `partial` keeps the means out of the graph, so that no scheduler reads ahead of the arithmetic.
-    return da.block([[[_later(partial(step, layer, part), part) for part in parts] for layer in range(n_layers)]])
+    first = [
+        [later(partial(_squares_and_p, mean, pairs, sizes, layer, part))() for part in parts]
+        for layer in range(n_layers)
+    ]
+    exists = None if valid is None else valid.transpose("layer", "neuron").variable
+    exists = exists if exists is None else exists.data if lazy else exists.values
+    gate = later(partial(_gate, blind=blind))(first, exists)
+    answers = later(partial(_answers, sizes, seed))
+    rest = [
+        [answers(own, gate, layer, part) for own, part in zip(of_layer, parts, strict=True)]
+        for layer, of_layer in enumerate(first)
+    ]
+    if not lazy:
+        return np.concatenate([np.concatenate(of_layer, axis=2) for of_layer in rest], axis=1), gate.blind
+    blocks = [
+        [
+            da.from_delayed(own, (n_computed, 1, part.stop - part.start), np.float64)
+            for own, part in zip(of_layer, parts, strict=True)
+        ]
+        for of_layer in rest
+    ]
+    return da.block([blocks]), da.from_delayed(gate.blind, (n_layers,), object)
 
 
-def _later(step: Any, part: slice) -> Any:
-    shape = (len(COMPUTED), 1, part.stop - part.start)
-    return da.from_delayed(delayed(step, pure=False)(), shape, np.float64)
-
-
-def _of_neurons(
-    mean: xr.DataArray, pairs: NDArray[np.intp], sizes: effects.Sizes, seed: int, layer: int, neurons: slice
-) -> NDArray[np.float64]:
+def _squares_and_p(
+    mean: xr.DataArray, pairs: NDArray[np.intp], sizes: effects.Sizes, layer: int, neurons: slice
+) -> Floats:
+    """Mean squares and p (term and effect, 1, neuron)."""
     order = np.argsort(pairs)
     values = read_means(mean, layer, neurons, pairs[order])  # clips as they lie on disk
     if (np.diff(order) != 1).any():
         values = values[np.argsort(order)]
     squares = effects.mean_squares(values, sizes)
-    return np.concatenate(
-        [squares, effects.variances(squares, sizes), effects.p_values(squares, sizes),
-         effects.intervals(squares, sizes, seed)]
-    )[:, None]  # fmt: skip
+    return np.concatenate([squares, effects.p_values(squares, sizes)])[:, None]
 
 
-def _blind(of: dict[str, xr.DataArray], given: str | None) -> xr.DataArray:
-    """What a layer cannot see (layer): audio, text or none."""
-    squares = of["MS_A"]
-    if given is not None:
-        return xr.full_like(squares.isel(neuron=0, drop=True), given, dtype=object)
-    total = _sum_of(of, *effects.TERMS)
-    varies: xr.DataArray = total > 0
-    n_vary = varies.sum("neuron")
-    of_text, of_audio = (_sum_of(of, *own, "AT", "AW", "CT", "E") for own in (("T", "W"), ("A", "C")))
-    to_text, to_audio = (
-        ((part <= ALIKE * total) & varies).sum("neuron") >= np.maximum(BLIND_SHARE * n_vary, 1)
-        for part in (of_text, of_audio)
-    )
-    return _of_codes(_first_of(to_text, to_audio), ("text", "audio", "none"))
+def _gate(parts: list[list[Floats]], exists: NDArray[np.bool_] | None, *, blind: str | None) -> Gate:
+    """What takes the mean squares and p of all neurons, part by part of each layer."""
+    n_terms = len(effects.TERMS)
+    sees, either, interaction = [], [], []
+    for layer, of_layer in enumerate(parts):
+        own = np.concatenate(of_layer, axis=2)[:, 0]
+        if exists is not None:
+            own[:, ~exists[layer]] = np.nan
+        sees.append(blind or _blind(own[:n_terms]))
+        if sees[-1] != "none":
+            own[:] = np.nan
+        p_a, p_t, p_both = own[n_terms:]
+        either.append(np.minimum(2 * np.fmin(p_a, p_t), 1))
+        interaction.append(p_both.copy())
+    q = _benjamini_hochberg(np.stack(either))
+    n_tested, n_passing = np.count_nonzero(~np.isnan(q)), np.count_nonzero(q <= LEVEL)
+    return Gate(
+        exists=exists, q=q, q_interaction=_benjamini_hochberg(np.stack(interaction)),
+        level=LEVEL * max(n_passing, 1) / max(n_tested, 1), blind=np.array(sees, object),
+    )  # fmt: skip
 
 
-def _sum_of(of: dict[str, xr.DataArray], *terms: str) -> xr.DataArray:
-    """Sum of mean squares (layer, neuron), 0 only where all of them are."""
-    first, *others = (of[f"MS_{term}"] for term in terms)
-    for each in others:
-        first = first + each
-    return first
+def _blind(squares: Floats) -> str:
+    """What a layer of these mean squares (term, neuron) cannot see: audio, text or none."""
+    total = squares.sum(axis=0)
+    varies = total > 0
+    for name, own in (("text", ("T", "W")), ("audio", ("A", "C"))):
+        part = squares[[effects.TERMS.index(term) for term in (*own, "AT", "AW", "CT", "E")]].sum(axis=0)
+        n_alike = np.count_nonzero((part <= ALIKE * total) & varies)
+        if n_alike >= max(BLIND_SHARE * np.count_nonzero(varies), 1):
+            return name
+    return "none"
 
 
-def _first_of(*conditions: xr.DataArray) -> xr.DataArray:
-    """Number of the first condition that is met, or how many there are."""
-    found = xr.zeros_like(conditions[0], dtype=np.int8) + np.int8(len(conditions))
-    for i in reversed(range(len(conditions))):
-        found = xr.where(conditions[i], np.int8(i), found)
-    return found
+def _answers(sizes: effects.Sizes, seed: int, own: Floats, gate: Gate, layer: int, neurons: slice) -> Floats:
+    """`NUMBERS` and `CODES` (computed, 1, neuron) of neurons, by their mean squares and p and the gate."""
+    squares, (p_a, p_t, p_both) = own[: len(effects.TERMS), 0], own[len(effects.TERMS) :, 0]
+    q, q_interaction = gate.q[layer, neurons], gate.q_interaction[layer, neurons]
+    s_a, s_t, s_both = effects.variances(squares, sizes)
+    d_a, d_t = np.sqrt(np.maximum(s_a, 0)), np.sqrt(np.maximum(s_t, 0))
+    passes, both = q <= LEVEL, d_a + d_t
+    gc = np.divide(d_a, both, out=np.full(len(both), np.nan), where=passes & (both > 0))
+    low, high = np.where(passes, effects.intervals(squares, sizes, seed), np.nan)
+    smallest = [smallest_effect(squares, sizes, name, gate.level / 2) for name in ("A", "T")]  # one of two effects
+    mixed = (q_interaction <= LEVEL) & (s_both > d_a**2 + d_t**2)
+    cannot_see = np.full(len(both), gate.blind[layer] != "none")
+    state = np.select([cannot_see, mixed, ~passes, low > 0.5, high < 0.5], [0, 1, 2, 3, 4], 5)
+    cut = np.select([np.isnan(gc), gc > HIGH_CUT, gc < LOW_CUT], [0, 1, 2], 3)
+    numbers = (gc, low, high, d_a, d_t, s_a, s_t, s_both, p_a, p_t, p_both, q, q_interaction, *smallest)
+    found = np.stack([*squares, *numbers, state, cut])
+    if gate.exists is not None:
+        found[: len(NUMBERS), ~gate.exists[layer, neurons]] = np.nan
+    return found[:, None]
 
 
 def _of_codes(codes: xr.DataArray, names: tuple[str, ...]) -> xr.DataArray:
     table = np.array(names, object)
-    named: xr.DataArray = xr.apply_ufunc(table.__getitem__, codes, dask="parallelized", output_dtypes=[object])
+    named: xr.DataArray = xr.apply_ufunc(
+        lambda code: table[code.astype(np.intp)], codes, dask="parallelized", output_dtypes=[object]
+    )
     return named
 
 
-def _corrected(p: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray]:
-    """q (layer, neuron) of Benjamini and Hochberg, NaN where p is; and the largest p that would pass at `LEVEL` ()."""
-    q = xr.apply_ufunc(
-        _benjamini_hochberg, p, input_core_dims=[["layer", "neuron"]], output_core_dims=[["layer", "neuron"]],
-        dask="parallelized", output_dtypes=[np.float64], dask_gufunc_kwargs={"allow_rechunk": True},
-    )  # fmt: skip
-    n = p.notnull().sum()
-    passing = np.maximum((q <= LEVEL).sum(), 1)
-    return q, LEVEL * passing / np.maximum(n, 1)
-
-
-def _benjamini_hochberg(p: NDArray[np.float64]) -> NDArray[np.float64]:
+def _benjamini_hochberg(p: Floats) -> Floats:
+    """q of all p together, NaN where p is."""
     from scipy.stats import false_discovery_control  # takes a second to load
 
     q, tested = np.full(p.shape, np.nan), ~np.isnan(p)
     if tested.any():
         q[tested] = false_discovery_control(p[tested])
     return q
-
-
-def _smallest(squares: xr.DataArray, threshold: xr.DataArray, layout: Layout, effect: str) -> xr.DataArray:
-    """d that passes the gate 8 times in 10: half of the largest p that does is what one of two effects may have."""
-
-    def of_block(own: NDArray[np.float64], level: NDArray[np.float64]) -> NDArray[np.float64]:
-        flat = np.moveaxis(own, -1, 0).reshape(own.shape[-1], -1)
-        return smallest_effect(flat, layout.pairs.shape, effect, float(level) / 2).reshape(own.shape[:-1])
-
-    found: xr.DataArray = xr.apply_ufunc(
-        of_block, squares, threshold, input_core_dims=[["term"], []], dask="parallelized", output_dtypes=[np.float64],
-        dask_gufunc_kwargs={"allow_rechunk": True},
-    )  # fmt: skip
-    return found

@@ -1,10 +1,19 @@
 """Grounding as a table, a row per neuron, and such a table read back."""
 
-from pathlib import Path
+# mypy: allow-untyped-calls
+# (dask says that it is typed, but most of its functions are not.)
 
+from collections.abc import Mapping
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import dask
 import numpy as np
 import pandas as pd
 import xarray as xr
+from dask.delayed import delayed
+from numpy.typing import NDArray
 
 from ...messages import one_line, quoted
 from ...store.frames import ENDINGS, read_frame
@@ -23,20 +32,38 @@ REMEDY = "`otoscope grounding -o` makes one"
 def grounding_table(found: xr.Dataset, valid: xr.DataArray | None = None) -> pd.DataFrame:
     """One row per neuron that exists: layer, (site,) neuron, the variables of `grounding`, and K, J, L, M.
 
-    Computes. valid: bool (layer, neuron), False for neurons that do not exist.
+    Computes, chunk by chunk, of which nothing but rows is kept. valid: bool (layer, neuron), False for neurons that do
+    not exist.
     """
-    names = [name for name in COLUMNS if name in found]
-    computed = found[names].transpose("layer", "neuron").compute()
-    exists = np.ones((computed.sizes["layer"], computed.sizes["neuron"]), bool)
+    numbers = {name: np.arange(found.sizes[name]) for name in ("layer", "neuron") if name not in found.coords}
+    own = found[[name for name in COLUMNS if name in found]].transpose("layer", "neuron").assign_coords(numbers)
+    own = own.drop_vars({*own.coords} - {"layer", "site", "neuron"}).chunk(layer=1).unify_chunks()
+    exists = np.ones((own.sizes["layer"], own.sizes["neuron"]), bool)
     if valid is not None:
         exists = valid.transpose("layer", "neuron").values
-    layer, neuron = np.nonzero(exists)
-    columns = {"layer": computed["layer"].values[layer]} if "layer" in computed.coords else {"layer": layer}
-    if "site" in found.coords:
-        columns["site"] = found["site"].values[layer]
-    columns["neuron"] = computed["neuron"].values[neuron] if "neuron" in computed.coords else neuron
-    columns |= {name: computed[name].values[exists] for name in names}
-    return pd.DataFrame(columns | {letter: found.attrs[letter] for letter in LETTERS})
+    # Not optimised, as those of one part would each be by itself, with all that comes before them.
+    blocks = {str(name): of.data.to_delayed(optimize_graph=False) for name, of in own.data_vars.items()}
+    about = {name: own[name].values for name in ("layer", "site") if name in own.coords}
+    parts = list(pairwise(np.cumsum([0, *own.chunksizes["neuron"]]).tolist()))
+    rows = dask.compute(
+        *(
+            delayed(_rows, pure=False)(
+                {name: of[layer, i] for name, of in blocks.items()}, exists[layer, first:last],
+                own["neuron"].values[first:last], {name: of[layer] for name, of in about.items()},
+            )
+            for layer in range(len(exists)) for i, (first, last) in enumerate(parts)
+        )
+    )  # fmt: skip
+    columns = {name: np.concatenate([some.pop(name) for some in rows]) for name in list(rows[0])}
+    return pd.DataFrame(columns | {letter: found.attrs[letter] for letter in LETTERS}, copy=False)
+
+
+def _rows(
+    parts: Mapping[str, NDArray[Any]], exists: NDArray[np.bool_], neuron: NDArray[Any], layer: Mapping[str, Any]
+) -> dict[str, NDArray[Any]]:
+    """Columns of some neurons of a layer; copies, so that what they were computed with can go."""
+    columns = {name: np.full(np.count_nonzero(exists), value) for name, value in layer.items()}
+    return columns | {"neuron": neuron[exists]} | {name: part[0, exists] for name, part in parts.items()}
 
 
 def read_grounding(path: str) -> pd.DataFrame:

@@ -3,7 +3,7 @@
 Conventions: sounds and texts have the categories CATEGORIES. Of the last layer neuron SOUND tells whether the sound is
 of the first category, TEXT whether the text is of the second, HALF sums both of the third; each writes the answer of
 its category, as far as it reads. SILENT reads as SOUND does and writes nothing. What they read is fitted to the states
-at the last token, by least squares; all other neurons of the layer stay as they were drawn.
+at the last token, by least squares; all other neurons, of all layers, read what was drawn and write hardly anything.
 """
 
 from collections.abc import Iterable, Mapping
@@ -27,7 +27,7 @@ from .wav_corpora import write_wav_file
 CATEGORIES = ("sad", "glad", "mad")
 ANSWERS = {"ANG": "mad", "HAP": "glad", "SAD": "sad"}
 LABELS = tuple(ANSWERS)
-FRAMES = ("he sounds {}", "she sounds {}", "What is {}", "heard {}")
+FRAMES = ("he sounds {}", "he is {}", "What is {}", "heard {}")
 SOUND, TEXT, HALF, SILENT = range(4)
 PLANTED = [(LAYERS - 1, number) for number in range(4)]
 SAMPLES = 4_000
@@ -35,23 +35,28 @@ GATE, WRITTEN = 4.0, 6.0
 
 
 def write_corpus(
-    folder: Path, per_class: int = 8, frames: tuple[str, ...] = FRAMES, texts: Mapping[str, str] = ANSWERS
-) -> Path:
-    """Sounds of two splits, of other speakers each, crossed with a question per frame: the manifest."""
+    folder: Path, per_class: int = 8, frames: tuple[str, ...] = FRAMES, samples: Mapping[str, int] | None = None,
+    prompt: str = "{audio} QUESTION?",
+) -> Path:  # fmt: skip
+    """Sounds of two splits, of other speakers each, crossed with a question per frame: the manifest.
+
+    samples: of sounds of a category, where they are not SAMPLES.
+    """
     rng = np.random.default_rng(5)
     rows = []
     for k, label in enumerate(LABELS):
         for j in range(per_class):
-            time = np.arange(SAMPLES) / RATE
+            n = (samples or {}).get(label, SAMPLES)
+            time = np.arange(n) / RATE
             tone = np.sin(2 * np.pi * (400 + 900 * k + 25 * rng.normal()) * time)
-            wave = (6000 + 600 * rng.normal()) * tone + 300 * rng.standard_normal(SAMPLES)
+            wave = (6000 + 600 * rng.normal()) * tone + 300 * rng.standard_normal(n)
             name = f"{label}{j}"
             write_wav_file(folder / f"{name}.wav", np.round(wave).astype("<i2"), RATE)
             split = "train" if j < per_class // 2 else "test"
             rows.append({"path": f"{name}.wav", "emotion": label, "split": split, "speaker": f"{split}{j}"})
     pd.DataFrame(rows).to_csv(folder / "sounds.csv", index=False)
     prompts = [
-        {"prompt": f"{{audio}} {frame.format(texts[label])}?", "text_class": label}
+        {"prompt": prompt.replace("QUESTION", frame.format(ANSWERS[label])), "text_class": label}
         for label in LABELS for frame in frames
     ]  # fmt: skip
     pd.DataFrame(prompts).to_csv(folder / "prompts.csv", index=False)
@@ -87,6 +92,11 @@ def plant(folder: Path, manifest: Path) -> Path:
     """A model's folder with the planted neurons, fitted to a crossed corpus."""
     text = {"intermediate_size": 256}
     write_folder(folder, text=text, shard="10MB")
+    model = library(folder)
+    with torch.no_grad():
+        for layer in model.model.language_model.layers:
+            layer.mlp.down_proj.weight *= 0.02  # whatever is swapped, answers hardly move by them
+    model.save_pretrained(folder, max_shard_size="10MB")
     encoder, corpus = load_encoder(f"qwen2audio:{folder}"), read_manifest(manifest)
     x = states(encoder, corpus)
     of_sound, of_text = (
@@ -102,10 +112,8 @@ def plant(folder: Path, manifest: Path) -> Path:
     def fitted(wanted: np.ndarray) -> np.ndarray:
         return np.linalg.lstsq(x, wanted, rcond=1e-4)[0]
 
-    model = library(folder)
     mlp = model.get_submodule(f"model.language_model.layers.{LAYERS - 1}.mlp")
     with torch.no_grad():
-        mlp.down_proj.weight *= 0.02  # all others: whatever is swapped, answers hardly move by them
         for number, wanted in reads.items():
             mlp.gate_proj.weight[number] = torch.from_numpy(fitted(np.full(len(x), GATE))).float()
             mlp.up_proj.weight[number] = torch.from_numpy(fitted(wanted - wanted.mean())).float()

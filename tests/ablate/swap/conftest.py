@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from otoscope.extract.audio.manifest import read_manifest
+from otoscope.extract.models.qwen2audio import load
 from otoscope.extract.models.registry import load_encoder
 
 from ...support.planted_grounding import FRAMES, extracted, plant, write_corpus
@@ -32,7 +33,7 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> Planted:
     folder = tmp_path_factory.mktemp("grounding")
     manifest = write_corpus(folder)
     model = plant(folder / "model", manifest)
-    encoder = load_encoder(f"qwen2audio:{model}")
+    encoder = load(str(model))  # not the one that all get who load it by its name
     encoder.module.language_model.double()
     url = extracted(manifest, encoder, str(folder / "lm.zarr"))
     return Planted(folder, manifest, model, url, encoder, read_manifest(manifest))

@@ -5,7 +5,9 @@ import pytest
 import xarray as xr
 
 from otoscope.analysis import crossed_layout, grounding
+from otoscope.analysis.crossed import coefficient, effects
 from otoscope.analysis.crossed.effects import TERMS
+from otoscope.analysis.crossed.table import grounding_table
 
 from ...support.checking_scheduler import every_task_twice
 from ...support.crossed import columns_of, responses
@@ -116,6 +118,24 @@ def test_any_chunks_give_the_same_and_nothing_is_read_before(mean, found, chunks
     monkeypatch.setattr("otoscope.analysis.crossed.coefficient.READ_BYTES", 1)  # as few neurons at once as can be
     with every_task_twice():
         xr.testing.assert_identical(grounding(mean.chunk(chunks), layout_of()).compute(), found)
+
+
+def test_a_table_is_made_part_by_part_and_means_are_read_once(mean, monkeypatch):
+    valid = xr.DataArray(np.arange(N) < [[N], [13]], dims=("layer", "neuron"))
+    expected = grounding(mean, layout_of(), valid=valid)
+    read, plain = [], coefficient.read_means
+    monkeypatch.setattr(effects, "TILE", 8)
+    monkeypatch.setattr(coefficient, "READ_BYTES", 1)
+    monkeypatch.setattr(coefficient, "read_means", lambda *given: read.append(given[1:3]) or plain(*given))
+    table = grounding_table(grounding(mean.chunk(neuron=7, clip=11), layout_of(), valid=valid), valid)
+    parts = [(layer, slice(first, first + 8)) for layer in range(LAYERS) for first in range(0, N, 8)]
+    assert sorted(read, key=str) == sorted(parts, key=str)
+    at = [(layer, neuron) for layer in range(LAYERS) for neuron in range(N) if valid.values[layer, neuron]]
+    assert list(zip(table["layer"], table["neuron"], strict=True)) == at
+    assert table["site"].tolist() == ["xy"[layer] for layer, _ in at]
+    for name in ("gc", "gc_low", "d_T", "s_AT", "p_A", "q", "smallest_d_T", "state", "cut"):
+        np.testing.assert_array_equal(table[name], [expected[name].values[cell] for cell in at])
+    assert set(table["K"]) == {4}
 
 
 def test_it_stays_lazy(mean, nothing_computes):
