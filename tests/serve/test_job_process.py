@@ -47,7 +47,9 @@ def test_a_job_is_left_at_once_and_a_process_that_dies_is_replaced(stored: Serve
         assert (outcome, error) == ("lost", "its process was ended by SIGKILL")
         assert not process._process.is_alive()
         assert not Results(settings.state / "results").read(offer.id_of(LONG))
-        outcome, error = process.run("0" * 64, {"selection": 5}, lambda *_: None, cancelled)  # which nobody foresaw
+        outcome, error = process.run(
+            "0" * 64, asked().to_json() | {None: 1}, lambda *_: None, cancelled
+        )  # which nobody foresaw
         assert (outcome, error) == ("fault", "the server failed on it (TypeError); see its log")
         assert not process._process.is_alive()
         dying = JobProcess(replace(settings, prepare=partial(os._exit, 3)))
