@@ -79,7 +79,7 @@ def serve(
             f"leave it out, or --token-file and {TOKEN}"
         )
     if not given and own not in LOOPBACK:
-        raise ValueError(f"no token for a server at {host}; expected one except on loopback: set {TOKEN} or --token-file")
+        raise ValueError(f"no token for a server at {host}; expected one except on loopback: {TOKEN} or --token-file")
     if write_token:
         check_target(write_token)
     drawn = "" if given or no_token else secrets.token_urlsafe(32)
