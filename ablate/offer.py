@@ -86,9 +86,9 @@ class Offer(OpenStore):
         if named.kind == "hand":
             widths = [width for _, width in self.record(request.task).identity.sites]
             NeuronSet(pairs=named.pairs, name=named.text).check(widths)
-        for task, label, _ in wanted:
+        for selected in {each[:2] for each in wanted}:  # a name may be there thousands of times
             for conditions in (request.selection.where, request.selection.confirm):
-                check_where(self.labelling(task, label), conditions)
+                check_where(self.labelling(*selected), conditions)
 
     def id_of(self, request: Request) -> str:
         """The id of a request, 64 hexadecimal digits: of itself and of all it reads. Raises LookupError for names."""

@@ -1,12 +1,16 @@
-"""Does the server stand 32 clients with mixed requests while it is killed twice, and do two actors halve a study?
+"""Does the server stand 32 clients while it is killed twice, and a silent crowd; do two actors halve a study?
 
 Each client asks, follows, fetches, cancels and lists at random; what it fetches is compared with what others fetched
 and with what the study gives without a server. After a third and after two thirds of the time the server is killed by
--9 and started again. Then a study with many controls is done by a server with one Ray actor and by one with two.
+-9 and started again. Beside 1,000 connections that are silent or drip, it is asked whether it lives, and with its token
+for its tasks. Then studies with many controls are done in turn by a server with one Ray actor and by one with two, on a
+machine that does nothing else: by the server's own clock, from being asked for to being done.
 """
 
 import json
+import os
 import random
+import secrets
 import socket
 import statistics
 import subprocess
@@ -14,13 +18,18 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
 
 from otoscope.ablate.request import Request
 from otoscope.analysis.selection.selection import Selection
 from otoscope.serve.client import Client
+from otoscope.serve.settings import TOKEN
 
 from . import harness
 from .harness import Figure, Measured
@@ -28,6 +37,9 @@ from .harness import Figure, Measured
 REQUESTS = 24  # different ones
 COMMAND = (sys.executable, "-c", "from otoscope.cli.main import main; main()", "serve")
 WAIT_SECONDS = 300.0  # seconds that a client waits for a server to come back, and for a job
+HEAD = b"GET /api/tasks HTTP/1.1\r\nHost: localhost\r\nX: "
+BODY = b"POST /api/ablations HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9999\r\n\r\n"
+BEGINNINGS = (b"", b"G", HEAD, BODY)  # of requests that never end
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,10 +51,19 @@ class Size:
     scaled_notes: int
     """Notes per octave of the study that two actors share."""
     scaled_controls: int
+    rounds: int
+    """Studies on each number of actors."""
+    crowd: int
+    """Connections that say nothing, or not all."""
 
 
-FULL = Size(clients=32, seconds=90.0, notes_per_octave=20, controls=20, scaled_notes=100, scaled_controls=200)
-SMALL = Size(clients=4, seconds=6.0, notes_per_octave=2, controls=1, scaled_notes=2, scaled_controls=1)
+FULL = Size(
+    clients=32, seconds=90.0, notes_per_octave=20, controls=20, scaled_notes=100, scaled_controls=200, rounds=3,
+    crowd=1000,
+)  # fmt: skip
+SMALL = Size(
+    clients=4, seconds=6.0, notes_per_octave=2, controls=1, scaled_notes=2, scaled_controls=1, rounds=1, crowd=10
+)
 
 
 @dataclass(kw_only=True)
@@ -78,7 +99,7 @@ def load(url: str, asked: Request, *, clients: int, seconds: float, seed: int) -
 
     def one(number: int) -> None:
         dice = random.Random(seed * 1000 + number)
-        client = Client(url, "", timeout=WAIT_SECONDS)
+        client = Client(url, timeout=WAIT_SECONDS)
         while time.monotonic() < deadline:
             try:
                 act(client, dice)
@@ -119,7 +140,7 @@ def load(url: str, asked: Request, *, clients: int, seconds: float, seed: int) -
     with ThreadPoolExecutor(clients) as pool:
         for task in [pool.submit(one, number) for number in range(clients)]:
             task.result()
-    last = Client(url, "", timeout=WAIT_SECONDS)
+    last = Client(url, timeout=WAIT_SECONDS)
     for job, request in known.items():
         try:
             state = last.wait(job, WAIT_SECONDS)["state"]
@@ -131,6 +152,28 @@ def load(url: str, asked: Request, *, clients: int, seconds: float, seed: int) -
     return found
 
 
+def seconds_beside_a_crowd(url: str, n: int, rounds: int = 10) -> list[float]:
+    """Until a health check and an authorised request were answered, each time, while so many connections drip."""
+    parts, client = urlsplit(url), Client(url)
+    with ExitStack() as stack:
+        crowd = [stack.enter_context(socket.create_connection((parts.hostname, parts.port), 60)) for _ in range(n)]
+
+        def ask() -> None:
+            assert httpx.get(f"{client.url}/api/health/ready", timeout=60, trust_env=False).is_success
+            assert client.tasks()
+
+        for i, connection in enumerate(crowd):
+            with suppress(OSError):  # it was closed, as one that waits for longest
+                connection.sendall(BEGINNINGS[i % len(BEGINNINGS)])
+        took = []
+        for _ in range(rounds):
+            for connection in crowd:
+                with suppress(OSError):
+                    connection.sendall(b"x")
+            took.append(harness.seconds_of(ask))
+        return took
+
+
 class Server:
     """The real command on one port of loopback, which can be killed and started again."""
 
@@ -138,13 +181,15 @@ class Server:
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
         given = (store, "--encoder", "tiny-ssl", "--corpus", manifest, "--state", state, "--device", "cpu")
-        self.command = [*COMMAND, *map(str, (*given, "--port", port, "--no-token", *more))]
-        self.url = f"http://127.0.0.1:{port}"
+        self.command, token = [*COMMAND, *map(str, (*given, "--port", port, *more))], secrets.token_hex(32)
+        self.environment, self.url = {**os.environ, TOKEN: token}, f"http://127.0.0.1:{port}/?token={token}"
         self.start()
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
-        self.process = subprocess.Popen(self.command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        self.process = subprocess.Popen(
+            self.command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=self.environment
+        )
         assert self.process.stdout is not None
         assert self.process.stdout.readline().startswith("serving at ")
 
@@ -183,17 +228,22 @@ def store_of(folder: Path, notes_per_octave: int) -> tuple[str, Path]:
     return str(folder / "store.zarr"), manifest
 
 
-def seconds_with(actors: int, store: str, manifest: Path, state: Path, asked: Request) -> float:
-    """That a study takes on so many actors, once the server has done another one."""
-    server = Server(store, manifest, state, "--executor", "ray", "--actors", actors)
-    try:
-        client = Client(server.url, "")
-        client.run(replace(asked, controls=1, seed=1))
-        began = time.perf_counter()
-        client.run(asked)
-        return time.perf_counter() - began
-    finally:
-        server.stop()
+def seconds_on_actors(store: str, manifest: Path, scratch: Path, asked: Request, rounds: int) -> dict[int, list[float]]:
+    """That studies take on one actor and on two, in turn, once the servers have done another one."""
+    took: dict[int, list[float]] = {1: [], 2: []}
+    with ExitStack() as stack:
+        clients = {}
+        for n in took:
+            server = Server(store, manifest, scratch / f"actors-{n}", "--executor", "ray", "--actors", n)
+            stack.callback(server.stop)
+            clients[n] = Client(server.url)
+            clients[n].run(replace(asked, controls=1, seed=rounds), WAIT_SECONDS)
+        for seed in range(rounds):
+            for n, client in clients.items():
+                job = client.wait(client.submit(replace(asked, seed=seed)), WAIT_SECONDS)
+                assert job["state"] == "done", job
+                took[n].append(job["changed"] - job["submitted"])
+    return took
 
 
 def measure(scratch: Path, size: Size) -> Measured:
@@ -211,6 +261,8 @@ def measure(scratch: Path, size: Size) -> Measured:
     killer = kill_twice(server, size.seconds)
     try:
         found = load(server.url, asked, clients=size.clients, seconds=size.seconds, seed=0)
+        killer.join()
+        beside = seconds_beside_a_crowd(server.url, size.crowd)
     finally:
         killer.join()
         server.stop()
@@ -221,7 +273,7 @@ def measure(scratch: Path, size: Size) -> Measured:
         found.wrong += not read_result(scratch / "whole.parquet").identical(result)
     url, manifest = store_of(scratch / "scaled", size.scaled_notes)
     asked = replace(asked, controls=size.scaled_controls)
-    took = [seconds_with(n, url, manifest, scratch / f"actors-{n}", asked) for n in (1, 2)]
+    took = seconds_on_actors(url, manifest, scratch, asked, size.rounds)
     how = f"{size.clients} clients for {size.seconds:g} s, killed by -9 twice and started again"
     calls = sorted(found.seconds)
     figures = [
@@ -232,15 +284,21 @@ def measure(scratch: Path, size: Size) -> Measured:
             ("server under load, errors at clients", len(found.errors), "errors", 1),
         )
     ]
+    silent = Figure(
+        name="health and an authorised request beside silent connections", value=max(beside), unit="s", bound=5.0,
+        at_least=False, how=f"{size.crowd} connections that say nothing or drip; slowest of {len(beside)}",
+    )  # fmt: skip
     how = f"{size.scaled_controls} controls, {len(read_manifest(manifest))} clips, by a server with 1 and 2 Ray actors"
-    share = took[0] / (2 * took[1])
-    figures.append(
-        Figure(name="a study on two actors", value=share, unit="of linear", bound=0.8, at_least=True, how=how)
-    )
+    shared = Figure(
+        name="a study on two actors", value=harness.median_ratio(took[1], took[2]) / 2, unit="of linear", bound=0.8,
+        at_least=True, how=f"{how}, in turn; median of {size.rounds}",
+    )  # fmt: skip
+    figures += [silent, shared]
     raw = {
         "results": found.results, "calls": len(calls), "calls_per_second": len(calls) / size.seconds,
         "median_call_seconds": statistics.median(calls), "p99_call_seconds": calls[int(0.99 * (len(calls) - 1))],
-        "errors": found.errors[:10], "study_seconds": took,
+        "errors": found.errors[:10], "seconds_beside_a_crowd": beside,
+        "study_seconds": {str(n): seconds for n, seconds in took.items()},
     }  # fmt: skip
     return Measured(figures=figures, raw=raw)
 

@@ -204,7 +204,7 @@ class RayExecutor:
         try:
             with _own_sigterm_handler():
                 ray.init(**options)
-        except (OSError, RuntimeError, ValueError, RayError) as error:
+        except Exception as error:  # plain ones among them, as where it does not start in time
             where = "on this machine" if self.address is None else f"at {self.address}"
             raise OSError(
                 f"no Ray cluster {where} ({one_line(error, whole=True)}); expected one that runs the same versions "

@@ -40,11 +40,9 @@ def locked(folder: Path) -> Iterator[None]:
     """A state folder, made where there is none, that no other process uses meanwhile."""
     lock = folder / "lock"
     if folder.is_dir() and any(folder.iterdir()) and not lock.is_file():
-        raise OSError(
-            f"{folder} holds other files; expected a new folder, or the state of a server: give another --state"
-        )
+        raise OSError(f"{folder} holds other files; expected a new folder, or a server's: give another --state")
     folder.mkdir(parents=True, exist_ok=True)
-    with lock.open("w") as file:
+    with lock.open("a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

@@ -45,12 +45,14 @@ class Client:
 
     def __init__(self, url: str = "http://127.0.0.1:8766", token: str | None = None, timeout: float = 60.0) -> None:
         parts = urlsplit(url)
-        asked = parse_qs(parts.query)
+        asked, _port = parse_qs(parts.query), parts.port  # ValueError for one that there cannot be
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or {*asked} - {"token"}:
             raise ValueError("not a valid URL of a server; expected http://HOST:PORT, or the link that it printed")
         self.url, self.timeout = urlunsplit((*parts[:2], parts.path.rstrip("/"), "", "")), timeout
         if token is None:
             token = asked["token"][0] if asked else os.environ.get(TOKEN, "")
+        if not token.isascii() or not token.isprintable():
+            raise ValueError("the token has odd characters; expected letters and digits, as the server wrote it")
         self._http = httpx.Client(
             base_url=f"{self.url}/api", headers={"Authorization": f"Bearer {token}"} if token else {},
             limits=httpx.Limits(max_keepalive_connections=0), timeout=max(1.0, timeout),
@@ -137,7 +139,7 @@ class Client:
                     raise problem from None
                 after = answer.headers.get("Retry-After", "")
                 wait = float(after) if after.isdecimal() else pause
-            except httpx.TransportError as error:
+            except httpx.RequestError as error:
                 reason = str(error) or type(error).__name__
                 problem = OSError(f"no answer from {self.url} ({reason}); expected a server that runs there")
             left = deadline - time.monotonic()

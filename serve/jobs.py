@@ -27,7 +27,8 @@ log = logging.getLogger(__name__)
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
 # Not damage; a file that is read only may be, by a flipped bit: where it is, says the disk.
-OF_THE_DISK = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_BUSY)
+CLOSED = sqlite3.SQLITE_MISUSE  # the file, when a request outlives the server; Python gives no code
+NO_DAMAGE = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_BUSY, CLOSED)
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS jobs (
     id TEXT PRIMARY KEY, state TEXT, request TEXT, submitted REAL, changed REAL, error TEXT, done INTEGER,
@@ -82,6 +83,8 @@ def jobs_of(results: Results) -> Iterator[Job]:
 class Damaged(ValueError):
     """A row is not what was written."""
 
+    sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+
 
 class JobTable:
     """Jobs in a file, which is made where there is none; any thread may ask.
@@ -92,7 +95,7 @@ class JobTable:
 
     def __init__(self, path: Path, on_disk: Callable[[], Iterable[Job]]) -> None:
         self.path, self._on_disk, self._lock = path, on_disk, threading.RLock()
-        self._db = self._opened()
+        self._db = self._try(self._opened)
         self._try(self._check)
 
     def get(self, job: str) -> Job | None:
@@ -129,6 +132,9 @@ class JobTable:
         found = [name for (name,) in self._db.execute("PRAGMA integrity_check")]
         if found != ["ok"]:
             raise Damaged(found[0])
+        if not self._db.execute("SELECT EXISTS (SELECT * FROM jobs)").fetchone()[0]:
+            for job in self._on_disk():
+                self._write(job)
 
     def _try(self, action: Callable[[], Found]) -> Found:
         """Do something with the file; where it shows damage, once more with a new one."""
@@ -137,8 +143,8 @@ class JobTable:
                 try:
                     return action()
                 except (sqlite3.DatabaseError, Damaged) as error:
-                    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-                    if code in OF_THE_DISK or not os.access(self.path, os.W_OK):
+                    code = getattr(error, "sqlite_errorcode", CLOSED) & 0xFF
+                    if code in NO_DAMAGE or not os.access(self.path, os.W_OK):
                         raise
                     self._set_aside(error)
                     return action()
@@ -160,8 +166,8 @@ class JobTable:
             aside.name, len(kept),
         )  # fmt: skip
         self._db = self._opened()
-        self._db.executescript(SCHEMA)
-        for job in [*self._on_disk(), *kept]:
+        self._check()
+        for job in kept:
             self._write(job)
 
     def _readable(self) -> list[Job]:

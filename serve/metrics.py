@@ -9,11 +9,9 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
         self.jobs = Counter(
-            "otoscope_jobs",
-            "What happened to jobs: submitted, known (asked before), refused (queue full), done, failed, cancelled.",
-            ["event"],
-            registry=registry,
-        )
+            "otoscope_jobs", "Jobs: submitted, known (asked before), refused (queue full), done, failed, cancelled.",
+            ["event"], registry=registry,
+        )  # fmt: skip
         self.seconds = Histogram(
             "otoscope_job_seconds", "Of jobs that are done.", buckets=(1, 10, 60, 600, 3600), registry=registry
         )

@@ -5,6 +5,7 @@ Conventions: ids of jobs are digests, so that every request may be repeated safe
 client accepts it.
 """
 
+import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
@@ -213,5 +214,9 @@ def _add_error_handlers(app: FastAPI, redact: Callable[[str], str]) -> None:
         absent = isinstance(error, LookupError) and request.method != "POST"
         return answer(404 if absent else 422, redact(one_line(error, whole=True)))
 
-    app.add_exception_handler(OSError, lambda _, error: answer(503, "the state of the server cannot be used now"))
+    @app.exception_handler(OSError)
+    def unusable(_: Request, error: OSError) -> JSONResponse:
+        logging.getLogger(__name__).error("answered 503: %s", one_line(error))
+        return answer(503, "a store or the state of the server cannot be used now; ask again later, or see its log")
+
     app.add_exception_handler(Exception, lambda _, error: answer(500, "a fault of the server; see its log"))

@@ -9,7 +9,6 @@ import hashlib
 import hmac
 import os
 import re
-import secrets
 from pathlib import Path
 
 from starlette.datastructures import Headers, QueryParams
@@ -56,7 +55,7 @@ class Guard:
 
     def _refusal(self, scope: Scope, headers: Headers) -> JSONResponse | None:
         path, length = scope["path"], headers.get("content-length", "0")
-        if host_of(headers.get("host", "")) not in self.settings.hosts:
+        if not (host := host_of(headers.get("host", ""))) or host not in self.settings.hosts:
             return _problem(400, "unknown host; expected a name that the server was started for: see --allow-host")
         if path in HEALTH:
             return None
@@ -93,9 +92,7 @@ def read_token(path: str | None) -> str:
         token, where = os.environ.get(TOKEN, ""), TOKEN
     else:
         token, where = Path(path).read_text(encoding="utf-8").strip(), path
-        if not token:
-            raise ValueError(f"{path} is empty; expected a token of at least {MIN_TOKEN} characters")
-    if token and (len(token) < MIN_TOKEN or not token.isascii() or not token.isprintable() or " " in token):
+    if (token or path) and (len(token) < MIN_TOKEN or not token.isascii() or not token.isprintable() or " " in token):
         raise ValueError(
             f"the token in {where} is short or has odd characters; expected at least {MIN_TOKEN} letters and digits: "
             "make one with `openssl rand -hex 32`"
@@ -103,14 +100,11 @@ def read_token(path: str | None) -> str:
     return token
 
 
-def draw_token(write_to: str | None) -> str:
-    """A new token, also written to a file, if one is named, that its owner alone can read."""
-    token = secrets.token_urlsafe(32)
-    if write_to is not None:
-        with whole_file(write_to) as partial:
-            partial.touch(0o600)
-            partial.write_text(token + "\n")
-    return token
+def write_secret(token: str, path: str) -> None:
+    """Write a token to a file that its owner alone can read. Raises as `whole_file`."""
+    with whole_file(path) as partial:
+        partial.touch(0o600)
+        partial.write_text(token + "\n")
 
 
 def token_digest(token: str) -> str:

@@ -8,7 +8,11 @@ from ..ablate.jobs.setup import Setup
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 TOKEN = "OTOSCOPE_TOKEN"  # environment variable
 MAX_QUEUED = 64
-PATH = re.compile(r"""(?P<quote>['"])/[^'"]+(?P=quote)|(?<![\w.:/)\]>])/[^\s'";,)]+""")
+ROOT = r"(?:\w{2,16}://|[A-Za-z]:[\\/]|\\\\|~?/)"
+LOCATION = re.compile(
+    rf"""(?P<quote>['"]){ROOT}(?:\\.|(?!(?P=quote))[^\\])+(?:(?P=quote)|$)|(?<![\w./\\)\]>]){ROOT}[^\s'";,)]+"""
+)
+"""A path from a root on, of any system, or a URL: to the end of its quotes, or of its word."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,8 +27,10 @@ class Settings(Setup):
 
     def redact(self, text: str) -> str:
         """A message without locations on this machine, which requests cannot name."""
-        given = [root for pair in self.corpora.values() for root in pair if root]
-        known = {**dict.fromkeys(given, "the audio"), **dict.fromkeys(self.stores, "the store")}
+        audio = [
+            each for manifest, root in self.corpora.values() for each in (root, manifest.rpartition("/")[0]) if each
+        ]
+        known = {**dict.fromkeys(audio, "the audio"), **dict.fromkeys(self.stores, "the store")}
         for location in sorted(known, key=len, reverse=True):
-            text = text.replace(location, known[location])
-        return PATH.sub("(a path of the server)", text)
+            text = re.sub(rf"(?<![\w./-]){re.escape(location)}(?![\w.-])", known[location], text)
+        return LOCATION.sub("(a path of the server)", text)

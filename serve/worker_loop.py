@@ -57,10 +57,7 @@ class WorkerLoop:
         self._thread = threading.Thread(target=self._work, name="jobs", daemon=True)
 
     def start(self) -> None:
-        """Queue again what was running when the server ended, and begin to take jobs."""
-        for job in self.table.unfinished():
-            if job.state == "running":
-                self._put_back(job, "the server ended under it")
+        """Begin to take jobs."""
         self.problem = ""
         self._thread.start()
 
@@ -85,7 +82,7 @@ class WorkerLoop:
                     row = replace(known, request=dict(request))
                     self.table.put(row)
                 self.metrics.jobs.labels("known").inc()
-                return row, False
+                return self.shown(row), False
             n_queued = sum(each.state == "queued" for each in self.table.unfinished())
             if n_queued >= self.settings.max_queued:
                 self.metrics.jobs.labels("refused").inc()
@@ -100,7 +97,7 @@ class WorkerLoop:
         """A job as it stands. Raises LookupError where there is none."""
         found = self.table.get(id_) or job_of(self.results, id_)
         if found is None:
-            raise LookupError(f"no job {id_}; expected an id that POST /api/ablations gave")
+            raise LookupError(f"no job {id_}; expected the id of one that was asked for")
         return self.shown(found)
 
     def result(self, id_: str) -> tuple[Job, pa.Table | None]:
@@ -137,8 +134,10 @@ class WorkerLoop:
 
     def _put_back(self, job: Job, why: str) -> None:
         log.warning("job %s: %s", job.id[:12], why)
-        job = replace(job, losses=job.losses + 1)
-        if job.losses < MAX_LOSSES:
+        found, job = job_of(self.results, job.id), replace(job, losses=job.losses + 1)
+        if found is not None:
+            self.put(replace(job, done=found.done, total=found.total), "done")
+        elif job.losses < MAX_LOSSES:
             self.put(job, "queued")
         else:
             died = f"{job.losses} processes that worked on it died"
@@ -152,20 +151,22 @@ class WorkerLoop:
                     continue
                 self.problem = ""
             except Exception as error:  # of the disk, or a fault of ours; jobs are not lost by it
-                self.problem = one_line(error)
-                log.exception("no jobs are taken")
+                found, self.problem = self.problem, one_line(error)
+                if self.problem != found:
+                    log.exception("no jobs are taken")
             self._wake.wait(RETRY_SECONDS)
         self.problem = "it was stopped"
 
     def _do_next(self) -> bool:
         """Do the oldest queued job; False where there is none."""
         with self._lock:
-            job = next((each for each in self.table.unfinished() if each.state == "queued"), None)
-            if job is None:
+            for left in self.table.unfinished():
+                if left.state == "running":  # nothing is, now
+                    self._put_back(left, "the server ended under it, or could not write how it ended")
+            job = next(iter(self.table.unfinished()), None)
+            self._cancelled.clear()  # before it is looked whether it stops: `stop` does it the other way round
+            if job is None or self._stopping.is_set():
                 return False
-            self._cancelled.clear()
-            if self._stopping.is_set():
-                return True
             self._progress = (0, 0)
             job = self.put(job, "running")
         began = time.monotonic()
@@ -175,7 +176,7 @@ class WorkerLoop:
             if job.state != "running":  # cancelled, and perhaps asked for again
                 return True
             job = self.shown(job)
-            if outcome == "cancelled":
+            if outcome == "cancelled" or (outcome == "lost" and self._stopping.is_set()):
                 self.put(job, "queued")
             elif outcome == "lost":
                 self._put_back(job, error)
@@ -184,7 +185,7 @@ class WorkerLoop:
                 self._seconds = time.monotonic() - began
                 self.metrics.seconds.observe(self._seconds)
             else:
-                if outcome == "stale":
+                if outcome == "stale":  # first, so that whoever sees that it failed may ask again
                     self.on_stale()
                 self.put(job, "failed", self.settings.redact(error))
         return True

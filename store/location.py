@@ -55,10 +55,15 @@ def path_of(location: str) -> str:
     return os.path.realpath(rest if is_url(location) else location)
 
 
+def absolute(location: str) -> str:
+    """A local path from the root on, which names the same from every folder; a URL as it is."""
+    return location if is_url(location) else os.path.abspath(location)
+
+
 def check_no_secrets(url: str) -> None:
     """Raise ValueError for a URL with a user, a query or a fragment, without repeating them."""
     user, query = USER.search(url), QUERY.search(url)
-    if is_url(url) and (user or query):
+    if is_url(url) and (user or (query and query[2])):
         what = "a user name or password" if user else "a part after '?' or '#'"
         raise ValueError(
             f"{clean(url)} was given with {what}; expected a URL without: put credentials into the environment, "

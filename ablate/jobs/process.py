@@ -2,7 +2,8 @@
 
 Goal: whatever a job does to its process, the server answers, and the next job is done in a new process.
 Conventions: the server sends (id, request); what comes back is ("progress", clips, all clips), the first as soon as the
-job can be interrupted, then once ("done", ""), ("cancelled", ""), or ("failed" or "stale", a line for whoever asked).
+job can be interrupted, then once ("done", ""), ("cancelled", ""), or ("failed", "stale" or "fault", a line for whoever
+asked). After a fault, which nobody foresaw, the process is not used again.
 """
 
 import logging
@@ -12,7 +13,9 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 from ...messages import one_line
@@ -37,7 +40,7 @@ class JobProcess:
         self._connection: Any = None
 
     def start(self) -> None:
-        """Start it, if it does not run. Raises ValueError where it cannot do jobs, in one line."""
+        """Start it, if it does not run. Raises in one line: ValueError where it cannot do jobs, OSError if it dies."""
         if self._process is not None and self._process.is_alive():
             return
         context = multiprocessing.get_context("spawn")
@@ -47,23 +50,28 @@ class JobProcess:
         theirs.close()
         try:
             state, error = self._connection.recv()
-        except EOFError:
-            state, error = "failed", f"the process of jobs {self._how_it_ended()} before it was ready; see its log"
+        except EOFError as lost:
+            raise OSError(f"the process of jobs {self._how_it_ended()} before it was ready; see its log") from lost
         if state != "ready":
+            self._end()
             raise ValueError(error)
 
     def run(self, job: str, asked: Mapping[str, Any], progress: Progress, cancelled: threading.Event) -> Outcome:
-        """Do a job, until the event is set: "done", "cancelled", "failed" or "stale", or "lost", with the process."""
+        """Do a job, until the event is set: how it ended, or "lost", with the process, and a line."""
         try:
             self.start()
         except ValueError as error:
             return "failed", str(error)
+        except OSError as error:
+            return "lost", str(error)
         interrupted_at, began = 0.0, False
         try:
             self._connection.send((job, dict(asked)))
             while True:
                 if self._connection.poll(LOOK_SECONDS):
                     kind, *rest = self._connection.recv()
+                    if kind == "fault":
+                        self._end()
                     if kind != "progress":
                         return kind, rest[0]
                     began = True
@@ -72,8 +80,7 @@ class JobProcess:
                     interrupted_at = time.monotonic()
                     os.kill(self._process.pid, signal.SIGINT)
                 if interrupted_at and time.monotonic() - interrupted_at > CANCEL_SECONDS:
-                    self._process.kill()
-                    self._how_it_ended()
+                    self._end()
                     return "cancelled", ""
         except (EOFError, OSError):
             return "lost", f"its process {self._how_it_ended()}"
@@ -83,8 +90,11 @@ class JobProcess:
         if self._process is not None:
             self._connection.close()
             self._process.join(STOP_SECONDS)
-            self._process.kill()
-            self._process.join()
+            self._end()
+
+    def _end(self) -> None:
+        self._process.kill()
+        self._process.join()
 
     def _how_it_ended(self) -> str:
         self._process.join()
@@ -96,6 +106,8 @@ def _main(connection: Connection, setup: Setup) -> None:
     """The process."""
     os.setsid()  # Control-C is for the server, which then sees to it that this ends
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    with suppress(OSError):  # where memory runs out, Linux is to end this process, not the server
+        Path("/proc/self/oom_score_adj").write_text("500")
     at_work = threading.Event()
 
     def interrupt(*_: object) -> None:
@@ -139,7 +151,7 @@ def outcome_of(runner: JobRunner, job: str, asked: Mapping[str, Any], progress: 
         return "failed", one_line(error)
     except Exception as error:
         log.exception("a job failed by a fault of ours")
-        return "failed", f"the server failed on it ({type(error).__name__}); see its log"
+        return "fault", f"the server failed on it ({type(error).__name__}); see its log"
     return "done", ""
 
 

@@ -11,7 +11,7 @@ import os
 import re
 
 USER = re.compile(r"(?<=://)[^\s/@]+@")
-QUERY = re.compile(r"(://[^\s?#]*)[?#][^\s\"')\]]*")
+QUERY = re.compile(r"(://[^\s?#]*)([?#][^\s\"')\]]*)?")  # optional, or text of many :// would take for ever
 SECRET_NAMES = re.compile(r"(AWS|AZURE|GOOGLE)_.*(KEY|KEY_ID|SECRET|TOKEN|PASSWORD|SAS|CREDENTIAL)")
 MAX_QUOTED = 80  # characters of what a user's file holds: a cell of a megabyte would drown the message
 # Cc but for tab and line feed, Zl, Zp, surrogates, and signs that are not seen or change the direction of others.

@@ -15,6 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import otoscope
 from otoscope.ablate.jobs.results import ARROW
+from otoscope.ablate.offer import Offer
 from otoscope.ablate.request import Request
 from otoscope.ablate.result import result_of_table, write_result
 from otoscope.ablate.study import look_up, run_study
@@ -134,6 +135,15 @@ def test_a_job_opens_the_store_once_and_hashes_no_weights(
         calls = count_calls(monkeypatch, *ONCE)
         done(client, **ASKED)
         assert calls == {"open_root": 1, "open_store": 1, "parse_set": 2}
+
+
+def test_a_name_that_is_given_thousands_of_times_is_looked_up_once(
+    stored: ServedStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or one request would keep the server from all others."""
+    calls = count_calls(monkeypatch, "otoscope.ablate.offer.check_where")
+    Offer((stored.url,)).check(asked(set=f"shared({'a,' * 5000}t:letter:b)"))
+    assert calls["check_where"] <= 4  # of two spellings of one labelling, where and confirm
 
 
 def test_what_there_is_can_be_listed(client: TestClient) -> None:
@@ -311,7 +321,7 @@ def test_a_job_that_is_done_is_not_cancelled_and_a_queued_one_has_no_result(
 
 
 def test_faults_show_nothing_of_the_inside(
-    stored: ServedStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    stored: ServedStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     app = make_app(stored.settings(tmp_path / "s"))
 
@@ -327,7 +337,9 @@ def test_faults_show_nothing_of_the_inside(
         assert (answer.status_code, answer.json()) == (500, {"error": "a fault of the server; see its log"})
         monkeypatch.setattr(JobTable, "put", full)
         answer = client.post("/ablations", json=ASKED)
-        assert (answer.status_code, answer.json()) == (503, {"error": "the state of the server cannot be used now"})
+        assert (answer.status_code, str(tmp_path) in answer.text) == (503, False)
+        assert answer.json()["error"].startswith("a store or the state of the server cannot be used now; ")
+        assert f"answered 503: {tmp_path}: disk full" in caplog.text  # for whoever runs it
         assert str(tmp_path) not in client.get("/selections?task=t&label=split&percentile=1").text
 
 

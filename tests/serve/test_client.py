@@ -89,11 +89,16 @@ def test_a_job_that_failed_says_why(service: Client) -> None:
         service.run(asked(set="only(c)", selection=Selection(percentile=0.6, clips="all")), timeout=300)
 
 
-@pytest.mark.parametrize("url", ["ftp://x", "localhost:80", "http://me:secret@host", "http://h/?key=secret"])
-def test_urls_without_secrets_only(url: str) -> None:
-    with pytest.raises(ValueError, match="expected http://HOST:PORT") as raised:
-        Client(url)
-    assert "secret" not in str(raised.value)
+URLS = ["ftp://x", "localhost:80", "http://me:secret@host", "http://h/?key=secret", "http://h:99999", "http://[::1"]
+
+
+@pytest.mark.parametrize(
+    ("url", "token"), [*((url, None) for url in URLS), ("http://h", "se\ncret"), ("http://h", "sé")]
+)
+def test_urls_without_secrets_and_tokens_of_letters_only(url: str, token: str | None) -> None:
+    with pytest.raises(ValueError, match=r"expected http://HOST:PORT|expected letters|range|Invalid") as raised:
+        Client(url, token)
+    assert "cret" not in str(raised.value)
 
 
 def test_the_link_that_was_printed_may_be_given(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,6 +163,14 @@ class Clock:
 
     def sleep(self, seconds: float) -> None:
         self.now += seconds
+
+
+def test_what_cannot_be_unpacked_is_no_answer() -> None:
+    with (
+        scripted((200, {"Content-Encoding": "gzip"}, [])) as (url, _),
+        pytest.raises(OSError, match="no answer from http"),
+    ):
+        Client(url, "", timeout=0).tasks()
 
 
 def test_waiting_ends_at_the_timeout(monkeypatch: pytest.MonkeyPatch) -> None:

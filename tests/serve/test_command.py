@@ -4,6 +4,7 @@ import re
 import shlex
 import socket
 import time
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -26,7 +27,8 @@ from otoscope.extract.models.registry import load_encoder
 from otoscope.serve.app import locked
 from otoscope.serve.client import Client
 from otoscope.serve.schemas import Ask
-from otoscope.serve.security import draw_token, read_token
+from otoscope.serve.security import read_token, token_digest
+from otoscope.serve.settings import LOOPBACK, Settings
 
 from ..support.commands import done, refused
 from ..support.running_service import ENCODER, Served, ServedStore, asked
@@ -37,12 +39,15 @@ LONG = asked(controls=10_000, set="(0,1)")
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (("--host", "0.0.0.0"), "no token for a server at 0.0.0.0; expected one anywhere but on loopback"),
+        (("--host", "0.0.0.0"), "no token for a server at 0.0.0.0; expected one except on loopback"),
         (("--host", "::"), "no token for a server at ::; expected one"),
         (("--host", "0.0.0.0", "--no-token"), "expected one of them alone, on loopback"),
         (("--host", "0.0.0.0", "--write-token", "t"), "expected one of them alone, on loopback"),
         (("--no-token", "--write-token", "t"), "expected one of them alone"),
         (("--queue", 0), "expected at least 1"),
+        (("--allow-host", "http://gpu7.example.org"), "expected a name or an address alone"),
+        (("--allow-host", ""), "expected a name or an address alone"),
+        (("--write-token", "absent/token"), "no folder absent"),
         (("--audio-root", "u=x"), "no folder u=x; expected"),
         (("--token-file", "absent"), "absent"),
         (("--corpus", "u=x.csv"), "given twice"),
@@ -71,8 +76,11 @@ def test_weak_tokens_are_refused_without_repeating_them(stored: ServedStore, tmp
 
 
 def test_a_folder_has_one_server_and_an_address_too(stored: ServedStore, tmp_path: Path) -> None:
+    (tmp_path / "t").mkdir()
+    (tmp_path / "t" / "token").write_text("of the server that runs")
     with locked(tmp_path / "state"):
-        error = refused("cannot be locked", "serve", stored.url, "--state", tmp_path / "state", watched=stored.manifest)
+        given = ("--state", tmp_path / "state", "--write-token", tmp_path / "t" / "token")
+        error = refused("cannot be locked", "serve", stored.url, *given, watched=tmp_path / "t")
         assert "give another --state" in error
     with locked(tmp_path / "state"), socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -94,11 +102,34 @@ def test_another_encoder_or_corpus_is_refused_at_the_start(stored: ServedStore, 
             JobRunner(stored.settings(tmp_path / "s", **given), SerialExecutor())
 
 
-def test_a_drawn_token_is_for_its_owner_alone(tmp_path: Path) -> None:
-    first, second = draw_token(str(tmp_path / "token")), draw_token(None)
-    assert (tmp_path / "token").read_text().strip() == first != second
-    assert (tmp_path / "token").stat().st_mode & 0o777 == 0o600
-    assert read_token(str(tmp_path / "token")) == first
+def test_what_a_server_is_started_with(stored: ServedStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Locations from the root on, by which messages are searched, and a token that is drawn once it listens."""
+    found: list[tuple[Settings, str]] = []
+
+    def listening(settings: Settings, host: str, port: int, ready: Callable[[str], None]) -> None:
+        assert not Path("token").exists()
+        ready("http://127.0.0.1:1")
+        found.append((settings, read_token("token")))
+
+    monkeypatch.chdir(stored.manifest.parent.parent)
+    monkeypatch.setattr("otoscope.serve.app.run_server", listening)
+    here = stored.manifest.parent
+    store, manifest, root = Path(stored.url).relative_to(Path.cwd()), here.name + "/" + stored.manifest.name, here.name
+    given = ("serve", store, "--encoder", ENCODER, "--corpus", manifest, "--audio-root", root, "--write-token", "token")
+    try:
+        for names in ((), ("--allow-host", "GPU7:80")):
+            link = done(*given, *names).split()[-1]
+            assert link == f"http://127.0.0.1:1/?token={found[-1][1]}"
+            assert Path("token").stat().st_mode & 0o777 == 0o600
+            Path("token").unlink()
+    finally:
+        Path("token").unlink(missing_ok=True)
+    (first, drawn), (second, another) = found
+    assert drawn != another
+    assert first.token == token_digest(drawn)
+    assert first.stores == (stored.url,)
+    assert first.corpora == {"t": (str(stored.manifest), str(here))}
+    assert (first.hosts, second.hosts) == ((*LOOPBACK, "127.0.0.1"), (*LOOPBACK, "gpu7", "127.0.0.1"))
 
 
 def test_two_stores_with_one_task_are_refused(stored: ServedStore) -> None:

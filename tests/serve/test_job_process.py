@@ -4,6 +4,8 @@ import os
 import signal
 import threading
 import time
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -41,10 +43,19 @@ def test_a_job_is_left_at_once_and_a_process_that_dies_is_replaced(stored: Serve
         assert process._process.pid == pid
         assert seen[-1][0] == seen[-1][1] > 0
         assert Results(settings.state / "results").read(offer.id_of(asked())) is not None
+        assert Path(f"/proc/{pid}/oom_score_adj").read_text().strip() == "500"
         outcome, error = run(LONG, lambda: os.kill(pid, signal.SIGKILL))
         assert (outcome, error) == ("lost", "its process was ended by SIGKILL")
         assert not process._process.is_alive()
         assert not Results(settings.state / "results").read(offer.id_of(LONG))
+        outcome, error = process.run(
+            "0" * 64, asked().to_json() | {None: 1}, lambda *_: None, cancelled
+        )  # which nobody foresaw
+        assert (outcome, error) == ("fault", "the server failed on it (TypeError); see its log")
+        assert not process._process.is_alive()
+        dying = JobProcess(replace(settings, prepare=partial(os._exit, 3)))
+        outcome, error = dying.run("0" * 64, {}, lambda *_: None, cancelled)
+        assert (outcome, error) == ("lost", "the process of jobs ended with status 3 before it was ready; see its log")
     finally:
         process.stop()
 

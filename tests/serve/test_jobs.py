@@ -137,12 +137,25 @@ def test_damage_under_a_running_server_keeps_what_can_be_read(written: tuple[Pat
     again.close()
 
 
-def test_a_disk_that_is_full_is_not_damage(written: tuple[Path, dict[str, Job]]) -> None:
+def test_results_are_found_where_there_is_no_file(tmp_path: Path) -> None:
+    table = JobTable(tmp_path / "jobs.sqlite", lambda: [a_job(2), a_job(7)])
+    assert {job.id: job for job in table.latest(10)} == {digest_of(2): a_job(2), digest_of(7): a_job(7)}
+    table.close()
+
+
+def test_what_is_no_damage_sets_nothing_aside(written: tuple[Path, dict[str, Job]]) -> None:
+    """A disk that is full, a file that was closed under a request, a folder in its place."""
     path, jobs = written
     table = JobTable(path, nothing)
     table._db.execute("PRAGMA max_page_count = 1")
     with pytest.raises(OSError, match="full"):
         table.put(a_job(200, error="x" * 100_000))
     assert len(table.latest(1000)) == len(jobs)
-    assert not list(path.parent.glob("*.damaged-*"))
     table.close()
+    with pytest.raises(OSError, match="closed"):
+        table.put(a_job(0))
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(OSError, match=r"jobs\.sqlite cannot be used"):
+        JobTable(path, nothing)
+    assert not list(path.parent.glob("*.damaged-*"))

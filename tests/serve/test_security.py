@@ -2,14 +2,24 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
+from starlette.datastructures import Headers
 
-from otoscope.serve.security import token_digest
+from otoscope.serve.metrics import Metrics
+from otoscope.serve.security import Guard, token_digest
+from otoscope.serve.settings import Settings
 
 from ..support.running_service import ASKED, NOBODY, ServedStore, serving
+
+
+def bare(state: Path, **more: Any) -> Settings:
+    """Of a server without anything."""
+    return Settings(**{"stores": (), "state": state, "workers": nullcontext, **more})
 
 
 @pytest.mark.parametrize(
@@ -29,6 +39,39 @@ def test_unknown_hosts_are_refused(client: TestClient, host: str) -> None:
     answer = client.get("/health/live", headers={"Host": host})
     assert answer.status_code == 400
     assert "unknown host" in answer.json()["error"]
+
+
+def test_a_host_that_cannot_be_read_is_unknown(tmp_path: Path) -> None:
+    """Whatever the server was started for."""
+    guard = Guard(lambda *_: None, bare(tmp_path, hosts=("", "localhost")), Metrics())
+    scope = {"type": "http", "path": "/api/health/live", "method": "GET"}
+    for host, status in (("localhost", None), ("[::1]evil.com", 400), ("", 400)):
+        refused = guard._refusal(scope, Headers({"host": host}))
+        assert (refused and refused.status_code) == status
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("/data/my store/s.zarr/c/0 is damaged", "the store/c/0 is damaged"),
+        ("s3://bucket/s.zarr: no answer", "the store: no answer"),
+        ("/data/the audio/a b.wav: cannot be decoded", "the audio/a b.wav: cannot be decoded"),
+        ("/mnt/clips/a b.wav: cannot be decoded", "the audio/a b.wav: cannot be decoded"),
+        ("/mnt/clips2/x", "{}"),
+        ("No such file: '/home/me/a b.wav'", "No such file: {}"),
+        (repr('/home/it\'s/a "b".wav') + " is gone", "{} is gone"),
+        ("file:///home/me/x, s3://other/x, gs://x", "{}, {}, {}"),
+        (r"C:\Users\me or d:/me, \\server\me", "{} or {}, {}"),
+        (repr(r"C:\Users\my self\x.wav"), "{}"),
+        ("~/x in PATH=/usr/x:/y", "{} in PATH={}"),
+        ("'/home/no end", "{}"),
+        ("and/or 1/2 (0,1)/(2,3) t:letter s", "and/or 1/2 (0,1)/(2,3) t:letter s"),
+    ],
+)
+def test_no_location_is_shown(tmp_path: Path, text: str, shown: str) -> None:
+    corpora = {"t": ("/data/the audio/m.csv", None), "u": ("s3://bucket/m.csv", "/mnt/clips")}
+    settings = bare(tmp_path, stores=("/data/my store/s.zarr", "s3://bucket/s.zarr"), corpora=corpora)
+    assert settings.redact(text) == shown.replace("{}", "(a path of the server)")
 
 
 def test_known_hosts_pass_with_any_port(client: TestClient) -> None:

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ class Work(JobProcess):
         progress(1, 10)
         while not self.may_go_on.wait(0.005):
             if cancelled.is_set():
-                return "cancelled", ""
+                return asked.get("told", "cancelled"), ""
         return asked.get("outcome", "done"), asked.get("error", "")
 
     def stop(self) -> None:
@@ -154,7 +155,7 @@ def test_a_job_under_which_every_process_dies_fails(loops: Callable[..., WorkerL
 def test_what_was_running_is_queued_again_at_the_start(loops: Callable[..., WorkerLoop], work: Work) -> None:
     work.may_go_on.clear()
     first = loops()
-    ask(first, 0), ask(first, 1)
+    ask(first, 0, told="lost"), ask(first, 1)  # whoever ends the server ends its process, too
     until(lambda: now(first, 0).state == "running")
     first.stop()  # told to end: no loss
     left = loops(start=False)
@@ -167,20 +168,26 @@ def test_what_was_running_is_queued_again_at_the_start(loops: Callable[..., Work
     ended(second, 1)
 
 
+@pytest.mark.parametrize("kept", [False, True])
 def test_a_loop_that_cannot_use_its_disk_says_so_and_goes_on(
-    loops: Callable[..., WorkerLoop], work: Work, monkeypatch: pytest.MonkeyPatch
+    loops: Callable[..., WorkerLoop], work: Work, monkeypatch: pytest.MonkeyPatch, kept: bool
 ) -> None:
+    """What became of a job is written later: done, if its result is there, else it is tried again."""
     work.may_go_on.clear()
     loop = loops()
     ask(loop, 0), ask(loop, 1)
     until(lambda: now(loop, 0).state == "running")
 
-    def full() -> None:
+    def full(job: Job) -> None:
         raise OSError("disk full")
 
+    result = replace(now(loop, 0), state="done", done=3, total=3) if kept else None
+    monkeypatch.setattr("otoscope.serve.worker_loop.job_of", lambda _, id_: result if id_ == digest_of(0) else None)
     with monkeypatch.context() as broken:
-        broken.setattr(loop.table, "unfinished", full)
+        broken.setattr(loop.table, "put", full)
         work.may_go_on.set()
         until(lambda: loop.problem == "disk full")
-    ended(loop, 0), ended(loop, 1)
+    assert (ended(loop, 0).losses, ended(loop, 0).total) == (1, 3 if kept else 10)
+    ended(loop, 1)
+    assert work.began == ([0, 1] if kept else [0, 0, 1])
     until(lambda: not loop.problem)

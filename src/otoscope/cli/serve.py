@@ -1,6 +1,5 @@
 """The command `serve`."""
 
-import os
 import secrets
 from collections.abc import Sequence
 from contextlib import nullcontext, suppress
@@ -45,24 +44,16 @@ from .printing import echo, log_progress
 )  # fmt: skip
 @options.on_workers
 def serve(
-    stores: tuple[str, ...],
-    manifests: tuple[str, ...],
-    roots: tuple[str, ...],
-    state: str | None,
-    host: str,
-    port: int,
-    names: tuple[str, ...],
-    token_file: str | None,
-    write_token: str | None,
-    no_token: bool,
-    workers: Any,
-    **chosen: Any,
-) -> None:
+    stores: Sequence[str], manifests: Sequence[str], roots: Sequence[str], state: str | None, host: str, port: int,
+    names: Sequence[str], token_file: str | None, write_token: str | None, no_token: bool, workers: Any, **chosen: Any,
+) -> None:  # fmt: skip
     """Submit, follow, fetch, cancel; see /api/openapi.json there."""
+    from ..files import check_target
     from ..serve.app import run_server
-    from ..serve.security import bracketed, draw_token, host_of, read_token, token_digest
+    from ..serve.security import bracketed, host_of, read_token, token_digest, write_secret
     from ..serve.settings import Settings
     from ..store.group import open_root, task_names
+    from ..store.location import absolute
 
     if bool(manifests) != bool(chosen["encoder"]):
         raise ValueError("--corpus or --encoder was given without the other; expected both, for ablations, or neither")
@@ -71,11 +62,15 @@ def serve(
     root_of = by_task(roots, tasks, "--audio-root")
     for task in sorted(set(root_of) - set(manifest_of)):
         raise ValueError(f"--audio-root for task {task} without --corpus; expected both")
-    lost = [root for root in root_of.values() if not Path(root).is_dir()]
-    if lost:
-        raise FileNotFoundError(f"no folder {lost[0]}; expected the one that --audio-root means")
+    for task, root in root_of.items():
+        if not Path(root).is_dir():
+            raise FileNotFoundError(f"no folder {root}; expected the one that --audio-root means")
+        root_of[task] = absolute(root)
     with workers():  # what is wrong with its options is known before anything is written
         pass
+    for name in names:
+        if not host_of(name):
+            raise ValueError(f"--allow-host is {name!r}; expected a name or an address alone, as gpu7.example.org")
     own = host_of(bracketed(host))
     given = read_token(token_file)
     if (no_token or write_token) and (given or own not in LOOPBACK or (no_token and write_token)):
@@ -84,27 +79,26 @@ def serve(
             f"leave it out, or --token-file and {TOKEN}"
         )
     if not given and own not in LOOPBACK:
-        raise ValueError(
-            f"no token for a server at {host}; expected one anywhere but on loopback: put it into {TOKEN}, or give "
-            "--token-file"
-        )
-    drawn = "" if given or no_token else draw_token(write_token)
-    token = given or drawn
+        raise ValueError(f"no token for a server at {host}; expected one except on loopback: {TOKEN} or --token-file")
+    if write_token:
+        check_target(write_token)
+    drawn = "" if given or no_token else secrets.token_urlsafe(32)
+
+    def announce(url: str) -> None:
+        if write_token:  # not before: another server may be using folder, port and file
+            write_secret(drawn, write_token)
+        echo(f"serving at {url}{f'/?token={drawn}' if drawn else ''}")
+
     log_progress()
-    # Ray opens ports on all interfaces: whoever does not know this token can do nothing there.
-    if workers.keywords["address"] is None:
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
-        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     with nullcontext(state) if state else TemporaryDirectory(prefix="otoscope-") as folder:
         settings = Settings(
-            stores=stores, state=Path(folder).absolute(), workers=workers, prepare=log_progress, **chosen,
-            corpora={task: (manifest, root_of.get(task)) for task, manifest in manifest_of.items()},
-            hosts=(*LOOPBACK, *map(host_of, names), *(() if host in ("0.0.0.0", "::") else (own,))),
-            token=token and token_digest(token),
+            stores=tuple(map(absolute, stores)), state=Path(folder).absolute(), workers=workers, **chosen,
+            corpora={task: (absolute(path), root_of.get(task)) for task, path in manifest_of.items()},
+            hosts=(*LOOPBACK, *map(host_of, names), *(() if host in ("", "0.0.0.0", "::") else (own,))),
+            token=token_digest(given or drawn) if given or drawn else "", prepare=log_progress,
         )  # fmt: skip
-        query = f"/?token={drawn}" if drawn else ""
         with suppress(KeyboardInterrupt):
-            run_server(settings, host, port, lambda url: echo(f"serving at {url}{query}"))
+            run_server(settings, host, port, announce)
     echo("stopped" + ("; whatever is unfinished stays queued" if state else ""), err=True)
 
 
