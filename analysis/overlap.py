@@ -7,9 +7,11 @@ Conventions: membership is bool (layer, neuron, category); two memberships must 
 import csv
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import xarray as xr
+from numpy.typing import NDArray
 
 from ..documents import read_document
 from ..messages import one_line
@@ -102,3 +104,41 @@ def arranged(ratio: xr.DataArray, order: Sequence[str] = (), groups: Mapping[str
         if groups:
             ratio = ratio.assign_coords({coord: (dim, np.array([groups.get(names[i], "") for i in final], object))})
     return ratio
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class OverlapMap:
+    """Neurons in common of each two categories, of one labelling with itself or with another."""
+
+    categories: tuple[str, ...]
+    other_categories: tuple[str, ...]
+    ratio: NDArray[np.float64]
+    """Common neuron ratio (category, other_category), NaN where neither has neurons."""
+    shared: NDArray[np.int64]
+    """Neurons that both have (category, other_category)."""
+    own: NDArray[np.int64]
+    """Neurons of each (category)."""
+    other: NDArray[np.int64]
+    """Neurons of each (other_category)."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Cell:
+    """The neurons behind a cell of the map, each bool (layer, neuron)."""
+
+    shared: NDArray[np.bool_]
+    only_first: NDArray[np.bool_]
+    only_second: NDArray[np.bool_]
+
+
+def overlap_map(member_a: xr.DataArray, member_b: xr.DataArray | None = None) -> OverlapMap:
+    """Ratios and counts of `common_neuron_ratio`, computed. Raises as it does."""
+    raise NotImplementedError
+
+
+def overlap_cell(member_a: xr.DataArray, category: str, member_b: xr.DataArray, other_category: str) -> Cell:
+    """The neurons shared, only of the first, only of the second category.
+
+    Raises LookupError for a category that does not exist, ValueError where layers and neurons differ.
+    """
+    raise NotImplementedError
