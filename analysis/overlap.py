@@ -14,7 +14,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from ..documents import read_document
-from ..messages import one_line
+from ..messages import one_line, quoted
 
 MAX_ORDER_BYTES = 2**20  # of a file that orders categories
 
@@ -133,7 +133,18 @@ class Cell:
 
 def overlap_map(member_a: xr.DataArray, member_b: xr.DataArray | None = None) -> OverlapMap:
     """Ratios and counts of `common_neuron_ratio`, computed. Raises as it does."""
-    raise NotImplementedError
+    member_b = member_a if member_b is None else member_b
+    ratio = common_neuron_ratio(member_a, member_b).compute()
+    a, b = (each.transpose("layer", "neuron", "category").values for each in (member_a, member_b))
+    a, b = (each.reshape(-1, each.shape[2]) for each in (a, b))
+    return OverlapMap(
+        categories=tuple(map(str, ratio["category"].values)),
+        other_categories=tuple(map(str, ratio["other_category"].values)),
+        ratio=ratio.values,
+        shared=(a.astype(np.float32).T @ b.astype(np.float32)).astype(np.int64),  # exact below 2^24
+        own=np.count_nonzero(a, axis=0),
+        other=np.count_nonzero(b, axis=0),
+    )
 
 
 def overlap_cell(member_a: xr.DataArray, category: str, member_b: xr.DataArray, other_category: str) -> Cell:
@@ -141,4 +152,15 @@ def overlap_cell(member_a: xr.DataArray, category: str, member_b: xr.DataArray, 
 
     Raises LookupError for a category that does not exist, ValueError where layers and neurons differ.
     """
-    raise NotImplementedError
+    check_same_neurons(member_a, member_b)
+    first, second = (_member_of(member, name) for member, name in ((member_a, category), (member_b, other_category)))
+    return Cell(shared=first & second, only_first=first & ~second, only_second=second & ~first)
+
+
+def _member_of(member: xr.DataArray, category: str) -> NDArray[np.bool_]:
+    names = [str(name) for name in member["category"].values]
+    if category not in names:
+        known = ", ".join(map(quoted, names[:20])) + ", ..." * (len(names) > 20)
+        raise LookupError(f"no category {quoted(category)}; those that exist: {known}")
+    own = member.isel(category=names.index(category)).transpose("layer", "neuron")
+    return np.asarray(own.values, bool)

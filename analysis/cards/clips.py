@@ -1,10 +1,10 @@
-"""The clips of a card: highest, lowest, in ranges of quantiles, at random, one of each category, or by a range of means.
+"""The clips of a card: highest, lowest, by ranges of quantiles, at random, one of each category, by a range of means.
 
 Conventions: as in `exemplars`: equal values rank in the order of the clips; NaN, failed clips and those that do not
 count (code -1) are nowhere. Positions are along the data set's `clip`; ranks from 1, the highest value.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,9 +41,60 @@ def clip_tab(
     categories: of each category the highest; range: the k highest whose mean is from low to high (both included).
     Raises ValueError for an unknown tab, and for k below 1.
     """
-    raise NotImplementedError
+    if tab not in TABS:
+        raise ValueError(f"no tab {tab!r} of clips; expected one of {', '.join(TABS)}")
+    if k < 1:
+        raise ValueError(f"k is {k}; expected the number of clips to show, at least 1")
+    ranking = _Ranking(card)
+    order, rng = ranking.order, np.random.default_rng([seed, TABS.index(tab)])
+    if tab == "top":
+        return (ranking.listed("highest", order, k),)
+    if tab == "least":
+        return (ranking.listed("lowest", ranking.lowest_first, k),)
+    if tab == "random":
+        drawn = rng.choice(order, min(k, len(order)), replace=False)
+        return (replace(ranking.listed("random", drawn, k), total=len(order)),)
+    if tab == "range":
+        kept = order[_between(card.values[order], low, high)]
+        return (ranking.listed(f"mean from {low:.4g} to {high:.4g}", kept, k),)
+    if tab == "categories":
+        codes = card.codes[order]
+        return tuple(ranking.listed(name, order[codes == c], 1) for c, name in enumerate(card.categories))
+    found = []
+    for i, part in enumerate(np.array_split(np.arange(len(order)), RANGES)):
+        drawn = np.sort(rng.choice(part, min(OF_RANGE, len(part)), replace=False))
+        heading = f"quantile {100 - 100 * (i + 1) // RANGES} to {100 - 100 * i // RANGES} %"
+        found.append(replace(ranking.listed(heading, order[drawn], OF_RANGE), total=len(part)))
+    return tuple(found)
 
 
 def clips_between(card: Card, low: float, high: float) -> NDArray[np.int64]:
     """Positions of all clips that count with low <= mean <= high, in the order of the clips."""
-    raise NotImplementedError
+    counted = np.flatnonzero(card.codes >= 0)
+    return counted[_between(card.values[counted], low, high)]
+
+
+def _between(values: NDArray[np.float32], low: float, high: float) -> NDArray[np.bool_]:
+    exact = values.astype(np.float64)  # float32 is not compared with ends that are rounded to it
+    found: NDArray[np.bool_] = (exact >= low) & (exact <= high)
+    return found
+
+
+class _Ranking:
+    """The clips of a card that have a place: those that count and whose mean is known."""
+
+    def __init__(self, card: Card):
+        self.values = card.values
+        clips = np.flatnonzero((card.codes >= 0) & ~np.isnan(card.values))
+        self.order = clips[np.argsort(-card.values[clips], kind="stable")]
+        """Highest first."""
+        self.lowest_first = clips[np.argsort(card.values[clips], kind="stable")]
+        self.place = np.zeros(len(card.values), np.int64)
+        self.place[self.order] = np.arange(1, len(self.order) + 1)
+
+    def listed(self, heading: str, clips: NDArray[np.int64], k: int) -> ListedClips:
+        """The first k of these clips."""
+        first = clips[:k]
+        return ListedClips(
+            heading=heading, position=first, value=self.values[first], rank=self.place[first], total=len(clips)
+        )

@@ -1,6 +1,8 @@
 """How sure a neuron's bars are: the interval of each P, and what shuffled labels would give.
 
-Conventions: P is (category). Units are what is exchangeable: clips, or whole groups of them.
+Conventions: P is (category), of clips or of frames; `active` and `of` are what each clip adds to the two sides of a
+share: 0 or 1 of 1, or positive frames of all its frames. Units are what is exchangeable: clips, or whole groups of
+them, as an `Arrangement` has them. All arrays (clip) are of the arrangement's clips.
 """
 
 from dataclasses import dataclass
@@ -8,7 +10,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ..null.resampling import BAND, Arrangement, shuffle_labels
+
 Floats = NDArray[np.float64]
+Counts = NDArray[np.int64]
+
+CONFIDENCE = 0.95
+Z = 1.959963984540054  # of the normal distribution, for 95 %
+DRAWS, MIN_DRAWS = 2000, 199  # of shuffled labels; fewer of many units
+UNITS_DRAWN = 4_000_000  # over all draws, where units are shuffled one by one: half a second
+EQUAL = 1e-9  # of a bar and the end of a band that differ by rounding
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -26,3 +37,124 @@ class Bars:
     """What was drawn and shuffled: "clip", or the group's column, such as "speaker"."""
     no_band: str = ""
     """Why there is no band; "" where there is one."""
+
+    @property
+    def outside(self) -> NDArray[np.bool_]:
+        """Bars that lie outside the band (category): where labels mean nothing, 95 % of neurons have none."""
+        return (self.p < self.band_low - EQUAL) | (self.p > self.band_high + EQUAL)
+
+
+def bars_of(active: Counts, of: Counts, arrangement: Arrangement, *, unit: str = "clip", seed: int = 0) -> Bars:
+    """P of each category, its interval, and the band of shuffled labels.
+
+    The interval of a share of clips is Wilson's; that of a share of frames, or of clips that come in groups, the same
+    by as many clips as would be as uncertain (`effective_n`).
+    active, of: int64 (clip). unit: the name of what moves as one. seed: of the shuffled labels.
+    """
+    codes, n = arrangement.codes, len(arrangement.categories)
+    k = np.bincount(codes, active, n).astype(np.int64)
+    total = np.bincount(codes, of, n).astype(np.int64)
+    single = bool((of == 1).all())
+    alone = len(arrangement.first_and_unit[0]) == len(codes)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        p = k / total
+    low, high = wilson_interval(p, total if single and alone else effective_n(active, of, arrangement))
+    band_low, band_high, why = np.full(n, np.nan), np.full(n, np.nan), ""
+    try:
+        shuffle_labels(arrangement, seed, 0)
+    except ValueError as error:
+        why = str(error)
+    else:
+        rng = np.random.default_rng([seed, BAND])
+        null = _counted(active, arrangement, rng) if single and alone else _drawn(active, of, arrangement, rng)
+        band_low, band_high = null
+    return Bars(p=p, low=low, high=high, band_low=band_low, band_high=band_high, unit=unit, no_band=why)
+
+
+def wilson_interval(p: Floats, n: NDArray[np.number]) -> tuple[Floats, Floats]:
+    """95 % interval of shares p of n, as Wilson 1927 has it; both (...), NaN where n is 0 or not known.
+
+    (p + z^2 / 2n -+ z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n)
+    """
+    with np.errstate(invalid="ignore", divide="ignore"):
+        n = np.where(np.asarray(n) > 0, n, np.nan).astype(np.float64)
+        middle, scale = p + Z**2 / (2 * n), 1 + Z**2 / n
+        half = Z * np.sqrt(p * (1 - p) / n + Z**2 / (4 * n**2))
+        # Of 0 and 1 the ends are these, which rounding would miss.
+        low, high = (middle - half) / scale, (middle + half) / scale
+    return np.where(p == 0, 0.0 * low, low), np.where(p == 1, 1.0 + 0.0 * high, high)
+
+
+def effective_n(active: Counts, of: Counts, arrangement: Arrangement) -> Floats:
+    """Of how many single clips a category's P would be as uncertain as it is: (category).
+
+    P = sum of k_u / sum of n_u over its G units; by the linearised variance of a ratio
+
+        v = G / (G - 1) sum (k_u - P n_u)^2 / (sum n_u)^2,   n = P (1 - P) / v (z / t)^2,
+
+    at most as many as clips or frames, where t is Student's 97.5 % point with G - 1 degrees of freedom. A P of 0 or 1
+    has no variance: n is then G. NaN for a single unit.
+    Korn and Graubard 1998, "Confidence intervals for proportions with small expected number of positive counts".
+    """
+    from scipy.special import stdtrit
+
+    n, units = len(arrangement.categories), arrangement.first_and_unit[1]
+    cells, cell = np.unique(units * n + arrangement.codes, return_inverse=True)  # a unit's clips in a category
+    k_u, n_u = np.bincount(cell, active), np.bincount(cell, of)
+    category = cells % n
+    k, total, groups = (np.bincount(category, each, n) for each in (k_u, n_u, np.ones(len(cells))))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        p = k / total
+        squares = np.bincount(category, (k_u - p[category] * n_u) ** 2, n)
+        variance = groups / (groups - 1) * squares / total**2
+        t = stdtrit(np.maximum(groups - 1, 1), (1 + CONFIDENCE) / 2)
+        found = np.minimum(np.where(variance > 0, p * (1 - p) / variance, np.inf), total) * (Z / t) ** 2
+    found = np.where((p == 0) | (p == 1), groups, found)
+    return np.where((groups > 1) & (total > 0), found, np.nan)
+
+
+def _counted(active: Counts, arrangement: Arrangement, rng: np.random.Generator) -> tuple[Floats, Floats]:
+    """The band where each unit is a clip and counts 0 or 1: by counts alone, whatever the number of clips.
+
+    Of K active clips among the N of a stratum, those in each category are multivariate hypergeometric, with variance
+    n_c K/N (1 - K/N) (N - n_c)/(N - 1).
+    """
+    n = len(arrangement.categories)
+    mean, variance, drawn = np.zeros(n), np.zeros(n), np.zeros((DRAWS, n))
+    for clips in arrangement.units_of_strata:  # a unit is a clip, by its number
+        at = arrangement.first_and_unit[0][clips]
+        of = np.bincount(arrangement.codes[at], minlength=n)
+        n_clips, k = len(at), int(active[at].sum())
+        mean += of * k / n_clips
+        variance += of * k / n_clips * (1 - k / n_clips) * (n_clips - of) / max(1, n_clips - 1)
+        drawn += rng.multivariate_hypergeometric(of, k, DRAWS, method="marginals")
+    total = arrangement.clips_per_category
+    return _band(drawn / total, mean / total, np.sqrt(variance) / total)
+
+
+def _drawn(active: Counts, of: Counts, arrangement: Arrangement, rng: np.random.Generator) -> tuple[Floats, Floats]:
+    """The band where units differ in what they count: the categories of whole units are shuffled within strata."""
+    n = len(arrangement.categories)
+    first, unit = arrangement.first_and_unit
+    k_u, n_u, codes = np.bincount(unit, active), np.bincount(unit, of), arrangement.codes[first]
+    draws = int(np.clip(UNITS_DRAWN // len(first), MIN_DRAWS, DRAWS))
+    drawn = np.empty((draws, n))
+    for i in range(draws):
+        shuffled = codes.copy()
+        for units in arrangement.units_of_strata:
+            shuffled[units] = rng.permutation(codes[units])
+        with np.errstate(invalid="ignore", divide="ignore"):  # groups without a frame
+            drawn[i] = np.bincount(shuffled, k_u, n) / np.bincount(shuffled, n_u, n)
+    return _band(drawn, np.nanmean(drawn, axis=0), np.nanstd(drawn, axis=0))
+
+
+def _band(drawn: Floats, mean: Floats, sd: Floats) -> tuple[Floats, Floats]:
+    """The band (category) that holds all bars in 95 % of the draws (draw, category): mean -+ q sd.
+
+    q: of so many draws and the one found the largest |P - mean| / sd, of which 5 % are larger: no more than 5 % of
+    labellings that mean nothing have any bar outside.
+    """
+    away = np.abs(drawn - mean)
+    far = np.max(np.divide(away, sd, out=np.zeros_like(away), where=sd > 0), axis=1, initial=0)
+    q = np.sort(np.nan_to_num(far))[int(np.ceil(CONFIDENCE * (len(far) + 1))) - 1]
+    return np.clip(mean - q * sd, 0, 1), np.clip(mean + q * sd, 0, 1)

@@ -6,14 +6,36 @@ order; those that do not count have code -1. Nothing here is lazy.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from ...messages import quoted
+from .. import accessor  # noqa: F401  registers ds.otoscope
+from ..categories import category_names
+from ..contrast.rank_tests import LONG_NAMES
+from ..kept import line_of
 from ..null.resampling import Arrangement
-from ..selection.selection import Selection
+from ..selection.check import (
+    NothingSelected,
+    answers_of,
+    cautions_on,
+    check_categories,
+    check_selection,
+    relative_remedy,
+    remedy_for,
+    select,
+)
+from ..selection.labellings import check_finished, command_of
+from ..selection.selection import Selection, selection_of
+from ..selection.selectivity import CELL_DIMS, overall_rate, share_of_highest
+
+if TYPE_CHECKING:
+    from .card import Card
 
 Floats = NDArray[np.float64]
 Progress = Callable[[str], None]
@@ -39,7 +61,9 @@ class LabellingStatistics:
     frames: NDArray[np.int64] | None
     """Frames of each clip (clip), by the reading "frame"; else None."""
     layers: NDArray[np.int64]
-    """Number of each layer, as a user names it (layer): where a neuron of layer 4 is, is `layer_at(4)`."""
+    """Number of each layer, as a user names it (layer)."""
+    neurons: NDArray[np.int64]
+    """Number of each neuron in its layer (neuron): from 0 on, unless some were selected."""
     exists: NDArray[np.bool_]
     """Whether there is such a neuron (layer, neuron): layers narrower than the widest are padded."""
     p: Floats
@@ -67,6 +91,11 @@ class LabellingStatistics:
     """What is to be said of the selection, a line each."""
 
     @property
+    def name(self) -> str:
+        """As in "cremad:gender"."""
+        return f"{self.task}:{self.label}" if self.task else self.label
+
+    @property
     def counted(self) -> NDArray[np.bool_]:
         """Clips that count (clip)."""
         return self.codes >= 0
@@ -81,32 +110,168 @@ class LabellingStatistics:
         """The class-specific neurons, rows of (layer number, neuron), in this order."""
         return self.pairs(self.member.any(axis=2))
 
+    @property
+    def members(self) -> xr.DataArray:
+        """`member` with the names of its dimensions, as `common_neuron_ratio` and `overlap_map` take it."""
+        coords = {"layer": self.layers, "neuron": self.neurons, "category": category_names(self.categories)}
+        return xr.DataArray(self.member, coords, CELL_DIMS, "member")
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its arrays, for a cache."""
+        own = [*vars(self).values(), *self.tests.values(), *vars(self.arrangement).values()]
+        return sum(each.nbytes for each in own if isinstance(each, np.ndarray))
+
     def pairs(self, which: NDArray[np.bool_]) -> NDArray[np.int64]:
         """Neurons where `which` (layer, neuron) is, as rows of (layer number, neuron): int64 (row, 2)."""
-        at, neuron = np.nonzero(which)
-        return np.stack([self.layers[at], neuron], axis=1)
+        layer, neuron = np.nonzero(which)
+        return np.stack([self.layers[layer], self.neurons[neuron]], axis=1)
 
-    def layer_at(self, layer: int, neuron: int = 0) -> int:
-        """Where a layer of this number is along `layer`, for a neuron that exists.
+    def at(self, layer: int, neuron: int) -> tuple[int, int]:
+        """Where a neuron is along (layer, neuron), by its numbers.
 
-        Raises LookupError for a layer, or a neuron of it, that does not exist: also for one that pads a narrow layer.
+        Raises LookupError for one that does not exist: also for one that pads a narrow layer.
         """
-        raise NotImplementedError
+        there = np.flatnonzero(self.layers == layer)
+        if not there.size:
+            known = f"{self.layers.min()} to {self.layers.max()}" if self.layers.size else "some: the task has none"
+            raise LookupError(f"no layer {layer} in {self.name}; expected {known}")
+        own = np.flatnonzero(self.neurons == neuron)
+        if not own.size or not self.exists[there[0], own[0]]:
+            exist = self.neurons[self.exists[there[0]]]
+            raise LookupError(
+                f"no neuron {neuron} in layer {layer} of {self.name}; expected {exist.min()} to {exist.max()}"
+            )
+        return int(there[0]), int(own[0])
 
     def category_at(self, name: str) -> int:
         """Where a category is along `category`. Raises LookupError naming those that exist."""
-        raise NotImplementedError
+        if name not in self.categories:
+            known = ", ".join(map(quoted, self.categories[:20])) + ", ..." * (len(self.categories) > 20)
+            raise LookupError(f"no category {quoted(name)} in {self.name}; those that exist: {known}")
+        return self.categories.index(name)
+
+    def card(self, layer: int, neuron: int) -> "Card":
+        """The card of a neuron; see `cards.card.neuron_card`."""
+        from .card import neuron_card
+
+        return neuron_card(self, layer, neuron)
 
 
 def labelling_statistics(
-    ds: xr.Dataset, label: str, how: Selection | None = None, *, task: str = "", progress: Progress | None = None
+    ds: xr.Dataset,
+    label: str,
+    how: Selection | None = None,
+    *,
+    task: str = "",
+    store: str = "this store's",
+    incomplete: bool = False,
+    progress: Progress = lambda _: None,
 ) -> LabellingStatistics:
     """Compute what the cards of a labelling have in common.
 
     ds: a task as `otoscope.open` shows it. how: the selection; by default `Selection()`, which takes rank tests of all
     neurons. `Selection(rule="lape")` goes by the stored bits: at 100,000 clips x 36,864 neurons under 2 s.
+    task, store: names for messages. incomplete: go by the committed clips of a task that is not finished.
     A selection that selects nothing is no error: `nothing` then says why and what to try.
     Raises LookupError for an unknown label, for what the store does not keep, and for published probabilities;
-    ValueError for fewer than two categories with clips, a task without clips, or one that is not finished.
+    ValueError for fewer than two categories with clips, a task without clips, one that is not finished, and groups that
+    cannot be formed.
     """
-    raise NotImplementedError
+    how = selection_of(how)
+    if "clip" not in ds.dims:
+        raise LookupError(
+            f"{task or 'this task'} is of probabilities made elsewhere, which have no clips; expected a store that was "
+            "extracted here: cards read means and bits"
+        )
+    if not incomplete and "n_pending" in ds.attrs:
+        check_finished(ds, store, task, incomplete)
+    name = f"{task}:{label}" if task else label
+    codes = ds.otoscope.codes(label, how)
+    if not ds.sizes["clip"]:
+        failed = f", {n} failed: `otoscope status --failures` says why" if (n := ds.attrs.get("n_failed")) else ""
+        raise NothingSelected(
+            f"{name} has no clip that was extracted{failed}; expected some: run its {command_of(ds)} again"
+        )
+    categories = [str(each) for each in codes.attrs["categories"]]
+    check_categories(categories, name, how)
+    arrangement = ds.otoscope.arrangement(label, how, codes)
+    threshold, computed = _threshold(ds, how, codes.values >= 0, progress)
+    progress("rank tests of all neurons" if how.rule == "contrast" else "probabilities of all neurons")
+    found = select(ds, label, computed)
+    nothing, notes = "", ()
+    try:
+        check_selection(found, name, how, partial(remedy_for, ds, label, how))
+        notes = (*answers_of(found, how), *cautions_on(found, how, partial(relative_remedy, ds, label, how)))
+    except NothingSelected as error:
+        nothing = str(error)
+    if not nothing and not bool(found["member"].any()):
+        nothing = "; ".join(notes) or f"no neuron of {name} is specific for a category"
+    return _statistics(ds, found, codes, arrangement, how, threshold, task, label, nothing, notes)
+
+
+def _threshold(
+    ds: xr.Dataset, how: Selection, counted: NDArray[np.bool_], progress: Progress
+) -> tuple[Floats | float | None, Selection]:
+    """The threshold as numbers, and the selection that uses them as they are: the neuron's own are found once."""
+    if isinstance(how.line, str):
+        progress("thresholds of the neurons' own")
+    line = line_of(ds, how, counted)
+    if not isinstance(line, xr.DataArray):
+        return line, how
+    line = line.transpose("layer", "neuron", missing_dims="ignore").compute()
+    if line.ndim < 2:
+        return float(line), how
+    exists = (
+        ds["neuron_valid"].transpose("layer", "neuron").values if "neuron_valid" in ds else np.ones(line.shape, bool)
+    )
+    known = isinstance(how.line, str) and not np.isnan(line.values[exists]).any()
+    return line.values.astype(np.float64), replace(how, threshold=line) if known else how
+
+
+def _statistics(
+    ds: xr.Dataset,
+    found: xr.Dataset,
+    codes: xr.DataArray,
+    arrangement: Arrangement,
+    how: Selection,
+    threshold: Floats | float | None,
+    task: str,
+    label: str,
+    nothing: str,
+    notes: tuple[str, ...],
+) -> LabellingStatistics:
+    """The record of a selection that is computed."""
+    cells = found["probability"].transpose(*CELL_DIMS)
+    aape = found["aape"].transpose(*CELL_DIMS[:2])
+    flat = np.asarray(aape.values).ravel()
+    order = np.argsort(flat, kind="stable")[: np.count_nonzero(~np.isnan(flat))]
+    rank = np.zeros(flat.size, np.int64)
+    rank[order] = np.arange(1, len(order) + 1)
+    exists = ds["neuron_valid"].transpose(*CELL_DIMS[:2]).values if "neuron_valid" in ds else np.ones(aape.shape, bool)
+    by_frames = how.reading == "frame"
+    return LabellingStatistics(
+        ds=ds,
+        task=task,
+        label=label,
+        how=how,
+        codes=codes.values.astype(np.int64),
+        categories=arrangement.categories,
+        n_clips=arrangement.clips_per_category,
+        n_frames=found["n_frames"].values.astype(np.int64) if by_frames else None,
+        frames=ds["frame_count"].values.astype(np.int64) if by_frames else None,
+        layers=ds["layer"].values.astype(np.int64),
+        neurons=ds["neuron"].values.astype(np.int64),
+        exists=exists,
+        p=cells.values,
+        aape=aape.values,
+        normalised=share_of_highest(aape, cells).values,
+        rank=rank.reshape(aape.shape),
+        rate=overall_rate(cells).transpose(*CELL_DIMS[:2]).values,
+        threshold=threshold,
+        member=found["member"].transpose(*CELL_DIMS).values,
+        tests={name: found[name].transpose(*CELL_DIMS).values for name in LONG_NAMES if name in found},
+        arrangement=arrangement,
+        nothing=nothing,
+        notes=notes,
+    )
