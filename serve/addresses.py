@@ -39,6 +39,16 @@ class Scope:
         path = "/".join([self.root, *(segment(str(part)) for part in parts)])
         return address(path, {**self.selection, **self.kept, **query, "store": self.store})
 
+    def fields(self, *left_out: str) -> list[tuple[str, str]]:
+        """What a form of this labelling sends beside its own fields, some of them left out."""
+        query = {**self.selection, **self.kept, "store": self.store}
+        return [
+            (name, _text(each))
+            for name, value in query.items()
+            if name not in left_out
+            for each in (value if isinstance(value, list | tuple) else [value])
+        ]
+
     def other(self, task: str, label: str) -> "Scope":
         """The same of another labelling, of the same task or of one of the same encoder."""
         return Scope(task=task, label=label, store=self.store, selection=self.selection, kept=self.kept)
@@ -72,7 +82,7 @@ def address(path: str, query: Mapping[str, Any]) -> str:
 
 
 def _text(value: Any) -> str:
-    return f"{value:.9g}" if isinstance(value, float) else str(value)
+    return repr(value) if isinstance(value, float) else str(value)
 
 
 def media(task: str, number: int, *parts: object) -> str:

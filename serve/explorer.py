@@ -6,10 +6,11 @@ Conventions: the number of a clip is its place in the task's plan, as `position`
 the data set. Long work runs in a thread of its own while the page says what it is at.
 """
 
+import math
 import threading
+import time
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field, fields
-
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -24,11 +25,14 @@ from ..analysis.cards.statistics import LabellingStatistics, labelling_statistic
 from ..analysis.selection.selection import Selection
 from ..extract.audio.audio_root import AudioRoot, root_at
 from ..extract.audio.clip import Clip
+from ..extract.audio.manifest import read_manifest
 from ..extract.loader import LoadedClip
 from ..extract.trace import Trace, Tracer
 from ..messages import one_line
+from ..store.group import open_task, status_of
 from ..store.provenance import TaskRecord
 from ..store.reader import open_store
+from ..store.schema import PENDING
 from .caches import ByteCache
 from .catalogue import Catalogue
 from .media import NoSound, Sound, load_sound
@@ -36,6 +40,7 @@ from .settings import Settings
 
 MAX_BYTES = {"statistics": 2**28, "cards": 2**26, "means": 2**25, "sounds": 2**26, "traces": 2**26}
 WAIT_SECONDS = 4.0  # until a page is shown that says what is computed
+CHECK_SECONDS = 5.0  # between two looks whether a store has changed
 BUNDLED = ("tiny-ssl", "tiny-sl")
 
 
@@ -63,7 +68,11 @@ class Explorer:
         self._work, self._lock = dict[Hashable, _Work](), threading.Lock()
         self._one_computation, self._one_pass = threading.Lock(), threading.Lock()
         self._tracers = dict[str, Tracer | str]()
-        self._overviews = dict[str, TaskOverview]()
+        self._overviews, self._records = dict[str, TaskOverview](), dict[str, TaskRecord]()
+        self._checked = dict[str, tuple[float, bool]]()
+        self._roots = dict[str, AudioRoot]()
+        for task in self._offer.labels:
+            self.record(task)
 
     @property
     def offer(self) -> Offer:
@@ -72,7 +81,8 @@ class Explorer:
         if now is not self._offer:
             with self._lock:
                 self._offer = now
-                self._overviews.clear()
+                for known in (self._overviews, self._records, self._checked):
+                    known.clear()
                 for cache in self._caches.values():
                     cache.clear()
         return now
@@ -82,19 +92,30 @@ class Explorer:
         return self.offer.task(task).to_dataset()
 
     def record(self, task: str) -> TaskRecord:
-        """What its store says of a task."""
-        return self.offer.record(task)
+        """What its store said of a task when the server first looked."""
+        if task not in self._records:
+            self._records[task] = self.offer.record(task)
+        return self._records[task]
 
     def identity(self, task: str) -> str:
         """The first digits of the identity of a task."""
         return str(self.offer.task(task).attrs["identity"])[:8]
 
     def changed(self, task: str) -> bool:
-        """Whether a task is no longer as it was when the server opened it."""
+        """Whether a task is no longer as it was when the server opened it; looked at every CHECK_SECONDS at most."""
+        now, (when, known) = time.monotonic(), self._checked.get(task, (-math.inf, False))
+        if now - when < CHECK_SECONDS:
+            return known
         try:
-            return self.offer.changed(task)
+            pending = self.offer.task(task).attrs["n_pending"]
+            group, record = open_task(self.offer.store_of(task).root, task)
+            found = record != self.record(task)
+            if pending and not found:
+                found = int((status_of(group, record.plan) == PENDING).sum()) != pending
         except (OSError, ValueError, LookupError):
-            return True
+            found = True
+        self._checked[task] = now, found
+        return found
 
     def overview(self, task: str) -> TaskOverview:
         """A task at a glance, with the reasons of clips that failed."""
@@ -163,17 +184,18 @@ class Explorer:
 
     def root(self, task: str) -> AudioRoot | None:
         """Where the audio of a task lies, if that was said."""
-        if task in self.settings.audio_roots:
-            return root_at(self.settings.audio_roots[task])
-        return None
+        if task not in self._roots:
+            if task in self.settings.audio_roots:
+                self._roots[task] = root_at(self.settings.audio_roots[task])
+            elif task in self.settings.corpora:
+                self._roots[task] = read_manifest(*self.settings.corpora[task]).clips.root
+        return self._roots.get(task)
 
     def sound(self, task: str, number: int) -> Sound:
         """What the encoder took of a clip. Raises NoSound where it cannot be played, LookupError for no clip."""
         at, record, root = self.at(task, number), self.record(task), self.root(task)
-        if not self.settings.sound:
-            raise NoSound("sounds are not served; expected a server without --no-audio")
-        if root is None:
-            raise NoSound("the server does not know where the audio lies; expected --audio-root DIR when it starts")
+        if root is None or not self.settings.sound:
+            raise NoSound(self.no_sound(task))
         rate = record.identity.front_end.get("sample_rate")
 
         def load() -> Sound:
@@ -182,6 +204,10 @@ class Explorer:
 
         found: Sound = self._caches["sounds"].made((id(self.offer), task, number), load)
         return found
+
+    def unit_seconds(self, task: str) -> float | None:
+        """What every clip of a task is cropped or filled up to."""
+        return self.record(task).plan.unit_sec
 
     def mean(self, task: str, layer: int, neuron: int, at: int) -> float:
         """The stored mean of a neuron in a clip. layer: its number. Raises LookupError where no means were kept."""
@@ -207,12 +233,18 @@ class Explorer:
             )
         return int(found[0])
 
+    def no_sound(self, task: str) -> str:
+        """Why clips of a task are not played, or ""."""
+        if not self.settings.sound:
+            return "sounds are not served; expected a server without --no-audio"
+        if self.root(task) is None:
+            return "the server does not know where the audio lies; expected --audio-root DIR when it starts"
+        return ""
+
     def no_traces(self, task: str) -> str:
         """Why there are no traces of a task, as far as that is known before the encoder is loaded; or ""."""
-        if not self.settings.sound:
-            return "there are no traces; expected a server without --no-audio"
-        if self.root(task) is None:
-            return "there are no sounds and no traces; expected --audio-root DIR when the server starts"
+        if reason := self.no_sound(task):
+            return reason
         if not self.encoder_of(task):
             return (
                 f"there are no traces: the encoder of this store ({self.record(task).identity.encoder}) is not here; "

@@ -25,7 +25,7 @@ MAX_GAIN_DB = 20.0
 MAX_COLUMNS, N_BANDS = 1500, 64  # of a picture
 RANGE_NATS = 80.0 / 10 * np.log(10)  # of power, 80 dB: what a picture shows
 MIN_PEAK_NATS = -6.0  # what is softer everywhere is drawn soft
-PICTURE = struct.Struct("<HHffff")
+PICTURE = struct.Struct("<HHffffff")
 TRACE = struct.Struct("<Iffff")
 
 
@@ -50,7 +50,9 @@ class Sound:
     @property
     def gain_db(self) -> float:
         """What brings it to the matched level, in dB: at most MAX_GAIN_DB, and never into clipping; 0 for silence."""
-        peak, rms = (float(x) for x in (np.abs(self.samples).max(), np.sqrt(np.mean(np.square(self.samples, dtype="f8")))))
+        peak, rms = (
+            float(x) for x in (np.abs(self.samples).max(), np.sqrt(np.mean(np.square(self.samples, dtype="f8"))))
+        )
         if not peak:
             return 0.0
         return min(MATCHED_DB - 20 * np.log10(rms), -20 * np.log10(peak), MAX_GAIN_DB)
@@ -77,7 +79,9 @@ def load_sound(root: AudioRoot, clip: Clip, rate: int | None, unit_sec: float | 
             raise NoSound(_changed(clip)) from error
         raise NoSound(f"the file cannot be played: {error}") from error
     except (OSError, ValueError) as error:
-        raise NoSound(f"the file cannot be read now; expected it under the audio root ({type(error).__name__})") from error
+        raise NoSound(
+            f"the file cannot be read now; expected it under the audio root ({type(error).__name__})"
+        ) from error
     if audio.digest != digest:
         raise NoSound(_changed(clip))
     n = round(wanted * audio.sample_rate)
@@ -107,12 +111,13 @@ def picture(sound: Sound) -> tuple[NDArray[np.uint8], float, LogMel]:
     return np.rint(255 * np.clip((nats - bottom) / (top - bottom), 0, 1)).astype(np.uint8), hop / sound.rate, mel
 
 
-def picture_bytes(sound: Sound) -> bytes:
-    """Rows and columns (uint16), seconds per column, lowest and highest Hz, gain in dB (float32); uint8 from the lowest
-    band up, row by row.
+def picture_bytes(sound: Sound, unit_sec: float | None) -> bytes:
+    """Rows and columns (uint16); seconds per column, of the sound and of the encoder's input, lowest and highest Hz, gain
+    in dB (float32); then uint8 from the lowest band up, row by row.
     """
     pixels, step, mel = picture(sound)
-    return PICTURE.pack(*pixels.shape, step, mel.fmin, mel.fmax, sound.gain_db) + pixels.tobytes()
+    whole = max(sound.seconds, min(unit_sec or 0.0, MAX_SECONDS))
+    return PICTURE.pack(*pixels.shape, step, sound.seconds, whole, mel.fmin, mel.fmax, sound.gain_db) + pixels.tobytes()
 
 
 def trace_bytes(trace: Trace, neuron: int, stored: float) -> bytes:

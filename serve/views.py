@@ -301,9 +301,7 @@ def histogram(card: Card) -> HistogramView:
     )
     if not math.isnan(h.threshold):
         words += f", {int((counted > h.threshold).sum()):,} above the threshold {h.threshold:.4g}"
-    return HistogramView(
-        columns=columns, low=low, high=high, zero=at(h.zero), threshold=at(h.threshold), words=words
-    )
+    return HistogramView(columns=columns, low=low, high=high, zero=at(h.zero), threshold=at(h.threshold), words=words)
 
 
 def row_list(scope: Scope, ds: xr.Dataset, listed: ListedClips, traced: tuple[int, int] | None) -> RowList:
@@ -369,9 +367,7 @@ def labelling_view(
     )  # fmt: skip
 
 
-def sorted_pairs(
-    statistics: LabellingStatistics, pairs: NDArray[np.int64], sort: str, down: bool
-) -> NDArray[np.int64]:
+def sorted_pairs(statistics: LabellingStatistics, pairs: NDArray[np.int64], sort: str, down: bool) -> NDArray[np.int64]:
     """Neurons (row, 2) by a column, NaN last, equal ones by (layer, neuron)."""
     if not len(pairs):
         return pairs
