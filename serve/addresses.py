@@ -53,6 +53,11 @@ class Scope:
         """The same of another labelling, of the same task or of one of the same encoder."""
         return Scope(task=task, label=label, store=self.store, selection=self.selection, kept=self.kept)
 
+    @property
+    def name(self) -> str:
+        """As in "cremad:gender"."""
+        return f"{self.task}:{self.label}"
+
     def neuron(self, layer: int, neuron: int, **query: Any) -> str:
         """The card of a neuron."""
         return self.url("n", layer, neuron, **query)

@@ -23,7 +23,7 @@ MAX_SECONDS = 60.0  # of a sound
 MATCHED_DB = -23.0  # RMS below full scale of the matched level
 MAX_GAIN_DB = 20.0
 MAX_COLUMNS, N_BANDS = 1500, 64  # of a picture
-RANGE_NATS = 80.0 / 10 * np.log(10)  # of power, 80 dB: what a picture shows
+RANGE_NATS = 60.0 / 10 * np.log(10)  # of power, 60 dB: what a picture shows
 MIN_PEAK_NATS = -6.0  # what is softer everywhere is drawn soft
 PICTURE = struct.Struct("<HHffffff")
 TRACE = struct.Struct("<Iffff")
@@ -101,7 +101,7 @@ def _log_mel(rate: int, hop: int) -> LogMel:
 
 @torch.inference_mode()
 def picture(sound: Sound) -> tuple[NDArray[np.uint8], float, LogMel]:
-    """Log-mel picture (band, column), 0 to 255 over the loudest 80 dB, seconds from column to column, and its front end."""
+    """Log-mel picture (band, column), 0 to 255 over the loudest 60 dB, seconds from column to column, and its front end."""
     hop = max(sound.rate // 100, -(-len(sound.samples) // (MAX_COLUMNS - 1)))
     mel = _log_mel(sound.rate, hop)
     samples = np.pad(sound.samples, (0, max(0, mel.min_samples - len(sound.samples))))

@@ -23,7 +23,7 @@ from .explorer import Explorer, Working
 from .media import picture_bytes, trace_bytes
 from .pages import render
 from .schemas import selection_fields
-from .views import home_view, labelling_view, neuron_view, sorted_pairs
+from .views import clip_view, home_view, labelling_view, neuron_view, overlap_view, sorted_pairs
 
 STATIC = Path(__file__).parent / "static"
 KEEP = {"Cache-Control": "private, max-age=600"}
@@ -157,6 +157,26 @@ def _add_pages(pages: APIRouter, explorer: Explorer) -> None:
             low=view.real("low"), high=view.real("high"), seed=view.number("seed", 0), also_active="also" in view.query,
         )  # fmt: skip
         return view.page("neuron.html", view=shown)
+
+    @pages.get("/t/{task}/{label}/c/{number}")
+    def clip(request: Request, task: str, label: str, number: str) -> Response:
+        """A clip, and the neurons that are active in it."""
+        view = View(request, explorer, task, label)
+        traced = _pair(*view.query["n"].partition("-")[::2]) if "n" in view.query else None
+        shown = clip_view(explorer, view.scope, view.statistics(), _number(number), traced)
+        return view.page("clip.html", view=shown)
+
+    @pages.get("/t/{task}/{label}/overlap")
+    def overlap(request: Request, task: str, label: str) -> Response:
+        """Neurons in common of the categories, of this labelling or of this and another."""
+        view = View(request, explorer, task, label)
+        other_task, _, other_label = view.query.get("with", "").partition(":")
+        statistics = other = view.statistics()
+        if other_label:
+            how = explorer.selection(other_task, dict(view.scope.selection))
+            other = explorer.statistics(other_task, other_label, how)
+        cell = (view.query["a"], view.query["b"]) if {"a", "b"} <= set(view.query) else None
+        return view.page("overlap.html", view=overlap_view(explorer, view.scope, statistics, other, cell))
 
 
 def _pair(layer: str, neuron: str) -> tuple[int, int]:

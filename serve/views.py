@@ -14,10 +14,12 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from ..analysis.cards.card import Card
+from ..analysis.cards.clip_page import ClipNeurons, neurons_in_clip
 from ..analysis.cards.clips import TABS, ListedClips, clip_tab
 from ..analysis.cards.home import SpecificCounts, TaskOverview, neurons_frame, specific_counts
 from ..analysis.cards.neighbours import ActiveWith, ElsewhereRow, active_with, elsewhere, step_neuron
 from ..analysis.cards.statistics import LabellingStatistics
+from ..analysis.overlap import OverlapMap, overlap_cell, overlap_map
 from ..analysis.search import find_neurons
 from .addresses import Scope, media
 from .explorer import Explorer
@@ -258,6 +260,102 @@ def neuron_view(
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class ClipView:
+    """A clip and the neurons that are active in it."""
+
+    scope: Scope
+    row: Row
+    traced: tuple[int, int] | None
+    """The neuron whose trace is shown."""
+    layers: tuple[ClipNeurons, ...]
+    n_clips: int
+    no_sound: str
+    no_traces: str
+
+
+def clip_view(
+    explorer: Explorer, scope: Scope, statistics: LabellingStatistics, number: int, traced: tuple[int, int] | None
+) -> ClipView:
+    """The page of a clip. traced: the neuron whose trace is shown, by default the rarest one that is active here.
+
+    Raises LookupError for a clip or a neuron that does not exist.
+    """
+    at = explorer.at(scope.task, number)
+    layers = neurons_in_clip(statistics, at, CLIPS)
+    shown = [(each.share[0], each.layer, int(each.neuron[0])) for each in layers if len(each.neuron)]
+    if traced is None and shown:
+        traced = min(shown)[1:]
+    no_traces = explorer.no_traces(scope.task)
+    value = explorer.mean(scope.task, *traced, at) if traced and "mean" in statistics.ds else None
+    beside = traced if not no_traces else None
+    (row,) = clip_rows(scope, statistics.ds, np.array([at]), [value], [None], beside)
+    return ClipView(
+        scope=scope, row=row, traced=traced, layers=layers, n_clips=int(statistics.n_clips.sum()),
+        no_sound=explorer.no_sound(scope.task), no_traces=no_traces,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class OverlapView:
+    """Neurons in common of two labellings, and those behind one cell."""
+
+    scope: Scope
+    other: Scope
+    choices: tuple[Scope, ...]
+    """Labellings that it can be compared with."""
+    map: OverlapMap
+    cell: tuple[str, str] | None
+    parts: tuple[tuple[str, tuple[FoundNeuron, ...], int], ...]
+    """Of the cell: heading, the first neurons, how many there are."""
+
+
+def overlap_view(
+    explorer: Explorer, scope: Scope, statistics: LabellingStatistics, other: LabellingStatistics,
+    cell: tuple[str, str] | None,
+) -> OverlapView:  # fmt: skip
+    """The overlap of two labellings. Raises LookupError for a category that does not exist, ValueError as `overlap_map`
+    where their neurons are not the same.
+    """
+    a, b = members(statistics), members(other)
+    itself = (other.task, other.label) == (statistics.task, statistics.label)
+    parts = []
+    if cell is not None:
+        found = overlap_cell(a, cell[0], b, cell[1])
+        headings = ("In both", f"Only in {cell[0]}", f"Only in {cell[1]}")
+        for heading, which in zip(headings, (found.shared, found.only_first, found.only_second), strict=True):
+            pairs = statistics.pairs(np.asarray(which))
+            parts.append((heading, found_neurons(scope, statistics, pairs[:PAGE_ROWS]), len(pairs)))
+    own = explorer.record(scope.task).identity
+    choices = [
+        scope.other(task, label)
+        for task in explorer.offer.labels
+        if explorer.record(task).identity == own
+        for label in explorer.overview(task).labels
+    ]
+    return OverlapView(
+        scope=scope, other=scope.other(other.task, other.label), choices=tuple(choices),
+        map=overlap_map(a, None if itself else b), cell=cell, parts=tuple(parts),
+    )  # fmt: skip
+
+
+def members(statistics: LabellingStatistics) -> xr.DataArray:
+    """Membership of neurons, bool (layer, neuron, category), with names."""
+    return xr.DataArray(
+        statistics.member, dims=("layer", "neuron", "category"),
+        coords={"layer": statistics.layers, "category": np.array(statistics.categories, object)},
+    )  # fmt: skip
+
+
+def found_neurons(scope: Scope, statistics: LabellingStatistics, pairs: NDArray[np.int64]) -> tuple[FoundNeuron, ...]:
+    """Neurons (row, 2) as a list shows them."""
+    names = ("layer", "neuron", "aape", "normalised", "rank", "rate", "top", "p", "categories")
+    return tuple(
+        FoundNeuron(**{name: getattr(row, name) for name in names}, href=scope.neuron(row.layer, row.neuron))
+        for row in neurons_frame(statistics, pairs).itertuples()
+    )
+
+
 def bars(card: Card) -> tuple[Bar, ...]:
     """The categories of a card, in their order, on a common scale."""
     b = card.bars
@@ -355,12 +453,7 @@ def labelling_view(
     pages = max(1, -(-len(pairs) // PAGE_ROWS))
     if not 1 <= page <= pages:
         raise ValueError(f"no page {page}; expected 1 to {pages}")
-    frame = neurons_frame(statistics, pairs[(page - 1) * PAGE_ROWS : page * PAGE_ROWS])
-    names = ("layer", "neuron", "aape", "normalised", "rank", "rate", "top", "p", "categories")
-    rows = tuple(
-        FoundNeuron(**{name: getattr(row, name) for name in names}, href=scope.neuron(row.layer, row.neuron))
-        for row in frame.itertuples()
-    )
+    rows = found_neurons(scope, statistics, pairs[(page - 1) * PAGE_ROWS : page * PAGE_ROWS])
     return LabellingView(
         scope=scope, statistics=statistics, counts=specific_counts(statistics), find=find, problem=problem, caret=caret,
         sort=sort, down=down, total=len(pairs), page=page, pages=pages, rows=rows,
