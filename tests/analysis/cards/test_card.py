@@ -204,7 +204,10 @@ def test_what_has_no_card(task, p):
     ):
         with pytest.raises(LookupError, match=message):
             cards.card(layer, neuron)
-    for tab, k, message in (("best", 3, r"no tab 'best' .*expected one of top, least"), ("top", 0, r"k is 0; expected")):
+    for tab, k, message in (
+        ("best", 3, r"no tab 'best' .*expected one of top, least"),
+        ("top", 0, r"k is 0; expected"),
+    ):
         with pytest.raises(ValueError, match=message):
             clip_tab(cards.card(0, 0), tab, k)
     with pytest.raises(LookupError, match=r"no label column 'colour' .*animal, size"):

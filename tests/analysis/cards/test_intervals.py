@@ -47,7 +47,7 @@ def test_the_interval_of_clips_is_wilsons():
 def covered(seed, alike, grouped):
     """Share of 95 % intervals that hold the true P, of 8 to 20 groups of 12 clips that are alike, or of frames."""
     rng, hits = np.random.default_rng(seed), []
-    for _ in range(150):
+    for _ in range(100):
         n = int(rng.integers(8, 21))
         groups = np.repeat(np.arange(2 * n), 12)
         codes = (np.arange(2 * n) % 2)[groups]
@@ -89,52 +89,55 @@ def test_an_interval_depends_on_groups_and_not_on_how_often_their_clips_are_repe
     assert np.isnan(bars_of(ones(9), ones(9), arrangement_of([0] * 5 + [1] * 4, [0] * 5 + [1, 2, 3, 4])).low[0])
 
 
-def corpus(kind, rng):
-    """Codes (clip), groups (clip) or None, and what each clip adds of how many: of a neuron that responds to nothing."""
+def corpus(kind):
+    """Codes (clip), their arrangement, and of a neuron that responds to nothing what each clip adds, of how many."""
     if kind == "groups":
-        groups = np.repeat(np.arange(60), rng.integers(2, 12, 60))
+        groups = np.repeat(np.arange(60), np.arange(60) % 10 + 2)
         codes = (np.arange(60) % 5)[groups]
-        active = rng.random(len(groups)) < rng.beta(0.5, 0.5, 60)[groups]
-        return codes, groups, active.astype(int), ones(len(groups))
+        arrangement = arrangement_of(codes, groups)
+        return codes, arrangement, lambda rng: (
+            (rng.random(len(groups)) < rng.beta(0.5, 0.5, 60)[groups]).astype(int), ones(len(groups))
+        )  # fmt: skip
     codes = np.repeat(np.arange(9), 40) if kind == "even" else np.repeat(np.arange(7), [400, 90, 40, 12, 7, 4, 2])
+    arrangement, n = arrangement_of(codes), len(codes)
     if kind == "frames":
-        of = rng.integers(5, 50, len(codes))
-        return codes, None, rng.binomial(of, rng.beta(0.5, 2, len(codes))), of
-    active = rng.random(len(codes)) < rng.choice([0.02, 0.2, 0.5, 0.95])
-    return codes, None, active.astype(int), ones(len(codes))
+        of = np.arange(n) % 45 + 5
+        return codes, arrangement, lambda rng: (rng.binomial(of, rng.beta(0.5, 2, n)), of)
+    return codes, arrangement, lambda rng: ((rng.random(n) < rng.choice([0.02, 0.2, 0.5, 0.95])).astype(int), ones(n))
 
 
 @pytest.mark.parametrize("kind", ["even", "uneven", "groups", "frames"])
 def test_of_neurons_that_respond_to_nothing_few_have_a_bar_outside_the_band(kind, monkeypatch):
     monkeypatch.setattr(intervals, "UNITS_DRAWN", 0)  # as few draws as are ever made
     monkeypatch.setattr(intervals, "DRAWS", 500)
-    rng, outside, pointwise = np.random.default_rng(7), [], []
-    for seed in range(NEURONS):
-        codes, groups, active, of = corpus(kind, rng)
-        bars = bars_of(active, of, arrangement_of(codes, groups), seed=seed)
-        outside.append(bars.outside.any())
-        pointwise.append(((bars.band_low > bars.low) | (bars.band_high < bars.high)).any())
-    n = int(np.sum(outside))
+    rng = np.random.default_rng(7)
+    codes, arrangement, neuron = corpus(kind)
+    n = sum(bars_of(*neuron(rng), arrangement, seed=seed).outside.any() for seed in range(NEURONS))
     assert n <= binom.ppf(0.975, NEURONS, 0.05), n
     assert n >= 1  # nor is the band so wide that nothing ever leaves it
-    codes, groups, _, of = corpus(kind, rng)
-    planted = np.where(codes == 0, of, 0)
-    assert bars_of(planted, of, arrangement_of(codes, groups)).outside[0]
+    _, of = neuron(rng)
+    assert bars_of(np.where(codes == 0, of, 0), of, arrangement).outside[0]
 
 
-def test_the_band_of_counts_is_that_of_clips_shuffled_one_by_one():
+def test_the_band_is_that_of_clips_shuffled_one_by_one_within_their_fold():
+    """Counts are drawn, and their deviations known, without shuffling; here clips are shuffled, 2000 times."""
     rng = np.random.default_rng(3)
     codes, fold = rng.choice(4, 600, p=[0.6, 0.2, 0.15, 0.05]), rng.integers(0, 2, 600)
     active = (rng.random(600) < np.where(fold, 0.7, 0.1)).astype(int)
-    arrangement = arrange_clips(
-        xr.DataArray(codes.astype(np.int32), dims="clip", attrs={"categories": list("abcd")}),
-        within=[xr.DataArray(fold.astype(str), dims="clip")],
-    )
-    counted = intervals._counted(active, arrangement, np.random.default_rng(0))
-    drawn = intervals._drawn(active, ones(600), arrangement, np.random.default_rng(1))
-    np.testing.assert_allclose(counted, drawn, atol=0.015)
-    expected = [np.mean([active[fold == f].mean() for f in fold[codes == c]]) for c in range(4)]
-    np.testing.assert_allclose((counted[0] + counted[1]) / 2, expected, atol=1e-9)
+    null = np.empty((2000, 4))
+    for p in null:
+        shuffled = codes.copy()
+        for clips in (fold == 0, fold == 1):
+            shuffled[clips] = rng.permutation(codes[clips])
+        p[:] = [active[shuffled == c].mean() for c in range(4)]
+    center, sd = null.mean(axis=0), null.std(axis=0)
+    q = np.quantile(np.max(np.abs(null - center) / sd, axis=1), 0.95)
+    bars = bars_of(active, ones(600), arrangement_of(codes, within=[fold]))
+    np.testing.assert_allclose(bars.band_low, center - q * sd, atol=0.02)
+    np.testing.assert_allclose(bars.band_high, center + q * sd, atol=0.02)
+    twice = bars_of(2 * active, 2 * ones(600), arrangement_of(codes, within=[fold]))  # the same, by shuffling
+    np.testing.assert_allclose(twice.band_low, bars.band_low, atol=0.015)
+    assert bars_of(active, ones(600), arrangement_of(codes)).band_low[0] < bars.band_low[0] - 0.01
 
 
 def test_a_dead_neuron_has_a_band_of_no_width_and_what_cannot_be_shuffled_none():
