@@ -192,7 +192,8 @@ class OtoscopeAccessor:
         """
         from .cards.statistics import labelling_statistics
 
-        return labelling_statistics(self._ds, label, self._checked(selection, changes), incomplete=True)
+        how, task = self._checked(selection, changes), str(self._ds.attrs.get("task", ""))
+        return labelling_statistics(self._ds, label, how, task=task, incomplete=True)
 
     def card(self, label: str, layer: int, neuron: int, selection: Selection | None = None, **changes: Any) -> "Card":
         """The card of one neuron: its bars with intervals and what shuffled labels give, AAPE, AUC, its clips.

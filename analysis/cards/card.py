@@ -125,11 +125,11 @@ class Card:
         shown = ", ".join(
             f"{self.categories[c]} {self.bars.p[c]:.3f} [{self.bars.low[c]:.3f}, {self.bars.high[c]:.3f}]" for c in best
         )
-        place = f", rank {self.rank:,} of {self.n_ranked:,}" if self.rank else ""
+        ranked = f", rank {self.rank:,} of {self.n_ranked:,}" if self.rank else ""
         above = "" if np.isnan(self.threshold) else f", threshold {self.threshold:.4g}"
         lines = [
             f"neuron ({self.layer}, {self.neuron}) in {name}{f': {self.state}' if self.state else ''}",
-            f"  AAPE {self.aape:.3f} nats ({self.normalised:.3f} of the highest){place}",
+            f"  AAPE {self.aape:.3f} nats ({self.normalised:.3f} of the highest){ranked}",
             f"  active in {self.rate:.1%} of the {'frames' if self.reading == 'frame' else 'clips'}{above}",
             f"  highest P: {shown}",
             f"  specific for {', '.join(self.specific) or 'no category'}",

@@ -89,12 +89,12 @@ class _Ranking:
         self.order = clips[np.argsort(-card.values[clips], kind="stable")]
         """Highest first."""
         self.lowest_first = clips[np.argsort(card.values[clips], kind="stable")]
-        self.place = np.zeros(len(card.values), np.int64)
-        self.place[self.order] = np.arange(1, len(self.order) + 1)
+        self.rank = np.zeros(len(card.values), np.int64)
+        self.rank[self.order] = np.arange(1, len(self.order) + 1)
 
     def listed(self, heading: str, clips: NDArray[np.int64], k: int) -> ListedClips:
         """The first k of these clips."""
         first = clips[:k]
         return ListedClips(
-            heading=heading, position=first, value=self.values[first], rank=self.place[first], total=len(clips)
+            heading=heading, position=first, value=self.values[first], rank=self.rank[first], total=len(clips)
         )

@@ -48,8 +48,8 @@ def task_overview(ds: xr.Dataset, task: str) -> TaskOverview:
     n_pending, n_clips = int(ds.attrs.get("n_pending", 0)), int(ds.otoscope.counted.values.sum())
     failed: dict[str, int] = {"": n} if (n := int(ds.attrs.get("n_failed", 0))) else {}
     if "status" in ds and "reason" in ds:
-        lost = ds["reason"].values[ds["status"].values == FAILED]
-        failed = dict(Counter(map(str, lost)).most_common())
+        reasons = ds["reason"].values[ds["status"].values == FAILED]
+        failed = dict(Counter(map(str, reasons)).most_common())
     shown, others = [], {}
     taken = analysed_labels(ds)
     for name in ds.otoscope.labels:

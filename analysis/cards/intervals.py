@@ -65,9 +65,7 @@ def bars_of(active: Counts, of: Counts, arrangement: Arrangement, *, unit: str =
     except ValueError as error:
         why = str(error)
     else:
-        rng = np.random.default_rng([seed, BAND])
-        null = _counted(active, arrangement, rng) if single and alone else _drawn(active, of, arrangement, rng)
-        band_low, band_high = null
+        band_low, band_high = _band(active, of, arrangement, seed)
     return Bars(p=p, low=low, high=high, band_low=band_low, band_high=band_high, unit=unit, no_band=why)
 
 
@@ -113,48 +111,58 @@ def effective_n(active: Counts, of: Counts, arrangement: Arrangement) -> Floats:
     return np.where((groups > 1) & (total > 0), found, np.nan)
 
 
-def _counted(active: Counts, arrangement: Arrangement, rng: np.random.Generator) -> tuple[Floats, Floats]:
-    """The band where each unit is a clip and counts 0 or 1: by counts alone, whatever the number of clips.
+def _band(active: Counts, of: Counts, arrangement: Arrangement, seed: int) -> tuple[Floats, Floats]:
+    """Both ends (category) of the band that holds all bars in 95 % of the labellings: center -+ q scale.
 
-    Of K active clips among the N of a stratum, those in each category are multivariate hypergeometric, with variance
-    n_c K/N (1 - K/N) (N - n_c)/(N - 1).
+    q: of the draws and the labelling found the largest |P - center| / scale of any category, of which 5 % are larger.
+    Center and scale are the same for every labelling, so that of labellings that mean nothing no more than 5 % have any
+    bar outside, however few the draws.
     """
-    n = len(arrangement.categories)
-    mean, variance, drawn = np.zeros(n), np.zeros(n), np.zeros((DRAWS, n))
-    for clips in arrangement.units_of_strata:  # a unit is a clip, by its number
-        at = arrangement.first_and_unit[0][clips]
-        of = np.bincount(arrangement.codes[at], minlength=n)
-        n_clips, k = len(at), int(active[at].sum())
-        mean += of * k / n_clips
-        variance += of * k / n_clips * (1 - k / n_clips) * (n_clips - of) / max(1, n_clips - 1)
-        drawn += rng.multivariate_hypergeometric(of, k, DRAWS, method="marginals")
-    total = arrangement.clips_per_category
-    return _band(drawn / total, mean / total, np.sqrt(variance) / total)
-
-
-def _drawn(active: Counts, of: Counts, arrangement: Arrangement, rng: np.random.Generator) -> tuple[Floats, Floats]:
-    """The band where units differ in what they count: the categories of whole units are shuffled within strata."""
     n = len(arrangement.categories)
     first, unit = arrangement.first_and_unit
     k_u, n_u, codes = np.bincount(unit, active), np.bincount(unit, of), arrangement.codes[first]
-    draws = int(np.clip(UNITS_DRAWN // len(first), MIN_DRAWS, DRAWS))
-    drawn = np.empty((draws, n))
-    for i in range(draws):
-        shuffled = codes.copy()
-        for units in arrangement.units_of_strata:
-            shuffled[units] = rng.permutation(codes[units])
-        with np.errstate(invalid="ignore", divide="ignore"):  # groups without a frame
-            drawn[i] = np.bincount(shuffled, k_u, n) / np.bincount(shuffled, n_u, n)
-    return _band(drawn, np.nanmean(drawn, axis=0), np.nanstd(drawn, axis=0))
+    center, scale = _moments(k_u, n_u, codes, arrangement)
+    rng = np.random.default_rng([seed, BAND])
+    if (n_u == 1).all() and (k_u <= 1).all():
+        drawn = _counted(k_u, codes, arrangement, rng)
+    else:
+        draws = int(np.clip(UNITS_DRAWN // len(first), MIN_DRAWS, DRAWS))
+        drawn = np.empty((draws, n))
+        for i in range(draws):
+            shuffled = codes.copy()
+            for units in arrangement.units_of_strata:
+                shuffled[units] = rng.permutation(codes[units])
+            with np.errstate(invalid="ignore", divide="ignore"):  # groups without a frame
+                drawn[i] = np.bincount(shuffled, k_u, n) / np.bincount(shuffled, n_u, n)
+    away = np.nan_to_num(np.abs(drawn - center))
+    far = np.max(np.divide(away, scale, out=np.zeros_like(away), where=scale > 0), axis=1)
+    q = np.sort(far)[int(np.ceil(CONFIDENCE * (len(far) + 1))) - 1]
+    return np.clip(center - q * scale, 0, 1), np.clip(center + q * scale, 0, 1)
 
 
-def _band(drawn: Floats, mean: Floats, sd: Floats) -> tuple[Floats, Floats]:
-    """The band (category) that holds all bars in 95 % of the draws (draw, category): mean -+ q sd.
+def _moments(k_u: Floats, n_u: Floats, codes: Counts, arrangement: Arrangement) -> tuple[Floats, Floats]:
+    """Mean and standard deviation (category) of P over the labellings, linearised where units differ in size.
 
-    q: of so many draws and the one found the largest |P - mean| / sd, of which 5 % are larger: no more than 5 % of
-    labellings that mean nothing have any bar outside.
+    Of the units of a stratum m are in the category. With P of all units and r = k - P n, of mean a and variance
+    s^2 (divided by U) over the U units, the sum of r over the category has the mean m a and the variance
+    m (U - m) / (U - 1) s^2; strata add up. Of clips that count 0 or 1 this is the multivariate hypergeometric's.
     """
-    away = np.abs(drawn - mean)
-    far = np.max(np.divide(away, sd, out=np.zeros_like(away), where=sd > 0), axis=1, initial=0)
-    q = np.sort(np.nan_to_num(far))[int(np.ceil(CONFIDENCE * (len(far) + 1))) - 1]
-    return np.clip(mean - q * sd, 0, 1), np.clip(mean + q * sd, 0, 1)
+    n = len(arrangement.categories)
+    p = k_u.sum() / n_u.sum()
+    residual, sums, variance, size = k_u - p * n_u, np.zeros(n), np.zeros(n), np.zeros(n)
+    for units in arrangement.units_of_strata:
+        m, total = np.bincount(codes[units], minlength=n), len(units)
+        sums += m * residual[units].mean()
+        variance += m * (total - m) / max(1, total - 1) * residual[units].var()
+        size += m * n_u[units].mean()
+    return p + sums / size, np.sqrt(variance) / size
+
+
+def _counted(k_u: Floats, codes: Counts, arrangement: Arrangement, rng: np.random.Generator) -> Floats:
+    """P (draw, category) where each unit is a clip and counts 0 or 1: by counts alone, whatever the number of clips."""
+    n = len(arrangement.categories)
+    drawn = np.zeros((DRAWS, n))
+    for units in arrangement.units_of_strata:
+        of = np.bincount(codes[units], minlength=n)
+        drawn += rng.multivariate_hypergeometric(of, int(k_u[units].sum()), DRAWS, method="marginals")
+    return drawn / arrangement.clips_per_category

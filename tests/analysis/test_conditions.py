@@ -137,6 +137,8 @@ ASK: dict[str, Any] = {
     "class_specific, paper": lambda o, **how: o.class_specific("animal", rule="paper", **HOW, **how),
     "class_specific, contrast": lambda o, **how: o.class_specific("animal", permutations=19, **how),
     "tests": lambda o, **how: o.tests("animal", permutations=19, sign="both", **how),
+    "cards": lambda o, **how: np.nan_to_num(o.cards("animal", **HOW, **how).p).tolist(),
+    "card": lambda o, **how: o.card("animal", 1, 3, permutations=19, **how).frame.fillna(-1).to_dict("list"),
     "neuron_thresholds": lambda o, **how: o.neuron_thresholds("animal", threshold="q60", **how),
     "common_neuron_ratio": lambda o, **how: o.common_neuron_ratio("animal", "size", **HOW, **how),
     "category_mean": lambda o, **how: o.category_mean("animal", **how),
