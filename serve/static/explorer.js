@@ -236,10 +236,9 @@
       }
       this.screen.classList.toggle("looping", Boolean(this.loop));
       const now = this.position.toFixed(2);
-      if (this.screen.getAttribute("aria-valuenow") !== now) {
-        this.screen.setAttribute("aria-valuenow", now);
-        this.screen.setAttribute("aria-valuetext", this.valueText());
-      }
+      const text = this.valueText();
+      if (this.screen.getAttribute("aria-valuenow") !== now) this.screen.setAttribute("aria-valuenow", now);
+      if (this.screen.getAttribute("aria-valuetext") !== text) this.screen.setAttribute("aria-valuetext", text);
     }
 
     valueText() {
