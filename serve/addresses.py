@@ -12,7 +12,7 @@ from urllib.parse import quote, urlencode
 
 SHOWS = ("grid", "maximum", "mean")
 LEVELS = ("heard", "matched")
-KEPT_DEFAULTS = {"show": SHOWS[0], "level": LEVELS[0]}
+KEPT_DEFAULTS = {"show": SHOWS[0], "loudness": LEVELS[0]}
 """Choices of how rows are drawn and played: they stay from page to page."""
 
 

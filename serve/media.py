@@ -101,7 +101,7 @@ def _log_mel(rate: int, hop: int) -> LogMel:
 
 @torch.inference_mode()
 def picture(sound: Sound) -> tuple[NDArray[np.uint8], float, LogMel]:
-    """Log-mel picture (band, column), 0 to 255 over the loudest 60 dB, seconds from column to column, and its front end."""
+    """Log-mel picture (band, column), 0 to 255 over the loudest 60 dB; seconds from column to column; its front end."""
     hop = max(sound.rate // 100, -(-len(sound.samples) // (MAX_COLUMNS - 1)))
     mel = _log_mel(sound.rate, hop)
     samples = np.pad(sound.samples, (0, max(0, mel.min_samples - len(sound.samples))))
@@ -112,8 +112,8 @@ def picture(sound: Sound) -> tuple[NDArray[np.uint8], float, LogMel]:
 
 
 def picture_bytes(sound: Sound, unit_sec: float | None) -> bytes:
-    """Rows and columns (uint16); seconds per column, of the sound and of the encoder's input, lowest and highest Hz, gain
-    in dB (float32); then uint8 from the lowest band up, row by row.
+    """Rows and columns (uint16); seconds per column, of the sound and of the encoder's input, lowest and highest Hz,
+    gain in dB (float32); then uint8 from the lowest band up, row by row.
     """
     pixels, step, mel = picture(sound)
     whole = max(sound.seconds, min(unit_sec or 0.0, MAX_SECONDS))

@@ -154,7 +154,7 @@ def _add_pages(pages: APIRouter, explorer: Explorer) -> None:
         view = View(request, explorer, task, label)
         shown = neuron_view(
             explorer, view.scope, view.statistics(), *_pair(layer, neuron), tab=view.query.get("tab", "top"),
-            low=view.real("low"), high=view.real("high"), seed=view.number("seed", 0), also_active="also" in view.query,
+            low=view.real("low"), high=view.real("high"), seed=view.number("draw", 0), also_active="also" in view.query,
         )  # fmt: skip
         return view.page("neuron.html", view=shown)
 
@@ -228,7 +228,7 @@ def _add_media(pages: APIRouter, explorer: Explorer) -> None:
 
 
 def ranged(request: Request, content: bytes, kind: str) -> Response:
-    """An answer, or the one range of it that is asked for: 206, or 416 where there is nothing. Several are not taken."""
+    """An answer, or the one range of it that is asked for: 206, or 416 where nothing is. Several are not taken."""
     headers, asked = {"Accept-Ranges": "bytes", **KEEP}, request.headers.get("range", "")
     unit, _, span = asked.partition("=")
     first, dash, last = span.strip().partition("-")

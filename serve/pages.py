@@ -12,8 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from ..messages import visible
-from .addresses import LEVELS, SHOWS
-from .views import SORTS, TAB_NAMES
+from .views import TAB_NAMES
 
 NONE = "–"
 
@@ -32,13 +31,7 @@ def _environment() -> Environment:
     environment.filters |= {
         "num": number, "p": share, "name": name, "clock": clock, "si": whole, "pvalue": p_value, "tenth": tenth,
     }  # fmt: skip
-    environment.globals |= {
-        "TAB_NAMES": TAB_NAMES,
-        "SORTS": SORTS,
-        "SHOWS": SHOWS,
-        "LEVELS": LEVELS,
-        "term_of": term_of,
-    }
+    environment.globals |= {"TAB_NAMES": TAB_NAMES, "term_of": term_of}
     return environment
 
 

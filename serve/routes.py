@@ -218,9 +218,10 @@ def _add_error_handlers(app: FastAPI, redact: Callable[[str], str]) -> None:
         absent = isinstance(error, LookupError) and request.method != "POST"
         return answer(request, 404 if absent else 422, redact(one_line(error, whole=True)))
 
-    app.add_exception_handler(
-        OSError, lambda request, error: answer(request, 503, "the state of the server cannot be used now")
-    )
-    app.add_exception_handler(
-        Exception, lambda request, error: answer(request, 500, "a fault of the server; see its log")
-    )
+    @app.exception_handler(OSError)
+    def unusable(request: Request, error: OSError) -> Response:
+        return answer(request, 503, "the state of the server cannot be used now")
+
+    @app.exception_handler(Exception)
+    def fault(request: Request, error: Exception) -> Response:
+        return answer(request, 500, "a fault of the server; see its log")

@@ -420,7 +420,7 @@ def clip_rows(
     return tuple(
         Row(
             number=number, name=str(names[i]), category=columns[scope.label][i],
-            others=tuple(f"{label}: {values[i]}" for label, values in columns.items() if label != scope.label and values[i]),
+            others=tuple(f"{label}: {of[i]}" for label, of in columns.items() if label != scope.label and of[i]),
             prompt=prompts[i], value=values[i], rank=ranks[i],
             href=scope.clip(number, n=f"{traced[0]}-{traced[1]}" if traced else None),
             sound=media(scope.task, number, "sound.wav"), matched=media(scope.task, number, "matched.wav"),

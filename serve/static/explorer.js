@@ -393,7 +393,7 @@
     $("#show").addEventListener("change", (event) => { state.show = event.target.value; keep("show", state.show, "grid"); rows.forEach((row) => row.draw()); });
     $("#level").addEventListener("change", (event) => {
       state.level = event.target.value;
-      keep("level", state.level, "heard");
+      keep("loudness", state.level, "heard");
       rows.forEach((row) => { row.link.setAttribute("href", row.sound); row.describe(); });
       if (current) { const playing = !audio.paused, t = audio.currentTime; playing ? play(current, t) : seek(current, t); }
     });

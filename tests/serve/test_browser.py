@@ -212,8 +212,8 @@ def test_a_range_of_the_histogram_selects_what_numpy_does(page: "Page", link: st
 
 def test_names_stay_text(page: "Page", link: str) -> None:
     """A listener of dialogs, the console and requests would object (`opened`)."""
-    selected = "/t/tones/when?rule=lape&percentile=50"
-    for path in ("/", selected, LEVEL, "/t/tones/when/c/1", "/t/tones/when/overlap"):
+    found = "/t/tones/when?find=layer:0"
+    for path in ("/", found, LEVEL, "/t/tones/when/c/1", "/t/tones/when/overlap"):
         go(page, link, path)
         assert not page.query_selector_all("img")
         if path != "/":
@@ -226,7 +226,7 @@ def test_a_link_reopened_is_the_same_page(page: "Page", browser: "Browser", link
     page.select_option("#show", "mean")
     page.select_option("#level", "matched")
     follow(page, "text=Look for them")
-    kept = {"show=mean", "level=matched", "tab=quantiles"}
+    kept = {"show=mean", "loudness=matched", "tab=quantiles"}
     assert kept <= {*urlsplit(page.url).query.split("&")}
     said = page.inner_text("main")
     with opened(browser, link, color_scheme="light") as again:

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,6 @@ from .running_service import listening
 from .tones import ENCODER, Tones
 
 TOKEN = "tones-tones-tones-tones"
-HOW = {"rule": "lape", "percentile": "25"}
 CARD = "/t/tones/height/n/0/1"
 
 
@@ -28,9 +28,8 @@ def app_of(tones: Tones, state: Path, **more: Any) -> FastAPI:
     state.mkdir(parents=True, exist_ok=True)
     given = {"encoder": ENCODER, "audio_roots": {"tones": str(tones.root)}, "device": "cpu", **more}
     workers = partial(executor_of, "serial")
-    return make_app(
-        Settings(stores=(tones.url,), state=state, workers=workers, hosts=("testserver", "127.0.0.1"), **given)
-    )
+    hosts = ("testserver", "127.0.0.1")
+    return make_app(Settings(stores=(tones.url,), state=state, workers=workers, hosts=hosts, **given))
 
 
 @contextmanager
@@ -49,6 +48,4 @@ def link_of(tones: Tones, state: Path, **more: Any) -> Iterator[str]:
 
 def words(html: str) -> str:
     """What a page says, without its markup."""
-    import html as entities
-
-    return " ".join(entities.unescape(re.sub(r"<[^>]*>", " ", html)).split())
+    return " ".join(unescape(re.sub(r"<[^>]*>", " ", html)).split())

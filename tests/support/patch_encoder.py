@@ -1,8 +1,8 @@
 """An encoder of patches whose neurons can be read off the sound; `tones` writes its clips.
 
 A column is 2,560 samples (0.16 s) and a patch one of two bands of it, 0 to 2 and 2 to 8 kHz, low band first; a clip of
-one second has seven columns, of which the last ends 0.12 s after the clip. Neuron 0 is the level of a patch, neuron 1 its
-mean frequency in kHz if there is sound in it, neurons 2 and 3 are those of the other sign before the ReLU.
+one second has seven columns, of which the last ends 0.12 s after the clip. Neuron 0 is the level of a patch, neuron 1
+its mean frequency in kHz where there is sound in it; neuron 2 is dead, neuron 3 active where it is soft.
 """
 
 import numpy as np
