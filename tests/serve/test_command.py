@@ -16,7 +16,7 @@ from otoscope.ablate.jobs.runner import JobRunner
 from otoscope.ablate.offer import Offer
 from otoscope.ablate.request import Request
 from otoscope.cli.main import cli
-from otoscope.cli.serve import serve
+from otoscope.cli.serve import by_task, serve
 from otoscope.cluster.executor import SerialExecutor
 from otoscope.serve.app import locked
 from otoscope.serve.client import Client
@@ -39,6 +39,7 @@ LONG = asked(controls=10_000, set="(0,1)")
         (("--no-token", "--write-token", "t"), "expected one of them alone"),
         (("--queue", 0), "expected at least 1"),
         (("--audio-root", "u=x"), "no folder u=x; expected"),
+        (("--group", "u=x"), "no label column 'u=x' in task t, which --group names; expected one of letter, split"),
         (("--token-file", "absent"), "absent"),
         (("--corpus", "u=x.csv"), "given twice"),
         (("--actors", 2), "expected --executor ray"),
@@ -52,9 +53,25 @@ def test_what_is_refused_before_it_starts(
     refused(message, "serve", stored.url, *given, *more, watched=tmp_path)
 
 
-def test_encoder_and_corpus_go_together(stored: ServedStore, tmp_path: Path) -> None:
-    for alone in (("--encoder", ENCODER), ("--corpus", stored.manifest)):
-        refused("without the other; expected both", "serve", stored.url, *alone, watched=tmp_path)
+def test_a_corpus_needs_its_encoder(stored: ServedStore, tmp_path: Path) -> None:
+    alone = ("--corpus", stored.manifest)
+    refused("without --encoder; expected both", "serve", stored.url, *alone, watched=tmp_path)
+
+
+def test_what_is_said_of_all_tasks_and_of_one() -> None:
+    tasks = ["a", "b"]
+    assert by_task(["x"], tasks, "--audio-root", for_all=True) == {"a": "x", "b": "x"}
+    assert by_task(["b=y", "x=1/z"], tasks, "--audio-root", for_all=True) == {"a": "x=1/z", "b": "y"}
+    assert by_task([], tasks, "--audio-root", for_all=True) == {}
+    with pytest.raises(ValueError, match="given twice without a task"):
+        by_task(["x", "y"], tasks, "--audio-root", for_all=True)
+    with pytest.raises(ValueError, match="names no task; expected one of a, b"):
+        by_task(["x"], tasks, "--corpus")
+
+
+def test_published_tables_are_no_store(stored: ServedStore, tmp_path: Path) -> None:
+    (tmp_path / "table.csv").write_text("layer,neuron,a\n0,0,0.5\n")
+    refused("expected", "serve", tmp_path / "table.csv", watched=tmp_path)
 
 
 @pytest.mark.parametrize("token", ["Zq7x", "a" * 16 + " b", "", "ä" * 20])
@@ -115,7 +132,10 @@ def test_a_process_serves_and_ends_when_told(stored: ServedStore, tmp_path: Path
             Client(served.url, "").tasks()
         token = (tmp_path / "token").read_text().strip()
         assert Client(served.url, token).tasks()
-        assert httpx.get(served.link).json()["api"] == "/api"
+        with httpx.Client(follow_redirects=True) as browser:
+            page = browser.get(served.link)
+            assert "token" not in str(page.url)
+            assert "What do these neurons listen to?" in page.text
         long = client.submit(LONG)
         while client.job(long)["state"] == "queued":
             time.sleep(0.01)
