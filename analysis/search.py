@@ -181,6 +181,8 @@ def _satisfied(statistics: "LabellingStatistics", term: Term, text: str) -> NDAr
 
 def _name(text: str) -> str | None:
     """A name as it is written, unquoted; None where it is none."""
+    if not re.fullmatch(NAME, text):
+        return None
     if text.startswith('"'):
         return text[1:-1].replace('""', '"') or None
     return text or None

@@ -42,7 +42,7 @@ Progress = Callable[[str], None]
 """Told what is computed next, in a few words."""
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class LabellingStatistics:
     """Probabilities, AAPE and selection of all neurons for one labelling."""
 
@@ -89,6 +89,14 @@ class LabellingStatistics:
     """Why no neuron is selected, and which command to try next; "" where some are."""
     notes: tuple[str, ...] = ()
     """What is to be said of the selection, a line each."""
+
+    def __repr__(self) -> str:
+        n_layers, n_neurons = int(self.exists.any(axis=1).sum()), int(self.exists.sum())
+        found = self.nothing or f"{len(self.specific):,} class-specific by the rule {self.how.rule}"
+        return (
+            f"{self.name}: {self.counted.sum():,} clips of {len(self.categories)} categories, {n_neurons:,} neurons of "
+            f"{n_layers} layers: {found}; .card(layer, neuron) has one"
+        )
 
     @property
     def name(self) -> str:

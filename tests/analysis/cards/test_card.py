@@ -46,6 +46,7 @@ def test_a_card_is_what_plain_numpy_says(task, reading):
     statistics = task.otoscope.cards("animal", **how)
     categories = sorted({name for name, there in zip(task["animal"].values, counted(task), strict=True) if there})
     assert list(statistics.categories) == categories
+    assert repr(statistics).startswith(f"animal: {counted(task).sum()} clips of 3 categories, 55 neurons of 3 layers: ")
     found = task.otoscope.class_specific("animal", **how).compute()
     for at in ((1, 3), (0, 0), (2, 14)):
         card = statistics.card(*at)
