@@ -21,6 +21,8 @@ from ..contrast.rank_tests import LONG_NAMES
 from ..kept import line_of
 from ..null.resampling import Arrangement
 from ..selection.check import (
+    MAX_TRIED,
+    RELATIVE,
     NothingSelected,
     answers_of,
     cautions_on,
@@ -209,13 +211,23 @@ def labelling_statistics(
     found = select(ds, label, computed)
     nothing, notes = "", ()
     try:
-        check_selection(found, name, how, partial(remedy_for, ds, label, how))
+        check_selection(found, name, how, partial(_remedy, ds, label, how))
         notes = (*answers_of(found, how), *cautions_on(found, how, partial(relative_remedy, ds, label, how)))
     except NothingSelected as error:
         nothing = str(error)
     if not nothing and not bool(found["member"].any()):
         nothing = "; ".join(notes) or f"no neuron of {name} is specific for a category"
     return _statistics(ds, found, codes, arrangement, how, threshold, task, label, nothing, notes)
+
+
+def _remedy(ds: xr.Dataset, label: str, how: Selection) -> str:
+    """What to do so that something is selected: tried, unless that took as long as what a page may take, many times."""
+    kept = [name for name in ("positive_frames", "mean") if name in ds]
+    if all(ds[name].nbytes <= MAX_TRIED for name in kept):
+        return remedy_for(ds, label, how)
+    frames = ["--reading frame"] * ("positive_frames" in kept and how.reading != "frame")
+    own = [f"--reading clip --threshold {RELATIVE}"] * ("mean" in kept and how.line != RELATIVE)
+    return f"try {' or '.join([*frames, *own]) or 'another label column'}"
 
 
 def _threshold(

@@ -139,11 +139,11 @@ def test_clips_by_tab(task):
     card = task.otoscope.card("animal", 1, 3, rule="lape")
     order, lowest = plain_ranking(task, means[1, 3]), plain_ranking(task, means[1, 3], lowest=True)
     assert 40 < len(order) < task.sizes["clip"] - 20
-    (top,), (least,) = clip_tab(card, "top", 9), clip_tab(card, "least", 9)
+    (top,), (bottom,) = clip_tab(card, "top", 9), clip_tab(card, "least", 9)
     assert (top.position.tolist(), top.rank.tolist()) == (order[:9], list(range(1, 10)))
-    assert least.position.tolist() == lowest[:9]
-    assert least.rank.tolist() == [order.index(i) + 1 for i in lowest[:9]]
-    for tab, listed in (("top", top), ("least", least)):
+    assert bottom.position.tolist() == lowest[:9]
+    assert bottom.rank.tolist() == [order.index(i) + 1 for i in lowest[:9]]
+    for tab, listed in (("top", top), ("least", bottom)):
         codes = task.otoscope.codes("animal")
         as_exemplars = exemplar_clips(task["mean"][1, 3], codes >= 0, 9, lowest=tab == "least").compute()
         assert listed.position.tolist() == as_exemplars["position"].values.tolist()
