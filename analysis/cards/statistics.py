@@ -21,7 +21,6 @@ from ..contrast.rank_tests import LONG_NAMES
 from ..kept import line_of
 from ..null.resampling import Arrangement
 from ..selection.check import (
-    MAX_TRIED,
     RELATIVE,
     NothingSelected,
     answers_of,
@@ -38,6 +37,8 @@ from ..selection.selectivity import CELL_DIMS, overall_rate, share_of_highest
 
 if TYPE_CHECKING:
     from .card import Card
+
+QUICK_BYTES = 1 << 28  # of means up to which a remedy is tried before it is named: a second for a line of advice
 
 Floats = NDArray[np.float64]
 Progress = Callable[[str], None]
@@ -154,6 +155,14 @@ class LabellingStatistics:
             )
         return int(there[0]), int(own[0])
 
+    def positions(self, pairs: NDArray[np.int64]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Where neurons that exist, rows of (layer number, neuron), are along layer and neuron."""
+        found = []
+        for numbers, wanted in ((self.layers, pairs[:, 0]), (self.neurons, pairs[:, 1])):
+            order = np.argsort(numbers)
+            found.append(order[np.searchsorted(numbers, wanted, sorter=order)])
+        return found[0], found[1]
+
     def category_at(self, name: str) -> int:
         """Where a category is along `category`. Raises LookupError naming those that exist."""
         if name not in self.categories:
@@ -212,7 +221,10 @@ def labelling_statistics(
     nothing, notes = "", ()
     try:
         check_selection(found, name, how, partial(_remedy, ds, label, how))
-        notes = (*answers_of(found, how), *cautions_on(found, how, partial(relative_remedy, ds, label, how)))
+        notes = (
+            *answers_of(found, how),
+            *cautions_on(found, how, partial(relative_remedy, ds, label, how, QUICK_BYTES)),
+        )
     except NothingSelected as error:
         nothing = str(error)
     if not nothing and not bool(found["member"].any()):
@@ -221,9 +233,9 @@ def labelling_statistics(
 
 
 def _remedy(ds: xr.Dataset, label: str, how: Selection) -> str:
-    """What to do so that something is selected: tried, unless that took as long as what a page may take, many times."""
+    """What to do so that something is selected: of a task that is large, what is worth a try."""
     kept = [name for name in ("positive_frames", "mean") if name in ds]
-    if all(ds[name].nbytes <= MAX_TRIED for name in kept):
+    if all(ds[name].nbytes <= QUICK_BYTES for name in kept):
         return remedy_for(ds, label, how)
     frames = ["--reading frame"] * ("positive_frames" in kept and how.reading != "frame")
     own = [f"--reading clip --threshold {RELATIVE}"] * ("mean" in kept and how.line != RELATIVE)

@@ -1,6 +1,7 @@
 """Other neurons, other clips, other labellings: what stands around a card, against plain numpy and Python's sets."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import otoscope.analysis.accessor  # noqa: F401  registers ds.otoscope
@@ -72,6 +73,12 @@ def test_steps_go_through_the_class_specific_neurons_and_round(task):
     every = [tuple(pair) for pair in statistics.specific.tolist()]
     assert every == sorted(every)
     assert len(every) > 3
+    mixed = task.isel(neuron=np.random.default_rng(0).permutation(20)).otoscope.cards("animal", **HOW)
+    assert sorted(map(tuple, mixed.specific.tolist())) == every
+    assert step_neuron(mixed, *every[1], "next") == every[2]
+    pd.testing.assert_frame_equal(
+        neurons_frame(mixed, statistics.specific).drop(columns="rank"), neurons_frame(statistics).drop(columns="rank")
+    )
     for step, order in (("next", every), ("previous", every[::-1])):
         at, walked = order[-1], []
         for _ in order:
