@@ -119,7 +119,7 @@ class LabellingStatistics:
     @property
     def specific(self) -> NDArray[np.int64]:
         """The class-specific neurons, rows of (layer number, neuron), in this order."""
-        return self.pairs(self.member.any(axis=2))
+        return self.pairs(np.asarray(self.member.any(axis=2)))
 
     @property
     def members(self) -> xr.DataArray:
@@ -218,7 +218,7 @@ def labelling_statistics(
     threshold, computed = _threshold(ds, how, codes.values >= 0, progress)
     progress("rank tests of all neurons" if how.rule == "contrast" else "probabilities of all neurons")
     found = select(ds, label, computed)
-    nothing, notes = "", ()
+    nothing, notes = "", tuple[str, ...]()
     try:
         check_selection(found, name, how, partial(_remedy, ds, label, how))
         notes = (

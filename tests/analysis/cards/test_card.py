@@ -1,5 +1,7 @@
 """A card of every reading against plain numpy on the data set's own variables."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -16,7 +18,7 @@ from otoscope.store.reader import open_store
 from ...support.known_store import make_known
 
 LINES = np.linspace(-0.5, 0.5, 60).reshape(3, 20)
-READINGS = {
+READINGS: dict[str, tuple[dict[str, Any], Any]] = {
     "bits": ({"rule": "lape", "percentile": 20}, lambda ds, at: ds["active"].values[at]),
     "number": ({"rule": "lape", "threshold": 0.1}, lambda ds, at: exact(ds, at) > 0.1),
     "of each": ({"threshold": LINES, "permutations": 39}, lambda ds, at: exact(ds, at) > LINES[at]),

@@ -75,21 +75,22 @@ def test_steps_go_through_the_class_specific_neurons_and_round(task):
     assert len(every) > 3
     mixed = task.isel(neuron=np.random.default_rng(0).permutation(20)).otoscope.cards("animal", **HOW)
     assert sorted(map(tuple, mixed.specific.tolist())) == every
-    assert step_neuron(mixed, *every[1], "next") == every[2]
+    assert step_neuron(mixed, every[1][0], every[1][1], "next") == every[2]
     pd.testing.assert_frame_equal(
         neurons_frame(mixed, statistics.specific).drop(columns="rank"), neurons_frame(statistics).drop(columns="rank")
     )
     for step, order in (("next", every), ("previous", every[::-1])):
-        at, walked = order[-1], []
+        walked = [order[-1]]
         for _ in order:
-            at = step_neuron(statistics, *at, step)
-            walked.append(at)
-        assert walked == order
+            layer, neuron = walked[-1]
+            walked.append(step_neuron(statistics, layer, neuron, step))
+        assert walked[1:] == order
     between = next((0, n) for n in range(19) if (0, n) not in every and (0, n) > every[0])
-    assert step_neuron(statistics, *between, "previous") == max(at for at in every if at < between)
-    drawn = {step_neuron(statistics, *every[0], "random", seed) for seed in range(200)}
+    assert step_neuron(statistics, between[0], between[1], "previous") == max(at for at in every if at < between)
+    layer, neuron = every[0]
+    drawn = {step_neuron(statistics, layer, neuron, "random", seed) for seed in range(200)}
     assert drawn == set(every) - {every[0]}
-    assert step_neuron(statistics, *every[0], "random", 5) == step_neuron(statistics, *every[0], "random", 5)
+    assert len({step_neuron(statistics, layer, neuron, "random", 5) for _ in range(9)}) == 1
     with pytest.raises(ValueError, match=r"no step 'up'; expected one of previous, next, random"):
         step_neuron(statistics, 0, 0, "up")
 
