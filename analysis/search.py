@@ -162,10 +162,10 @@ def _satisfied(statistics: "LabellingStatistics", term: Term, text: str) -> NDAr
         except LookupError as error:
             raise _wrong(text, term.position, term.text, str(error)) from error
         if term.field == "category":
-            return statistics.member[:, :, category]
+            return np.asarray(statistics.member[:, :, category])
         if term.field == "top":
             p = np.nan_to_num(statistics.p, nan=-1)
-            return (p[:, :, category] >= p.max(axis=2)) & (p[:, :, category] > 0)
+            return np.asarray((p[:, :, category] >= p.max(axis=2)) & (p[:, :, category] > 0))
         if term.field == "auc" and "auc" not in statistics.tests:
             raise _wrong(text, term.position, term.text, "expected the rule contrast, whose tests alone give AUC")
         values = (statistics.p if term.field == "p" else statistics.tests["auc"])[:, :, category]
@@ -181,6 +181,8 @@ def _satisfied(statistics: "LabellingStatistics", term: Term, text: str) -> NDAr
 
 def _name(text: str) -> str | None:
     """A name as it is written, unquoted; None where it is none."""
+    if not re.fullmatch(NAME, text):
+        return None
     if text.startswith('"'):
         return text[1:-1].replace('""', '"') or None
     return text or None

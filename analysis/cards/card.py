@@ -6,6 +6,8 @@ in the store, which is read in chunks of 128 neurons.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -94,6 +96,19 @@ class Card:
     """Whether it is active in the clip, as P counts it (clip); by the reading "frame", in any frame."""
     codes: NDArray[np.int64]
     """Category of each clip (clip), -1 for one that does not count."""
+
+    @cached_property
+    def highest_first(self) -> NDArray[np.int64]:
+        """Positions of the clips that count and whose mean is known, highest mean first, equal ones in their order."""
+        clips = np.flatnonzero((self.codes >= 0) & ~np.isnan(self.values))
+        return clips[np.argsort(-self.values[clips], kind="stable")]
+
+    @cached_property
+    def rank_of_clip(self) -> NDArray[np.int64]:
+        """Place of each clip among these, from 1, the highest (clip); 0 for all others."""
+        found = np.zeros(len(self.values), np.int64)
+        found[self.highest_first] = np.arange(1, len(self.highest_first) + 1)
+        return found
 
     @property
     def frame(self) -> pd.DataFrame:
@@ -215,10 +230,10 @@ def bits_of_neuron(statistics: LabellingStatistics, layer: int, neuron: int) -> 
         return read_column(bits, layer, neuron).astype(bool)
     (byte,) = (dim for dim in bits.dims if dim not in ("layer", "clip"))
     column = read_column(bits, layer, neuron // 8, str(byte))
-    return (column >> np.uint8(neuron % 8) & 1).astype(bool)
+    return np.asarray(column >> np.uint8(neuron % 8) & 1, bool)
 
 
-def read_column(variable: xr.DataArray, layer: int, at: int, dim: str = "neuron") -> NDArray[np.generic]:
+def read_column(variable: xr.DataArray, layer: int, at: int, dim: str = "neuron") -> NDArray[Any]:
     """One column (clip) of a variable of (layer, clip, dim), straight from its files where it is stored."""
     dims = tuple(map(str, variable.dims))
     stored = selected_by(variable.data, dims)

@@ -45,26 +45,26 @@ def clip_tab(
         raise ValueError(f"no tab {tab!r} of clips; expected one of {', '.join(TABS)}")
     if k < 1:
         raise ValueError(f"k is {k}; expected the number of clips to show, at least 1")
-    ranking = _Ranking(card)
-    order, rng = ranking.order, np.random.default_rng([seed, TABS.index(tab)])
+    order, rng = card.highest_first, np.random.default_rng([seed, TABS.index(tab)])
     if tab == "top":
-        return (ranking.listed("highest", order, k),)
+        return (_listed(card, "highest", order, k),)
     if tab == "least":
-        return (ranking.listed("lowest", ranking.lowest_first, k),)
+        clips = np.sort(order)
+        return (_listed(card, "lowest", clips[np.argsort(card.values[clips], kind="stable")], k),)
     if tab == "random":
         drawn = rng.choice(order, min(k, len(order)), replace=False)
-        return (replace(ranking.listed("random", drawn, k), total=len(order)),)
+        return (replace(_listed(card, "random", drawn, k), total=len(order)),)
     if tab == "range":
         kept = order[_between(card.values[order], low, high)]
-        return (ranking.listed(f"mean from {low:.4g} to {high:.4g}", kept, k),)
+        return (_listed(card, f"mean from {low:.4g} to {high:.4g}", kept, k),)
     if tab == "categories":
         codes = card.codes[order]
-        return tuple(ranking.listed(name, order[codes == c], 1) for c, name in enumerate(card.categories))
+        return tuple(_listed(card, name, order[codes == c], 1) for c, name in enumerate(card.categories))
     found = []
     for i, part in enumerate(np.array_split(np.arange(len(order)), RANGES)):
         drawn = np.sort(rng.choice(part, min(OF_RANGE, len(part)), replace=False))
         heading = f"quantile {100 - 100 * (i + 1) // RANGES} to {100 - 100 * i // RANGES} %"
-        found.append(replace(ranking.listed(heading, order[drawn], OF_RANGE), total=len(part)))
+        found.append(replace(_listed(card, heading, order[drawn], OF_RANGE), total=len(part)))
     return tuple(found)
 
 
@@ -80,21 +80,9 @@ def _between(values: NDArray[np.float32], low: float, high: float) -> NDArray[np
     return found
 
 
-class _Ranking:
-    """The clips of a card that have a place: those that count and whose mean is known."""
-
-    def __init__(self, card: Card):
-        self.values = card.values
-        clips = np.flatnonzero((card.codes >= 0) & ~np.isnan(card.values))
-        self.order = clips[np.argsort(-card.values[clips], kind="stable")]
-        """Highest first."""
-        self.lowest_first = clips[np.argsort(card.values[clips], kind="stable")]
-        self.rank = np.zeros(len(card.values), np.int64)
-        self.rank[self.order] = np.arange(1, len(self.order) + 1)
-
-    def listed(self, heading: str, clips: NDArray[np.int64], k: int) -> ListedClips:
-        """The first k of these clips."""
-        first = clips[:k]
-        return ListedClips(
-            heading=heading, position=first, value=self.values[first], rank=self.rank[first], total=len(clips)
-        )
+def _listed(card: Card, heading: str, clips: NDArray[np.int64], k: int) -> ListedClips:
+    """The first k of these clips."""
+    first = clips[:k]
+    return ListedClips(
+        heading=heading, position=first, value=card.values[first], rank=card.rank_of_clip[first], total=len(clips)
+    )

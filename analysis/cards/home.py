@@ -128,7 +128,7 @@ def neurons_frame(statistics: LabellingStatistics, neurons: NDArray[np.int64] | 
     neurons: rows (layer number, neuron), as of `find_neurons`; the class-specific ones by default. In their order.
     """
     pairs = statistics.specific if neurons is None else neurons
-    at = np.searchsorted(statistics.layers, pairs[:, 0]), np.searchsorted(statistics.neurons, pairs[:, 1])
+    at = statistics.positions(pairs)
     p = np.nan_to_num(statistics.p[at], nan=-1)
     best = np.argmax(p, axis=1) if len(p) else np.zeros(0, int)
     highest = p[np.arange(len(p)), best]

@@ -120,7 +120,8 @@ def _band(active: Counts, of: Counts, arrangement: Arrangement, seed: int) -> tu
     """
     n = len(arrangement.categories)
     first, unit = arrangement.first_and_unit
-    k_u, n_u, codes = np.bincount(unit, active), np.bincount(unit, of), arrangement.codes[first]
+    k_u, n_u = (np.bincount(unit, each).astype(np.float64) for each in (active, of))
+    codes = arrangement.codes[first]
     center, scale = _moments(k_u, n_u, codes, arrangement)
     rng = np.random.default_rng([seed, BAND])
     if (n_u == 1).all() and (k_u <= 1).all():

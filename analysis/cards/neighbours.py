@@ -127,6 +127,7 @@ def step_neuron(
     if step not in STEPS:
         raise ValueError(f"no step {step!r}; expected one of {', '.join(STEPS)}")
     pairs = statistics.specific
+    pairs = pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]  # whatever order neurons were selected in
     pairs = pairs[(pairs[:, 0] != layer) | (pairs[:, 1] != neuron)]
     if not len(pairs):
         return None

@@ -21,6 +21,7 @@ from ..contrast.rank_tests import LONG_NAMES
 from ..kept import line_of
 from ..null.resampling import Arrangement
 from ..selection.check import (
+    RELATIVE,
     NothingSelected,
     answers_of,
     cautions_on,
@@ -37,12 +38,14 @@ from ..selection.selectivity import CELL_DIMS, overall_rate, share_of_highest
 if TYPE_CHECKING:
     from .card import Card
 
+QUICK_BYTES = 1 << 28  # of means up to which a remedy is tried before it is named: a second for a line of advice
+
 Floats = NDArray[np.float64]
 Progress = Callable[[str], None]
 """Told what is computed next, in a few words."""
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class LabellingStatistics:
     """Probabilities, AAPE and selection of all neurons for one labelling."""
 
@@ -90,6 +93,14 @@ class LabellingStatistics:
     notes: tuple[str, ...] = ()
     """What is to be said of the selection, a line each."""
 
+    def __repr__(self) -> str:
+        n_layers, n_neurons = int(self.exists.any(axis=1).sum()), int(self.exists.sum())
+        found = self.nothing or f"{len(self.specific):,} class-specific by the rule {self.how.rule}"
+        return (
+            f"{self.name}: {self.counted.sum():,} clips of {len(self.categories)} categories, {n_neurons:,} neurons of "
+            f"{n_layers} layers: {found}; .card(layer, neuron) has one"
+        )
+
     @property
     def name(self) -> str:
         """As in "cremad:gender"."""
@@ -108,7 +119,7 @@ class LabellingStatistics:
     @property
     def specific(self) -> NDArray[np.int64]:
         """The class-specific neurons, rows of (layer number, neuron), in this order."""
-        return self.pairs(self.member.any(axis=2))
+        return self.pairs(np.asarray(self.member.any(axis=2)))
 
     @property
     def members(self) -> xr.DataArray:
@@ -143,6 +154,14 @@ class LabellingStatistics:
                 f"no neuron {neuron} in layer {layer} of {self.name}; expected {exist.min()} to {exist.max()}"
             )
         return int(there[0]), int(own[0])
+
+    def positions(self, pairs: NDArray[np.int64]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Where neurons that exist, rows of (layer number, neuron), are along layer and neuron."""
+        found = []
+        for numbers, wanted in ((self.layers, pairs[:, 0]), (self.neurons, pairs[:, 1])):
+            order = np.argsort(numbers)
+            found.append(order[np.searchsorted(numbers, wanted, sorter=order)])
+        return found[0], found[1]
 
     def category_at(self, name: str) -> int:
         """Where a category is along `category`. Raises LookupError naming those that exist."""
@@ -199,15 +218,28 @@ def labelling_statistics(
     threshold, computed = _threshold(ds, how, codes.values >= 0, progress)
     progress("rank tests of all neurons" if how.rule == "contrast" else "probabilities of all neurons")
     found = select(ds, label, computed)
-    nothing, notes = "", ()
+    nothing, notes = "", tuple[str, ...]()
     try:
-        check_selection(found, name, how, partial(remedy_for, ds, label, how))
-        notes = (*answers_of(found, how), *cautions_on(found, how, partial(relative_remedy, ds, label, how)))
+        check_selection(found, name, how, partial(_remedy, ds, label, how))
+        notes = (
+            *answers_of(found, how),
+            *cautions_on(found, how, partial(relative_remedy, ds, label, how, QUICK_BYTES)),
+        )
     except NothingSelected as error:
         nothing = str(error)
     if not nothing and not bool(found["member"].any()):
         nothing = "; ".join(notes) or f"no neuron of {name} is specific for a category"
     return _statistics(ds, found, codes, arrangement, how, threshold, task, label, nothing, notes)
+
+
+def _remedy(ds: xr.Dataset, label: str, how: Selection) -> str:
+    """What to do so that something is selected: of a task that is large, what is worth a try."""
+    kept = [name for name in ("positive_frames", "mean") if name in ds]
+    if all(ds[name].nbytes <= QUICK_BYTES for name in kept):
+        return remedy_for(ds, label, how)
+    frames = ["--reading frame"] * ("positive_frames" in kept and how.reading != "frame")
+    own = [f"--reading clip --threshold {RELATIVE}"] * ("mean" in kept and how.line != RELATIVE)
+    return f"try {' or '.join([*frames, *own]) or 'another label column'}"
 
 
 def _threshold(

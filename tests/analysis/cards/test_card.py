@@ -1,5 +1,7 @@
 """A card of every reading against plain numpy on the data set's own variables."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -16,7 +18,7 @@ from otoscope.store.reader import open_store
 from ...support.known_store import make_known
 
 LINES = np.linspace(-0.5, 0.5, 60).reshape(3, 20)
-READINGS = {
+READINGS: dict[str, tuple[dict[str, Any], Any]] = {
     "bits": ({"rule": "lape", "percentile": 20}, lambda ds, at: ds["active"].values[at]),
     "number": ({"rule": "lape", "threshold": 0.1}, lambda ds, at: exact(ds, at) > 0.1),
     "of each": ({"threshold": LINES, "permutations": 39}, lambda ds, at: exact(ds, at) > LINES[at]),
@@ -46,6 +48,7 @@ def test_a_card_is_what_plain_numpy_says(task, reading):
     statistics = task.otoscope.cards("animal", **how)
     categories = sorted({name for name, there in zip(task["animal"].values, counted(task), strict=True) if there})
     assert list(statistics.categories) == categories
+    assert repr(statistics).startswith(f"animal: {counted(task).sum()} clips of 3 categories, 55 neurons of 3 layers: ")
     found = task.otoscope.class_specific("animal", **how).compute()
     for at in ((1, 3), (0, 0), (2, 14)):
         card = statistics.card(*at)
@@ -138,11 +141,11 @@ def test_clips_by_tab(task):
     card = task.otoscope.card("animal", 1, 3, rule="lape")
     order, lowest = plain_ranking(task, means[1, 3]), plain_ranking(task, means[1, 3], lowest=True)
     assert 40 < len(order) < task.sizes["clip"] - 20
-    (top,), (least,) = clip_tab(card, "top", 9), clip_tab(card, "least", 9)
+    (top,), (bottom,) = clip_tab(card, "top", 9), clip_tab(card, "least", 9)
     assert (top.position.tolist(), top.rank.tolist()) == (order[:9], list(range(1, 10)))
-    assert least.position.tolist() == lowest[:9]
-    assert least.rank.tolist() == [order.index(i) + 1 for i in lowest[:9]]
-    for tab, listed in (("top", top), ("least", least)):
+    assert bottom.position.tolist() == lowest[:9]
+    assert bottom.rank.tolist() == [order.index(i) + 1 for i in lowest[:9]]
+    for tab, listed in (("top", top), ("least", bottom)):
         codes = task.otoscope.codes("animal")
         as_exemplars = exemplar_clips(task["mean"][1, 3], codes >= 0, 9, lowest=tab == "least").compute()
         assert listed.position.tolist() == as_exemplars["position"].values.tolist()
