@@ -8,6 +8,7 @@ could be mistaken for such a cell; what looks like a number does not. `undefused
 import csv
 import re
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -37,8 +38,8 @@ def csv_text(frame: pd.DataFrame) -> str:
             found.isetitem(i, np.array(cells, object))
             returns = returns or any(isinstance(cell, str) and "\r" in cell for cell in cells)
     # Else the module csv would leave a carriage return without quotes, at which others begin a row.
-    quoting = csv.QUOTE_NONNUMERIC if returns else csv.QUOTE_MINIMAL
-    return str(found.to_csv(None, index=False, lineterminator="\n", quoting=quoting))
+    quoting: Literal[0, 2] = csv.QUOTE_NONNUMERIC if returns else csv.QUOTE_MINIMAL
+    return found.to_csv(index=False, lineterminator="\n", quoting=quoting)
 
 
 def write_csv(frame: pd.DataFrame, path: Path) -> None:

@@ -5,6 +5,7 @@ Conventions: samples float32 (sample,) in [-1, 1]; times in seconds, frequencies
 are little-endian: a header, then the values.
 """
 
+import math
 import struct
 from dataclasses import dataclass
 from functools import lru_cache
@@ -55,7 +56,7 @@ class Sound:
         )
         if not peak:
             return 0.0
-        return min(MATCHED_DB - 20 * np.log10(rms), -20 * np.log10(peak), MAX_GAIN_DB)
+        return min(MATCHED_DB - 20 * math.log10(rms), -20 * math.log10(peak), MAX_GAIN_DB)
 
     def wav(self, matched: bool = False) -> bytes:
         """As 16-bit WAV."""

@@ -349,11 +349,11 @@ def members(statistics: LabellingStatistics) -> xr.DataArray:
 
 def found_neurons(scope: Scope, statistics: LabellingStatistics, pairs: NDArray[np.int64]) -> tuple[FoundNeuron, ...]:
     """Neurons (row, 2) as a list shows them."""
-    names = ("layer", "neuron", "aape", "normalised", "rank", "rate", "top", "p", "categories")
-    return tuple(
-        FoundNeuron(**{name: getattr(row, name) for name in names}, href=scope.neuron(row.layer, row.neuron))
-        for row in neurons_frame(statistics, pairs).itertuples()
-    )
+    rows: list[dict[str, Any]] = [
+        {str(name): value for name, value in row.items()}
+        for row in neurons_frame(statistics, pairs).to_dict(orient="records")
+    ]
+    return tuple(FoundNeuron(**row, href=scope.neuron(row["layer"], row["neuron"])) for row in rows)
 
 
 def bars(card: Card) -> tuple[Bar, ...]:
