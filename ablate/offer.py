@@ -46,11 +46,11 @@ class Offer(OpenStore):
 
     def task(self, task: str) -> xr.DataTree:
         """A task. Raises LookupError naming those that exist."""
-        return self._store(task).tree.children[task]
+        return self.store_of(task).tree.children[task]
 
     def record(self, task: str) -> TaskRecord:
         """What its store says of a task. Raises as `task`."""
-        return self._store(task).record(task)
+        return self.store_of(task).record(task)
 
     @cached_property
     def labels(self) -> dict[str, list[str]]:
@@ -59,7 +59,7 @@ class Offer(OpenStore):
 
     def labelling(self, task: str, label: str) -> Labelling:
         """Raises LookupError naming the tasks or labels that exist."""
-        store = self._store(task)
+        store = self.store_of(task)
         if label not in self.labels[task]:
             raise LookupError(f"no label {label!r} in task {task}; expected one of {', '.join(self.labels[task])}")
         return store.labelling(task, label)
@@ -104,7 +104,8 @@ class Offer(OpenStore):
         read = [self.digest(*name) for name in self._labellings(request)]
         return digest_of([FORMAT, request.label, read, request.probe, request.probe_seed])[:32]
 
-    def _store(self, task: str) -> OpenStore:
+    def store_of(self, task: str) -> OpenStore:
+        """The store that a task is in. Raises as `task`."""
         if task not in self._store_of:
             raise LookupError(f"no task {task!r}; expected one of {', '.join(sorted(self._store_of))}")
         return self._store_of[task]

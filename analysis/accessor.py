@@ -20,11 +20,14 @@ from ..store.schema import DIMENSIONS, OK, SHOWN_BESIDE
 from . import compare, overlap, rates
 from .conditions import clips_where
 from .exemplars import exemplar_clips
+from .kept import activity_of, line_of, means_of, variable_of
 from .own_thresholds import neuron_thresholds
 from .selection import rules, selectivity
 from .selection.selection import Selection, selection_of, threshold_text
 
 if TYPE_CHECKING:
+    from .cards.card import Card
+    from .cards.statistics import LabellingStatistics
     from .crossed.layout import Layout
     from .null.resampling import Arrangement, Sample
 
@@ -138,11 +141,11 @@ class OtoscopeAccessor:
                 )
             return self._given_probability(label).assign_attrs(reading="given")
         codes = self.codes(label, how)
-        line = self._line(how, codes)
+        line = line_of(self._ds, how, codes.values >= 0)
         if line is not None:
-            p = rates.probability_above(self._mean, line, codes)
+            p = rates.probability_above(means_of(self._ds), line, codes)
         else:
-            active, frames = self._active(how)
+            active, frames = activity_of(self._ds, how)
             p = (
                 rates.activation_probability(active, codes)
                 if frames is None
@@ -178,8 +181,28 @@ class OtoscopeAccessor:
 
         how = self._checked(selection, changes)
         arrangement = self.arrangement(label, how)
-        mean = self._variable("mean", "rank tests of the rule contrast")
+        mean = variable_of(self._ds, "mean", "rank tests of the rule contrast")
         return contrast_tests(mean, arrangement, how, valid=self._ds.get("neuron_valid"))
+
+    def cards(self, label: str, selection: Selection | None = None, **changes: Any) -> "LabellingStatistics":
+        """What the cards of one labelling have in common, in memory: `.card(layer, neuron)` then takes a moment each.
+
+        By the rule contrast, which is the default, with the rank tests of all neurons. See
+        `cards.statistics.labelling_statistics`.
+        """
+        from .cards.statistics import labelling_statistics
+
+        how, task = self._checked(selection, changes), str(self._ds.attrs.get("task", ""))
+        return labelling_statistics(self._ds, label, how, task=task, incomplete=True)
+
+    def card(self, label: str, layer: int, neuron: int, selection: Selection | None = None, **changes: Any) -> "Card":
+        """The card of one neuron: its bars with intervals and what shuffled labels give, AAPE, AUC, its clips.
+
+            ds.otoscope.card("octave", layer=2, neuron=17, rule="lape")
+
+        Of several neurons ask `cards` once. Raises LookupError for a neuron that does not exist.
+        """
+        return self.cards(label, selection, **changes).card(layer, neuron)
 
     def common_neuron_ratio(
         self, label: str, other_label: str | None = None, selection: Selection | None = None, **changes: Any
@@ -194,7 +217,7 @@ class OtoscopeAccessor:
         selection: of its fields, those that say which clips count.
         """
         codes = self.codes(label, self._checked(selection, changes))
-        return self._where_valid(rates.category_mean(self._variable("mean", "means per category"), codes))
+        return self._where_valid(rates.category_mean(variable_of(self._ds, "mean", "means per category"), codes))
 
     def exemplars(
         self,
@@ -212,7 +235,7 @@ class OtoscopeAccessor:
         asked = {"layer": layer, "neuron": neuron}
         single = [dim for dim, at in asked.items() if isinstance(at, int | np.integer)]
         of = {dim: [at] if dim in single else at for dim, at in asked.items()}  # dimensions as they are stored
-        means = self._variable("mean", "exemplars").sel(of)
+        means = variable_of(self._ds, "mean", "exemplars").sel(of)
         counted = self._of_clips(clips_where(self._ds, selection_of(where=where).where))
         found = exemplar_clips(means, counted, k, lowest)
         found = found.isel(dict.fromkeys(single, 0))
@@ -249,7 +272,7 @@ class OtoscopeAccessor:
         By the clips that `probability` counts. NaN for neurons that do not exist.
         Raises ValueError where the selection's threshold is not one of the neuron's own.
         """
-        how, mean = self._checked(selection, changes), self._mean
+        how, mean = self._checked(selection, changes), means_of(self._ds)
         if not isinstance(how.line, str):
             raise ValueError(
                 f"the threshold is {threshold_text(how.line or 0.0)}; expected one of the neuron's own: q80, median or "
@@ -283,12 +306,12 @@ class OtoscopeAccessor:
                 "it with the rules lape and paper: leave it out"
             )
         codes = self.codes(label, how)
-        line = self._line(how, codes)
+        line = line_of(self._ds, how, codes.values >= 0)
         if line is None:
-            active, frames = self._active(how)
+            active, frames = activity_of(self._ds, how)
         else:  # a lazy one is computed at once, for it would be for each block
             fixed = line.compute() if isinstance(line, xr.DataArray) else line
-            active, frames = rates.above(self._mean, fixed), None
+            active, frames = rates.above(means_of(self._ds), fixed), None
         sample = take_sample(
             active,
             codes,
@@ -304,7 +327,7 @@ class OtoscopeAccessor:
         from .contrast.rank_sample import take_ranks
 
         found = (self.class_specific(label, how) if found is None else found).compute()
-        mean = self._variable("mean", "ranks")
+        mean = variable_of(self._ds, "mean", "ranks")
         exists = sample.neurons.transpose("layer", "neuron").values
         return replace(sample, ranked=take_ranks(mean, sample.clips, sample.codes, exists, found))
 
@@ -374,7 +397,7 @@ class OtoscopeAccessor:
         layout = self.crossed_layout(
             audio_class, text_class, audio=audio, wording=wording, replicate=replicate, where=how.where
         )
-        mean, valid = self._variable("mean", "effects of sound and text"), self._ds.get("neuron_valid")
+        mean, valid = variable_of(self._ds, "mean", "effects of sound and text"), self._ds.get("neuron_valid")
         found = grounding(mean, layout, valid=valid, blind=blind, seed=how.seed)
         if not aape:
             return found
@@ -415,72 +438,5 @@ class OtoscopeAccessor:
             raise LookupError(f"no labelling {label!r} in probabilities made elsewhere; they have one, {GIVEN!r}")
         return self._ds["probability"]
 
-    def _active(self, how: Selection) -> tuple[xr.DataArray, xr.DataArray | None]:
-        """Which neurons are active in which clips, packed where possible; or positive frames, and of how many."""
-        if how.reading == "clip":
-            return self._bits(), None
-        purpose = f"the reading {how.reading!r}"
-        positive = self._variable("positive_frames", purpose)
-        frames = self._variable("frame_count", purpose) if how.reading == "frame" else None
-        return (positive > 0 if frames is None else positive), frames
-
-    def _line(self, how: Selection, codes: xr.DataArray) -> float | xr.DataArray | None:
-        """The threshold on the mean, a number or one per neuron; None where none counts, or the stored bit does."""
-        threshold = how.line
-        if isinstance(threshold, xr.DataArray):
-            if "file" in threshold.attrs:
-                from .threshold_files import fitted  # reads files, with all that this takes
-
-                return fitted(threshold, self._ds)
-            self._check_threshold(threshold)
-            return threshold
-        if isinstance(threshold, str):
-            return neuron_thresholds(self._mean, codes.values >= 0, threshold)
-        return threshold or None
-
-    @property
-    def _mean(self) -> xr.DataArray:
-        return self._variable("mean", "a threshold on the mean")
-
-    def _check_threshold(self, threshold: xr.DataArray) -> None:
-        """Raise ValueError for others than one per neuron. A lazy one is not searched for NaN; nothing exceeds it."""
-        neurons = self._ds["neuron_valid"] if "neuron_valid" in self._ds else self._variable("mean", "a threshold")
-        like = {dim: neurons.sizes[dim] for dim in ("layer", "neuron") if dim in neurons.dims}
-        found = f"{threshold.dtype} {dict(threshold.sizes)}"
-        good = threshold.dtype.kind in "iuf" and threshold.sizes in ({}, like)
-        named = [dim for dim in threshold.dims if dim in threshold.indexes and dim in neurons.indexes]
-        if good and any(not threshold.indexes[dim].equals(neurons.indexes[dim]) for dim in named):
-            good, found = False, f"{found} of other neurons than those of this data set"
-        if good and threshold.chunks is None and bool(threshold.isnull().any()):
-            valid = neurons.compute(scheduler="synchronous") if neurons.dtype == bool else True
-            good, found = not bool((threshold.isnull() & valid).any()), "NaN for neurons that exist"
-        if not good:
-            raise ValueError(
-                f"threshold is {' '.join(found.split())}; expected a number, or one per neuron of the data set as a "
-                "DataArray (layer, neuron)"
-            )
-
-    def _bits(self) -> xr.DataArray:
-        """The packed bits; the bools if neurons were selected, for bits cannot follow a selection."""
-        bits = self._variable("active_bits", "activation probabilities")
-        neurons = self._ds.indexes.get("neuron")
-        whole = neurons is not None and np.array_equal(neurons, np.arange(bits.attrs["n_neurons"]))
-        return bits if whole else self._variable("active", "activation probabilities")
-
     def _where_valid(self, values: xr.DataArray) -> xr.DataArray:
         return values.where(self._ds["neuron_valid"]) if "neuron_valid" in self._ds else values
-
-    def _variable(self, name: str, purpose: str) -> xr.DataArray:
-        if name not in self._ds:
-            remedy = f"extract with --keep {name}"
-            if name == "positive_frames" and self._ds.attrs.get("rows") == "clip":
-                remedy = "latents of whole clips have one value each; ask by the reading clip, with a threshold"
-            raise LookupError(f"this task keeps no {name!r}, expected for {purpose}: {remedy}")
-        found = self._ds[name]
-        needed = ("layer", "neuron", "clip") if name in ("mean", "positive_frames") else ()
-        if gone := [dim for dim in needed if dim not in found.dims]:
-            raise ValueError(
-                f"found dimensions {', '.join(map(str, found.dims))} of {name}; expected {gone[0]} for {purpose}: a "
-                f"selection of one {gone[0]} keeps its dimension as {gone[0]}=[1]"
-            )
-        return found

@@ -7,12 +7,14 @@ Conventions: membership is bool (layer, neuron, category); two memberships must 
 import csv
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import xarray as xr
+from numpy.typing import NDArray
 
 from ..documents import read_document
-from ..messages import one_line
+from ..messages import one_line, quoted
 
 MAX_ORDER_BYTES = 2**20  # of a file that orders categories
 
@@ -102,3 +104,63 @@ def arranged(ratio: xr.DataArray, order: Sequence[str] = (), groups: Mapping[str
         if groups:
             ratio = ratio.assign_coords({coord: (dim, np.array([groups.get(names[i], "") for i in final], object))})
     return ratio
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class OverlapMap:
+    """Neurons in common of each two categories, of one labelling with itself or with another."""
+
+    categories: tuple[str, ...]
+    other_categories: tuple[str, ...]
+    ratio: NDArray[np.float64]
+    """Common neuron ratio (category, other_category), NaN where neither has neurons."""
+    shared: NDArray[np.int64]
+    """Neurons that both have (category, other_category)."""
+    own: NDArray[np.int64]
+    """Neurons of each (category)."""
+    other: NDArray[np.int64]
+    """Neurons of each (other_category)."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Cell:
+    """The neurons behind a cell of the map, each bool (layer, neuron)."""
+
+    shared: NDArray[np.bool_]
+    only_first: NDArray[np.bool_]
+    only_second: NDArray[np.bool_]
+
+
+def overlap_map(member_a: xr.DataArray, member_b: xr.DataArray | None = None) -> OverlapMap:
+    """Ratios and counts of `common_neuron_ratio`, computed. Raises as it does."""
+    member_b = member_a if member_b is None else member_b
+    ratio = common_neuron_ratio(member_a, member_b).compute()
+    a, b = (each.transpose("layer", "neuron", "category").values for each in (member_a, member_b))
+    a, b = (each.reshape(-1, each.shape[2]) for each in (a, b))
+    return OverlapMap(
+        categories=tuple(map(str, ratio["category"].values)),
+        other_categories=tuple(map(str, ratio["other_category"].values)),
+        ratio=ratio.values,
+        shared=(a.astype(np.float32).T @ b.astype(np.float32)).astype(np.int64),  # exact below 2^24
+        own=np.count_nonzero(a, axis=0),
+        other=np.count_nonzero(b, axis=0),
+    )
+
+
+def overlap_cell(member_a: xr.DataArray, category: str, member_b: xr.DataArray, other_category: str) -> Cell:
+    """The neurons shared, only of the first, only of the second category.
+
+    Raises LookupError for a category that does not exist, ValueError where layers and neurons differ.
+    """
+    check_same_neurons(member_a, member_b)
+    first, second = (_member_of(member, name) for member, name in ((member_a, category), (member_b, other_category)))
+    return Cell(shared=first & second, only_first=first & ~second, only_second=second & ~first)
+
+
+def _member_of(member: xr.DataArray, category: str) -> NDArray[np.bool_]:
+    names = [str(name) for name in member["category"].values]
+    if category not in names:
+        known = ", ".join(map(quoted, names[:20])) + ", ..." * (len(names) > 20)
+        raise LookupError(f"no category {quoted(category)}; those that exist: {known}")
+    own = member.isel(category=names.index(category)).transpose("layer", "neuron")
+    return np.asarray(own.values, bool)

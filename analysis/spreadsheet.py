@@ -8,6 +8,7 @@ could be mistaken for such a cell; what looks like a number does not. `undefused
 import csv
 import re
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -26,8 +27,8 @@ def undefused(cell: str) -> str:
     return cell[1:] if cell.startswith("'") and FORMULA.match(cell) else cell
 
 
-def write_csv(frame: pd.DataFrame, path: Path) -> None:
-    """Write a table as CSV, its text defused, in cells and in names of columns; numbers as they are."""
+def csv_text(frame: pd.DataFrame) -> str:
+    """A table as CSV, its text defused, in cells and in names of columns; numbers as they are."""
     found = frame.rename(columns=lambda name: defused(name) if isinstance(name, str) else name)
     names = [str(name) for name in found.columns]
     returns = any("\r" in name for name in names)
@@ -37,4 +38,10 @@ def write_csv(frame: pd.DataFrame, path: Path) -> None:
             found.isetitem(i, np.array(cells, object))
             returns = returns or any(isinstance(cell, str) and "\r" in cell for cell in cells)
     # Else the module csv would leave a carriage return without quotes, at which others begin a row.
-    found.to_csv(path, index=False, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC if returns else csv.QUOTE_MINIMAL)
+    quoting: Literal[0, 2] = csv.QUOTE_NONNUMERIC if returns else csv.QUOTE_MINIMAL
+    return found.to_csv(index=False, lineterminator="\n", quoting=quoting)
+
+
+def write_csv(frame: pd.DataFrame, path: Path) -> None:
+    """Write `csv_text`."""
+    path.write_text(csv_text(frame), encoding="utf-8", newline="")

@@ -27,7 +27,7 @@ from otoscope.store.provenance import Identity, Plan, kept
 from otoscope.store.writer import write_block
 
 from . import harness
-from .harness import Figure, Measured, _resident, fresh_process
+from .harness import Figure, Measured, fresh_process, resident_bytes
 from .synthetic import LAYERS, TASK, WIDTH
 
 BATCH, BATCH_SECONDS = 32, 0.1
@@ -86,9 +86,9 @@ def driver(n: int) -> dict[str, Any]:
         for i, _ in enumerate(executor.run(nothing, planned)):  # type: ignore[arg-type]
             began = began or time.perf_counter()
             if i % max(1, n // 10) == 0:
-                resident.append(_resident("VmRSS"))
+                resident.append(resident_bytes("VmRSS"))
         took = time.perf_counter() - (began or 0.0)
-    return {"resident": resident, "peak": _resident("VmHWM"), "rate": (n - 1) / took}
+    return {"resident": resident, "peak": resident_bytes("VmHWM"), "rate": (n - 1) / took}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -119,13 +119,13 @@ def fresh_process(function: str, **arguments: Any) -> Any:
 
 def memory_rise(action: Callable[[], object]) -> int:
     """Bytes by which the resident set rises at most, while the action runs, above what it is before."""
-    before = _resident("VmRSS")
+    before = resident_bytes("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # forgets the peak so far
     action()
-    return _resident("VmHWM") - before
+    return resident_bytes("VmHWM") - before
 
 
-def _resident(field_name: str) -> int:
+def resident_bytes(field_name: str) -> int:
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(field_name):
             return int(line.split()[1]) * 1024

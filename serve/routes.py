@@ -25,7 +25,10 @@ from ..analysis.selection.selection import Selection
 from ..documents import parse_json
 from ..messages import one_line, visible
 from .catalogue import Catalogue
+from .explorer import Explorer
 from .jobs import Job, State
+from .media import NoSound
+from .page_routes import add_pages, problem_page
 from .schemas import Ask, Health, JobList, Problem, ResultView, SelectionQuery, TaskView
 from .security import MAX_BYTES, Guard
 from .settings import Settings
@@ -74,6 +77,7 @@ def make_app(settings: Settings, process: JobProcess | None = None) -> FastAPI:
     _add_store_routes(api, catalogue)
     _add_server_routes(app, api, loop)
     app.include_router(api)
+    add_pages(app, Explorer(settings, catalogue))
     return app
 
 
@@ -182,41 +186,45 @@ def _add_server_routes(app: FastAPI, api: APIRouter, loop: WorkerLoop) -> None:
         found.ready.set(not loop.problem)
         return Response(generate_latest(found.registry), media_type=CONTENT_TYPE_LATEST)
 
-    @app.get("/", include_in_schema=False)
-    def index() -> dict[str, str]:
-        """Where the printed link leads."""
-        return {"api": "/api", "description": "/api/openapi.json", "tasks": "/api/tasks", "health": "/api/health/ready"}
-
 
 def _add_error_handlers(app: FastAPI, redact: Callable[[str], str]) -> None:
     """What each exception becomes outside; others are 500, with their traceback in the log alone."""
 
-    def answer(status: int, text: str, **headers: str) -> JSONResponse:
+    def answer(request: Request, status: int, text: str, **headers: str) -> Response:
         line = visible(" ".join(text.encode("utf-8", "replace").decode().split()))
-        return JSONResponse({"error": line}, status, headers)
+        if request.url.path.startswith(("/api", "/m/", "/static/")):
+            return JSONResponse({"error": line}, status, headers)
+        return problem_page(status, line)
 
     @app.exception_handler(HTTPException)
-    def plain(_: Request, error: HTTPException) -> JSONResponse:
-        return answer(error.status_code, str(error.detail), **(error.headers or {}))
+    def plain(request: Request, error: HTTPException) -> Response:
+        return answer(request, error.status_code, str(error.detail), **(error.headers or {}))
 
     @app.exception_handler(RequestValidationError)
-    def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+    def invalid(request: Request, error: RequestValidationError) -> Response:
         found = [f"{'.'.join(map(str, one['loc'][1:]))}: {one['msg']}".removeprefix(": ") for one in error.errors()[:5]]
-        return answer(422, "; ".join(found))
+        return answer(request, 422, "; ".join(found))
 
     @app.exception_handler(QueueFull)
-    def full(_: Request, error: QueueFull) -> JSONResponse:
-        return answer(429, str(error), **{"Retry-After": str(error.retry_after)})
+    def full(request: Request, error: QueueFull) -> Response:
+        return answer(request, 429, str(error), **{"Retry-After": str(error.retry_after)})
+
+    @app.exception_handler(NoSound)
+    def not_played(request: Request, error: NoSound) -> Response:
+        return answer(request, 409, str(error))
 
     @app.exception_handler(ValueError)
     @app.exception_handler(LookupError)
-    def unfit(request: Request, error: ValueError | LookupError) -> JSONResponse:
+    def unfit(request: Request, error: ValueError | LookupError) -> Response:
         absent = isinstance(error, LookupError) and request.method != "POST"
-        return answer(404 if absent else 422, redact(one_line(error, whole=True)))
+        return answer(request, 404 if absent else 422, redact(one_line(error, whole=True)))
 
     @app.exception_handler(OSError)
-    def unusable(_: Request, error: OSError) -> JSONResponse:
+    def unusable(request: Request, error: OSError) -> Response:
         logging.getLogger(__name__).error("answered 503: %s", one_line(error))
-        return answer(503, "a store or the state of the server cannot be used now; ask again later, or see its log")
+        text = "a store or the state of the server cannot be used now; ask again later, or see its log"
+        return answer(request, 503, text)
 
-    app.add_exception_handler(Exception, lambda _, error: answer(500, "a fault of the server; see its log"))
+    @app.exception_handler(Exception)
+    def fault(request: Request, error: Exception) -> Response:
+        return answer(request, 500, "a fault of the server; see its log")

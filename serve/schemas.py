@@ -3,11 +3,12 @@
 Conventions: unknown fields are refused, numbers are not read from text. Times are in seconds since 1970.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, fields
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, create_model
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from ..ablate.request import Request
 from ..analysis.selection.selection import Selection
@@ -50,6 +51,26 @@ def model_of(record: type[Any], *, strict: bool) -> type[BaseModel]:
 
 class Ask(model_of(Request, strict=True)):  # type: ignore[misc]
     """An ablation to be done. Equal requests are one job."""
+
+
+_FIELDS_OF_SELECTION = model_of(Selection, strict=False)
+
+
+def selection_fields(pairs: Iterable[tuple[str, str]]) -> dict[str, Any]:
+    """The fields of a selection among the names and values of a URL's query; others are left out.
+
+    Raises RequestValidationError for a value that is none.
+    """
+    many = {each.name for each in fields(Selection) if isinstance(each.default, tuple)}
+    given: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in _FIELDS_OF_SELECTION.model_fields:
+            given[name] = [*given.get(name, []), value] if name in many else value
+    try:
+        found = _FIELDS_OF_SELECTION.model_validate(given).model_dump(exclude_unset=True)
+    except ValidationError as error:
+        raise RequestValidationError([{**one, "loc": ("query", *one["loc"])} for one in error.errors()]) from error
+    return found
 
 
 class SelectionQuery(model_of(Selection, strict=False)):  # type: ignore[misc]

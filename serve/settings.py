@@ -1,7 +1,8 @@
 """Settings: what whoever starts a server chooses, beside what its jobs are done with."""
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from ..ablate.jobs.setup import Setup
 
@@ -24,12 +25,18 @@ class Settings(Setup):
     token: str = ""
     """SHA-256 of the token in hexadecimal digits; "" where none is needed."""
     max_queued: int = MAX_QUEUED
+    audio_roots: Mapping[str, str] = field(default_factory=dict)
+    """By task: folder or URL of the audio that is played."""
+    groups: Mapping[str, str] = field(default_factory=dict)
+    """By task: label column that clips share, as speaker; they move together in intervals and bands."""
+    sound: bool = True
+    """Whether sounds, pictures and traces are shown."""
 
     def redact(self, text: str) -> str:
         """A message without locations on this machine, which requests cannot name."""
         audio = [
             each for manifest, root in self.corpora.values() for each in (root, manifest.rpartition("/")[0]) if each
-        ]
+        ] + [*self.audio_roots.values()]
         known = {**dict.fromkeys(audio, "the audio"), **dict.fromkeys(self.stores, "the store")}
         for location in sorted(known, key=len, reverse=True):
             text = re.sub(rf"(?<![\w./-]){re.escape(location)}(?![\w.-])", known[location], text)

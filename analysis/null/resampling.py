@@ -26,7 +26,7 @@ from ..totals import count_bits
 Codes = NDArray[np.int64]
 Counts = NDArray[np.int32]
 
-SHUFFLE, REDRAW, BALANCE = range(3)  # streams of random numbers: no two purposes share one
+SHUFFLE, REDRAW, BALANCE, BAND = range(4)  # streams of random numbers: no two purposes share one
 MAX_TRIES = 100
 ONE_GROUPING = 0.5  # logarithm: between those of one and of two
 

@@ -81,7 +81,7 @@ def labellings(trees: Mapping[str, xr.DataTree], wanted: Sequence[str] = ()) -> 
         for name in wanted or sorted(tree.children):
             task, _, label = name.partition(":")
             ds = task_of(tree, store, task)
-            labels = [label] if label else _labels(ds)
+            labels = [label] if label else analysed_labels(ds)
             if not labels:
                 raise LookupError(f"task {task} of {store} has no label column; add one with `otoscope label`")
             for each in labels:
@@ -107,12 +107,12 @@ def left_out(trees: Mapping[str, xr.DataTree], wanted: Sequence[str] = ()) -> li
         for task, node in tree.children.items()
         if not wanted or task in whole_tasks
         for label in node.to_dataset().otoscope.labels
-        if label in GROUPINGS and label not in _labels(node.to_dataset()) and f"{task}:{label}" not in wanted
+        if label in GROUPINGS and label not in analysed_labels(node.to_dataset()) and f"{task}:{label}" not in wanted
     ]
     return sorted(set(skipped))
 
 
-def _labels(ds: xr.Dataset) -> list[str]:
+def analysed_labels(ds: xr.Dataset) -> list[str]:
     """Label columns that are categories to analyse."""
     columns = [name for name in ds.otoscope.labels if name not in SPLIT_COLUMNS]
     return [name for name in columns if name not in GROUPINGS] or columns

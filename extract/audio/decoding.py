@@ -143,22 +143,32 @@ def content_digest(root: AudioRoot | Path, clip: Clip) -> int:
     return _digest(_with_retries(located, clip.path, located.read, time.sleep))
 
 
-def write_wav(path: str | Path, samples: Samples, sample_rate: int) -> None:
-    """Write a waveform (sample,) as 16-bit mono WAV or, by the path's ending, FLAC; same samples, same bytes.
+def wav_bytes(samples: Samples, sample_rate: int, format: str = "WAV") -> bytes:
+    """A waveform (sample,) as 16-bit mono WAV, or "FLAC"; same samples, same bytes.
 
-    A sample x is stored as round(32768 x), limited to 16 bits. Raises ValueError for NaN or infinite samples
-    and for another ending.
+    A sample x is stored as round(32768 x), limited to 16 bits. Raises ValueError for NaN or infinite samples.
+    """
+    if not np.isfinite(samples).all():
+        raise ValueError("found NaN or infinite samples; expected [-1, 1]; see what made them")
+    integers = np.clip(np.rint(np.asarray(samples, np.float64) * 32768), -32768, 32767).astype(np.int16)
+    file = io.BytesIO()
+    sf.write(file, integers, sample_rate, subtype="PCM_16", format=format)
+    return file.getvalue()
+
+
+def write_wav(path: str | Path, samples: Samples, sample_rate: int) -> None:
+    """Write what `wav_bytes` gives or, by the path's ending, FLAC.
+
+    Raises ValueError for NaN or infinite samples and for another ending.
     """
     formats = {".wav": "WAV", ".flac": "FLAC"}
     path = Path(path)
     if path.suffix.lower() not in formats:
         raise ValueError(f"{path}: expected a name ending in .wav or .flac; rename it")
-    if not np.isfinite(samples).all():
-        raise ValueError(f"{path}: found NaN or infinite samples; expected [-1, 1]; see what made them")
-    integers = np.clip(np.rint(np.asarray(samples, np.float64) * 32768), -32768, 32767).astype(np.int16)
-    file = io.BytesIO()
-    sf.write(file, integers, sample_rate, subtype="PCM_16", format=formats[path.suffix.lower()])
-    path.write_bytes(file.getvalue())
+    try:
+        path.write_bytes(wav_bytes(samples, sample_rate, formats[path.suffix.lower()]))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def _load(root: AudioRoot, path: str, *, keep: bool, limits: Limits, sleep: Callable[[float], object]) -> _File:

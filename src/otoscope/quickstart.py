@@ -99,7 +99,9 @@ Run these inside this folder.
 |---|---|
 {steps}
 """
+SERVE = "otoscope serve tiny-ssl.zarr --audio-root audio"
 NEXT_STEPS = {
+    "see and hear what a neuron listens to": SERVE,
     "see what is in a store": "otoscope info tiny-ssl.zarr",
     "read all of it back": "otoscope verify tiny-ssl.zarr",
     "list the neurons of each octave": "otoscope neurons tiny-ssl.zarr --task fm:octave",

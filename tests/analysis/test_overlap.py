@@ -5,7 +5,7 @@ import pytest
 import xarray as xr
 
 from otoscope.analysis import common_neuron_ratio
-from otoscope.analysis.overlap import arranged
+from otoscope.analysis.overlap import arranged, overlap_cell, overlap_map
 
 
 def make_member(seed, n_categories, density=0.1):
@@ -36,6 +36,26 @@ def test_jaccard_of_sets(across, nothing_computes):
         assert np.isnan(ratio[0, 0])  # two empty sets
         np.testing.assert_array_equal(np.diag(ratio)[1:], 1)
         np.testing.assert_array_equal(ratio, ratio.values.T)
+
+
+@pytest.mark.parametrize("across", [False, True])
+def test_the_map_and_its_cells_are_those_of_sets(across):
+    a, b = make_member(1, 5), make_member(2, 7, density=0.4)
+    found = overlap_map(a, b) if across else overlap_map(a)
+    b = b if across else a
+    np.testing.assert_array_equal(found.ratio, common_neuron_ratio(a, b))
+    assert found.own.tolist() == [len(x) for x in as_sets(a)]
+    assert found.other.tolist() == [len(y) for y in as_sets(b)]
+    assert found.shared.tolist() == [[len(x & y) for y in as_sets(b)] for x in as_sets(a)]
+    for name, x in zip(found.categories, as_sets(a), strict=True):
+        for other, y in zip(found.other_categories, as_sets(b), strict=True):
+            cell = overlap_cell(a, name, b.transpose("category", ...), other)
+            parts = (cell.shared, cell.only_first, cell.only_second)
+            assert [set(map(tuple, np.argwhere(part))) for part in parts] == [x & y, x - y, y - x]
+    with pytest.raises(LookupError, match=r"no category 'dog'; those that exist: '1-0', '1-1'"):
+        overlap_cell(a, "dog", b, found.other_categories[0])
+    with pytest.raises(ValueError, match="only neurons of one encoder can be common"):
+        overlap_cell(a, "1-1", b.isel(neuron=slice(39)), found.other_categories[0])
 
 
 def test_neurons_of_different_encoders_have_nothing_in_common():

@@ -167,6 +167,14 @@ METHODS: dict[str, list[tuple[Callable[[xr.Dataset], Any], Callable[[Plain], Any
         ),
     ],
     "class_specific": [(lambda ds: ds.otoscope.class_specific("digit", **HOW)["member"], lambda plain: plain.member())],
+    "cards": [(lambda ds: ds.otoscope.cards("digit", **HOW).member, lambda plain: plain.member())],
+    "card": [
+        (
+            lambda ds: ds.otoscope.card("digit", 0, 7, reading="frame", rule="lape").bars.p,
+            lambda plain: plain.frame_share()[0, 7],
+        ),
+        (lambda ds: ds.otoscope.card("digit", 1, 9, rule="lape").bars.p, lambda plain: plain.share(plain.active)[1, 9]),
+    ],
     "common_neuron_ratio": [
         (
             lambda ds: ds.otoscope.common_neuron_ratio("digit", **HOW),

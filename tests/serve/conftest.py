@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from fastapi.testclient import TestClient
 
     from ..support.running_service import ServedStore
+    from ..support.tones import Tones
 
 
 @pytest.fixture(scope="session")
@@ -27,3 +28,11 @@ def client(stored: "ServedStore", tmp_path_factory: pytest.TempPathFactory) -> "
     with serving(stored, tmp_path_factory.mktemp("state") / "s") as client:
         done(client, **ASKED)
         yield client
+
+
+@pytest.fixture(scope="session")
+def tones(tmp_path_factory: pytest.TempPathFactory) -> "Tones":
+    """A store of tones and their sounds; read only."""
+    from ..support.tones import made
+
+    return made(tmp_path_factory.mktemp("tones"))

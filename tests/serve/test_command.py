@@ -20,7 +20,7 @@ from otoscope.ablate.request import Request
 from otoscope.ablate.result import read_result, write_result
 from otoscope.ablate.study import look_up, run_study
 from otoscope.cli.main import cli
-from otoscope.cli.serve import serve
+from otoscope.cli.serve import by_task, serve
 from otoscope.cluster.executor import SerialExecutor
 from otoscope.extract.audio.manifest import read_manifest
 from otoscope.extract.models.registry import load_encoder
@@ -49,6 +49,7 @@ LONG = asked(controls=10_000, set="(0,1)")
         (("--allow-host", ""), "expected a name or an address alone"),
         (("--write-token", "absent/token"), "no folder absent"),
         (("--audio-root", "u=x"), "no folder u=x; expected"),
+        (("--group", "u=x"), "no label column 'u=x' in task t, which --group names; expected one of letter, split"),
         (("--token-file", "absent"), "absent"),
         (("--corpus", "u=x.csv"), "given twice"),
         (("--actors", 2), "expected --executor ray"),
@@ -62,9 +63,25 @@ def test_what_is_refused_before_it_starts(
     refused(message, "serve", stored.url, *given, *more, watched=tmp_path)
 
 
-def test_encoder_and_corpus_go_together(stored: ServedStore, tmp_path: Path) -> None:
-    for alone in (("--encoder", ENCODER), ("--corpus", stored.manifest)):
-        refused("without the other; expected both", "serve", stored.url, *alone, watched=tmp_path)
+def test_a_corpus_needs_its_encoder(stored: ServedStore, tmp_path: Path) -> None:
+    alone = ("--corpus", stored.manifest)
+    refused("without --encoder; expected both", "serve", stored.url, *alone, watched=tmp_path)
+
+
+def test_what_is_said_of_all_tasks_and_of_one() -> None:
+    tasks = ["a", "b"]
+    assert by_task(["x"], tasks, "--audio-root", for_all=True) == {"a": "x", "b": "x"}
+    assert by_task(["b=y", "x=1/z"], tasks, "--audio-root", for_all=True) == {"a": "x=1/z", "b": "y"}
+    assert by_task([], tasks, "--audio-root", for_all=True) == {}
+    with pytest.raises(ValueError, match="given twice without a task"):
+        by_task(["x", "y"], tasks, "--audio-root", for_all=True)
+    with pytest.raises(ValueError, match="names no task; expected one of a, b"):
+        by_task(["x"], tasks, "--corpus")
+
+
+def test_published_tables_are_no_store(stored: ServedStore, tmp_path: Path) -> None:
+    (tmp_path / "table.csv").write_text("layer,neuron,a\n0,0,0.5\n")
+    refused("expected", "serve", tmp_path / "table.csv", watched=tmp_path)
 
 
 @pytest.mark.parametrize("token", ["Zq7x", "a" * 16 + " b", "", "ä" * 20])
@@ -152,7 +169,10 @@ def test_a_process_serves_and_ends_when_told(stored: ServedStore, tmp_path: Path
             Client(served.url, "").tasks()
         token = (tmp_path / "token").read_text().strip()
         assert Client(served.url, token).tasks()
-        assert httpx.get(served.link).json()["api"] == "/api"
+        with httpx.Client(follow_redirects=True) as browser:
+            page = browser.get(served.link)
+            assert "token" not in str(page.url)
+            assert "What do these neurons listen to?" in page.text
         long = client.submit(LONG)
         while client.job(long)["state"] == "queued":
             time.sleep(0.01)

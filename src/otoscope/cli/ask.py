@@ -41,8 +41,9 @@ if TYPE_CHECKING:
     "--bootstrap", "draws", default=0, metavar="N",
     help="Also draw clips anew N times, at least 39: the share of draws in which the neuron is selected [0].",
 )  # fmt: skip
+@click.option("--find", metavar="TERMS", help="Instead one row per neuron, selected or not, of which all TERMS hold.")
 @output
-def neurons(asked: Asked, draws: int, output: str | None) -> None:
+def neurons(asked: Asked, draws: int, find: str | None, output: str | None) -> None:
     """One row per category and neuron, largest effect first: AUC where the rule has it, else lift, P over overall rate.
 
     lape drops the neurons without a P above the 95th percentile a of all, and takes those of lowest AAPE, --percentile
@@ -53,7 +54,15 @@ def neurons(asked: Asked, draws: int, output: str | None) -> None:
 
     A line warns where the selected are not more selective than the rest; see docs/selection.md. With --confirm, each
     neuron is tested on those clips, which then select nothing.
+
+    TERMS stand apart by blanks: category:dog (specific for it), top:"rain, heavy" (its highest P), layer:4-8,11,
+    neuron:17; with < <= > >= = and a number aape, normalised (AAPE / ln C), rank (by AAPE), rate, categories (how many
+    it is specific for), p(dog), and by the rule contrast auc(dog).
     """
+    if find is not None:
+        check_not_given(("draws", "confirm"), "with --find, whose table has no column for it")
+        echo(put_found(asked, find, output))
+        return
     from ..analysis.null.overlaps import check_draws, with_stability
     from ..analysis.selection.confirm import with_effects
     from ..analysis.tables import neurons_table, put_table
@@ -62,6 +71,28 @@ def neurons(asked: Asked, draws: int, output: str | None) -> None:
     one = asked.selected()
     found = with_effects(one.ds, one.label, one.how, one.selection)
     echo(put_table(neurons_table(with_stability(one, found, draws) if draws else found), output))
+
+
+def put_found(asked: Asked, find: str, output: str | None) -> str:
+    """The table of the neurons that a search finds, written or as text, with notes on the selection."""
+    from ..analysis.cards.home import neurons_frame
+    from ..analysis.cards.statistics import labelling_statistics
+    from ..analysis.search import find_neurons, parse_search
+    from ..analysis.selection.labellings import only
+    from ..analysis.tables import put_table
+
+    parse_search(find)  # before anything is computed
+    one = only(asked.labellings())
+    statistics = labelling_statistics(
+        one.ds,
+        one.label,
+        asked.selections.of(one.task),
+        task=one.task,
+        store=one.store,
+        incomplete=asked.incomplete,
+    )
+    report([f"{one.store} {note}" for note in ([statistics.nothing] if statistics.nothing else statistics.notes)])
+    return put_table(neurons_frame(statistics, find_neurons(statistics, find)), output)
 
 
 UNTESTED = ("probability", "aape", "neuron-thresholds")  # tables by which nothing is selected

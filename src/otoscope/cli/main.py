@@ -60,7 +60,7 @@ COMMANDS = {
         "ablate table": ("ablate:table", "All numbers of the result of an ablation."),
     },
     "Serve": {
-        "serve": ("serve:serve", "Answer over HTTP what is in stores, and do ablations."),
+        "serve": ("serve:serve", "See and hear in a browser what neurons listen to; ablations over HTTP."),
     },
     "The papers' own files": {
         "export": ("papers:export", "Write a labelling as over_zero.pt, classes.txt and so on."),

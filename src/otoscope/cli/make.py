@@ -1,6 +1,7 @@
 """The commands that make a store: quickstart, corpus, extract, status, info, verify, label."""
 
 import json
+import shlex
 import signal
 import time
 from datetime import timedelta
@@ -31,10 +32,11 @@ MAX_INTERVAL = 86_400  # seconds; what no machine can wait for ends in an error 
 @click.option("--shuffle-labels", is_flag=True, help="Control: labels dealt out anew; the structure must vanish.")
 def quickstart(directory: str, seed: int, shuffle_labels: bool) -> None:
     """Audio, encoders, stores, tables, figures, and a summary that says what to do next."""
-    from ..quickstart import run
+    from ..quickstart import SERVE, run
 
     log_progress()
     echo(f"read {run(Path(directory), seed=seed, shuffle_labels=shuffle_labels)}")
+    echo(f"see and hear it: cd {shlex.quote(directory)} && {SERVE}")
 
 
 @click.command(epilog=f"Data sets: {' '.join(DATA_SETS)}. What each needs: otoscope corpus list")
