@@ -15,7 +15,7 @@ from otoscope.extract.capture import capture
 from otoscope.extract.models.encoder import Encoder
 from otoscope.store.neurons import NeuronSet
 
-from ..support.amounts import most_slow
+from ..support.amounts import quick_sample
 from ..support.planted_corpus import write_sounds
 from ..support.planted_encoder import HOP, RATE, in_frames
 
@@ -110,7 +110,7 @@ def of(neurons: str, **more: object) -> Request:
     return Request(task="t", label="letter", set=neurons, controls=3, **more)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(("kind", "maps"), most_slow([("dropped", True), ("after the embedding", False)], 1))
+@pytest.mark.parametrize(("kind", "maps"), quick_sample([("dropped", True), ("after the embedding", False)], 1))
 def test_a_study_of_such_a_layer_is_refused_and_names_it(
     kind: str, maps: bool, sounds: str, tmp_path: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:

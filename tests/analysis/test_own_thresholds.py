@@ -16,7 +16,7 @@ from otoscope.analysis.null.resampling import redraw_clips
 from otoscope.analysis.own_thresholds import neuron_thresholds
 from otoscope.analysis.selection.selection import Selection
 
-from ..support.amounts import most_slow
+from ..support.amounts import quick_sample
 
 FLOATS = ("f2", "f4", "f8")
 
@@ -49,7 +49,7 @@ def expected(mean: xr.DataArray, counted: np.ndarray, how: str) -> np.ndarray:
         return values.mean(-1) + float(number) * values.std(-1)
 
 
-@pytest.mark.parametrize("dtype", most_slow(FLOATS, 1))
+@pytest.mark.parametrize("dtype", quick_sample(FLOATS, 1))
 @pytest.mark.parametrize("held", [0, 64 << 20], ids=["in passes", "kept"])
 def test_any_chunking_gives_the_quantile_to_the_last_bit(
     dtype: str, held: int, monkeypatch: pytest.MonkeyPatch, nothing_computes

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from otoscope.analysis import adders, rates, totals
 from otoscope.store.reader import open_store
 
-from ..support.amounts import most_slow
+from ..support.amounts import quick_sample
 from ..support.known_store import make_known
 
 Statistic = Callable[[xr.Dataset, xr.DataArray], xr.DataArray]
@@ -83,7 +83,7 @@ def test_they_are_walked_as_they_lie(task: xr.Dataset, monkeypatch: pytest.Monke
             STATISTICS[name](ds, codes).compute(scheduler="synchronous")
 
 
-@pytest.mark.parametrize("name", most_slow(STATISTICS, 2))
+@pytest.mark.parametrize("name", quick_sample(STATISTICS, 2))
 @pytest.mark.parametrize("how", ["flipped", "cut", "gone"])
 def test_damage_is_said_as_by_reading(tmp_path: Path, name: str, how: str) -> None:
     url, known = str(tmp_path / "known.zarr"), make_known()

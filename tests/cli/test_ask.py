@@ -11,13 +11,13 @@ import pytest
 from otoscope.analysis.kinds import TABLES
 
 from ..support import closed_form
-from ..support.amounts import most_slow
+from ..support.amounts import quick_sample
 from ..support.commands import LABELS, call, done, extraction, otoscope, refused
 from ..support.finished_store import Finished
 from ..support.wav_corpora import write_corpus, write_manifest
 
 
-@pytest.mark.parametrize("label", most_slow(["ünï, cöde", "kind", "zahl"], 1))
+@pytest.mark.parametrize("label", quick_sample(["ünï, cöde", "kind", "zahl"], 1))
 def test_labels_that_are_numbers_unicode_or_contain_commas(original: str, tmp_path: Path, label: str) -> None:
     options = ("--task", f"t:{label}", "--percentile", 40)
     for ending in ("csv", "parquet", "md", "tex"):
@@ -132,7 +132,7 @@ def test_a_saturated_store_names_the_remedy_and_the_remedy_works(tmp_path: Path)
     assert "layers." in done("neurons", tmp_path / "s", *ask, "--reading", "frame")
 
 
-@pytest.mark.parametrize("kind", most_slow(TABLES, 3))
+@pytest.mark.parametrize("kind", quick_sample(TABLES, 3))
 def test_every_table_in_every_ending(original: str, tmp_path: Path, kind: str) -> None:
     options: tuple[object, ...] = ("--task", "t:kind", "--percentile", 40)
     options += ("--threshold", "q80") if kind == "neuron-thresholds" else ()
@@ -148,7 +148,7 @@ def test_every_table_in_every_ending(original: str, tmp_path: Path, kind: str) -
 
 
 @pytest.mark.parametrize("kind", ["overlap", "depth"])
-@pytest.mark.parametrize("ending", most_slow(["pdf", "png", "svg"], 1))
+@pytest.mark.parametrize("ending", quick_sample(["pdf", "png", "svg"], 1))
 def test_every_figure_in_every_ending(
     original: str, finished: Finished, tmp_path: Path, kind: str, ending: str
 ) -> None:

@@ -14,7 +14,7 @@ import otoscope
 from otoscope.extract.capture import capture
 
 from ..support import closed_form
-from ..support.amounts import most_slow
+from ..support.amounts import quick_sample
 from ..support.commands import CLOSED_FORM, call, command, done, extraction, refused
 from ..support.interrupted_executor import After, interrupt
 from ..support.stored_files import stop_after, tree_of
@@ -36,7 +36,7 @@ def replace_text(path: Path, old: str, new: str) -> None:
 READERS = (("status",), ("info",), ("verify",), ("neurons", "--task", "t:kind"), ("table", "stats"))
 
 
-@pytest.mark.parametrize("command_", most_slow(READERS, 2))
+@pytest.mark.parametrize("command_", quick_sample(READERS, 2))
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [

@@ -12,7 +12,7 @@ from otoscope.analysis.selection.selection import Selection
 from otoscope.analysis.tables import neurons_table
 from otoscope.extract.capture import capture
 
-from ..support.amounts import most_slow
+from ..support.amounts import quick_sample
 from ..support.closed_form import closed_form
 from ..support.commands import done, refused
 from ..support.wav_corpora import LENGTHS, write_corpus
@@ -46,7 +46,7 @@ def questions(store: str) -> dict[str, tuple[object, ...]]:
     }
 
 
-@pytest.mark.parametrize("name", most_slow(questions(""), 3))
+@pytest.mark.parametrize("name", quick_sample(questions(""), 3))
 def test_every_command_asks_the_clips_that_satisfy(original: str, name: str, tmp_path: Path) -> None:
     ask, ending = questions(original)[name], "svg" if name == "figure" else "csv"
     files = [tmp_path / f"{i}.{ending}" for i in range(3)]

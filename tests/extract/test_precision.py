@@ -25,7 +25,7 @@ from otoscope.store.status import block_versions, describe
 from otoscope.store.verify import verify
 
 from ..support import planted_encoder as planted
-from ..support.amounts import most_slow
+from ..support.amounts import quick_sample
 from ..support.interrupted_executor import After, interrupt
 from ..support.stored_files import tree_of
 from ..support.wav_corpora import write_corpus
@@ -146,7 +146,7 @@ FAMILIES = ("tiny-ssl", "tiny-sl", "module", "hubert", "wavlm", "wav2vec2", "dat
 
 
 @pytest.mark.filterwarnings("ignore:At least one mel filter has all zero values")
-@pytest.mark.parametrize("family", [*most_slow(FAMILIES, 3), pytest.param("whisper", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("family", [*quick_sample(FAMILIES, 3), pytest.param("whisper", marks=pytest.mark.slow)])
 def test_every_family_runs_in_each_precision_and_is_replayed_in_it(tmp_path: Path, family: str) -> None:
     exact = load_encoder(small(family, tmp_path)).to("cpu")
     sounds = 0.1 * torch.randn(2, exact.sample_rate // 2, generator=torch.Generator().manual_seed(0))

@@ -25,7 +25,7 @@ from otoscope.extract.worker import make_worker
 from otoscope.store.provenance import kept
 from otoscope.store.status import task_status
 
-from ..support.amounts import most_slow
+from ..support.amounts import quick_sample
 from ..support.closed_form import ClosedForm, closed_form, of_clips
 from ..support.commands import CLOSED_FORM
 from ..support.interrupted_executor import After, interrupt
@@ -233,7 +233,7 @@ def memory(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     return free
 
 
-@pytest.mark.parametrize("where", most_slow([SerialExecutor, Elsewhere], 1))
+@pytest.mark.parametrize("where", quick_sample([SerialExecutor, Elsewhere], 1))
 @pytest.mark.parametrize(
     ("bytes_free", "batch"),
     [

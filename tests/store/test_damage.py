@@ -16,7 +16,7 @@ from otoscope.store.changes.tasks import add_labels
 from otoscope.store.verify import verify
 from otoscope.store.writer import write_block
 
-from ..support.amounts import most_slow, some
+from ..support.amounts import quick_sample, some
 from ..support.known_store import N_CLIPS, Known
 from ..support.shown import REFUSALS, Shown, shown
 from ..support.stored_files import tree_of
@@ -71,7 +71,7 @@ def damaged(
     return {key: before[key]}
 
 
-@pytest.mark.parametrize("kind", most_slow(KINDS, 2))
+@pytest.mark.parametrize("kind", quick_sample(KINDS, 2))
 @pytest.mark.parametrize("n", [8, pytest.param(some(40, of=130), marks=pytest.mark.slow)])
 def test_a_damaged_object_shows_nothing_wrong_and_is_found(
     states: tuple[Path, dict[str, bytes]], tmp_path: Path, kind: str, n: int

@@ -17,7 +17,7 @@ from otoscope.store import fetched
 from otoscope.store.fetched import in_order
 from otoscope.store.location import Unreachable
 
-from ..support.amounts import most_slow
+from ..support.amounts import quick_sample
 from ..support.known_store import make_known
 from ..support.s3_server import BUCKET, ObjectServer
 
@@ -81,7 +81,7 @@ ASKED: dict[str, tuple[Callable[[xr.Dataset], Any], int]] = {  # and how often e
 }
 
 
-@pytest.mark.parametrize("asked", most_slow(ASKED, 4))
+@pytest.mark.parametrize("asked", quick_sample(ASKED, 4))
 def test_many_requests_are_under_way_and_none_is_needless(here: xr.Dataset, s3: ObjectServer, asked: str) -> None:
     ask, times = ASKED[asked]
     there = otoscope.open(URL)["t"].to_dataset()

@@ -17,7 +17,7 @@ from otoscope.store import reader
 from otoscope.store.group import open_root
 from otoscope.store.reader import open_store, read_task
 
-from ..support.amounts import most_slow
+from ..support.amounts import quick_sample
 from ..support.known_store import Known, make_known
 from ..support.stored_files import files
 
@@ -38,7 +38,7 @@ def test_values_by_name(known: Known, url: str) -> None:
     assert [str(s) for s in ds["site"].values] == ["a", "b"]
 
 
-@pytest.mark.parametrize("failed", most_slow(["keep", "hide"], 1))
+@pytest.mark.parametrize("failed", quick_sample(["keep", "hide"], 1))
 @pytest.mark.parametrize("chunks", [None, {}, {"clip": 29, "neuron": 77}])
 @pytest.mark.filterwarnings("ignore:The specified chunks separate")
 def test_any_selection_equals_that_of_numpy(known: Known, url: str, chunks: dict[str, int] | None, failed: str) -> None:

@@ -14,7 +14,7 @@ def some(n: int, of: int) -> int:
     return of if WHOLE else n
 
 
-def most_slow(values: Iterable[Any], quick: int) -> list[Any]:
+def quick_sample(values: Iterable[Any], quick: int) -> list[Any]:
     """Parameters of a test, tuples for several: some, evenly spread, are for the quick suite, the others for the slow.
 
     Marks and names of a `pytest.param` stay.

@@ -13,7 +13,7 @@ from otoscope.analysis.figures.ablation import ablation_figure
 from otoscope.analysis.figures.overlap import overlap_figure
 from otoscope.analysis.figures.save import MAX_PIXELS, save_figure
 
-from ...support.amounts import most_slow
+from ...support.amounts import quick_sample
 from .test_ablation import made
 from .test_overlap import make_ratio, words
 
@@ -23,7 +23,7 @@ def within(ratio: xr.DataArray) -> xr.DataArray:
 
 
 @pytest.mark.parametrize(
-    ("rows", "columns", "step"), most_slow([(2, 500, 5), (100, 100, 1), (500, 500, 5), (500, 3, 5)], 1)
+    ("rows", "columns", "step"), quick_sample([(2, 500, 5), (100, 100, 1), (500, 500, 5), (500, 3, 5)], 1)
 )
 def test_a_heat_map_of_many_categories(rows: int, columns: int, step: int) -> None:
     names = [f"category {i}" for i in range(max(rows, columns))]

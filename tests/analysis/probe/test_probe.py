@@ -11,7 +11,7 @@ from sklearn.preprocessing import StandardScaler
 from otoscope.analysis.probe.probe import Recipe, fit_probe, load_probe, save_probe
 from otoscope.analysis.probe.splits import make_splits, splits_column
 
-from ...support.amounts import most_slow
+from ...support.amounts import quick_sample
 
 WIDTH, CLIPS = 12, 300
 KINDS = ("published", "logistic")
@@ -135,7 +135,7 @@ def test_two_categories_are_separated(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("column", most_slow(["split", "fold", "split without valid"], 1))
+@pytest.mark.parametrize("column", quick_sample(["split", "fold", "split without valid"], 1))
 def test_the_order_of_clips_and_the_threads_do_not_matter(kind, column):
     """Clips in another order are drawn and tested alike; any number of threads gives the same bytes."""
     embedding, codes, parts, names = data()

@@ -20,7 +20,7 @@ from otoscope.analysis.selection.labellings import Labelling, notes_on, select_n
 from otoscope.analysis.selection.selection import Selection
 from otoscope.store.bits import pack
 
-from ...support.amounts import most_slow
+from ...support.amounts import quick_sample
 
 
 def check(p, name="t:x", **changes):
@@ -92,7 +92,7 @@ def followed(remedy, how):
         Selection(percentile=0.01),
     ],
 )
-@pytest.mark.parametrize("kept", most_slow(["mean and positive_frames", "mean", "positive_frames"], 1))
+@pytest.mark.parametrize("kept", quick_sample(["mean and positive_frames", "mean", "positive_frames"], 1))
 @pytest.mark.parametrize("frames_too", [False, True])
 def test_a_remedy_works_when_it_is_followed(task, how, kept, frames_too):
     """Every neuron is active in every clip, and it may be in every frame; only means, and perhaps frames, differ."""

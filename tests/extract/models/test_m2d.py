@@ -14,7 +14,7 @@ from otoscope.extract.models.m2d import M2D, as_encoder, sincos_pos_embed
 from otoscope.extract.models.registry import load_encoder
 from otoscope.extract.models.tap import match_sites, tap
 
-from ...support.amounts import most_slow
+from ...support.amounts import quick_sample
 from ...support.m2d_in_numpy import encoder_state, frame_features
 
 # Folder name, mel bands, frames of a full input, patch: the paper's model, the one for speech, and one whose
@@ -82,7 +82,9 @@ def test_vit_base_as_published(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("name", "mels", "frames", "patch"), GEOMETRIES)
-@pytest.mark.parametrize("length", most_slow(["one frame", "short", "full", "full + 1", "three chunks", "ragged"], 2))
+@pytest.mark.parametrize(
+    "length", quick_sample(["one frame", "short", "full", "full + 1", "three chunks", "ragged"], 2)
+)
 def test_features_and_activations_are_those_of_the_witness(
     tmp_path: Path, name: str, mels: int, frames: int, patch: tuple[int, int], length: str
 ) -> None:

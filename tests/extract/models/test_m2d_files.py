@@ -18,7 +18,7 @@ from otoscope.extract.models.m2d_files import Geometry, parse_geometry
 from otoscope.extract.models.registry import load_encoder
 from otoscope.extract.models.tap import match_sites
 
-from ...support.amounts import most_slow
+from ...support.amounts import quick_sample
 from ...support.m2d_in_numpy import encoder_state, frame_features
 
 State = dict[str, torch.Tensor]
@@ -110,7 +110,7 @@ LAYOUTS: dict[str, tuple[str, str, Callable[[], Any]]] = {
 
 
 @pytest.mark.parametrize("legacy", [False, True])
-@pytest.mark.parametrize("layout", most_slow(LAYOUTS, 3))
+@pytest.mark.parametrize("layout", quick_sample(LAYOUTS, 3))
 def test_every_layout_gives_the_same_encoder(tmp_path: Path, layout: str, legacy: bool) -> None:
     folder, file, content = LAYOUTS[layout]
     put(tmp_path / folder, content(), file, _use_new_zipfile_serialization=not legacy)

@@ -12,7 +12,7 @@ import soundfile as sf
 from otoscope.extract.audio.decoding import BadAudio
 
 from ....support import audio_files as made
-from ....support.amounts import most_slow
+from ....support.amounts import quick_sample
 from ....support.audio_bytes import encoded, read, reason
 from .test_whole_files import RATE, SIGNAL, STEREO, N, mp3
 
@@ -63,7 +63,7 @@ def test_a_file_that_is_cut_anywhere_fails_or_lacks_no_sample(name: str, tmp_pat
         assert np.array_equal(samples, whole), f"{end} of {len(data)} bytes give {len(samples)} of {len(whole)} samples"
 
 
-@pytest.mark.parametrize("name", most_slow(FILES, 12))
+@pytest.mark.parametrize("name", quick_sample(FILES, 12))
 def test_a_flipped_bit_loses_no_sample_without_a_reason(name: str, tmp_path: Path) -> None:
     data = FILES[name]
     whole = read(tmp_path, data, RATE)
