@@ -8,7 +8,7 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -92,16 +92,23 @@ def test_a_clip_that_crashes_and_one_that_is_corrupt_fail_alone(nodes: Machines,
 def test_told_to_stop_it_drops_what_is_under_way_and_goes_on_from_there(nodes: Machines, tmp_path: Path) -> None:
     """By each signal in turn; the command then says the same on standard output as a serial one, and nothing else."""
     work = job(tmp_path / "job", 95, seconds=0.5)
+
+    def busy(n: int) -> Callable[[], bool]:
+        return lambda: len(work.busy()) >= n
+
+    def gone(pids: list[int]) -> Callable[[], bool]:
+        return lambda: not any(map(alive, pids))
+
     for turn, stop in enumerate((signal.SIGTERM, signal.SIGINT), 1):
         process = work.start(nodes)
-        wait_for(lambda turn=turn: len(work.busy()) >= 2 * turn)
+        wait_for(busy(2 * turn))
         workers = [host.pid for host in nodes.worker_hosts()]
         assert workers
         process.send_signal(stop)
         process.communicate(timeout=600)
         assert process.returncode not in (0, -stop), work.errors()
         assert "Traceback" not in work.errors()
-        wait_for(lambda workers=workers: not any(map(alive, workers)))
+        wait_for(gone(workers))
         assert 2 * turn <= work.committed() < 24
         assert len(work.workers()) >= 2
         assert list(verify(str(work.url))) == []
