@@ -136,7 +136,7 @@ def _single_by_digits(bits: Any) -> Any:
     return np.uint32(size | ((half & np.uint32(0x8000)) << np.uint32(16))).view(np.float32)
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def _single_by_processor(_: Any, bits: Any) -> Any:
     """The same by the processor's own instruction."""
 
@@ -148,7 +148,9 @@ def _single_by_processor(_: Any, bits: Any) -> Any:
 
 # Without the instruction, the library that would be called instead is not there.
 CHOSEN_PROCESSOR = {"NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES"} & set(os.environ)
-_single = _single_by_processor if get_host_cpu_features().get("f16c") and not CHOSEN_PROCESSOR else _single_by_digits
+_single: Any = (
+    _single_by_processor if get_host_cpu_features().get("f16c") and not CHOSEN_PROCESSOR else _single_by_digits
+)
 
 
 @compiled
