@@ -133,6 +133,6 @@ def check_sides(layout: Layout) -> tuple[str, ...]:
         where = "sounds" if differ[0] in sides else "texts"
         raise ValueError(
             f"category {quoted(differ[0])} is one of {where} alone; expected the same categories of sounds and of "
-            "texts, as both are held against the same answers: name other columns, or cross sounds with texts of the same"
+            "texts, as both are held against the same answers: name other columns, or cross them with texts of these"
         )
     return layout.audio_classes

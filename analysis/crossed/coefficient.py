@@ -170,8 +170,10 @@ def _computed(
         [later(partial(_squares_and_p, mean, pairs, sizes, layer, part))() for part in parts]
         for layer in range(n_layers)
     ]
-    exists = None if valid is None else valid.transpose("layer", "neuron").variable
-    exists = exists if exists is None else exists.data if lazy else exists.values
+    exists: Any = None
+    if valid is not None:
+        own = valid.transpose("layer", "neuron")
+        exists = own.data if lazy else own.values
     gate = later(partial(_gate, blind=blind))(first, exists)
     answers = later(partial(_answers, sizes, seed))
     rest = [
@@ -217,7 +219,7 @@ def _gate(parts: list[list[Floats]], exists: NDArray[np.bool_] | None, *, blind:
         either.append(np.minimum(2 * np.fmin(p_a, p_t), 1))
         interaction.append(p_both.copy())
     q = _benjamini_hochberg(np.stack(either))
-    n_tested, n_passing = np.count_nonzero(~np.isnan(q)), np.count_nonzero(q <= LEVEL)
+    n_tested, n_passing = int(np.count_nonzero(~np.isnan(q))), int(np.count_nonzero(q <= LEVEL))
     return Gate(
         exists=exists, q=q, q_interaction=_benjamini_hochberg(np.stack(interaction)),
         level=LEVEL * max(n_passing, 1) / max(n_tested, 1), blind=np.array(sees, object),

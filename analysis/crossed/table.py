@@ -8,10 +8,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import dask
 import numpy as np
 import pandas as pd
 import xarray as xr
+from dask.base import compute
 from dask.delayed import delayed
 from numpy.typing import NDArray
 
@@ -45,7 +45,7 @@ def grounding_table(found: xr.Dataset, valid: xr.DataArray | None = None) -> pd.
     blocks = {str(name): of.data.to_delayed(optimize_graph=False) for name, of in own.data_vars.items()}
     about = {name: own[name].values for name in ("layer", "site") if name in own.coords}
     parts = list(pairwise(np.cumsum([0, *own.chunksizes["neuron"]]).tolist()))
-    rows = dask.compute(
+    rows = compute(
         *(
             delayed(_rows, pure=False)(
                 {name: of[layer, i] for name, of in blocks.items()}, exists[layer, first:last],

@@ -5,6 +5,7 @@ import pytest
 import xarray as xr
 
 from otoscope.analysis import crossed_layout, grounding
+from otoscope.analysis.contrast.ranks import read_means
 from otoscope.analysis.crossed import coefficient, effects
 from otoscope.analysis.crossed.effects import TERMS
 from otoscope.analysis.crossed.table import grounding_table
@@ -123,7 +124,7 @@ def test_any_chunks_give_the_same_and_nothing_is_read_before(mean, found, chunks
 def test_a_table_is_made_part_by_part_and_means_are_read_once(mean, monkeypatch):
     valid = xr.DataArray(np.arange(N) < [[N], [13]], dims=("layer", "neuron"))
     expected = grounding(mean, layout_of(), valid=valid)
-    read, plain = [], coefficient.read_means
+    read, plain = [], read_means
     monkeypatch.setattr(effects, "TILE", 8)
     monkeypatch.setattr(coefficient, "READ_BYTES", 1)
     monkeypatch.setattr(coefficient, "read_means", lambda *given: read.append(given[1:3]) or plain(*given))
