@@ -26,8 +26,8 @@ from ..analysis.selection.selection import Selection
 from ..extract.audio.audio_root import AudioRoot, root_at
 from ..extract.audio.clip import Clip
 from ..extract.audio.manifest import read_manifest
+from ..extract.frame_trace import Trace, Tracer
 from ..extract.loader import LoadedClip
-from ..extract.trace import Trace, Tracer
 from ..messages import one_line
 from ..store.group import open_task, status_of
 from ..store.provenance import TaskRecord

@@ -11,14 +11,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from ..extract.audio.audio_root import AudioRoot
 from ..extract.audio.clip import Clip
 from ..extract.audio.decoding import BadAudio, read_clip, wav_bytes
+from ..extract.frame_trace import Trace
 from ..extract.models.log_mel import LogMel
-from ..extract.trace import Trace
 
 MAX_SECONDS = 60.0  # of a sound
 MATCHED_DB = -23.0  # RMS below full scale of the matched level
@@ -100,13 +99,11 @@ def _log_mel(rate: int, hop: int) -> LogMel:
     return LogMel(rate, n_fft=n_fft, hop=hop, n_mels=N_BANDS)
 
 
-@torch.inference_mode()
 def picture(sound: Sound) -> tuple[NDArray[np.uint8], float, LogMel]:
     """Log-mel picture (band, column), 0 to 255 over the loudest 60 dB; seconds from column to column; its front end."""
     hop = max(sound.rate // 100, -(-len(sound.samples) // (MAX_COLUMNS - 1)))
     mel = _log_mel(sound.rate, hop)
-    samples = np.pad(sound.samples, (0, max(0, mel.min_samples - len(sound.samples))))
-    nats = mel(torch.from_numpy(samples)[None])[0].numpy()
+    nats = mel.of(sound.samples)
     top = max(float(nats.max()), MIN_PEAK_NATS)
     bottom = max(top - RANGE_NATS, float(np.log(mel.eps)))
     return np.rint(255 * np.clip((nats - bottom) / (top - bottom), 0, 1)).astype(np.uint8), hop / sound.rate, mel

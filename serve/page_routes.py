@@ -20,10 +20,11 @@ from ..analysis.search import find_neurons
 from ..analysis.spreadsheet import csv_text
 from .addresses import KEPT_DEFAULTS, Scope, address, name_in
 from .explorer import Explorer, Working
+from .lists import labelling_view, overlap_view, sorted_pairs
 from .media import picture_bytes, trace_bytes
 from .pages import render
 from .schemas import selection_fields
-from .views import clip_view, home_view, labelling_view, neuron_view, overlap_view, sorted_pairs
+from .views import clip_view, home_view, neuron_view
 
 STATIC = Path(__file__).parent / "static"
 KEEP = {"Cache-Control": "private, max-age=600"}

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, fields
 from typing import Annotated, Any, Literal
 
-from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from ..ablate.request import Request
@@ -59,7 +58,7 @@ _FIELDS_OF_SELECTION = model_of(Selection, strict=False)
 def selection_fields(pairs: Iterable[tuple[str, str]]) -> dict[str, Any]:
     """The fields of a selection among the names and values of a URL's query; others are left out.
 
-    Raises RequestValidationError for a value that is none.
+    Raises ValueError for a value that is none.
     """
     many = {each.name for each in fields(Selection) if isinstance(each.default, tuple)}
     given: dict[str, Any] = {}
@@ -69,7 +68,8 @@ def selection_fields(pairs: Iterable[tuple[str, str]]) -> dict[str, Any]:
     try:
         found = _FIELDS_OF_SELECTION.model_validate(given).model_dump(exclude_unset=True)
     except ValidationError as error:
-        raise RequestValidationError([{**one, "loc": ("query", *one["loc"])} for one in error.errors()]) from error
+        wrong = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()[:5]]
+        raise ValueError("; ".join(wrong)) from error
     return found
 
 

@@ -121,3 +121,10 @@ class LogMel(torch.nn.Module):
         spectrum = torch.stft(waveforms, self.n_fft, self.hop, window=self.window, return_complex=True)
         power = spectrum.real.square() + spectrum.imag.square()
         return torch.log(self.filters @ power + self.eps)
+
+    @torch.inference_mode()
+    def of(self, samples: np.ndarray) -> np.ndarray:
+        """Of one waveform (sample) in float32, with zeros up to `min_samples`: (mel, frame)."""
+        padded = np.pad(samples, (0, max(0, self.min_samples - len(samples))))
+        found: np.ndarray = self(torch.from_numpy(padded)[None])[0].numpy()
+        return found

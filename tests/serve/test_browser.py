@@ -107,7 +107,7 @@ def check_each_row_plays_itself(page: "Page", tones: "Tones", few: int = 3) -> l
     return [number(row) for row in found]
 
 
-def test_the_clip_heard_is_the_clip_shown_after_any_filter_sort_and_back(
+def test_the_clip_that_plays_is_the_clip_shown_after_any_filter_sort_and_back(
     page: "Page", link: str, tones: "Tones"
 ) -> None:
     go(page, link, CARD)
@@ -228,11 +228,11 @@ def test_a_link_reopened_is_the_same_page(page: "Page", browser: "Browser", link
     follow(page, "text=Look for them")
     kept = {"show=mean", "loudness=matched", "tab=quantiles"}
     assert kept <= {*urlsplit(page.url).query.split("&")}
-    said = page.inner_text("main")
+    text = page.inner_text("main")
     with opened(browser, link, color_scheme="light") as again:
         again.goto(page.url)
         ready(again)
-        assert again.inner_text("main") == said
+        assert again.inner_text("main") == text
         assert (again.input_value("#show"), again.input_value("#level")) == ("mean", "matched")
 
 

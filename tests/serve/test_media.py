@@ -93,8 +93,8 @@ def test_a_picture_has_tone_and_burst_where_they_are(client: TestClient) -> None
         pixels = np.frombuffer(content[28:], np.uint8).reshape(rows, columns)
         assert (seconds, whole) == (1.0, 1.0)
         edges = np.linspace(float(hz_to_mel(low)), float(hz_to_mel(high)), rows + 2)
-        quiet = np.abs(np.arange(columns) * step - burst(number)) > 0.05
-        tone = edges[1 + np.argmax(pixels[:, quiet].astype(float).mean(axis=1))]
+        beside = np.abs(np.arange(columns) * step - burst(number)) > 0.05
+        tone = edges[1 + np.argmax(pixels[:, beside].astype(float).mean(axis=1))]
         assert abs(tone - float(hz_to_mel(pitch(number)))) <= edges[1] - edges[0]
         band = np.argmin(np.abs(edges[1:-1] - float(hz_to_mel(5000.0))))
         loud = np.flatnonzero(pixels[band] > 0.9 * pixels[band].max()) * step

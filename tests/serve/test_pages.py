@@ -63,21 +63,21 @@ def test_the_numbers_of_a_card_are_those_of_numpy(client: TestClient, tones: Ton
     ds = otoscope.open(tones.url)["tones"].ds
     values = ds["mean"].values[0, 1].astype(np.float64)
     high = ds["height"].values == "high"
-    said = words(get(client, CARD).text)
+    text = words(get(client, CARD).text)
     active = values > np.quantile(values.astype(np.float32), 0.8)
-    assert f"high ● class-specific {active[high].mean():.3f}" in said
-    assert f"low {active[~high].mean():.3f}" in said
-    assert f"active in {active.mean():.3f} of clips" in said
+    assert f"high ● class-specific {active[high].mean():.3f}" in text
+    assert f"low {active[~high].mean():.3f}" in text
+    assert f"active in {active.mean():.3f} of clips" in text
     below = f"{float(np.median(values)):.4g}"
     ends = f"from {values.min():.4g} to {values.max():.4g}"
-    assert f"{N_CLIPS} clips with means {ends}, half of them below {below}" in said
+    assert f"{N_CLIPS} clips with means {ends}, half of them below {below}" in text
     order = np.argsort(-values, kind="stable")
     shown = [int(n) for n in re.findall(r"data-number=\"(\d+)\"", get(client, CARD).text)]
     assert shown == order[:20].tolist()
     # By frames: positive frames of all frames of the category.
     positive, frames = ds["positive_frames"].values[0, 0].astype(float), ds["frame_count"].values.astype(float)
-    said = words(get(client, "/t/tones/height/n/0/0?reading=frame").text)
-    assert f"high {positive[high].sum() / frames[high].sum():.3f}" in said.replace("● class-specific ", "")
+    text = words(get(client, "/t/tones/height/n/0/0?reading=frame").text)
+    assert f"high {positive[high].sum() / frames[high].sum():.3f}" in text.replace("● class-specific ", "")
 
 
 def test_a_range_is_of_both_ends(client: TestClient, tones: Tones) -> None:
