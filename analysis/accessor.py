@@ -27,7 +27,7 @@ from .selection.selection import Selection, selection_of, threshold_text
 
 if TYPE_CHECKING:
     from .cards.card import Card
-    from .cards.statistics import LabellingStatistics
+    from .cards.labelling_statistics import LabellingStatistics
     from .crossed.layout import Layout
     from .null.resampling import Arrangement, Sample
 
@@ -188,9 +188,9 @@ class OtoscopeAccessor:
         """What the cards of one labelling have in common, in memory: `.card(layer, neuron)` then takes a moment each.
 
         By the rule contrast, which is the default, with the rank tests of all neurons. See
-        `cards.statistics.labelling_statistics`.
+        `cards.labelling_statistics.labelling_statistics`.
         """
-        from .cards.statistics import labelling_statistics
+        from .cards.labelling_statistics import labelling_statistics
 
         how, task = self._checked(selection, changes), str(self._ds.attrs.get("task", ""))
         return labelling_statistics(self._ds, label, how, task=task, incomplete=True)

@@ -20,7 +20,7 @@ from ..contrast.ranks import auc_of, by_category, rank, rank_sums, read_means
 from ..kept import bits_of, variable_of
 from ..null.resampling import Arrangement
 from .intervals import Bars, Floats, Z, bars_of
-from .statistics import LabellingStatistics
+from .labelling_statistics import LabellingStatistics
 
 BINS = 64
 
