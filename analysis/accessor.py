@@ -26,8 +26,7 @@ from .selection import rules, selectivity
 from .selection.selection import Selection, selection_of, threshold_text
 
 if TYPE_CHECKING:
-    from .cards.card import Card
-    from .cards.statistics import LabellingStatistics
+    from .cards.card import Card, Cards
     from .crossed.layout import Layout
     from .null.resampling import Arrangement, Sample
 
@@ -184,16 +183,20 @@ class OtoscopeAccessor:
         mean = variable_of(self._ds, "mean", "rank tests of the rule contrast")
         return contrast_tests(mean, arrangement, how, valid=self._ds.get("neuron_valid"))
 
-    def cards(self, label: str, selection: Selection | None = None, **changes: Any) -> "LabellingStatistics":
+    def cards(self, label: str, selection: Selection | None = None, **changes: Any) -> "Cards":
         """What the cards of one labelling have in common, in memory: `.card(layer, neuron)` then takes a moment each.
 
         By the rule contrast, which is the default, with the rank tests of all neurons. See
-        `cards.statistics.labelling_statistics`.
+        `cards.labelling.LabellingStatistics`; `cards.labelling_statistics` adds what is to be said of the selection.
         """
-        from .cards.statistics import labelling_statistics
+        from .cards.card import Cards
+        from .cards.labelling import fields_of, used_threshold
 
-        how, task = self._checked(selection, changes), str(self._ds.attrs.get("task", ""))
-        return labelling_statistics(self._ds, label, how, task=task, incomplete=True)
+        how, codes = self._checked(selection, changes), self.codes(label, selection_of(selection, **changes))
+        arrangement = self.arrangement(label, how, codes)
+        threshold, fixed = used_threshold(self._ds, how, codes.values >= 0)
+        found, task = self.class_specific(label, fixed).compute(), str(self._ds.attrs.get("task", ""))
+        return Cards(**fields_of(self._ds, found, codes, arrangement, how, threshold, task, label))
 
     def card(self, label: str, layer: int, neuron: int, selection: Selection | None = None, **changes: Any) -> "Card":
         """The card of one neuron: its bars with intervals and what shuffled labels give, AAPE, AUC, its clips.

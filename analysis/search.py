@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from ..messages import quoted
 
 if TYPE_CHECKING:
-    from .cards.statistics import LabellingStatistics
+    from .cards.labelling import LabellingStatistics
 
 COMPARE = {
     "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge, "=": operator.eq,

@@ -17,8 +17,8 @@ import otoscope
 from otoscope.analysis.cards.card import Card
 from otoscope.analysis.cards.clips import clip_tab
 from otoscope.analysis.cards.home import neurons_frame, specific_counts
+from otoscope.analysis.cards.labelling_statistics import LabellingStatistics, labelling_statistics
 from otoscope.analysis.cards.neighbours import active_with
-from otoscope.analysis.cards.statistics import LabellingStatistics, labelling_statistics
 from otoscope.analysis.search import find_neurons
 from otoscope.analysis.selection.selection import Selection
 

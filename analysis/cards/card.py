@@ -20,7 +20,7 @@ from ..contrast.ranks import auc_of, by_category, rank, rank_sums, read_means
 from ..kept import bits_of, variable_of
 from ..null.resampling import Arrangement
 from .intervals import Bars, Floats, Z, bars_of
-from .statistics import LabellingStatistics
+from .labelling import LabellingStatistics
 
 BINS = 64
 
@@ -152,6 +152,14 @@ class Card:
             f"categories (unit: {self.bars.unit}); .frame has all",
         ]
         return "\n".join(lines)
+
+
+class Cards(LabellingStatistics):
+    """The statistics of a labelling, of which a card is one call away."""
+
+    def card(self, layer: int, neuron: int) -> Card:
+        """The card of a neuron; see `neuron_card`."""
+        return neuron_card(self, layer, neuron)
 
 
 def neuron_card(statistics: LabellingStatistics, layer: int, neuron: int, *, bins: int = BINS) -> Card:

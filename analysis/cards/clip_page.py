@@ -8,7 +8,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from ..kept import bits_of, means_of, variable_of
-from .statistics import Floats, LabellingStatistics
+from .labelling import Floats, LabellingStatistics
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

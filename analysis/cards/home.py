@@ -12,7 +12,7 @@ from ...store.schema import FAILED
 from ..accessor import GIVEN
 from ..probe.splits import SPLIT_COLUMNS
 from ..selection.labellings import analysed_labels, command_of
-from .statistics import LabellingStatistics
+from .labelling import LabellingStatistics
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ..kept import bits_of
 from ..rates import activation_counts
 from .card import Card, bits_of_neuron
-from .statistics import Floats, LabellingStatistics
+from .labelling import Floats, LabellingStatistics
 
 STEPS = ("previous", "next", "random")
 

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import otoscope.analysis.accessor  # noqa: F401  registers ds.otoscope
 from otoscope.analysis.search import SearchError, find_neurons, matching, parse_search, written
 
 NAMES = ["rain, heavy", 'says "hi"', "été"]

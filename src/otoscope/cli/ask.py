@@ -76,7 +76,7 @@ def neurons(asked: Asked, draws: int, find: str | None, output: str | None) -> N
 def put_found(asked: Asked, find: str, output: str | None) -> str:
     """The table of the neurons that a search finds, written or as text, with notes on the selection."""
     from ..analysis.cards.home import neurons_frame
-    from ..analysis.cards.statistics import labelling_statistics
+    from ..analysis.cards.labelling_statistics import labelling_statistics
     from ..analysis.search import find_neurons, parse_search
     from ..analysis.selection.labellings import only
     from ..analysis.tables import put_table

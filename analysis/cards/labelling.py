@@ -7,38 +7,19 @@ order; those that do not count have code -1. Nothing here is lazy.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import partial
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
 from ...messages import quoted
-from .. import accessor  # noqa: F401  registers ds.otoscope
 from ..categories import category_names
 from ..contrast.rank_tests import LONG_NAMES
 from ..kept import line_of
 from ..null.resampling import Arrangement
-from ..selection.check import (
-    RELATIVE,
-    NothingSelected,
-    answers_of,
-    cautions_on,
-    check_categories,
-    check_selection,
-    relative_remedy,
-    remedy_for,
-    select,
-)
-from ..selection.labellings import check_finished, command_of
-from ..selection.selection import Selection, selection_of
+from ..selection.selection import Selection
 from ..selection.selectivity import CELL_DIMS, overall_rate, share_of_highest
-
-if TYPE_CHECKING:
-    from .card import Card
-
-QUICK_BYTES = 1 << 28  # of means up to which a remedy is tried before it is named: a second for a line of advice
 
 Floats = NDArray[np.float64]
 Progress = Callable[[str], None]
@@ -170,80 +151,9 @@ class LabellingStatistics:
             raise LookupError(f"no category {quoted(name)} in {self.name}; those that exist: {known}")
         return self.categories.index(name)
 
-    def card(self, layer: int, neuron: int) -> "Card":
-        """The card of a neuron; see `cards.card.neuron_card`."""
-        from .card import neuron_card
 
-        return neuron_card(self, layer, neuron)
-
-
-def labelling_statistics(
-    ds: xr.Dataset,
-    label: str,
-    how: Selection | None = None,
-    *,
-    task: str = "",
-    store: str = "this store's",
-    incomplete: bool = False,
-    progress: Progress = lambda _: None,
-) -> LabellingStatistics:
-    """Compute what the cards of a labelling have in common.
-
-    ds: a task as `otoscope.open` shows it. how: the selection; by default `Selection()`, which takes rank tests of all
-    neurons. `Selection(rule="lape")` goes by the stored bits: at 100,000 clips x 36,864 neurons under 2 s.
-    task, store: names for messages. incomplete: go by the committed clips of a task that is not finished.
-    A selection that selects nothing is no error: `nothing` then says why and what to try.
-    Raises LookupError for an unknown label, for what the store does not keep, and for published probabilities;
-    ValueError for fewer than two categories with clips, a task without clips, one that is not finished, and groups that
-    cannot be formed.
-    """
-    how = selection_of(how)
-    if "clip" not in ds.dims:
-        raise LookupError(
-            f"{task or 'this task'} is of probabilities made elsewhere, which have no clips; expected a store that was "
-            "extracted here: cards read means and bits"
-        )
-    if not incomplete and "n_pending" in ds.attrs:
-        check_finished(ds, store, task, incomplete)
-    name = f"{task}:{label}" if task else label
-    codes = ds.otoscope.codes(label, how)
-    if not ds.sizes["clip"]:
-        failed = f", {n} failed: `otoscope status --failures` says why" if (n := ds.attrs.get("n_failed")) else ""
-        raise NothingSelected(
-            f"{name} has no clip that was extracted{failed}; expected some: run its {command_of(ds)} again"
-        )
-    categories = [str(each) for each in codes.attrs["categories"]]
-    check_categories(categories, name, how)
-    arrangement = ds.otoscope.arrangement(label, how, codes)
-    threshold, computed = _threshold(ds, how, codes.values >= 0, progress)
-    progress("rank tests of all neurons" if how.rule == "contrast" else "probabilities of all neurons")
-    found = select(ds, label, computed)
-    nothing, notes = "", tuple[str, ...]()
-    try:
-        check_selection(found, name, how, partial(_remedy, ds, label, how))
-        notes = (
-            *answers_of(found, how),
-            *cautions_on(found, how, partial(relative_remedy, ds, label, how, QUICK_BYTES)),
-        )
-    except NothingSelected as error:
-        nothing = str(error)
-    if not nothing and not bool(found["member"].any()):
-        nothing = "; ".join(notes) or f"no neuron of {name} is specific for a category"
-    return _statistics(ds, found, codes, arrangement, how, threshold, task, label, nothing, notes)
-
-
-def _remedy(ds: xr.Dataset, label: str, how: Selection) -> str:
-    """What to do so that something is selected: of a task that is large, what is worth a try."""
-    kept = [name for name in ("positive_frames", "mean") if name in ds]
-    if all(ds[name].nbytes <= QUICK_BYTES for name in kept):
-        return remedy_for(ds, label, how)
-    frames = ["--reading frame"] * ("positive_frames" in kept and how.reading != "frame")
-    own = [f"--reading clip --threshold {RELATIVE}"] * ("mean" in kept and how.line != RELATIVE)
-    return f"try {' or '.join([*frames, *own]) or 'another label column'}"
-
-
-def _threshold(
-    ds: xr.Dataset, how: Selection, counted: NDArray[np.bool_], progress: Progress
+def used_threshold(
+    ds: xr.Dataset, how: Selection, counted: NDArray[np.bool_], progress: Progress = lambda _: None
 ) -> tuple[Floats | float | None, Selection]:
     """The threshold as numbers, and the selection that uses them as they are: the neuron's own are found once."""
     if isinstance(how.line, str):
@@ -261,7 +171,7 @@ def _threshold(
     return line.values.astype(np.float64), replace(how, threshold=line) if known else how
 
 
-def _statistics(
+def fields_of(
     ds: xr.Dataset,
     found: xr.Dataset,
     codes: xr.DataArray,
@@ -270,10 +180,11 @@ def _statistics(
     threshold: Floats | float | None,
     task: str,
     label: str,
-    nothing: str,
-    notes: tuple[str, ...],
-) -> LabellingStatistics:
-    """The record of a selection that is computed."""
+) -> dict[str, Any]:
+    """The fields of `LabellingStatistics` for a selection that is computed: found, as of `class_specific`.
+
+    codes: (clip) of all clips. threshold: as `used_threshold` gives it.
+    """
     cells = found["probability"].transpose(*CELL_DIMS)
     aape = found["aape"].transpose(*CELL_DIMS[:2])
     flat = np.asarray(aape.values).ravel()
@@ -282,7 +193,7 @@ def _statistics(
     rank[order] = np.arange(1, len(order) + 1)
     exists = ds["neuron_valid"].transpose(*CELL_DIMS[:2]).values if "neuron_valid" in ds else np.ones(aape.shape, bool)
     by_frames = how.reading == "frame"
-    return LabellingStatistics(
+    return dict(
         ds=ds,
         task=task,
         label=label,
@@ -304,6 +215,4 @@ def _statistics(
         member=found["member"].transpose(*CELL_DIMS).values,
         tests={name: found[name].transpose(*CELL_DIMS).values for name in LONG_NAMES if name in found},
         arrangement=arrangement,
-        nothing=nothing,
-        notes=notes,
     )
