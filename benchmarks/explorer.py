@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 import otoscope
-from otoscope.analysis.cards.card import Card
+from otoscope.analysis.cards.card import Card, Cards
 from otoscope.analysis.cards.clips import clip_tab
 from otoscope.analysis.cards.home import neurons_frame, specific_counts
-from otoscope.analysis.cards.labelling_statistics import LabellingStatistics, labelling_statistics
+from otoscope.analysis.cards.labelling_statistics import labelling_statistics
 from otoscope.analysis.cards.neighbours import active_with
 from otoscope.analysis.search import find_neurons
 from otoscope.analysis.selection.selection import Selection
@@ -43,7 +43,7 @@ SEARCH = 'layer:2-10 p("category 3")>0.3 aape<4 rate<0.5 top:"category 3"'
 TABS = ("top", "least", "quantiles", "random", "categories")
 
 
-def first_page(url: str) -> LabellingStatistics:
+def first_page(url: str) -> Cards:
     """A labelling of a store that is open: P of all neurons, the selection, and the lists of its page."""
     ds = otoscope.open(url)[TASK].to_dataset()
     found = labelling_statistics(ds, LABEL, Selection(rule="lape"), task=TASK)
@@ -52,7 +52,7 @@ def first_page(url: str) -> LabellingStatistics:
     return found
 
 
-def first_view(found: LabellingStatistics, layer: int, neuron: int) -> Card:
+def first_view(found: Cards, layer: int, neuron: int) -> Card:
     """A card and what its page lists: the clips of every tab, with names and paths of those shown first."""
     card = found.card(layer, neuron)
     for tab in TABS:

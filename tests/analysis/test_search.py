@@ -1,6 +1,7 @@
 """Searches against plain Python, neuron by neuron; every wrong term is found, and where."""
 
 import operator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -66,6 +67,15 @@ def test_comparisons_are_exact_and_nan_satisfies_none(statistics, sign):
         expected = LINES[sign](statistics.aape, line) & statistics.exists
     np.testing.assert_array_equal(matching(statistics, text), expected)
     assert matching(statistics, text)[at] == (sign in ("<=", ">=", "="))
+
+
+def test_a_neuron_that_never_fires_has_no_rank_and_no_aape(statistics):
+    aape, rank = statistics.aape.copy(), statistics.rank.copy()
+    aape[1, 3], rank[1, 3] = np.nan, 0
+    silent = replace(statistics, aape=aape, rank=rank)
+    for text in ("rank<=999", "rank>=0", "aape<99", "aape>=0"):
+        assert (1, 3) not in found(silent, text)
+    assert found(silent, "rate<2")[-1] == (1, 3)
 
 
 def test_what_pads_a_narrow_layer_is_never_found(statistics):
