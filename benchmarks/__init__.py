@@ -9,5 +9,5 @@ machine hits all alike. Results at full size go to `results/<question>.json`; `r
 QUESTIONS = (
     "quickstart", "throughput", "startup", "against_hooks", "counting", "permutations", "contrast", "planted",
     "selection", "encoders", "opening", "commands", "one_neuron", "thresholds", "memory", "ablation",
-    "cluster", "object_store", "service", "dictionaries", "dictionary_rows", "disentangle", "grounding",
+    "cluster", "object_store", "service", "dictionaries", "dictionary_rows", "disentangle", "grounding", "pairs",
 )  # fmt: skip

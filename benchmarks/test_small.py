@@ -38,7 +38,7 @@ def one_ray() -> Iterator[None]:
     "question",
     [
         pytest.param(q, marks=[pytest.mark.slow] * (q not in QUICK))
-        for q in (*QUESTIONS, "precision", "pairs", "explorer")
+        for q in (*QUESTIONS, "precision", "explorer")
     ],
 )
 def test_question_can_be_measured(

@@ -21,7 +21,7 @@ from ..ablate.offer import Offer
 from ..ablate.running import check_encoder
 from ..analysis.cards.card import Card, neuron_card
 from ..analysis.cards.home import TaskOverview, task_overview
-from ..analysis.cards.statistics import LabellingStatistics, labelling_statistics
+from ..analysis.cards.labelling_statistics import LabellingStatistics, labelling_statistics
 from ..analysis.selection.selection import Selection
 from ..extract.audio.audio_root import AudioRoot, root_at
 from ..extract.audio.clip import Clip

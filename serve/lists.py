@@ -8,7 +8,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from ..analysis.cards.home import SpecificCounts, neurons_frame, specific_counts
-from ..analysis.cards.statistics import LabellingStatistics
+from ..analysis.cards.labelling_statistics import LabellingStatistics
 from ..analysis.overlap import OverlapMap, overlap_cell, overlap_map
 from ..analysis.search import find_neurons
 from .addresses import Scope

@@ -14,8 +14,8 @@ from starlette.concurrency import run_in_threadpool
 from starlette.staticfiles import StaticFiles
 
 from ..analysis.cards.home import neurons_frame, specific_counts
+from ..analysis.cards.labelling_statistics import LabellingStatistics
 from ..analysis.cards.neighbours import step_neuron
-from ..analysis.cards.statistics import LabellingStatistics
 from ..analysis.search import find_neurons
 from ..analysis.spreadsheet import csv_text
 from .addresses import KEPT_DEFAULTS, Scope, address, name_in

@@ -17,8 +17,8 @@ from ..analysis.cards.card import Card
 from ..analysis.cards.clip_page import ClipNeurons, neurons_in_clip
 from ..analysis.cards.clips import TABS, ListedClips, clip_tab
 from ..analysis.cards.home import TaskOverview
+from ..analysis.cards.labelling_statistics import LabellingStatistics
 from ..analysis.cards.neighbours import ActiveWith, ElsewhereRow, active_with, elsewhere, step_neuron
-from ..analysis.cards.statistics import LabellingStatistics
 from .addresses import Scope, media
 from .explorer import Explorer
 

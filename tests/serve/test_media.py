@@ -5,6 +5,7 @@ import os
 import struct
 import wave
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -207,10 +208,10 @@ def test_a_cache_keeps_within_its_bytes() -> None:
         return bytes(300)
 
     for key in (1, 2, 3, 1, 4):  # 4 drives out 2, which was not used for longest
-        cache.made(key, lambda key=key: make(key))
+        cache.made(key, partial(make, key))
         assert cache.n_bytes <= 1000
     for key in (1, 3, 4):
-        cache.made(key, lambda key=key: make(key))
+        cache.made(key, partial(make, key))
     assert made == [1, 2, 3, 4]
     assert cache.get(2) is None
     with pytest.raises(ZeroDivisionError):

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
-from httpx import Response
 
 import otoscope
 from otoscope.analysis.selection.selection import Selection
@@ -31,7 +30,7 @@ def client(tones: Tones, tmp_path_factory: pytest.TempPathFactory) -> Iterator[T
         yield client
 
 
-def get(client: TestClient, path: str, **options: Any) -> Response:
+def get(client: TestClient, path: str, **options: Any) -> Any:
     """An answer, once it is computed."""
     deadline = time.monotonic() + 120
     while (answer := client.get(path, **options)).status_code == 202:

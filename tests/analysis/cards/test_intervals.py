@@ -87,10 +87,10 @@ def test_an_interval_depends_on_groups_and_not_on_how_often_their_clips_are_repe
     )  # each clip alone
     grouped = bars_of(np.repeat(active, 2), ones(72), arrangement_of(np.repeat(codes, 2), np.repeat(groups, 2)))
     np.testing.assert_allclose([repeated.low, repeated.high], [grouped.low, grouped.high], rtol=1e-12)
-    for c, n_groups in enumerate((20, 16)):  # of groups of equal size, each all or nothing: n - 1, and Student's t
+    for k, n_groups in enumerate((20, 16)):  # of groups of equal size, each all or nothing: n - 1, and Student's t
         few = (n_groups - 1) * norm.ppf(0.975) ** 2 / student.ppf(0.975, n_groups - 1) ** 2
-        ends = np.ravel(wilson_interval(repeated.p[[c]], np.array([few])))
-        np.testing.assert_allclose([repeated.low[c], repeated.high[c]], ends, rtol=1e-9)
+        ends = np.ravel(wilson_interval(repeated.p[[k]], np.array([few])))
+        np.testing.assert_allclose([repeated.low[k], repeated.high[k]], ends, rtol=1e-9)
     never = bars_of(0 * ones(100), ones(100), arrangement_of(np.arange(100) // 50, np.arange(100) // 10))
     assert never.high.tolist() == pytest.approx([binomtest(0, 5).proportion_ci(0.95, "wilson").high] * 2)  # 5 groups
     assert np.isnan(bars_of(ones(9), ones(9), arrangement_of([0] * 5 + [1] * 4, [0] * 5 + [1, 2, 3, 4])).low[0])
