@@ -36,10 +36,7 @@ def one_ray() -> Iterator[None]:
 @pytest.mark.filterwarnings("ignore:At least one mel filter has all zero values")  # the library's own front end
 @pytest.mark.parametrize(
     "question",
-    [
-        pytest.param(q, marks=[pytest.mark.slow] * (q not in QUICK))
-        for q in (*QUESTIONS, "precision", "explorer")
-    ],
+    [pytest.param(q, marks=[pytest.mark.slow] * (q not in QUICK)) for q in (*QUESTIONS, "precision", "explorer")],
 )
 def test_question_can_be_measured(
     question: str, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
