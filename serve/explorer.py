@@ -10,7 +10,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -40,6 +40,7 @@ from .settings import Settings
 
 MAX_BYTES = {"statistics": 2**28, "cards": 2**26, "means": 2**25, "sounds": 2**26, "traces": 2**26}
 WAIT_SECONDS = 4.0  # until a page is shown that says what is computed
+MAX_WORK = 16  # computations that wait, or whose error nobody has seen
 CHECK_SECONDS = 5.0  # between two looks whether a store has changed
 BUNDLED = ("tiny-ssl", "tiny-sl")
 
@@ -55,7 +56,7 @@ class _Work:
     message: str = "beginning"
     error: Exception | None = None
     value: Any = None
-    ended: threading.Event | None = None
+    ended: threading.Event = field(default_factory=threading.Event)
 
 
 class Explorer:
@@ -304,10 +305,13 @@ class Explorer:
             return found
         with self._lock:
             work = self._work.get(key)
+            if work is None and len(self._work) >= MAX_WORK:
+                self._work = {key: each for key, each in self._work.items() if not each.ended.is_set()}
+                if len(self._work) >= MAX_WORK:
+                    raise Working("waiting until others are computed")
             if work is None:
-                work = self._work[key] = _Work(ended=threading.Event())
+                work = self._work[key] = _Work()
                 threading.Thread(target=self._compute, args=(cache, key, work, compute), daemon=True).start()
-        assert work.ended is not None
         if not work.ended.wait(WAIT_SECONDS):
             raise Working(work.message)
         with self._lock:
@@ -327,9 +331,11 @@ class Explorer:
                 work.value = compute(progress)
                 self._caches[cache].put(key, work.value)
         except Exception as error:
-            work.error = error
+            work.error = error.with_traceback(None)  # which would hold all that was read
         finally:
-            assert work.ended is not None
+            if work.error is None:  # it is kept within bounds elsewhere, also if nobody comes back for it
+                with self._lock:
+                    self._work.pop(key, None)
             work.ended.set()
 
 

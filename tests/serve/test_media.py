@@ -3,8 +3,9 @@
 import io
 import os
 import struct
+import threading
 import wave
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -14,14 +15,19 @@ import soundfile as sf
 from fastapi.testclient import TestClient
 
 import otoscope
+from otoscope.cli.options import executor_of
 from otoscope.extract.audio.audio_root import root_at
 from otoscope.extract.audio.clip import Clip
 from otoscope.extract.audio.decoding import content_digest, wav_bytes
 from otoscope.extract.models.log_mel import hz_to_mel
 from otoscope.serve.caches import ByteCache
+from otoscope.serve.catalogue import Catalogue
+from otoscope.serve.explorer import MAX_WORK, Explorer, Working
 from otoscope.serve.media import MAX_SECONDS, NoSound, Sound, load_sound, picture
+from otoscope.serve.settings import Settings
 
 from ..support.explored import exploring
+from ..support.marking_workers import wait_for
 from ..support.patch_encoder import RATE
 from ..support.tones import N_CLIPS, Tones, burst, pitch, sound
 from ..support.wav_corpora import write_wav_file
@@ -226,3 +232,28 @@ def test_wav_bytes_round_and_refuse() -> None:
     assert (samples.tolist(), rate) == ([0, 0.5, -1, 32767 / 32768], 8000)
     with pytest.raises(ValueError, match="NaN or infinite"):
         wav_bytes(np.array([np.nan], np.float32), 8000)
+
+
+def test_what_is_computed_for_nobody_is_bounded(tones: Tones, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = Settings(stores=(tones.url,), state=tmp_path, workers=partial(executor_of, "serial"))
+    explorer, go = Explorer(settings, Catalogue(settings)), threading.Event()
+    monkeypatch.setattr("otoscope.serve.explorer.WAIT_SECONDS", 0.01)
+
+    def slow(progress: Callable[[str], None], fails: bool) -> list[int]:
+        go.wait(60)
+        if fails:
+            raise ValueError("nobody sees this")
+        return [1]
+
+    for key in range(2 * MAX_WORK):
+        with pytest.raises(Working):
+            explorer._awaited("cards", key, partial(slow, fails=key % 2 == 0))
+    assert len(explorer._work) == MAX_WORK
+    go.set()
+    wait_for(lambda: all(work.ended.is_set() for work in list(explorer._work.values())))
+    monkeypatch.setattr("otoscope.serve.explorer.WAIT_SECONDS", 60)
+    assert explorer._awaited("cards", "another", partial(slow, fails=False)) == [1]
+    assert all(work.error for work in explorer._work.values())
+    with pytest.raises(ValueError, match="nobody sees this"):
+        explorer._awaited("cards", "wrong", partial(slow, fails=True))
+    assert "wrong" not in explorer._work
