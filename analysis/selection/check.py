@@ -171,10 +171,10 @@ def _hardly_ever(selection: xr.Dataset) -> str:
     return ""
 
 
-def relative_remedy(ds: xr.Dataset, label: str, how: Selection, max_tried: int = MAX_TRIED) -> str:
+def relative_remedy(ds: xr.Dataset, label: str, how: Selection, max_tried: int | None = None) -> str:
     """What to do about the cautions on a selection; thresholds of the neurons' own are tried before they are named.
 
-    Means of more than `max_tried` bytes are not gone through for a line of advice, which then says so by "try".
+    Means of more than `max_tried` bytes [MAX_TRIED] are not gone through for a line of advice, which then says so by "try".
     """
     if "clip" not in ds.dims:
         return f"make the probabilities again, as `otoscope table probability --threshold {RELATIVE}` does"
@@ -183,7 +183,7 @@ def relative_remedy(ds: xr.Dataset, label: str, how: Selection, max_tried: int =
     option = f"{'' if how.reading == 'clip' else '--reading clip '}--threshold {RELATIVE}"
     if isinstance(how.line, str) and how.line == RELATIVE:
         option = ""
-    elif ds["mean"].nbytes > max_tried:
+    elif ds["mean"].nbytes > (MAX_TRIED if max_tried is None else max_tried):
         return f"try {option}, or --rule contrast"
     else:
         other = replace(how, reading="clip", threshold=RELATIVE)

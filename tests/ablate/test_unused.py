@@ -110,7 +110,9 @@ def of(neurons: str, **more: object) -> Request:
     return Request(task="t", label="letter", set=neurons, controls=3, **more)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(("kind", "maps"), quick_sample([("dropped", True), ("after the embedding", False)], 1))
+@pytest.mark.parametrize(
+    ("kind", "maps"), quick_sample([pytest.param("dropped", True), pytest.param("after the embedding", False)], 1)
+)
 def test_a_study_of_such_a_layer_is_refused_and_names_it(
     kind: str, maps: bool, sounds: str, tmp_path: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:

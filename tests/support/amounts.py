@@ -15,14 +15,12 @@ def some(n: int, of: int) -> int:
 
 
 def quick_sample(values: Iterable[Any], quick: int) -> list[Any]:
-    """Parameters of a test, tuples for several: some, evenly spread, are for the quick suite, the others for the slow.
+    """Parameters of a test: some, evenly spread, are for the quick suite, the others for the slow one.
 
-    Marks and names of a `pytest.param` stay.
+    Each is one value, or a `pytest.param` of several.
     """
-    every = []
-    for value in values:
-        known = isinstance(value, type(pytest.param()))
-        every.append(value if known else pytest.param(*(value if isinstance(value, tuple) else (value,))))
+    kind = type(pytest.param())
+    every = [value if isinstance(value, kind) else pytest.param(value) for value in values]
     return [
         param if i * quick % len(every) < quick else pytest.param(*param.values, id=param.id, marks=pytest.mark.slow)
         for i, param in enumerate(every)

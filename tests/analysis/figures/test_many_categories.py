@@ -1,6 +1,6 @@
 """Figures of very many categories: not larger than a page or a few, not every name, and that said."""
 
-from itertools import pairwise
+from itertools import pairwise, starmap
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +23,8 @@ def within(ratio: xr.DataArray) -> xr.DataArray:
 
 
 @pytest.mark.parametrize(
-    ("rows", "columns", "step"), quick_sample([(2, 500, 5), (100, 100, 1), (500, 500, 5), (500, 3, 5)], 1)
+    ("rows", "columns", "step"),
+    quick_sample(starmap(pytest.param, [(2, 500, 5), (100, 100, 1), (500, 500, 5), (500, 3, 5)]), 1),
 )
 def test_a_heat_map_of_many_categories(rows: int, columns: int, step: int) -> None:
     names = [f"category {i}" for i in range(max(rows, columns))]
