@@ -174,7 +174,7 @@ def _hardly_ever(selection: xr.Dataset) -> str:
 def relative_remedy(ds: xr.Dataset, label: str, how: Selection, max_tried: int | None = None) -> str:
     """What to do about the cautions on a selection; thresholds of the neurons' own are tried before they are named.
 
-    Means of more than `max_tried` bytes [MAX_TRIED] are not gone through for a line of advice, which then says so by "try".
+    Means of more bytes than `max_tried` [MAX_TRIED] are not gone through for a line of advice: "try" then says so.
     """
     if "clip" not in ds.dims:
         return f"make the probabilities again, as `otoscope table probability --threshold {RELATIVE}` does"
