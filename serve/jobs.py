@@ -143,7 +143,8 @@ class JobTable:
                 try:
                     return action()
                 except (sqlite3.DatabaseError, Damaged) as error:
-                    code = getattr(error, "sqlite_errorcode", CLOSED) & 0xFF
+                    closed = isinstance(error, sqlite3.ProgrammingError)
+                    code = CLOSED if closed else getattr(error, "sqlite_errorcode", 0) & 0xFF
                     if code in NO_DAMAGE or not os.access(self.path, os.W_OK):
                         raise
                     self._set_aside(error)
