@@ -2,7 +2,6 @@
 
 import io
 import re
-import time
 import urllib.request
 import wave
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ import otoscope
 
 from ..support.browser import browsing, opened, ready
 from ..support.explored import CARD, TOKEN, link_of
+from ..support.marking_workers import wait_for
 from ..support.tones import BURSTS, HOSTILE, N_CLIPS, burst, pitch
 
 if TYPE_CHECKING:
@@ -175,10 +175,7 @@ def test_a_click_seeks_and_a_drag_repeats(page: "Page", link: str) -> None:
     y = box["y"] + 20
     page.mouse.click(box["x"] + 0.7 * box["width"], y)
     page.wait_for_selector(".row.playing")
-    deadline = time.monotonic() + 60
-    while page.eval_on_selector("#audio", "audio => audio.currentTime") <= 0.68:  # it seeks once the sound is there
-        assert time.monotonic() < deadline
-        page.wait_for_timeout(10)
+    wait_for(lambda: page.eval_on_selector("#audio", "audio => audio.currentTime") > 0.68)  # once the sound is there
     page.mouse.move(box["x"] + 0.2 * box["width"], y)
     page.mouse.down()
     page.mouse.move(box["x"] + 0.3 * box["width"], y)
